@@ -1,0 +1,271 @@
+//! A formation whose fields can't be wrong: what later code works from, and never checks again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The process types of one app, and what they share.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Formation {
+    /// The app's name; the folder's name where the file gives none.
+    pub name: String,
+    /// The file this was read from, absolute.
+    pub file: PathBuf,
+    /// Where the lock, the socket and the default store live, absolute.
+    pub state_dir: PathBuf,
+    /// What the instance pool is sized for, all types together; `None` leaves it to the engine.
+    pub max_instances: Option<u32>,
+    /// How long running calls may go on once the host drains.
+    pub grace: Duration,
+    /// How long the listener stays open for new connections once the host drains.
+    pub drain_delay: Duration,
+    /// The ingress that all http types share.
+    pub http: Http,
+    /// Where jobs, ticks and counts live.
+    pub store: StoreUrl,
+    /// Settings of single queues; a queue that isn't here has the defaults.
+    pub queues: BTreeMap<String, Queue>,
+    /// The process types in the file's order; at least one, their names unique.
+    pub processes: Vec<ProcessType>,
+}
+
+/// `[http]`: the ingress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Address and port; a host name is resolved when the listener opens. Port 0 takes any free one.
+    pub listen: String,
+}
+
+/// `[store] url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// One SQLite file, by absolute path.
+    Sqlite(PathBuf),
+    /// Nothing outlives the host: for tests.
+    Memory,
+}
+
+/// `[queues.NAME]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Queue {
+    /// Waiting jobs past which `enqueue` is refused.
+    pub max_depth: Option<u64>,
+    /// Jobs of this queue that may run at once, whatever types run them.
+    pub concurrency: Option<u32>,
+}
+
+/// `[process.NAME]`: a component, its trigger, its limits, its grants, its count.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessType {
+    /// Lower-case letters, digits and `-`, a letter first, at most 63 bytes.
+    pub name: String,
+    /// The component's file, absolute. Whether it exists is for whoever loads it to find out.
+    pub component: PathBuf,
+    /// What a command's arguments are, its own name not among them.
+    pub args: Vec<String>,
+    /// How many instances to keep.
+    pub count: u32,
+    /// What calls an instance, where the keys say so; `None` leaves it to the component's exports.
+    pub trigger: Option<Trigger>,
+    /// Bytes of linear memory and tables that one instance may have.
+    pub memory_bytes_max: u64,
+    /// Wall time that one call may take; `None` where the file says nothing, and the trigger's default
+    /// applies.
+    pub timeout: Option<Duration>,
+    /// Calls that may wait for an instance; `None` is 50 for each instance.
+    pub backlog: Option<u32>,
+    /// How long a call may wait for an instance.
+    pub queue_timeout: Duration,
+    /// How many tries a job of this type has, where its producer didn't say.
+    pub attempts: u32,
+    /// What the sandbox may touch.
+    pub grants: Grants,
+}
+
+/// What calls an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trigger {
+    /// Requests that match one of these.
+    Http {
+        /// At least one; no other process type has the same.
+        routes: Vec<Route>,
+    },
+    /// Jobs of these queues, with weights of at least 1, in the file's order.
+    Queue {
+        /// At least one, each once.
+        queues: Vec<(String, u32)>,
+    },
+    /// The times of a schedule.
+    Schedule(Schedule),
+    /// Nothing: the component's `main` runs.
+    Command {
+        /// When it runs.
+        run: Run,
+    },
+}
+
+/// When a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// All the time: it is started again when it ends.
+    Always,
+    /// Once before a release goes live, at each start and deploy.
+    Release,
+    /// Only by `wasmhost exec`.
+    Never,
+}
+
+/// `schedule = "*/5 * * * *"` and the keys beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// A cron expression of five or six fields, or an `@daily` form; known to parse.
+    pub cron: String,
+    /// IANA name; UTC where the file gives none. Known to exist.
+    pub time_zone: String,
+    /// What to do about times that passed while no host ran.
+    pub missed: Missed,
+    /// What to do when a tick comes while the one before it runs.
+    pub overlap: Overlap,
+}
+
+/// What to do about times that passed while no host ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// Forget them.
+    Skip,
+    /// Run once for all of them.
+    One,
+    /// Run once for each.
+    All,
+}
+
+/// What to do when a tick comes while the one before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// Leave the new one out, and say so.
+    Skip,
+    /// Run both.
+    Allow,
+}
+
+/// A host name (or any) and a path prefix of whole segments.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    /// Lower case, without a port; `None` matches every host.
+    pub host: Option<String>,
+    /// Starts with `/`, and ends without one unless it is `/` alone.
+    pub path: String,
+}
+
+/// What a sandbox may touch. The default is nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Grants {
+    /// The environment, in the file's order.
+    pub env: Vec<EnvVar>,
+    /// Directories of the host.
+    pub dirs: Vec<DirGrant>,
+    /// Hosts to which connections may be made.
+    pub outbound: Vec<Outbound>,
+    /// Every socket there is, listening ones too.
+    pub network_all: bool,
+    /// Queues that jobs may be put on.
+    pub enqueue: Vec<String>,
+}
+
+/// One entry of `env`. Its value is known: `from_env` and `file` have been read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// True where the value came from `from_env` or `file`: it is never shown.
+    pub secret: bool,
+}
+
+/// One entry of `dirs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirGrant {
+    /// Absolute path on the host.
+    pub host: PathBuf,
+    /// Path in the sandbox.
+    pub guest: String,
+    /// `access = "write"` reads too.
+    pub writable: bool,
+}
+
+/// One entry of `outbound`: `https://api.stripe.com` or `postgres.internal:5432`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// `http` or `https`, for requests alone; `None` is a TCP connection, and a request with either scheme.
+    pub scheme: Option<String>,
+    /// Lower-case host name, or an IP address without brackets. `*.example.com` grants every name below it.
+    pub host: String,
+    /// The port; with a scheme its default one where none was given.
+    pub port: u16,
+}
+
+impl fmt::Debug for EnvVar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = if self.secret { "(secret)" } else { &self.value };
+        write!(f, "{}={value}", self.name)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Some(host) if self.path == "/" => f.write_str(host),
+            Some(host) => write!(f, "{host}{}", self.path),
+            None => f.write_str(&self.path),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            StoreUrl::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+impl fmt::Display for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(scheme) = &self.scheme {
+            write!(f, "{scheme}://")?;
+        }
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Formation {
+    /// The process type of that name.
+    pub fn process(&self, name: &str) -> Option<&ProcessType> {
+        self.processes.iter().find(|process| process.name == name)
+    }
+}
+
+impl ProcessType {
+    /// One instance of a component with every default and no grants; its exports decide what calls it.
+    pub fn new(name: impl Into<String>, component: PathBuf) -> Self {
+        ProcessType {
+            name: name.into(),
+            component,
+            args: Vec::new(),
+            count: 1,
+            trigger: None,
+            memory_bytes_max: 128 << 20,
+            timeout: None,
+            backlog: None,
+            queue_timeout: Duration::from_secs(5),
+            attempts: 25,
+            grants: Grants::default(),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! formation.toml and .env -> [`Formation`].
+//!
+//! [`load`] reads the file and what it refers to; [`parse`] does the same to a text, with its surroundings
+//! passed in. Both report every problem at once, each with its line and column.
+//!
+//! ```text
+//! load -> parse -> read::formation -> read::process -> { trigger, grants }
+//!                        each value passes through `reader`, which expands ${VAR} and checks types
+//! ```
+//!
+//! Nothing here starts, opens or compiles anything: no tokio, no wasmtime.
+
+mod address;
+mod dotenv;
+mod error;
+mod expand;
+mod formation;
+mod load;
+mod read;
+mod reader;
+mod report;
+mod route;
+mod show;
+mod spelling;
+mod timetable;
+pub mod units;
+
+pub use address::AddressError;
+pub use error::{LoadError, Problem};
+pub use formation::*;
+pub use load::{Origin, load, parse};
+pub use route::RouteError;

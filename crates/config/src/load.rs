@@ -1,0 +1,184 @@
+//! From a path or a text to a [`Formation`].
+
+use crate::dotenv;
+use crate::error::{LoadError, Problem};
+use crate::expand::Environment;
+use crate::formation::Formation;
+use crate::read;
+use crate::reader::Reading;
+use crate::report::{Report, position};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Component, Path, PathBuf};
+use toml::de::DeTable;
+
+/// A formation of thousands of types is far below this; what is larger is another kind of file.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What a WebAssembly file starts with.
+const WASM_MAGIC: &[u8] = b"\0asm";
+
+/// What surrounds a formation's text.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// The file as its user named it: problems are printed with it. It isn't opened.
+    pub file: &'a Path,
+    /// The absolute folder that relative paths are relative to, and that names the app where the file
+    /// doesn't.
+    pub folder: &'a Path,
+    /// Looks a variable of the host's environment up.
+    pub environment: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The text of the `.env` beside the file, where there is one.
+    pub dotenv: Option<&'a str>,
+}
+
+/// Reads a formation file, the `.env` beside it, and the process's environment.
+///
+/// # Errors
+///
+/// The file is missing, unreadable, or wrong: then with every problem in it.
+pub fn load(path: &Path) -> Result<Formation, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { file: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    let bytes = read_bounded(&absolute, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => LoadError::NotFound { file: path.to_owned(), looked_at: absolute.clone() },
+        ErrorKind::IsADirectory => LoadError::IsDirectory { file: path.to_owned() },
+        _ => unreadable(error),
+    })?;
+    let text = formation_text(path, bytes).map_err(|problem| LoadError::Invalid(vec![problem]))?;
+    let folder = folder_of(&absolute);
+    let (dotenv, dotenv_problem) = read_dotenv(path, &folder);
+    let origin = Origin {
+        file: path,
+        folder: &folder,
+        environment: &|name| std::env::var_os(name),
+        dotenv: dotenv.as_deref(),
+    };
+    read(&text, &origin, dotenv_problem.into_iter().collect())
+}
+
+/// Reads a formation's text. Of the file system, only what `env` names with `file` is read.
+///
+/// # Errors
+///
+/// [`LoadError::Invalid`], with every problem in the text.
+pub fn parse(text: &str, origin: &Origin<'_>) -> Result<Formation, LoadError> {
+    read(text, origin, Vec::new())
+}
+
+fn read(text: &str, origin: &Origin<'_>, mut problems: Vec<Problem>) -> Result<Formation, LoadError> {
+    let mut dotenv = BTreeMap::new();
+    if let Some(text) = origin.dotenv {
+        let shown = origin.file.with_file_name(".env");
+        let mut report = Report::new(&shown, text);
+        dotenv = dotenv::parse(text, &mut report);
+        problems.extend(report.into_problems());
+    }
+    let environment = Environment { host: origin.environment, dotenv };
+    let mut cx = Reading { report: Report::new(origin.file, text), environment, folder: origin.folder };
+    let file = origin.folder.join(file_name(origin.file));
+    let tree = syntax(text, &mut cx.report);
+    let formation = tree.map(|tree| read::formation(&mut cx, &tree, file));
+    problems.extend(cx.report.into_problems());
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    match formation {
+        Some(formation) if problems.is_empty() => Ok(formation),
+        _ => Err(LoadError::Invalid(problems)),
+    }
+}
+
+/// The TOML tree; `None` where what follows a syntax error can't be told. A key that is given twice doesn't
+/// hide the rest of the file.
+fn syntax<'t>(text: &'t str, report: &mut Report<'_>) -> Option<DeTable<'t>> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let mut sound = true;
+    let mut line_before = 0;
+    for error in &errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        if error.message() == "duplicate key" {
+            let key = text.get(span.clone()).unwrap_or_default();
+            report.add(&span, key, "given twice: keep one of the two");
+            continue;
+        }
+        sound = false;
+        // The parser goes on after an error, and what it says about the rest of that line is seldom true.
+        let line = report.line(span.start);
+        if line != line_before {
+            report.add(&span, "", format!("not valid TOML: {}", error.message()));
+        }
+        line_before = line;
+    }
+    sound.then(|| tree.into_inner())
+}
+
+/// The bytes of a file; `None` where there are more of them than `bytes_max`.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
+}
+
+/// The text of a formation file, or why these bytes can't be one.
+fn formation_text(file: &Path, bytes: Option<Vec<u8>>) -> Result<String, Problem> {
+    let problem = |line, column, message: &str| Problem {
+        file: file.to_owned(),
+        line,
+        column,
+        key: String::new(),
+        message: message.to_owned(),
+    };
+    let Some(bytes) = bytes else {
+        return Err(problem(1, 1, "found a file of more than 4 MiB, expected a formation file"));
+    };
+    if bytes.starts_with(WASM_MAGIC) {
+        let message = "found WebAssembly, expected a formation file, which names this one as the component \
+                       of a process type";
+        return Err(problem(1, 1, message));
+    }
+    if file_name(file) == Path::new("Procfile") {
+        return Err(problem(1, 1, "a Procfile is not supported yet by this version: write a formation.toml"));
+    }
+    utf8(bytes)
+        .map_err(|(line, column)| problem(line, column, "found a byte that isn't UTF-8, expected text"))
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String, (usize, usize)> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        position(&String::from_utf8_lossy(&error.as_bytes()[..valid]), valid)
+    })
+}
+
+/// The text of `.env`, where there is one, or what is wrong with it.
+fn read_dotenv(formation: &Path, folder: &Path) -> (Option<String>, Option<Problem>) {
+    let problem = |(line, column), message: String| {
+        let file = formation.with_file_name(".env");
+        (None, Some(Problem { file, line, column, key: String::new(), message }))
+    };
+    match read_bounded(&folder.join(".env"), FILE_BYTES_MAX) {
+        // A directory is taken for none: Python keeps its virtual environments under that name.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => (None, None),
+        Err(error) => problem((1, 1), format!("can't be read: {error}")),
+        Ok(None) => problem((1, 1), "found a file of more than 4 MiB, expected KEY=VALUE lines".to_owned()),
+        Ok(Some(bytes)) => match utf8(bytes) {
+            Ok(text) => (Some(text), None),
+            Err(at) => problem(at, "found a byte that isn't UTF-8, expected text".to_owned()),
+        },
+    }
+}
+
+/// The folder that a file is in. With `..` in it, it is resolved: its name is the app's. Otherwise links
+/// stay, since `/srv/app/current` should be one place whatever it points to.
+fn folder_of(file: &Path) -> PathBuf {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    match folder.components().any(|component| component == Component::ParentDir) {
+        true => fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()),
+        false => folder.to_owned(),
+    }
+}
+
+fn file_name(file: &Path) -> &Path {
+    Path::new(file.file_name().unwrap_or("formation.toml".as_ref()))
+}

@@ -1,0 +1,128 @@
+//! The file's tables -> [`Formation`]: the top level, then one file for each part of a process type.
+
+mod grants;
+mod process;
+mod store;
+mod trigger;
+
+use crate::address::check_listen;
+use crate::formation::{Formation, Http, ProcessType, Queue, StoreUrl};
+use crate::reader::{Item, Reading, Table};
+use crate::spelling::{name_problem, quoted};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::DeTable;
+
+const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+const GRACE_DEFAULT: Duration = Duration::from_secs(30);
+const NAME_BYTES_MAX: usize = 255;
+const INSTANCES_MAX: u32 = 100_000;
+const QUEUE_DEPTH_MAX: u64 = 1_000_000_000;
+
+/// Long enough for any job; what is longer is a slip in the unit.
+const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
+
+const DURATION_OR_ZERO: RangeInclusive<Duration> = Duration::ZERO..=DURATION_MAX;
+
+/// Reads the whole file. The result is of use only where nothing was reported.
+pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf) -> Formation {
+    let mut table = Table::root(root);
+    let name = table.take("name").and_then(|item| app_name(cx, &item));
+    let max_instances = table.take("max_instances").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
+    let state_dir = table.take("state_dir").and_then(|item| item.path(cx));
+    let state_dir = state_dir.unwrap_or_else(|| cx.folder.join(".wasmhost"));
+    let grace = table.take("grace").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
+    let drain_delay = table.take("drain_delay").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
+    let http = table.take("http").and_then(|item| http(cx, &item));
+    let store = table.take("store").and_then(|item| store::store(cx, &item));
+    let queues = table.take("queues").map(|item| queues(cx, &item));
+    let processes = processes(cx, &mut table);
+    table.not_yet(cx, "health");
+    table.finish(cx);
+    Formation {
+        name: name.unwrap_or_else(|| folder_name(cx.folder)),
+        file,
+        max_instances,
+        grace: grace.unwrap_or(GRACE_DEFAULT),
+        drain_delay: drain_delay.unwrap_or(Duration::ZERO),
+        http: http.unwrap_or_else(|| Http { listen: LISTEN_DEFAULT.to_owned() }),
+        store: store.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
+        state_dir,
+        queues: queues.unwrap_or_default(),
+        processes,
+    }
+}
+
+fn app_name(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<String> {
+    let name = item.string(cx)?;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
+        let found = quoted(&name);
+        item.problem(cx, format!("found {found}, expected 1 to {NAME_BYTES_MAX} bytes on one line"));
+        return None;
+    }
+    Some(name)
+}
+
+/// The folder's name, as the app's. A folder may be called what an app may not: its control characters are
+/// replaced.
+fn folder_name(folder: &Path) -> String {
+    let name = folder.file_name().map(|name| name.to_string_lossy().replace(char::is_control, "-"));
+    name.unwrap_or_else(|| "app".to_owned())
+}
+
+fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
+    let mut table = item.table(cx, "a table such as [http]")?;
+    let listen = table.take("listen").and_then(|item| {
+        let listen = item.string_or(cx, &format!("a host and a port, such as {LISTEN_DEFAULT:?}"))?;
+        check_listen(&listen).map_err(|error| item.problem(cx, error.to_string())).ok()?;
+        Some(listen)
+    });
+    table.finish(cx);
+    listen.map(|listen| Http { listen })
+}
+
+fn queues(cx: &mut Reading<'_>, item: &Item<'_>) -> BTreeMap<String, Queue> {
+    let mut queues = BTreeMap::new();
+    let Some(table) = item.table(cx, "a table for each queue, such as [queues.mail]") else { return queues };
+    for (name, name_span, item) in table.entries() {
+        if let Some(message) = name_problem(name) {
+            cx.report.add(&name_span, item.key.clone(), message);
+        }
+        let Some(mut settings) = item.table(cx, &format!("a table, such as [queues.{name}]")) else {
+            continue;
+        };
+        let max_depth = settings.take("max_depth").and_then(|item| item.whole(cx, 1..=QUEUE_DEPTH_MAX));
+        let concurrency = settings.take("concurrency").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
+        settings.finish(cx);
+        queues.insert(name.to_owned(), Queue { max_depth, concurrency });
+    }
+    queues
+}
+
+fn processes(cx: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<ProcessType> {
+    let missing = "no process types; add a table such as [process.web] with component = \"web.wasm\"";
+    let Some(item) = root.take("process") else {
+        // [proces.web] is reported as an unknown key: this would be the same mistake again.
+        if !root.misspells("process") {
+            cx.report.add(&root.span, "process", missing);
+        }
+        return Vec::new();
+    };
+    let Some(table) = item.table(cx, "a table for each process type, such as [process.web]") else {
+        return Vec::new();
+    };
+    if table.is_empty() {
+        item.problem(cx, missing);
+    }
+    let mut routes = trigger::RouteOwners::default();
+    let mut processes = Vec::new();
+    for (name, name_span, item) in table.entries() {
+        if let Some(message) = name_problem(name) {
+            cx.report.add(&name_span, item.key.clone(), message);
+        }
+        processes.extend(process::process_type(cx, name, &item, &mut routes));
+    }
+    processes
+}

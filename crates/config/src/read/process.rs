@@ -1,0 +1,100 @@
+//! `[process.NAME]`.
+
+use super::{DURATION_MAX, DURATION_OR_ZERO, INSTANCES_MAX, grants, trigger};
+use crate::formation::ProcessType;
+use crate::reader::{Item, Reading, Table};
+use crate::spelling::quoted;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const MEMORY_BYTES_MIN: u64 = 64 << 10;
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+const BACKLOG_MAX: u32 = 1_000_000;
+
+/// Keys that the design gives a meaning and this version can't honour.
+const NOT_YET: [&str; 6] = ["concurrency", "isolation", "max_calls", "max_age", "cpu", "max_body"];
+
+/// Reads one process type; `None` where it is no table at all.
+pub(super) fn process_type(
+    cx: &mut Reading<'_>,
+    name: &str,
+    item: &Item<'_>,
+    routes: &mut trigger::RouteOwners,
+) -> Option<ProcessType> {
+    let mut table = item.table(cx, &format!("a table, such as [process.{name}]"))?;
+    let component = component(cx, &mut table);
+    let mut process = ProcessType::new(name, component.unwrap_or_default());
+    if let Some(count) = table.take("count").and_then(|item| count(cx, &item)) {
+        process.count = count;
+    }
+    let (trigger, attempts) = trigger::trigger(cx, &mut table, name, routes);
+    process.trigger = trigger;
+    process.attempts = attempts.unwrap_or(process.attempts);
+    if let Some(memory) =
+        table.take("memory").and_then(|item| item.size(cx, MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX))
+    {
+        process.memory_bytes_max = memory;
+    }
+    process.timeout =
+        table.take("timeout").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
+    process.backlog = table.take("backlog").and_then(|item| item.whole(cx, 0..=BACKLOG_MAX));
+    if let Some(queue_timeout) =
+        table.take("queue_timeout").and_then(|item| item.duration(cx, DURATION_OR_ZERO))
+    {
+        process.queue_timeout = queue_timeout;
+    }
+    process.grants = grants::grants(cx, &mut table);
+    process.args = table.take("args").map(|item| args(cx, &item)).unwrap_or_default();
+    for key in NOT_YET {
+        table.not_yet(cx, key);
+    }
+    table.finish(cx);
+    Some(process)
+}
+
+fn component(cx: &mut Reading<'_>, table: &mut Table<'_>) -> Option<PathBuf> {
+    let Some(item) = table.take("component") else {
+        let message = "missing; name the component's file, such as component = \"web.wasm\"";
+        // A misspelt key is reported as unknown: this would be the same mistake again.
+        if !table.misspells("component") {
+            cx.report.add(&table.span, table.path("component"), message);
+        }
+        return None;
+    };
+    let path = item.text(cx, "the path of a component, such as \"web.wasm\"")?;
+    let problem = match path.split_once("://") {
+        None => return Some(cx.absolute(&path)),
+        Some(("oci", _)) => {
+            "\"oci://\" components are not supported yet by this version: name a file".to_owned()
+        }
+        Some((scheme, _)) => {
+            format!("found a URL ({}), expected a file's path", quoted(&format!("{scheme}://")))
+        }
+    };
+    item.problem(cx, problem);
+    None
+}
+
+fn count(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<u32> {
+    if item.is_table() {
+        item.problem(
+            cx,
+            "a range of counts is not supported yet by this version: give one number, such as count = 4",
+        );
+        return None;
+    }
+    item.whole(cx, 0..=INSTANCES_MAX)
+}
+
+fn args(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<String> {
+    let elements = item.array(cx, "an array of strings").unwrap_or_default();
+    let mut args = Vec::new();
+    for element in elements {
+        let Some(arg) = element.string(cx) else { continue };
+        if arg.contains('\0') {
+            element.problem(cx, format!("found {}, expected a string without a zero byte", quoted(&arg)));
+        }
+        args.push(arg);
+    }
+    args
+}

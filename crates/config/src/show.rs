@@ -1,0 +1,261 @@
+//! A [`Formation`] in the shape of its file: units as people write them, defaults filled in, secrets hidden.
+//!
+//! What depends on the component or on the machine (`timeout`, `backlog`, `max_instances`) is left out where
+//! the file doesn't say it, so that the text reads back as the same formation. Paths are absolute, and `${`
+//! is escaped as in the file.
+
+use crate::expand::escape;
+use crate::formation::*;
+use crate::units::{format_duration, format_size};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use std::fmt::Write;
+use std::path::Path;
+
+const SECRET: &str = "(secret)";
+
+impl Serialize for Formation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct File<'a> {
+            name: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            max_instances: Option<u32>,
+            state_dir: String,
+            grace: String,
+            drain_delay: String,
+            http: HttpTable,
+            store: StoreTable,
+            #[serde(skip_serializing_if = "InOrder::is_empty")]
+            queues: InOrder<'a, QueueTable>,
+            process: InOrder<'a, ProcessTable<'a>>,
+        }
+        #[derive(Serialize)]
+        struct HttpTable {
+            listen: String,
+        }
+        #[derive(Serialize)]
+        struct StoreTable {
+            url: String,
+        }
+        let file = File {
+            name: escape(&self.name),
+            max_instances: self.max_instances,
+            state_dir: path(&self.state_dir),
+            grace: format_duration(self.grace),
+            drain_delay: format_duration(self.drain_delay),
+            http: HttpTable { listen: escape(&self.http.listen) },
+            store: StoreTable { url: escape(&self.store.to_string()) },
+            queues: InOrder(self.queues.iter().map(|(name, queue)| (name.as_str(), queue.into())).collect()),
+            process: InOrder(
+                self.processes.iter().map(|process| (process.name.as_str(), process.into())).collect(),
+            ),
+        };
+        file.serialize(serializer)
+    }
+}
+
+impl Formation {
+    /// The formation as TOML, which reads back as the same formation where it has no secrets: those are
+    /// replaced. Paths that aren't UTF-8 are shown with replacement characters.
+    pub fn to_toml(&self) -> String {
+        // Of what serializes to a table of strings, numbers and tables, nothing can fail.
+        let file = toml::Table::try_from(self).unwrap_or_default();
+        let mut text = String::new();
+        write_section(&mut text, "", &file);
+        for (name, value) in &file {
+            let toml::Value::Table(table) = value else { continue };
+            // `queues` and `process` hold one table for each name, and no keys of their own.
+            if !table.values().all(toml::Value::is_table) {
+                write_section(&mut text, name, table);
+                continue;
+            }
+            for (inner, table) in table {
+                if let toml::Value::Table(table) = table {
+                    write_section(&mut text, &format!("{name}.{inner}"), table);
+                }
+            }
+        }
+        text
+    }
+}
+
+/// A header and its keys, each on a line, tables inline. The root (`""`) has no header and leaves its tables
+/// out.
+fn write_section(text: &mut String, header: &str, table: &toml::Table) {
+    // Writing to a String doesn't fail.
+    if !header.is_empty() {
+        let _ = writeln!(text, "\n[{header}]");
+    }
+    for (key, value) in table {
+        if !(header.is_empty() && value.is_table()) {
+            let _ = writeln!(text, "{key} = {value}");
+        }
+    }
+}
+
+/// A map that keeps its order.
+struct InOrder<'a, V>(Vec<(&'a str, V)>);
+
+impl<V> InOrder<'_, V> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<V: Serialize> Serialize for InOrder<'_, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// A list of one is written as its one element.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OneOrMore<T, M> {
+    One(T),
+    More(M),
+}
+
+#[derive(Serialize)]
+struct QueueTable {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_depth: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<u32>,
+}
+
+impl From<&Queue> for QueueTable {
+    fn from(queue: &Queue) -> Self {
+        QueueTable { max_depth: queue.max_depth, concurrency: queue.concurrency }
+    }
+}
+
+#[derive(Serialize)]
+struct ProcessTable<'a> {
+    component: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    args: Vec<String>,
+    count: u32,
+    #[serde(flatten)]
+    trigger: Option<TriggerKeys<'a>>,
+    memory: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog: Option<u32>,
+    queue_timeout: String,
+    #[serde(skip_serializing_if = "InOrder::is_empty")]
+    env: InOrder<'a, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dirs: Vec<DirTable>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outbound: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    enqueue: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum TriggerKeys<'a> {
+    Http { route: OneOrMore<String, Vec<String>> },
+    Queue { queue: OneOrMore<String, InOrder<'a, u32>>, attempts: u32 },
+    Schedule { schedule: String, time_zone: String, missed: &'static str, overlap: &'static str },
+    Command { run: &'static str },
+}
+
+#[derive(Serialize)]
+struct DirTable {
+    host: String,
+    guest: String,
+    access: &'static str,
+}
+
+impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
+    fn from(process: &'a ProcessType) -> Self {
+        let grants = &process.grants;
+        ProcessTable {
+            component: path(&process.component),
+            args: process.args.iter().map(|arg| escape(arg)).collect(),
+            count: process.count,
+            trigger: process.trigger.as_ref().map(|trigger| trigger_keys(trigger, process.attempts)),
+            memory: format_size(process.memory_bytes_max),
+            timeout: process.timeout.map(format_duration),
+            backlog: process.backlog,
+            queue_timeout: format_duration(process.queue_timeout),
+            env: InOrder(
+                grants.env.iter().map(|variable| (variable.name.as_str(), shown_value(variable))).collect(),
+            ),
+            dirs: grants.dirs.iter().map(DirTable::from).collect(),
+            outbound: grants.outbound.iter().map(|grant| escape(&grant.to_string())).collect(),
+            network: grants.network_all.then_some("all"),
+            enqueue: grants.enqueue.iter().map(|queue| escape(queue)).collect(),
+        }
+    }
+}
+
+impl From<&DirGrant> for DirTable {
+    fn from(dir: &DirGrant) -> Self {
+        let access = if dir.writable { "write" } else { "read" };
+        DirTable { host: path(&dir.host), guest: escape(&dir.guest), access }
+    }
+}
+
+fn trigger_keys(trigger: &Trigger, attempts: u32) -> TriggerKeys<'_> {
+    match trigger {
+        Trigger::Http { routes } => TriggerKeys::Http {
+            route: match routes.as_slice() {
+                [only] => OneOrMore::One(shown_route(only)),
+                more => OneOrMore::More(more.iter().map(shown_route).collect()),
+            },
+        },
+        Trigger::Queue { queues } => TriggerKeys::Queue {
+            queue: match queues.as_slice() {
+                [(only, 1)] => OneOrMore::One(escape(only)),
+                more => OneOrMore::More(InOrder(
+                    more.iter().map(|(name, weight)| (name.as_str(), *weight)).collect(),
+                )),
+            },
+            attempts,
+        },
+        Trigger::Schedule(schedule) => TriggerKeys::Schedule {
+            schedule: escape(&schedule.cron),
+            time_zone: escape(&schedule.time_zone),
+            missed: match schedule.missed {
+                Missed::Skip => "skip",
+                Missed::One => "one",
+                Missed::All => "all",
+            },
+            overlap: match schedule.overlap {
+                Overlap::Skip => "skip",
+                Overlap::Allow => "allow",
+            },
+        },
+        Trigger::Command { run } => TriggerKeys::Command {
+            run: match run {
+                Run::Always => "always",
+                Run::Release => "release",
+                Run::Never => "never",
+            },
+        },
+    }
+}
+
+/// With the host's slash kept, unlike [`Route`]'s `Display`: a host of one label needs it to be read back.
+fn shown_route(route: &Route) -> String {
+    escape(&format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path))
+}
+
+fn shown_value(variable: &EnvVar) -> String {
+    if variable.secret { SECRET.to_owned() } else { escape(&variable.value) }
+}
+
+fn path(path: &Path) -> String {
+    escape(&path.to_string_lossy())
+}

@@ -1,0 +1,224 @@
+//! Whatever the text, it is read or refused: nothing panics. Whatever the formation, what is shown reads
+//! back.
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wasmhost_config::*;
+
+fn read(text: &str, dotenv: Option<&str>) -> Result<Formation, LoadError> {
+    let origin = Origin {
+        file: Path::new("formation.toml"),
+        folder: Path::new("/srv/shop"),
+        environment: &|name| (name.len() == 1).then(|| name.into()),
+        dotenv,
+    };
+    parse(text, &origin)
+}
+
+/// Pieces that bring the reader further than random characters do.
+const PIECES: [&str; 40] = [
+    "[process.web]\n",
+    "[process.a]\n",
+    "[[process.a.dirs]]\n",
+    "[http]\n",
+    "[store]\n",
+    "[queues.mail]\n",
+    "process",
+    ".",
+    "component = ",
+    "count = ",
+    "route = ",
+    "queue = ",
+    "schedule = ",
+    "time_zone = ",
+    "attempts = ",
+    "memory = ",
+    "timeout = ",
+    "env = ",
+    "dirs = ",
+    "outbound = ",
+    "listen = ",
+    "url = ",
+    "\"web.wasm\"",
+    "\"/\"",
+    "\"0 0 L * 5#2\"",
+    "\"1h\"",
+    "\"1MiB\"",
+    "\"${A}\"",
+    "\"${\"",
+    "{ host = \"a\", guest = \"b\" }",
+    "{ from_env = \"A\" }",
+    "[",
+    "]",
+    "{ ",
+    " }",
+    ", ",
+    "5",
+    "\n",
+    "\"",
+    "ä",
+];
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC*", dotenv in option::of("\\PC*")) {
+        let _ = read(&text, dotenv.as_deref()).map_err(|error| error.to_string());
+    }
+
+    #[test]
+    fn any_pieces_are_read_or_refused(pieces in vec(select(&PIECES[..]), 0..30)) {
+        let text = pieces.concat();
+        match read(&text, None) {
+            Ok(formation) => prop_assert!(!formation.processes.is_empty()),
+            Err(error) => prop_assert!(error.to_string().contains("formation.toml:")),
+        }
+    }
+
+    #[test]
+    fn any_schedule_is_read_or_refused(
+        cron in "[0-9*/,\\-LW#?+@A-Z ]{0,16}|\\PC*",
+        zone in "[A-Za-z/]{0,12}|\\PC*",
+    ) {
+        let (cron, zone) = (toml::Value::from(cron), toml::Value::from(zone));
+        let text = format!("[process.c]\ncomponent = \"c\"\nschedule = {cron}\ntime_zone = {zone}\n");
+        let _ = read(&text, None);
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_formation(formation in formation()) {
+        let text = formation.to_toml();
+        let again = read(&text, None);
+        prop_assert!(again.is_ok(), "{}\n{}", again.unwrap_err(), text);
+        prop_assert_eq!(again.unwrap(), formation, "{}", text);
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9-]{0,8}"
+}
+
+/// Text with what TOML and the expansion of variables could stumble over.
+fn text() -> impl Strategy<Value = String> {
+    "[a${}:\\-\"'\\\\\n\t\u{7f}\u{1}ä ]{0,12}|[^\0]{0,8}"
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    "/[a-z${} ä\"'\\\\]{1,8}(/[a-z${}.]{0,6}[a-z])?".prop_map(|path| Path::new(&path).components().collect())
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (1u64..=7 * 86_400_000).prop_map(Duration::from_millis)
+}
+
+fn host() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z][a-z0-9]{0,5}(\\.[a-z]{1,5}){0,2}", Just("10.0.0.1".to_owned())]
+}
+
+fn trigger() -> impl Strategy<Value = Option<Trigger>> {
+    let route =
+        (option::of(host()), "/|(/[a-z0-9$]{1,5}){1,3}").prop_map(|(host, path)| Route { host, path });
+    let queues = btree_map(name(), 1u32..=1000, 1..4).prop_map(|queues| queues.into_iter().collect());
+    let schedule = (
+        select(vec!["*/5 * * * *", "0 0 0 1 1 *", "@daily"]),
+        select(vec!["UTC", "Europe/Berlin"]),
+        select(vec![Missed::Skip, Missed::One, Missed::All]),
+        select(vec![Overlap::Skip, Overlap::Allow]),
+    );
+    prop_oneof![
+        Just(None),
+        vec(route, 1..3).prop_map(|routes| Some(Trigger::Http { routes })),
+        queues.prop_map(|queues| Some(Trigger::Queue { queues })),
+        schedule.prop_map(|(cron, zone, missed, overlap)| {
+            let (cron, time_zone) = (cron.to_owned(), zone.to_owned());
+            Some(Trigger::Schedule(Schedule { cron, time_zone, missed, overlap }))
+        }),
+        select(vec![Run::Always, Run::Release, Run::Never]).prop_map(|run| Some(Trigger::Command { run })),
+    ]
+}
+
+fn grants() -> impl Strategy<Value = Grants> {
+    let dir = (path(), any::<bool>());
+    let outbound = (select(vec![None, Some("http"), Some("https")]), host(), 1u16..)
+        .prop_map(|(scheme, host, port)| Outbound { scheme: scheme.map(str::to_owned), host, port });
+    let env = btree_map("[A-Za-z_. \"ä${}-]{1,6}", text(), 0..4);
+    (env, vec(dir, 0..3), vec(outbound, 0..3), any::<bool>(), proptest::collection::btree_set(name(), 0..3))
+        .prop_map(|(env, dirs, outbound, network_all, enqueue)| Grants {
+            env: env.into_iter().map(|(name, value)| EnvVar { name, value, secret: false }).collect(),
+            dirs: dirs
+                .into_iter()
+                .enumerate()
+                .map(|(at, (host, writable))| DirGrant { host, guest: format!("/${{{at}}}"), writable })
+                .collect(),
+            outbound,
+            network_all,
+            enqueue: enqueue.into_iter().collect(),
+        })
+}
+
+fn process() -> impl Strategy<Value = ProcessType> {
+    let limits =
+        (65_536u64..=4 << 30, option::of(duration()), option::of(0u32..=1_000_000), duration(), 1u32..=1000);
+    (name(), path(), vec(text(), 0..3), 0u32..=100_000, trigger(), limits, grants()).prop_map(
+        |(name, component, args, count, trigger, limits, grants)| {
+            let (memory_bytes_max, timeout, backlog, queue_timeout, attempts) = limits;
+            let attempts = if matches!(trigger, Some(Trigger::Queue { .. })) { attempts } else { 25 };
+            ProcessType {
+                name,
+                component,
+                args,
+                count,
+                trigger,
+                memory_bytes_max,
+                timeout,
+                backlog,
+                queue_timeout,
+                attempts,
+                grants,
+            }
+        },
+    )
+}
+
+/// Names and routes are unique in a formation: of several that are equal, the first stays.
+fn without_repetition(mut processes: Vec<ProcessType>) -> Vec<ProcessType> {
+    let (mut names, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    processes.retain(|process| names.insert(process.name.clone()));
+    for process in &mut processes {
+        if let Some(Trigger::Http { routes }) = &mut process.trigger {
+            routes.retain(|route| seen.insert(route.clone()));
+            if routes.is_empty() {
+                process.trigger = None;
+            }
+        }
+    }
+    processes
+}
+
+fn formation() -> impl Strategy<Value = Formation> {
+    let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
+    let queue = (option::of(1u64..=1_000_000_000), option::of(1u32..=100_000))
+        .prop_map(|(max_depth, concurrency)| Queue { max_depth, concurrency });
+    let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), duration(), duration());
+    let listen = select(vec!["127.0.0.1:8080", "[::1]:0", "localhost:80"]);
+    (top, listen, store, btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
+        |((name, state_dir, max_instances, grace, drain_delay), listen, store, queues, processes)| {
+            Formation {
+                name,
+                file: "/srv/shop/formation.toml".into(),
+                state_dir,
+                max_instances,
+                grace,
+                drain_delay,
+                http: Http { listen: listen.to_owned() },
+                store,
+                queues,
+                processes: without_repetition(processes),
+            }
+        },
+    )
+}

@@ -1,0 +1,251 @@
+//! Files that are right: what is read from them, and that what is shown reads back.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wasmhost_config::*;
+
+fn read_with(file: &str, dotenv: Option<&str>) -> Formation {
+    let environment = |name: &str| (name == "STRIPE_KEY").then(|| OsString::from("sk_live"));
+    let origin = Origin {
+        file: Path::new("sub/formation.toml"),
+        folder: Path::new("/srv/shop"),
+        environment: &environment,
+        dotenv,
+    };
+    parse(file, &origin).unwrap_or_else(|error| panic!("{error}\n{file}"))
+}
+
+fn read(file: &str) -> Formation {
+    read_with(file, None)
+}
+
+#[test]
+fn the_smallest_file_has_every_default() {
+    let formation = read("[process.web]\ncomponent = \"web.wasm\"");
+    let expected = Formation {
+        name: "shop".to_owned(),
+        file: "/srv/shop/formation.toml".into(),
+        state_dir: "/srv/shop/.wasmhost".into(),
+        max_instances: None,
+        grace: Duration::from_secs(30),
+        drain_delay: Duration::ZERO,
+        http: Http { listen: "127.0.0.1:8080".to_owned() },
+        store: StoreUrl::Sqlite("/srv/shop/.wasmhost/store.db".into()),
+        queues: Default::default(),
+        processes: vec![ProcessType {
+            name: "web".to_owned(),
+            component: "/srv/shop/web.wasm".into(),
+            args: vec![],
+            count: 1,
+            trigger: None,
+            memory_bytes_max: 134_217_728,
+            timeout: None,
+            backlog: None,
+            queue_timeout: Duration::from_secs(5),
+            attempts: 25,
+            grants: Grants::default(),
+        }],
+    };
+    assert_eq!(formation, expected);
+    assert_eq!(formation.processes[0], ProcessType::new("web", PathBuf::from("/srv/shop/web.wasm")));
+}
+
+const WHOLE: &str = r#"
+name = "shop"
+max_instances = 2_000
+state_dir = "/var/lib/shop"
+grace = "1m"
+drain_delay = "500ms"
+
+[http]
+listen = "[::1]:0"
+
+[queues.mail]
+max_depth = 100_000
+concurrency = 4
+[queues.idle]
+
+[process.web]
+component = "./build/web.wasm"
+count = 4
+route = ["/", "API.example.com/v1/", "shop/"]
+memory = "64MB"
+timeout = "10s"
+backlog = 0
+queue_timeout = "0s"
+env = { Z = "last first", A = "$${HOME} costs $5", "dotted.key" = "two\nlines \"quoted\" \\ \u0007" }
+dirs = [{ host = "public", guest = "/public" }, { host = "../shared", guest = "/shared", access = "write" }]
+outbound = ["https://api.stripe.com", "postgres.internal:5432", "http://[::1]", "*.example.com:25"]
+enqueue = ["default", "mail"]
+
+[process.worker]
+component = "/opt/worker.wasm"
+queue = { default = 3, mail = 1 }
+attempts = 5
+network = "all"
+
+[process.mailer]
+component = "mailer.wasm"
+queue = "mail"
+count = 0
+
+[process.clock]
+component = "clock.wasm"
+schedule = "*/5 * * * *"
+time_zone = "europe/berlin"
+missed = "all"
+overlap = "allow"
+
+[process.daily]
+component = "clock.wasm"
+schedule = "@daily"
+
+[process.migrate]
+component = "tools.wasm"
+args = ["migrate", "", "${STRIPE_KEY}"]
+run = "release"
+
+[process.console]
+component = "tools.wasm"
+run = "never"
+"#;
+
+#[test]
+fn a_file_with_everything_is_read() {
+    let formation = read(WHOLE);
+    let names: Vec<&str> = formation.processes.iter().map(|process| process.name.as_str()).collect();
+    assert_eq!(names, ["web", "worker", "mailer", "clock", "daily", "migrate", "console"]);
+    assert_eq!(formation.store, StoreUrl::Sqlite("/var/lib/shop/store.db".into()));
+    assert_eq!(formation.queues["idle"], Queue::default());
+
+    let web = formation.process("web").unwrap();
+    assert_eq!(web.component, Path::new("/srv/shop/build/web.wasm"));
+    assert_eq!(web.memory_bytes_max, 64_000_000);
+    let Some(Trigger::Http { routes }) = &web.trigger else { panic!("{:?}", web.trigger) };
+    assert_eq!(routes[1], Route { host: Some("api.example.com".to_owned()), path: "/v1".to_owned() });
+    let env: Vec<(&str, &str)> = web.grants.env.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+    assert_eq!(
+        env,
+        [("Z", "last first"), ("A", "${HOME} costs $5"), ("dotted.key", "two\nlines \"quoted\" \\ \u{7}")]
+    );
+    assert_eq!(web.grants.dirs[1].host, Path::new("/srv/shop/../shared"));
+    assert!(web.grants.dirs[1].writable && !web.grants.dirs[0].writable);
+
+    let queues = vec![("default".to_owned(), 3), ("mail".to_owned(), 1)];
+    assert_eq!(formation.process("worker").unwrap().trigger, Some(Trigger::Queue { queues }));
+    let Some(Trigger::Schedule(schedule)) = &formation.process("clock").unwrap().trigger else { panic!() };
+    assert_eq!(schedule.time_zone, "Europe/Berlin");
+    assert_eq!(formation.process("migrate").unwrap().args, ["migrate", "", "sk_live"]);
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same_formation() {
+    let formation = read(WHOLE);
+    assert_eq!(read(&formation.to_toml()), formation);
+}
+
+#[test]
+fn a_formation_is_shown_in_the_files_own_shape() {
+    let file = r#"
+        [process.web]
+        component = "web.wasm"
+        route = "/"
+        env = { B = "b", KEY = { from_env = "STRIPE_KEY" } }
+        [process.other]
+        component = "${COMPONENT:-other.wasm}"
+    "#;
+    let expected = r#"name = "shop"
+state_dir = "/srv/shop/.wasmhost"
+grace = "30s"
+drain_delay = "0s"
+
+[http]
+listen = "127.0.0.1:8080"
+
+[store]
+url = "sqlite:/srv/shop/.wasmhost/store.db"
+
+[process.web]
+component = "/srv/shop/web.wasm"
+count = 1
+route = "/"
+memory = "128MiB"
+queue_timeout = "5s"
+env = { B = "b", KEY = "(secret)" }
+
+[process.other]
+component = "/srv/shop/other.wasm"
+count = 1
+memory = "128MiB"
+queue_timeout = "5s"
+"#;
+    assert_eq!(read(file).to_toml(), expected);
+}
+
+#[test]
+fn a_secret_is_read_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "t0ken\n\n").unwrap();
+    let file = format!(
+        "[process.web]\ncomponent = \"w.wasm\"\n\
+         env = {{ HOST = {{ from_env = \"STRIPE_KEY\" }}, DOTENV = {{ from_env = \"D\" }}, \
+         FILE = {{ file = {token:?} }} }}"
+    );
+    let formation = read_with(&file, Some("D=dotenv\nSTRIPE_KEY=the host wins"));
+    let env = &formation.processes[0].grants.env;
+    let values: Vec<&str> = env.iter().map(|variable| variable.value.as_str()).collect();
+    assert_eq!(values, ["sk_live", "dotenv", "t0ken\n"]);
+    assert!(env.iter().all(|variable| variable.secret));
+    for shown in [formation.to_toml(), format!("{formation:?}"), serde_json::to_string(&formation).unwrap()] {
+        assert!(!shown.contains("sk_live") && !shown.contains("t0ken"), "{shown}");
+    }
+}
+
+#[test]
+fn process_types_keep_the_files_order_however_their_tables_are_split() {
+    let file = "[process.b.env]\nX = \"1\"\n[process.c]\ncomponent = \"c\"\n[process.a]\ncomponent = \"a\"\n\
+                [[process.a.dirs]]\nhost = \"h\"\nguest = \"/g\"\n[process.b]\ncomponent = \"b\"\n";
+    let names: Vec<String> = read(file).processes.into_iter().map(|process| process.name).collect();
+    assert_eq!(names, ["c", "a", "b"]);
+}
+
+#[test]
+fn a_file_is_loaded_with_the_dotenv_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("formation.toml");
+    std::fs::write(&path, "name = \"${WASMHOST_TEST_NAME}\"\n[process.web]\ncomponent = \"web.wasm\"\n")
+        .unwrap();
+    std::fs::write(folder.path().join(".env"), "export WASMHOST_TEST_NAME='from .env'\n").unwrap();
+    let formation = load(&path).unwrap();
+    assert_eq!(formation.name, "from .env");
+    assert_eq!(formation.file, path);
+    assert_eq!(formation.processes[0].component, folder.path().join("web.wasm"));
+}
+
+#[test]
+fn what_is_no_formation_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("formation.toml");
+    let shown = missing.display();
+    assert_eq!(
+        load(&missing).unwrap_err().to_string(),
+        format!(
+            "{shown}: no such file (looked at {shown}); expected a formation file: name it with `-f FILE`"
+        )
+    );
+    assert!(matches!(load(folder.path()), Err(LoadError::IsDirectory { .. })));
+    let said = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let said = load(&path).unwrap_err().to_string();
+        said.strip_prefix(&format!("{}:", path.display())).unwrap_or(&said).to_owned()
+    };
+    assert!(said("web.wasm", b"\0asm\x0d\0\x01\0").starts_with("1:1: found WebAssembly"));
+    assert!(said("Procfile", b"web: web.wasm").starts_with("1:1: a Procfile is not supported yet"));
+    assert_eq!(
+        said("latin1.toml", b"a = 1\nb = \"\xe4\"\n"),
+        "2:6: found a byte that isn't UTF-8, expected text"
+    );
+}

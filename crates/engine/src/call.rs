@@ -1,0 +1,117 @@
+//! How a call ends: one enum, from which the host derives an HTTP status or a retry.
+
+use std::time::{Duration, Instant};
+
+/// What is known about a call once it is over.
+#[derive(Debug, Clone)]
+pub struct CallReport<T = ()> {
+    /// How it ended.
+    pub end: CallEnd<T>,
+    /// From when it was given to the instance until it ended.
+    pub wall: Duration,
+    /// What the guest computed in that time.
+    pub cpu: Duration,
+    /// The most memory the instance has had so far: bytes of linear memories and tables.
+    pub memory_peak: u64,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CallEnd<T = ()> {
+    /// The guest returned, with its own answer.
+    Returned(T),
+    /// The guest ended itself with this exit code.
+    Exited(i32),
+    /// The guest trapped. The text is for people: the reason, then the guest's backtrace, a frame a line.
+    Trap(String),
+    /// It ran out of the memory it was granted.
+    OutOfMemory,
+    /// It took longer than `timeout`.
+    Timeout,
+    /// The host ended it: grace was over, the client had gone, or a person said so.
+    Interrupted,
+    /// The host failed the guest, not the other way round.
+    Host(String),
+}
+
+/// What a call may use.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallLimits {
+    /// Wall time; `None` has no limit.
+    pub timeout: Option<Duration>,
+}
+
+impl CallLimits {
+    pub(crate) fn deadline(&self, start: Instant) -> Option<Instant> {
+        self.timeout.and_then(|timeout| start.checked_add(timeout))
+    }
+}
+
+impl<T> CallEnd<T> {
+    /// The same end with another answer.
+    pub fn map<U>(self, answer: impl FnOnce(T) -> U) -> CallEnd<U> {
+        match self {
+            CallEnd::Returned(value) => CallEnd::Returned(answer(value)),
+            CallEnd::Exited(code) => CallEnd::Exited(code),
+            CallEnd::Trap(message) => CallEnd::Trap(message),
+            CallEnd::OutOfMemory => CallEnd::OutOfMemory,
+            CallEnd::Timeout => CallEnd::Timeout,
+            CallEnd::Interrupted => CallEnd::Interrupted,
+            CallEnd::Host(message) => CallEnd::Host(message),
+        }
+    }
+
+    /// What a person reads in a log line or a job's last error: one line.
+    pub fn summary(&self) -> String {
+        match self {
+            CallEnd::Returned(_) => "returned".into(),
+            CallEnd::Exited(code) => format!("exited with code {code}"),
+            CallEnd::Trap(message) => message.lines().next().unwrap_or("trapped").to_owned(),
+            CallEnd::OutOfMemory => "ran out of the memory granted to it".into(),
+            CallEnd::Timeout => "took longer than its timeout".into(),
+            CallEnd::Interrupted => "was interrupted by the host".into(),
+            CallEnd::Host(message) => message.clone(),
+        }
+    }
+}
+
+/// What a job handler answers when the job is not done; `wasmhost:job/types.failure`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobFailure {
+    /// Again after the usual backoff.
+    Retry(String),
+    /// Again after this long.
+    RetryAfter(Duration, String),
+    /// Never again.
+    Bury(String),
+}
+
+/// One job, as a guest is given it.
+#[derive(Debug, Clone, Default)]
+pub struct Job {
+    /// Its name in the store.
+    pub id: String,
+    /// The queue it came from.
+    pub queue: String,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// How many there will be at most.
+    pub attempts: u32,
+    /// The payload's media type, or empty.
+    pub content_type: String,
+    /// What the producer passed.
+    pub payload: Vec<u8>,
+    /// Names and values from the producer.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// One time of a schedule, as a guest is given it.
+#[derive(Debug, Clone)]
+pub struct Tick {
+    /// The process type.
+    pub schedule: String,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub nominal_ms: u64,
+    /// True where a person asked for it.
+    pub manual: bool,
+}

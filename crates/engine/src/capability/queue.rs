@@ -1,0 +1,70 @@
+//! `wasmhost:job/queue`: what a guest puts on queues, if its type was granted them.
+
+use crate::bindings::producer::wasmhost::job::queue::{Error, Host, NewJob, Receipt};
+use crate::services::{self, EnqueueRefusal, Refusal};
+use crate::state::State;
+
+/// Bounds of one `enqueue-many`, as the WIT documents them.
+const JOBS_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+impl Host for State {
+    async fn enqueue(&mut self, queue: String, job: NewJob) -> wasmtime::Result<Result<Receipt, Error>> {
+        let receipts = match self.enqueue_all(queue, vec![job]).await {
+            Ok(receipts) => receipts,
+            Err(error) => return Ok(Err(error)),
+        };
+        let receipt = receipts.into_iter().next();
+        receipt.map(Ok).ok_or_else(|| wasmtime::Error::msg("the store answered without a receipt"))
+    }
+
+    async fn enqueue_many(
+        &mut self,
+        queue: String,
+        jobs: Vec<NewJob>,
+    ) -> wasmtime::Result<Result<Vec<Receipt>, Error>> {
+        let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
+        if jobs.len() > JOBS_MAX || bytes > BATCH_BYTES_MAX {
+            return Ok(Err(Error::Invalid(format!(
+                "{} jobs of {bytes} bytes: one call takes at most {JOBS_MAX} jobs of {BATCH_BYTES_MAX} bytes in all",
+                jobs.len()
+            ))));
+        }
+        Ok(self.enqueue_all(queue, jobs).await)
+    }
+}
+
+impl State {
+    async fn enqueue_all(&mut self, queue: String, jobs: Vec<NewJob>) -> Result<Vec<Receipt>, Error> {
+        if !self.sandbox.grants.enqueue.contains(&queue) {
+            self.services.refusals.refused(&self.sandbox.process, Refusal::Enqueue(queue.clone()));
+            return Err(Error::Denied(format!(
+                "the formation doesn't let \"{}\" enqueue on \"{queue}\"",
+                self.sandbox.process
+            )));
+        }
+        let jobs = jobs.into_iter().map(from_guest).collect();
+        let receipts = self.services.enqueue.enqueue(&queue, jobs).await.map_err(to_guest)?;
+        Ok(receipts.into_iter().map(|receipt| Receipt { id: receipt.id, created: receipt.created }).collect())
+    }
+}
+
+fn from_guest(job: NewJob) -> services::NewJob {
+    services::NewJob {
+        payload: job.payload,
+        delay_ms: job.options.delay_ms,
+        priority: job.options.priority.unwrap_or(0),
+        unique_key: job.options.unique_key,
+        attempts: job.options.attempts,
+        content_type: job.options.content_type.unwrap_or_default(),
+        metadata: job.options.metadata,
+    }
+}
+
+fn to_guest(refusal: EnqueueRefusal) -> Error {
+    match refusal {
+        EnqueueRefusal::Full(text) => Error::Full(text),
+        EnqueueRefusal::Invalid(text) => Error::Invalid(text),
+        EnqueueRefusal::Unavailable(text) => Error::Unavailable(text),
+    }
+}

@@ -1,0 +1,225 @@
+//! Driving a call: polling it in slices that are measured, bounded and fair.
+//!
+//! A guest comes by its epoch callback ([`on_epoch`]) at least once a tick. There it is ended where it must be, and
+//! yields once its slice is over. On an I/O thread that also means that the call is not a short one: it asks to be
+//! moved, and goes on, with its store, on the compute threads ([`Placed`]).
+
+use std::any::Any;
+use std::cell::Cell;
+use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+use wasmtime::{StoreContextMut, UpdateDeadline};
+
+use crate::call::CallEnd;
+use crate::meter::Meter;
+use crate::state::State;
+use crate::ticker::Ticker;
+
+/// How many ticks a slice lasts. On I/O threads more than one: the tick is global, and would often come in the
+/// middle of a short call, which then would move for nothing.
+const IO_SLICE_TICKS: u64 = 2;
+const COMPUTE_SLICE_TICKS: u64 = 1;
+
+thread_local! {
+    static ON_COMPUTE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread is one of the compute runtime's.
+pub(crate) fn mark_compute_thread() {
+    ON_COMPUTE.set(true);
+}
+
+fn slice_ticks() -> u64 {
+    if ON_COMPUTE.get() { COMPUTE_SLICE_TICKS } else { IO_SLICE_TICKS }
+}
+
+/// Why a call was cut short, on its way through wasmtime's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.summary())]
+pub(crate) struct CutShort(pub(crate) CallEnd);
+
+/// What every store does when the epoch passes its deadline.
+pub(crate) fn on_epoch(
+    store: &StoreContextMut<'_, State>,
+    ticker: &Ticker,
+) -> wasmtime::Result<UpdateDeadline> {
+    let meter = &store.data().meter;
+    if meter.is_interrupted() {
+        return Err(CutShort(CallEnd::Interrupted).into());
+    }
+    if meter.is_past_deadline() {
+        return Err(CutShort(CallEnd::Timeout).into());
+    }
+    let slice = slice_ticks();
+    let age = ticker.now().saturating_sub(meter.slice_tick());
+    if age < slice {
+        // The deadline is absolute: after a wait it has passed long ago, and this slice has only begun.
+        return Ok(UpdateDeadline::Continue(slice - age));
+    }
+    if !ON_COMPUTE.get() {
+        meter.ask_to_move();
+    }
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+}
+
+/// The deadline for a store whose call begins now, in ticks from the current one.
+pub(crate) fn first_deadline() -> u64 {
+    IO_SLICE_TICKS
+}
+
+/// How a driven call came out.
+pub(crate) enum Driven<O> {
+    /// The guest's function ended, well or not.
+    Ended(O),
+    /// The call was dropped where it stood, and its instance with it.
+    Cut(CallEnd),
+}
+
+/// A call, with its limits.
+pub(crate) struct Drive<O> {
+    call: Option<Pin<Box<dyn Future<Output = O> + Send>>>,
+    meter: Arc<Meter>,
+    ticker: Arc<Ticker>,
+    deadline: Option<Instant>,
+    /// Made when the guest first waits: most calls never do.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<O> Drive<O> {
+    pub(crate) fn new(
+        call: Pin<Box<dyn Future<Output = O> + Send>>,
+        meter: Arc<Meter>,
+        ticker: Arc<Ticker>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Drive { call: Some(call), meter, ticker, deadline, timer: None }
+    }
+
+    fn poll_slice(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, Box<dyn Any + Send>>> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let _running = self.ticker.running();
+        self.meter.begin_slice(self.ticker.now());
+        let clock = CpuClock::start();
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
+        self.meter.add_cpu(clock.elapsed());
+        match polled {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+
+    fn cut(&mut self, end: CallEnd) -> Poll<Driven<O>> {
+        self.call = None;
+        Poll::Ready(Driven::Cut(end))
+    }
+}
+
+impl<O> Future for Drive<O> {
+    type Output = Driven<O>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Driven<O>> {
+        let this = &mut *self;
+        if this.meter.is_interrupted() {
+            return this.cut(CallEnd::Interrupted);
+        }
+        match this.poll_slice(cx) {
+            Poll::Ready(Ok(outcome)) => {
+                this.call = None;
+                return Poll::Ready(Driven::Ended(outcome));
+            }
+            Poll::Ready(Err(panic)) => {
+                return this.cut(CallEnd::Host(format!("the host panicked: {}", panic_text(&*panic))));
+            }
+            Poll::Pending => {}
+        }
+        this.meter.wake_on_interrupt(cx.waker());
+        if this.meter.is_interrupted() {
+            return this.cut(CallEnd::Interrupted);
+        }
+        if let Some(deadline) = this.deadline {
+            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+            if timer.as_mut().poll(cx).is_ready() {
+                return this.cut(CallEnd::Timeout);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// Work with a guest in it, that begins on one runtime and may move to the compute threads.
+pub(crate) enum Placed<T> {
+    /// Polled by whoever polls this.
+    Here { work: Pin<Box<dyn Future<Output = T> + Send>>, meter: Arc<Meter>, compute: Handle },
+    /// On the compute threads.
+    Moved(JoinHandle<T>),
+}
+
+impl<T: Send + 'static> Placed<T> {
+    /// Work that is expected to be long: it starts on the compute threads.
+    pub(crate) fn on_compute(work: impl Future<Output = T> + Send + 'static, compute: &Handle) -> Self {
+        Placed::Moved(compute.spawn(work))
+    }
+}
+
+impl<T: Send + 'static> Future for Placed<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        if let Placed::Here { work, meter, compute } = &mut *self {
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(output);
+            }
+            if !meter.take_move() {
+                return Poll::Pending;
+            }
+            let work = std::mem::replace(work, Box::pin(pending()));
+            let moved = compute.spawn(work);
+            *self = Placed::Moved(moved);
+        }
+        let Placed::Moved(moved) = &mut *self else { return Poll::Pending };
+        match std::task::ready!(Pin::new(moved).poll(cx)) {
+            Ok(output) => Poll::Ready(output),
+            Err(err) if err.is_panic() => resume_unwind(err.into_panic()),
+            // The compute runtime is shutting down, and the host with it.
+            Err(_) => Poll::Pending,
+        }
+    }
+}
+
+/// What a poll cost. On I/O threads the wall clock, which is twenty times cheaper to read and as good there, since
+/// nothing preempts them for long; compute threads have a low priority, and ask the kernel.
+enum CpuClock {
+    Wall(Instant),
+    Thread(Duration),
+}
+
+impl CpuClock {
+    fn start() -> Self {
+        if ON_COMPUTE.get() { CpuClock::Thread(thread_cpu()) } else { CpuClock::Wall(Instant::now()) }
+    }
+
+    fn elapsed(&self) -> Duration {
+        match self {
+            CpuClock::Wall(start) => start.elapsed(),
+            CpuClock::Thread(start) => thread_cpu().saturating_sub(*start),
+        }
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

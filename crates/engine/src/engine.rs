@@ -1,0 +1,173 @@
+//! The engine that all instances of a host share: compiled code, the pool of their memories and stacks, the ticker,
+//! and the compute threads.
+
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use wasmtime::component::Linker;
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::capability::network;
+use crate::capability::outbound::HttpClient;
+use crate::inspect::Footprint;
+use crate::state::State;
+use crate::ticker::Ticker;
+
+/// What the pool of instances is sized for.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// Instances that may exist at once, of all types, with those that are being replaced.
+    pub slots: u32,
+    /// The largest memory that any type may have, in bytes.
+    pub memory_bytes_max: u64,
+    /// The most that an instance of any type takes.
+    pub footprint: Footprint,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The machine can't give the pool its address space or its maps.
+    #[error(
+        "can't reserve memory for {slots} instances: {reason}; set max_instances in the formation to fewer, or raise vm.max_map_count"
+    )]
+    Pool {
+        /// How many instances it was to have room for.
+        slots: u32,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("can't start the engine's threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// See the module.
+pub struct Engine {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) client: HttpClient,
+    compute: Option<Runtime>,
+    compute_handle: Handle,
+}
+
+/// A stack may be this deep in wasm; the rest of it is for the host's functions.
+const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// Bytes of a memory that stay mapped, and are cleared by writing, when its instance goes. Worth it only where the
+/// kernel can say which pages were written.
+const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+
+/// Components of some languages have many small core modules.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 100;
+const INSTANCE_BYTES_MAX: usize = 16 << 20;
+
+/// Elements of a table; the library's default of 20,000 refuses large programs.
+const TABLE_ELEMENTS_MAX: usize = 200_000;
+
+/// How much lower than the host's the compute threads' priority is, as `nice` counts it.
+const COMPUTE_NICE: i32 = 10;
+
+impl Engine {
+    /// Makes the engine, and starts its threads.
+    pub fn new(options: EngineOptions) -> Result<Arc<Engine>, EngineError> {
+        let wasmtime = wasmtime::Engine::new(&config(options))
+            .map_err(|err| EngineError::Pool { slots: options.slots, reason: format!("{err:#}") })?;
+        let linker = linker(&wasmtime)
+            .map_err(|err| EngineError::Pool { slots: options.slots, reason: format!("{err:#}") })?;
+        let ticker = Arc::new(Ticker::start(wasmtime.weak())?);
+        let compute = compute_runtime()?;
+        Ok(Arc::new(Engine {
+            wasmtime,
+            linker,
+            ticker,
+            client: HttpClient::default(),
+            compute_handle: compute.handle().clone(),
+            compute: Some(compute),
+        }))
+    }
+
+    /// What each thread that will run guests should do once, before it does.
+    pub fn prepare_thread() {
+        wasmtime::Engine::tls_eager_initialize();
+    }
+
+    pub(crate) fn compute(&self) -> &Handle {
+        &self.compute_handle
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(compute) = self.compute.take() {
+            // A runtime must not be dropped where async code runs, since that waits for its threads.
+            compute.shutdown_background();
+        }
+    }
+}
+
+fn config(options: EngineOptions) -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    // 0.2 calls are a fifth slower on an engine that supports component-model async.
+    config.concurrency_support(false);
+    config.wasm_component_model_async(false);
+    config.max_wasm_stack(WASM_STACK_BYTES);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    config
+}
+
+fn pool(options: EngineOptions) -> PoolingAllocationConfig {
+    let Footprint { memories, tables, .. } = options.footprint;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(options.slots)
+        .total_core_instances(options.slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(options.slots.saturating_mul(memories.max(1)))
+        .total_tables(options.slots.saturating_mul(tables.max(1)))
+        .total_stacks(options.slots)
+        .total_gc_heaps(options.slots)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(memories.max(1))
+        .max_memories_per_module(memories.max(1))
+        .max_tables_per_component(tables.max(1))
+        .max_tables_per_module(tables.max(1))
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX));
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
+        pool.pagemap_scan(wasmtime::Enabled::Yes);
+    }
+    pool
+}
+
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    use crate::bindings::producer::wasmhost::job::queue;
+    use wasmtime::component::HasSelf;
+
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    network::link_name_lookup(&mut linker)?;
+    queue::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// Threads for calls that compute: one for each core, at a lower priority, so that they never keep an I/O thread
+/// from running. I/O and timers are enabled, since a guest's host calls may be polled there.
+fn compute_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .thread_name("wasmhost-compute")
+        .enable_all()
+        // Guests yield each tick: the default of 61 polls between looks at I/O would be 61 ms.
+        .event_interval(7)
+        .on_thread_start(|| {
+            crate::drive::mark_compute_thread();
+            Engine::prepare_thread();
+            // Not being allowed to is no reason to stop: the threads then have the same priority.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), COMPUTE_NICE);
+        })
+        .build()
+}

@@ -1,0 +1,233 @@
+//! What a file is, and what it exports and imports, read without compiling it.
+
+use std::fmt;
+
+use wasmparser::{Encoding, Parser, Payload};
+
+/// What [`inspect`] saw in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// What calls it can serve, best first: 0.2 before 0.3 where it has both, since 0.2 is the faster and the
+    /// maintained one.
+    pub handlers: Vec<Handler>,
+    /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`).
+    pub exports: Vec<String>,
+    /// The interfaces it imports.
+    pub imports: Vec<String>,
+    /// What one instance of it takes from the pool.
+    pub footprint: Footprint,
+}
+
+/// What one instance takes from the pool, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Core instances.
+    pub core_instances: u32,
+    /// Linear memories.
+    pub memories: u32,
+    /// Tables.
+    pub tables: u32,
+}
+
+/// A way in which a component can be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Handler {
+    /// `wasi:http/incoming-handler@0.2.x`
+    Http02,
+    /// `wasi:http/handler@0.3.x`
+    Http03,
+    /// `wasmhost:job/handler`
+    Job,
+    /// `wasmhost:job/async-handler`
+    AsyncJob,
+    /// `wasmhost:clock/handler`
+    Tick,
+    /// `wasmhost:clock/async-handler`
+    AsyncTick,
+    /// `wasi:cli/run@0.2.x`
+    Command02,
+    /// `wasi:cli/run@0.3.x`
+    Command03,
+}
+
+/// Why a file is not a component that could be loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// Its first bytes are not those of WebAssembly.
+    #[error("is not WebAssembly: it begins with {found}, where a component begins with \\0asm")]
+    NotWasm {
+        /// Its first bytes.
+        found: String,
+    },
+    /// It is WebAssembly of the older kind.
+    #[error(
+        "is a core WebAssembly module, where a component is expected: build it for the target wasm32-wasip2, or turn it into one with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// It is damaged, or uses what this version doesn't know.
+    #[error("is not a valid component: {0}")]
+    Malformed(String),
+}
+
+/// Looks at a file's bytes.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
+    if !bytes.starts_with(b"\0asm") {
+        let found = match bytes.first() {
+            None => "nothing (the file is empty)".to_owned(),
+            Some(_) => format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii()),
+        };
+        return Err(InspectError::NotWasm { found });
+    }
+    let malformed = |err: wasmparser::BinaryReaderError| InspectError::Malformed(err.to_string());
+
+    let mut seen =
+        Inspection { handlers: vec![], exports: vec![], imports: vec![], footprint: Footprint::default() };
+    // Nested modules and components follow their parent in one flat sequence of payloads.
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err(InspectError::CoreModule);
+            }
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    seen.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    seen.imports.push(import.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::InstanceSection(section) => seen.footprint.core_instances += section.count(),
+            Payload::MemorySection(section) => seen.footprint.memories += section.count(),
+            Payload::TableSection(section) => seen.footprint.tables += section.count(),
+            _ => {}
+        }
+    }
+    seen.handlers = ORDER.into_iter().filter(|handler| exports_handler(&seen.exports, *handler)).collect();
+    Ok(seen)
+}
+
+const ORDER: [Handler; 8] = [
+    Handler::Http02,
+    Handler::Http03,
+    Handler::Job,
+    Handler::AsyncJob,
+    Handler::Tick,
+    Handler::AsyncTick,
+    Handler::Command02,
+    Handler::Command03,
+];
+
+fn exports_handler(exports: &[String], handler: Handler) -> bool {
+    exports.iter().any(|export| handler.matches(export))
+}
+
+impl Handler {
+    /// The interface's name without its version, and the version's beginning.
+    fn interface(self) -> (&'static str, &'static str) {
+        match self {
+            Handler::Http02 => ("wasi:http/incoming-handler", "0.2."),
+            Handler::Http03 => ("wasi:http/handler", "0.3."),
+            Handler::Job => ("wasmhost:job/handler", "0.1."),
+            Handler::AsyncJob => ("wasmhost:job/async-handler", "0.1."),
+            Handler::Tick => ("wasmhost:clock/handler", "0.1."),
+            Handler::AsyncTick => ("wasmhost:clock/async-handler", "0.1."),
+            Handler::Command02 => ("wasi:cli/run", "0.2."),
+            Handler::Command03 => ("wasi:cli/run", "0.3."),
+        }
+    }
+
+    fn matches(self, export: &str) -> bool {
+        let (interface, version) = self.interface();
+        export
+            .strip_prefix(interface)
+            .and_then(|rest| rest.strip_prefix('@'))
+            .is_some_and(|found| found.starts_with(version))
+    }
+}
+
+impl fmt::Display for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (interface, version) = self.interface();
+        write!(f, "{interface}@{version}x")
+    }
+}
+
+/// Interfaces that this engine provides, by the beginning of their names.
+const PROVIDED: [(&str, &str); 9] = [
+    ("wasi:cli/", "0.2."),
+    ("wasi:clocks/", "0.2."),
+    ("wasi:filesystem/", "0.2."),
+    ("wasi:http/", "0.2."),
+    ("wasi:io/", "0.2."),
+    ("wasi:random/", "0.2."),
+    ("wasi:sockets/", "0.2."),
+    ("wasmhost:clock/", "0.1."),
+    ("wasmhost:job/", "0.1."),
+];
+
+impl Inspection {
+    /// The imports that nothing provides, as far as names and versions tell.
+    pub fn unknown_imports(&self) -> Vec<&str> {
+        self.imports.iter().map(String::as_str).filter(|import| !is_provided(import)).collect()
+    }
+}
+
+fn is_provided(import: &str) -> bool {
+    let Some((interface, version)) = import.split_once('@') else { return false };
+    PROVIDED.iter().any(|(prefix, known)| interface.starts_with(prefix) && version.starts_with(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_not_wasm() {
+        let err = inspect(b"hello, world").unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "is not WebAssembly: it begins with \"hello, w\", where a component begins with \\0asm"
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_not_wasm() {
+        assert!(inspect(b"").unwrap_err().to_string().contains("the file is empty"));
+    }
+
+    #[test]
+    fn a_core_module_is_named_as_one() {
+        assert_eq!(inspect(b"\0asm\x01\0\0\0").unwrap_err(), InspectError::CoreModule);
+    }
+
+    #[test]
+    fn a_cut_file_is_malformed() {
+        assert!(matches!(inspect(b"\0asm\x0d\0\x01\0\x07"), Err(InspectError::Malformed(_))));
+    }
+
+    #[test]
+    fn an_empty_component_has_nothing() {
+        let seen = inspect(b"\0asm\x0d\0\x01\0").unwrap();
+        assert!(seen.handlers.is_empty() && seen.imports.is_empty());
+    }
+
+    #[test]
+    fn only_the_known_versions_are_handlers() {
+        assert!(Handler::Http02.matches("wasi:http/incoming-handler@0.2.6"));
+        assert!(!Handler::Http02.matches("wasi:http/incoming-handler@0.3.0"));
+        assert!(!Handler::Http02.matches("wasi:http/incoming-handler"));
+        assert!(!Handler::Job.matches("wasmhost:job/handler-of-mine@0.1.0"));
+    }
+
+    #[test]
+    fn other_packages_are_not_provided() {
+        assert!(is_provided("wasi:io/streams@0.2.3"));
+        assert!(!is_provided("wasi:keyvalue/store@0.2.0"));
+        assert!(!is_provided("test:missing/thing"));
+    }
+}

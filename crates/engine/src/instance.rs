@@ -1,0 +1,274 @@
+//! One live sandbox, and the calls it serves: a job, a tick, a run of `main`. Requests are in [`crate::http`].
+//!
+//! A call takes the instance and gives it back in [`Finished`], unless the call has ended it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::Command;
+use wasmtime_wasi_http::p2::bindings::Proxy;
+
+use crate::bindings::{ticker, worker};
+use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
+use crate::drive::{CutShort, Drive, Driven, Placed, first_deadline};
+use crate::engine::Engine;
+use crate::meter::Meter;
+use crate::state::{Input, State};
+
+/// A live sandbox. Dropping it frees its memories and its slot.
+pub struct Instance {
+    pub(crate) store: Store<State>,
+    pub(crate) entry: Entry,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) engine: Arc<Engine>,
+}
+
+pub(crate) enum Entry {
+    Http(Proxy),
+    Job(worker::Worker),
+    Tick(ticker::Ticker),
+    Command(Command),
+}
+
+/// A call that is over.
+pub struct Finished<T = ()> {
+    /// The instance, if it can take another call.
+    pub instance: Option<Instance>,
+    /// What is known about the call.
+    pub report: CallReport<T>,
+}
+
+/// The exit code that buries a job: EX_DATAERR of sysexits.h.
+const EXIT_BURY: i32 = 65;
+
+impl Instance {
+    pub(crate) fn new(store: Store<State>, entry: Entry, meter: Arc<Meter>, engine: Arc<Engine>) -> Self {
+        Instance { store, entry, meter, engine }
+    }
+
+    /// What it uses, and the way to interrupt it. Outlives the instance.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Does one job. A command gets the payload as its standard input; exit code 0 is done, 65 buries.
+    pub async fn call_job(mut self, job: Job, limits: CallLimits) -> Finished<Result<(), JobFailure>> {
+        if let Entry::Command(_) = self.entry {
+            let env = vec![
+                ("WASMHOST_JOB_ID".to_owned(), job.id),
+                ("WASMHOST_JOB_QUEUE".to_owned(), job.queue),
+                ("WASMHOST_JOB_ATTEMPT".to_owned(), job.attempt.to_string()),
+            ];
+            let run = self.run_main(Input { stdin: job.payload, env }, limits).await;
+            return run.map_exit(|code| match code {
+                0 => Ok(()),
+                EXIT_BURY => Err(JobFailure::Bury(format!("exited with code {EXIT_BURY}"))),
+                code => Err(JobFailure::Retry(format!("exited with code {code}"))),
+            });
+        }
+        let start = self.begin(limits);
+        let finished = self.on_compute(start, move |instance| {
+            Box::pin(async move {
+                let Entry::Job(worker) = &instance.entry else { return Err(wrong_entry("jobs")) };
+                let handler = worker.wasmhost_job_handler();
+                handler.call_handle(&mut instance.store, &job_to_guest(job)).await
+            })
+        });
+        finished.await.map(|answer| answer.map_err(failure_from_guest))
+    }
+
+    /// Serves one tick. The error is the guest's own; of a command, that it exited with another code than 0.
+    pub async fn call_tick(mut self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
+        if let Entry::Command(_) = self.entry {
+            let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
+            let run = self.run_main(Input { stdin: vec![], env }, limits).await;
+            return run.map_exit(|code| match code {
+                0 => Ok(()),
+                code => Err(format!("exited with code {code}")),
+            });
+        }
+        let start = self.begin(limits);
+        let finished = self.on_compute(start, move |instance| {
+            Box::pin(async move {
+                let Entry::Tick(ticker) = &instance.entry else { return Err(wrong_entry("ticks")) };
+                let handler = ticker.wasmhost_clock_handler();
+                handler.call_handle(&mut instance.store, &tick_to_guest(tick)).await
+            })
+        });
+        finished.await
+    }
+
+    /// Runs `main`, which answers with its exit code. The instance can't run it again.
+    pub async fn call_command(self, limits: CallLimits) -> Finished<i32> {
+        self.run_main(Input::default(), limits).await.map_exit(|code| code)
+    }
+
+    async fn run_main(mut self, input: Input, limits: CallLimits) -> Finished<i32> {
+        let start = self.begin(limits);
+        if !(input.stdin.is_empty() && input.env.is_empty()) {
+            if let Err(err) = self.store.data_mut().give(input) {
+                return Finished::ended(start, &self.meter, CallEnd::Host(format!("{err:#}")));
+            }
+        }
+        let finished = self.on_compute(start, |instance| {
+            Box::pin(async move {
+                let Entry::Command(command) = &instance.entry else { return Err(wrong_entry("runs")) };
+                let returned = command.wasi_cli_run().call_run(&mut instance.store).await?;
+                Ok(if returned.is_ok() { 0 } else { 1 })
+            })
+        });
+        Finished { instance: None, ..finished.await }
+    }
+
+    /// What every call begins with.
+    pub(crate) fn begin(&mut self, limits: CallLimits) -> CallStart {
+        let at = Instant::now();
+        let deadline = limits.deadline(at);
+        let call = self.meter.begin_call(deadline);
+        self.store.set_epoch_deadline(first_deadline());
+        CallStart { at, deadline, call, cpu: self.meter.cpu() }
+    }
+
+    /// Runs `call` on the compute threads: jobs, ticks and commands are expected to take their time.
+    fn on_compute<T, F>(self, start: CallStart, call: F) -> Placed<Finished<T>>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Instance) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
+    {
+        let meter = self.meter.clone();
+        let ticker = self.engine.ticker.clone();
+        let compute = self.engine.compute().clone();
+        let mut instance = self;
+        let work = Box::pin(async move {
+            let result = call(&mut instance).await;
+            (instance, result)
+        });
+        let drive = Drive::new(work, meter.clone(), ticker, start.deadline);
+        Placed::on_compute(async move { finish(drive.await, start, &meter) }, &compute)
+    }
+}
+
+/// When a call began, and what the meter said then.
+#[derive(Clone, Copy)]
+pub(crate) struct CallStart {
+    at: Instant,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) call: u64,
+    cpu: Duration,
+}
+
+/// Turns what came of a call into its report, and decides whether the instance may take another.
+pub(crate) fn finish<T>(
+    driven: Driven<(Instance, wasmtime::Result<T>)>,
+    start: CallStart,
+    meter: &Meter,
+) -> Finished<T> {
+    match driven {
+        Driven::Ended((instance, Ok(answer))) => {
+            // A guest that ran into its limit and coped has fragments of that in its memory: a fresh one is better.
+            let instance = Some(instance).filter(|_| !meter.memory_refused());
+            Finished { instance, ..Finished::ended(start, meter, CallEnd::Returned(answer)) }
+        }
+        Driven::Ended((_, Err(err))) => Finished::ended(start, meter, end_of(err, meter)),
+        Driven::Cut(end) => Finished::ended(start, meter, without_answer(end)),
+    }
+}
+
+/// Reads wasmtime's error.
+pub(crate) fn end_of<T>(err: wasmtime::Error, meter: &Meter) -> CallEnd<T> {
+    if let Some(CutShort(end)) = err.downcast_ref::<CutShort>() {
+        return without_answer(end.clone());
+    }
+    if let Some(I32Exit(code)) = err.downcast_ref::<I32Exit>() {
+        return CallEnd::Exited(*code);
+    }
+    if meter.memory_refused() {
+        return CallEnd::OutOfMemory;
+    }
+    let reason = match err.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => err.root_cause().to_string(),
+    };
+    match err.downcast_ref::<WasmBacktrace>() {
+        Some(backtrace) => CallEnd::Trap(format!("{reason}\n{}", backtrace.to_string().trim_end())),
+        None => CallEnd::Trap(reason),
+    }
+}
+
+/// A call that the host cut short has no answer of the guest's.
+fn without_answer<T>(end: CallEnd) -> CallEnd<T> {
+    match end {
+        CallEnd::Returned(()) => CallEnd::Host("the call was cut short".into()),
+        CallEnd::Exited(code) => CallEnd::Exited(code),
+        CallEnd::Trap(message) => CallEnd::Trap(message),
+        CallEnd::OutOfMemory => CallEnd::OutOfMemory,
+        CallEnd::Timeout => CallEnd::Timeout,
+        CallEnd::Interrupted => CallEnd::Interrupted,
+        CallEnd::Host(message) => CallEnd::Host(message),
+    }
+}
+
+impl<T> Finished<T> {
+    pub(crate) fn ended(start: CallStart, meter: &Meter, end: CallEnd<T>) -> Self {
+        let report = CallReport {
+            end,
+            wall: start.at.elapsed(),
+            cpu: meter.cpu().saturating_sub(start.cpu),
+            memory_peak: meter.memory_peak(),
+        };
+        Finished { instance: None, report }
+    }
+
+    /// The same with another answer.
+    fn map<U>(self, answer: impl FnOnce(T) -> U) -> Finished<U> {
+        let CallReport { end, wall, cpu, memory_peak } = self.report;
+        let report = CallReport { end: end.map(answer), wall, cpu, memory_peak };
+        Finished { instance: self.instance, report }
+    }
+}
+
+impl Finished<i32> {
+    /// Takes an exit code, however the guest said it, for its answer.
+    fn map_exit<U>(mut self, answer: impl FnOnce(i32) -> U) -> Finished<U> {
+        if let CallEnd::Exited(code) = self.report.end {
+            self.report.end = CallEnd::Returned(code);
+        }
+        self.map(answer)
+    }
+}
+
+fn wrong_entry(what: &str) -> wasmtime::Error {
+    wasmtime::Error::msg(format!("this instance was not loaded for {what}"))
+}
+
+fn job_to_guest(job: Job) -> worker::wasmhost::job::types::Job {
+    worker::wasmhost::job::types::Job {
+        id: job.id,
+        queue: job.queue,
+        attempt: job.attempt,
+        attempts: job.attempts,
+        content_type: job.content_type,
+        payload: job.payload,
+        metadata: job.metadata,
+    }
+}
+
+fn failure_from_guest(failure: worker::wasmhost::job::types::Failure) -> JobFailure {
+    use worker::wasmhost::job::types::Failure;
+    match failure {
+        Failure::Retry(message) => JobFailure::Retry(message),
+        Failure::RetryAfter((ms, message)) => JobFailure::RetryAfter(Duration::from_millis(ms), message),
+        Failure::Bury(message) => JobFailure::Bury(message),
+    }
+}
+
+fn tick_to_guest(tick: Tick) -> ticker::wasmhost::clock::types::Tick {
+    ticker::wasmhost::clock::types::Tick {
+        schedule: tick.schedule,
+        nominal_ms: tick.nominal_ms,
+        manual: tick.manual,
+    }
+}

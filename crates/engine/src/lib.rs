@@ -1,0 +1,30 @@
+//! Components -> instances -> calls. The only crate that knows of wasmtime.
+//!
+//! [`Engine`] owns what all instances share. [`inspect()`] says what a file is; [`Component::load`] compiles it, and
+//! [`Component::start`] makes an [`Instance`], which serves calls one after another: [`Instance::call_http`],
+//! [`Instance::call_job`], [`Instance::call_tick`], [`Instance::call_command`]. What a guest may ask of the host goes
+//! through the traits in [`services`].
+
+mod bindings;
+mod call;
+mod capability;
+mod component;
+mod drive;
+mod engine;
+mod http;
+mod inspect;
+mod instance;
+mod limits;
+mod meter;
+pub mod services;
+mod state;
+mod ticker;
+
+pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
+pub use component::{Component, LoadError};
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use http::{BoxError, RequestScheme, ResponseBody};
+pub use inspect::{Footprint, Handler, InspectError, Inspection, inspect};
+pub use instance::{Finished, Instance};
+pub use meter::Meter;
+pub use state::Sandbox;

@@ -1,0 +1,131 @@
+//! The memory that one instance may have: all its linear memories and tables together.
+
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+
+use crate::meter::Meter;
+
+/// What a table costs for each of its elements, in bytes.
+const TABLE_ELEMENT_BYTES: usize = 8;
+
+/// Counts what an instance holds. A growth that is refused fails in the guest (`memory.grow` answers -1); what the
+/// guest makes of that is up to it, and the instance goes after the call either way.
+pub(crate) struct MemoryLimit {
+    meter: Arc<Meter>,
+    bytes: u64,
+    bytes_max: u64,
+    /// What the last growth added, should the engine fail to carry it out.
+    last_growth: u64,
+}
+
+impl MemoryLimit {
+    pub(crate) fn new(bytes_max: u64, meter: Arc<Meter>) -> Self {
+        MemoryLimit { meter, bytes: 0, bytes_max, last_growth: 0 }
+    }
+
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: usize) -> bool {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return false;
+        }
+        let growth = desired.saturating_sub(current).saturating_mul(unit) as u64;
+        let total = self.bytes.saturating_add(growth);
+        if total > self.bytes_max {
+            self.meter.refuse_memory();
+            return false;
+        }
+        self.last_growth = growth;
+        self.set(total);
+        true
+    }
+
+    fn undo(&mut self) {
+        self.meter.refuse_memory();
+        self.set(self.bytes.saturating_sub(self.last_growth));
+        self.last_growth = 0;
+    }
+
+    fn set(&mut self, bytes: u64) {
+        self.bytes = bytes;
+        self.meter.set_memory(bytes);
+    }
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(current, desired, maximum, 1))
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.undo();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(current, desired, maximum, TABLE_ELEMENT_BYTES))
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.undo();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        CORE_ITEMS_MAX
+    }
+
+    fn tables(&self) -> usize {
+        CORE_ITEMS_MAX
+    }
+
+    fn memories(&self) -> usize {
+        CORE_ITEMS_MAX
+    }
+}
+
+/// Core instances, tables and memories of one component. The pool has its own, lower, limits.
+const CORE_ITEMS_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_share_one_budget() {
+        let meter = Arc::new(Meter::default());
+        let mut limit = MemoryLimit::new(1000, meter.clone());
+        assert!(limit.memory_growing(0, 600, None).unwrap());
+        assert!(limit.table_growing(0, 40, None).unwrap());
+        assert_eq!(meter.memory(), 920);
+        assert!(!limit.memory_growing(600, 700, None).unwrap());
+        assert!(meter.memory_refused());
+        assert_eq!(meter.memory(), 920);
+    }
+
+    #[test]
+    fn growth_past_the_guests_own_maximum_is_the_guests_affair() {
+        let meter = Arc::new(Meter::default());
+        let mut limit = MemoryLimit::new(1000, meter.clone());
+        assert!(!limit.memory_growing(0, 600, Some(500)).unwrap());
+        assert!(!meter.memory_refused());
+    }
+
+    #[test]
+    fn growth_that_the_engine_fails_is_taken_back() {
+        let meter = Arc::new(Meter::default());
+        let mut limit = MemoryLimit::new(1000, meter.clone());
+        assert!(limit.memory_growing(0, 600, None).unwrap());
+        limit.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+        assert_eq!((meter.memory(), meter.memory_peak()), (0, 600));
+    }
+}

@@ -1,0 +1,148 @@
+//! What one instance uses, and how it is told to stop: shared between the store (whose callbacks write it), the
+//! driver that polls the call, and whoever looks from outside.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+
+/// In `Meter::interrupted`: no call runs in this instance any more.
+const EVERY_CALL: u64 = u64::MAX;
+
+/// The figures of one instance. All of them may be read at any time.
+#[derive(Default)]
+pub struct Meter {
+    cpu_ns: AtomicU64,
+    memory: AtomicU64,
+    memory_peak: AtomicU64,
+    memory_refused: AtomicBool,
+    /// The tick at which the present poll began.
+    slice_tick: AtomicU64,
+    /// A guest that has computed for a whole tick on an I/O thread is to go on elsewhere.
+    wants_move: AtomicBool,
+    /// The number of the call under way, or of the last one.
+    call: AtomicU64,
+    /// The number of the call that is to end, or [`EVERY_CALL`].
+    interrupted: AtomicU64,
+    waker: AtomicWaker,
+    deadline: Mutex<Option<Instant>>,
+}
+
+impl Meter {
+    /// Guest CPU time since the instance was started.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_ns.load(Relaxed))
+    }
+
+    /// Bytes of linear memories and tables now.
+    pub fn memory(&self) -> u64 {
+        self.memory.load(Relaxed)
+    }
+
+    /// The most there have been.
+    pub fn memory_peak(&self) -> u64 {
+        self.memory_peak.load(Relaxed)
+    }
+
+    /// Ends the call under way, at the latest at the guest's next tick; a call that has not begun yet ends when it
+    /// begins.
+    pub fn interrupt(&self) {
+        self.interrupted.store(EVERY_CALL, SeqCst);
+        self.waker.wake();
+    }
+
+    /// Ends this call, unless it is over.
+    pub(crate) fn interrupt_call(&self, call: u64) {
+        let earlier = self.interrupted.load(SeqCst);
+        // Should somebody else be faster, then it is to stop every call.
+        if earlier != EVERY_CALL
+            && self.interrupted.compare_exchange(earlier, call, SeqCst, SeqCst).is_ok()
+            && self.is_interrupted()
+        {
+            self.waker.wake();
+        }
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        let interrupted = self.interrupted.load(SeqCst);
+        interrupted == EVERY_CALL || (interrupted != 0 && interrupted == self.call.load(SeqCst))
+    }
+
+    /// Begins the next call, and returns its number, from 1.
+    pub(crate) fn begin_call(&self, deadline: Option<Instant>) -> u64 {
+        *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner()) = deadline;
+        self.call.fetch_add(1, SeqCst) + 1
+    }
+
+    pub(crate) fn wake_on_interrupt(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn add_cpu(&self, spent: Duration) {
+        let ns = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        self.cpu_ns.fetch_add(ns, Relaxed);
+    }
+
+    pub(crate) fn set_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Relaxed);
+        self.memory_peak.fetch_max(bytes, Relaxed);
+    }
+
+    pub(crate) fn refuse_memory(&self) {
+        self.memory_refused.store(true, Relaxed);
+    }
+
+    /// Whether the guest has asked for more than it may have.
+    pub(crate) fn memory_refused(&self) -> bool {
+        self.memory_refused.load(Relaxed)
+    }
+
+    pub(crate) fn begin_slice(&self, tick: u64) {
+        self.slice_tick.store(tick, Relaxed);
+    }
+
+    pub(crate) fn slice_tick(&self) -> u64 {
+        self.slice_tick.load(Relaxed)
+    }
+
+    pub(crate) fn ask_to_move(&self) {
+        self.wants_move.store(true, Relaxed);
+    }
+
+    pub(crate) fn take_move(&self) -> bool {
+        self.wants_move.load(Relaxed) && self.wants_move.swap(false, Relaxed)
+    }
+
+    pub(crate) fn is_past_deadline(&self) -> bool {
+        let deadline = *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
+        deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_of_one_call_spares_the_next() {
+        let meter = Meter::default();
+        let first = meter.begin_call(None);
+        meter.interrupt_call(first);
+        assert!(meter.is_interrupted());
+        meter.begin_call(None);
+        assert!(!meter.is_interrupted());
+        meter.interrupt_call(first);
+        assert!(!meter.is_interrupted());
+    }
+
+    #[test]
+    fn an_interrupt_of_the_instance_is_not_taken_back() {
+        let meter = Meter::default();
+        meter.interrupt();
+        let call = meter.begin_call(None);
+        meter.interrupt_call(call - 1);
+        assert!(meter.is_interrupted());
+    }
+}

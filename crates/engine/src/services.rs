@@ -1,0 +1,118 @@
+//! What a guest may ask of the host, as traits in the engine's own types. The host implements them over its store
+//! and its logs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+
+/// `web.1`: a type and the instance's index in it, from 1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InstanceName {
+    /// The process type.
+    pub process: Arc<str>,
+    /// From 1.
+    pub index: u32,
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.process, self.index)
+    }
+}
+
+/// Which of its two streams a guest wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Where guests' lines go. It is bounded: while there is no room, guests that write wait.
+pub trait LogSink: Send + Sync + 'static {
+    /// Whether a guest may write now. A guest that was told so may write one piece of at most 64 KiB.
+    fn has_room(&self) -> bool;
+
+    /// Takes a line, without its end; what isn't UTF-8 in it has been replaced.
+    fn line(&self, instance: &InstanceName, stream: Stream, text: &str);
+
+    /// Waits until there is room.
+    fn room(&self) -> BoxFuture<'static, ()>;
+}
+
+/// A job that a guest puts on a queue; `wasmhost:job/queue.new-job`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewJob {
+    /// What the handler gets.
+    pub payload: Vec<u8>,
+    /// Not before this many milliseconds from now.
+    pub delay_ms: Option<u64>,
+    /// Higher runs earlier.
+    pub priority: i16,
+    /// At most one job with this key waits or runs in the queue.
+    pub unique_key: Option<String>,
+    /// Tries; `None` takes what the worker's type says.
+    pub attempts: Option<u32>,
+    /// The payload's media type, or empty.
+    pub content_type: String,
+    /// Names and values for the handler.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// What became of a [`NewJob`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The job's id, or that of the one that has the unique key already.
+    pub id: String,
+    /// False where the unique key was taken.
+    pub created: bool,
+}
+
+/// Why jobs were not enqueued; none of the batch was. The texts are for the guest's author.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnqueueRefusal {
+    /// The queue holds as many jobs as it may.
+    Full(String),
+    /// A job can't be stored as it is.
+    Invalid(String),
+    /// The store can't make it durable now.
+    Unavailable(String),
+}
+
+/// Puts jobs on queues. Whether the guest may use the queue has been checked.
+#[async_trait]
+pub trait Enqueue: Send + Sync + 'static {
+    /// Returns when all these jobs are durable, with a receipt for each; or none is.
+    async fn enqueue(&self, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<Receipt>, EnqueueRefusal>;
+}
+
+/// Something a guest tried and has no grant for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// A request or a connection; the text is what `outbound` would have to say.
+    Outbound(String),
+    /// A queue's name.
+    Enqueue(String),
+    /// Listening, or UDP.
+    Network,
+}
+
+/// Is told of refused grants, each time.
+pub trait RefusalSink: Send + Sync + 'static {
+    /// `process` tried what it has no grant for.
+    fn refused(&self, process: &Arc<str>, refusal: Refusal);
+}
+
+/// All that guests may ask for.
+#[derive(Clone)]
+pub struct Services {
+    /// Their output.
+    pub logs: Arc<dyn LogSink>,
+    /// Their jobs.
+    pub enqueue: Arc<dyn Enqueue>,
+    /// What they were refused.
+    pub refusals: Arc<dyn RefusalSink>,
+}

@@ -1,0 +1,110 @@
+//! The engine's clock: an OS thread that raises the epoch each tick, so that every running guest comes by its
+//! epoch callback. A thread and not a task, since busy guests can starve an async runtime's timers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use wasmtime::EngineWeak;
+
+/// How long a guest computes before it must yield.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without any running guest after which the thread sleeps until one runs: a thousand wake-ups a second would
+/// be 1% of a core, and waking it for each of a busy host's calls would cost more.
+const IDLE_TICKS_MAX: u32 = 100;
+
+/// The tick thread; it ends when this is dropped.
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    handle: Thread,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Guests that are being polled right now.
+    running: AtomicUsize,
+    /// Ticks since the start.
+    now: AtomicU64,
+    /// True while the thread waits to be woken.
+    parked: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    /// Starts the thread for `engine`.
+    pub(crate) fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
+        let shared = Arc::new(Shared::default());
+        let thread = {
+            let shared = shared.clone();
+            thread::Builder::new().name("wasmhost-ticker".into()).spawn(move || run(&shared, &engine))?
+        };
+        let handle = thread.thread().clone();
+        Ok(Ticker { shared, thread: Some(thread), handle })
+    }
+
+    /// Ticks since the start.
+    pub(crate) fn now(&self) -> u64 {
+        self.shared.now.load(SeqCst)
+    }
+
+    /// Says that a guest runs until the guard is dropped.
+    pub(crate) fn running(&self) -> Running<'_> {
+        self.shared.running.fetch_add(1, SeqCst);
+        if self.shared.parked.load(SeqCst) {
+            self.handle.unpark();
+        }
+        Running(&self.shared)
+    }
+}
+
+/// A guest that runs.
+pub(crate) struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        self.handle.unpark();
+        if let Some(thread) = self.thread.take() {
+            // The thread can't panic; were it to, there would be nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared, engine: &EngineWeak) {
+    let mut idle_ticks = 0;
+    while !shared.stop.load(SeqCst) {
+        thread::sleep(TICK);
+        let Some(engine) = engine.upgrade() else { return };
+        shared.now.fetch_add(1, SeqCst);
+        engine.increment_epoch();
+        if shared.running.load(SeqCst) > 0 {
+            idle_ticks = 0;
+            continue;
+        }
+        idle_ticks += 1;
+        if idle_ticks > IDLE_TICKS_MAX {
+            park(shared);
+            idle_ticks = 0;
+        }
+    }
+}
+
+/// Waits until a guest runs. `parked` is raised before `running` is looked at again, and callers do it the other
+/// way round, so that one of the two sees the other.
+fn park(shared: &Shared) {
+    shared.parked.store(true, SeqCst);
+    while shared.running.load(SeqCst) == 0 && !shared.stop.load(SeqCst) {
+        thread::park();
+    }
+    shared.parked.store(false, SeqCst);
+}

@@ -1,0 +1,201 @@
+//! Putting jobs on queues, from any process type that was granted them (`enqueue = ["default"]`).
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::bindings::worker::wasmhost::job::queue as wit;
+
+/// Puts one job on `queue`, and returns when it is durable.
+///
+/// The job may be given by its payload alone, or as a [`NewJob`] that says more.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use wasmhost_guest::queue::{self, NewJob};
+///
+/// # fn main() -> Result<(), queue::Error> {
+/// let receipt = queue::enqueue("default", "item=tea")?;
+/// println!("job {} will be done", receipt.id);
+///
+/// queue::enqueue("mail", NewJob::new("ann@example.com").delay(Duration::from_secs(60)).unique_key("ann"))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// See [`Error`]. Where it is returned nothing was enqueued.
+pub fn enqueue(queue: &str, job: impl Into<NewJob>) -> Result<Receipt, Error> {
+    Ok(wit::enqueue(queue, &job.into().0)?.into())
+}
+
+/// Puts all these jobs on `queue` in one durable step: all of them or none. Receipts come in the same order.
+///
+/// At most 1,000 jobs and 16 MiB of payload at once.
+///
+/// ```no_run
+/// # fn main() -> Result<(), wasmhost_guest::queue::Error> {
+/// let receipts = wasmhost_guest::queue::enqueue_many("default", ["item=tea", "item=milk"])?;
+/// assert_eq!(receipts.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// See [`Error`]. Where it is returned nothing was enqueued.
+pub fn enqueue_many<J: Into<NewJob>>(
+    queue: &str,
+    jobs: impl IntoIterator<Item = J>,
+) -> Result<Vec<Receipt>, Error> {
+    let jobs: Vec<wit::NewJob> = jobs.into_iter().map(|job| job.into().0).collect();
+    Ok(wit::enqueue_many(queue, &jobs)?.into_iter().map(Receipt::from).collect())
+}
+
+/// A job to be enqueued. Unless more is said it runs as soon as an instance is free.
+#[derive(Clone, Debug)]
+pub struct NewJob(wit::NewJob);
+
+impl NewJob {
+    /// A job with this payload: at most 1 MiB.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self(wit::NewJob {
+            payload: payload.into(),
+            options: wit::Options {
+                delay_ms: None,
+                priority: None,
+                unique_key: None,
+                attempts: None,
+                content_type: None,
+                metadata: Vec::new(),
+            },
+        })
+    }
+
+    /// Not before this much time from now. Precise to the millisecond.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.0.options.delay_ms = Some(millis(delay));
+        self
+    }
+
+    /// Higher runs earlier among the jobs that are due; 0 where it isn't said.
+    #[must_use]
+    pub fn priority(mut self, priority: i16) -> Self {
+        self.0.options.priority = Some(priority);
+        self
+    }
+
+    /// At most one job with this key waits or runs in this queue: a second [`enqueue`] answers with the first
+    /// one's id and changes nothing. At most 256 bytes.
+    #[must_use]
+    pub fn unique_key(mut self, key: impl Into<String>) -> Self {
+        self.0.options.unique_key = Some(key.into());
+        self
+    }
+
+    /// How many tries there will be at most, in place of the worker type's `attempts`; at least 1.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.0.options.attempts = Some(attempts);
+        self
+    }
+
+    /// The media type of the payload, such as `application/json`.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.0.options.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Attaches one more name and value, for tracing and routing: at most 32 of them and 8 KiB in all.
+    #[must_use]
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.options.metadata.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl From<Vec<u8>> for NewJob {
+    fn from(payload: Vec<u8>) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<&[u8]> for NewJob {
+    fn from(payload: &[u8]) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<String> for NewJob {
+    fn from(payload: String) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<&str> for NewJob {
+    fn from(payload: &str) -> Self {
+        Self::new(payload)
+    }
+}
+
+/// What became of a new job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The job's id: of the new job, or of the one that holds the unique key already.
+    pub id: String,
+    /// False where a job with the same unique key was there already.
+    pub created: bool,
+}
+
+impl From<wit::Receipt> for Receipt {
+    fn from(receipt: wit::Receipt) -> Self {
+        let wit::Receipt { id, created } = receipt;
+        Self { id, created }
+    }
+}
+
+/// Why nothing was enqueued. The strings are the host's words, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The formation doesn't grant this process type that queue.
+    Denied(String),
+    /// The queue holds as many waiting jobs as its `max_depth` allows. Try again later.
+    Full(String),
+    /// The payload, a key or the metadata is too large, or a name isn't valid.
+    Invalid(String),
+    /// The store could not make the job durable (a full disk, say).
+    Unavailable(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, message) = match self {
+            Self::Denied(message) => ("not granted", message),
+            Self::Full(message) => ("the queue is full", message),
+            Self::Invalid(message) => ("not a valid job", message),
+            Self::Unavailable(message) => ("the store is unavailable", message),
+        };
+        write!(f, "{what}: {message}")
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<wit::Error> for Error {
+    fn from(error: wit::Error) -> Self {
+        match error {
+            wit::Error::Denied(message) => Self::Denied(message),
+            wit::Error::Full(message) => Self::Full(message),
+            wit::Error::Invalid(message) => Self::Invalid(message),
+            wit::Error::Unavailable(message) => Self::Unavailable(message),
+        }
+    }
+}
+
+/// Rounds up, so that a short delay doesn't become none.
+pub(crate) fn millis(delay: Duration) -> u64 {
+    u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

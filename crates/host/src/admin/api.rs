@@ -1,0 +1,211 @@
+//! The admin API's JSON, which the command line uses too.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/formation`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FormationView {
+    /// The app.
+    pub name: String,
+    /// The formation's file.
+    pub file: String,
+    /// Where requests are served, if any type takes them: `127.0.0.1:8080`.
+    pub http: Option<String>,
+    /// Seconds since the host started.
+    pub uptime_s: f64,
+    /// The host's version.
+    pub version: String,
+    /// The host's process id.
+    pub pid: u32,
+    /// In the file's order.
+    pub types: Vec<TypeView>,
+}
+
+/// One process type.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TypeView {
+    /// Its name.
+    pub process: String,
+    /// `http`, `queue`, `schedule`, `command`, `release` or `manual`.
+    pub trigger: String,
+    /// Instances that there should be.
+    pub desired: u32,
+    /// Instances that the file asks for.
+    pub in_file: u32,
+    /// Instances that serve and don't drain.
+    pub actual: u32,
+    /// Instances that finish their last call.
+    pub draining: u32,
+    /// Calls in the line.
+    pub waiting: u32,
+    /// Instances that were replaced since the host started, other than by a scale.
+    pub restarts: u64,
+    /// How the last instance that failed or crashed ended.
+    pub last_end: Option<String>,
+    /// By index.
+    pub instances: Vec<InstanceView>,
+}
+
+/// One instance, or the place of one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// `web.1`
+    pub name: String,
+    /// From 1.
+    pub index: u32,
+    /// `starting`, `idle`, `busy`, `draining` or `backoff`.
+    pub state: String,
+    /// Seconds since it began to serve.
+    pub uptime_s: f64,
+    /// Calls begun.
+    pub calls: u64,
+    /// How often this place's instance was replaced.
+    pub restarts: u64,
+    /// CPU seconds that its guest has used.
+    pub cpu_s: f64,
+    /// Bytes of its memories and tables.
+    pub memory_bytes: u64,
+    /// What a person should know, such as why it waits.
+    pub note: Option<String>,
+}
+
+/// `POST /v1/scale`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// All of them are made, or none.
+    #[serde(default)]
+    pub changes: Vec<ScaleChange>,
+    /// Instead of changes: back to the file's counts, of these types, or of all where the list is empty.
+    #[serde(default)]
+    pub reset: Option<Vec<String>>,
+    /// Answer only when the counts are live, or after this many seconds.
+    #[serde(default)]
+    pub wait_s: Option<f64>,
+}
+
+/// One change of a count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleChange {
+    /// The type.
+    pub process: String,
+    /// Its new count.
+    pub to: ScaleTo,
+}
+
+/// A new count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleTo {
+    /// This many.
+    Count(u32),
+    /// This many more.
+    More(u32),
+    /// This many fewer, and not less than none.
+    Fewer(u32),
+}
+
+/// The answer to `POST /v1/scale`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScaleResponse {
+    /// False where `wait_s` passed first.
+    pub settled: bool,
+    /// Every type's counts.
+    pub types: Vec<CountView>,
+}
+
+/// A type's counts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CountView {
+    /// The type.
+    pub process: String,
+    /// Instances that there should be.
+    pub desired: u32,
+    /// Instances that serve and don't drain.
+    pub actual: u32,
+    /// Why there are fewer, where it's known.
+    pub note: Option<String>,
+}
+
+/// `POST /v1/restart`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartRequest {
+    /// A type (`web`) or an instance (`web.1`).
+    pub target: String,
+    /// Answer only when the new ones serve, or after this many seconds.
+    #[serde(default)]
+    pub wait_s: Option<f64>,
+}
+
+/// The answer to `POST /v1/restart`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestartResponse {
+    /// How many were restarted.
+    pub restarted: u32,
+    /// False where `wait_s` passed first.
+    pub settled: bool,
+}
+
+/// `POST /v1/queues/{queue}/jobs`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnqueueRequest {
+    /// The payload, as text.
+    #[serde(default)]
+    pub payload: String,
+    /// Not before this many milliseconds from now.
+    #[serde(default)]
+    pub delay_ms: Option<u64>,
+    /// Higher runs earlier.
+    #[serde(default)]
+    pub priority: i16,
+    /// At most one job with this key waits or runs.
+    #[serde(default)]
+    pub unique_key: Option<String>,
+    /// Tries.
+    #[serde(default)]
+    pub attempts: Option<u32>,
+    /// The payload's media type.
+    #[serde(default)]
+    pub content_type: String,
+}
+
+/// The answer to `POST /v1/queues/{queue}/jobs`: 201, or 200 where the unique key was taken.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnqueueResponse {
+    /// The job.
+    pub id: String,
+    /// False where it was there already.
+    pub created: bool,
+}
+
+/// The answer to `POST /v1/schedules/{process}/ticks`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TickResponse {
+    /// The tick's time, RFC 3339.
+    pub nominal: String,
+    /// What the guest or the host says went wrong; `null` where nothing did.
+    pub error: Option<String>,
+}
+
+/// One line of `GET /v1/logs`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// RFC 3339, UTC, with milliseconds.
+    pub time: String,
+    /// `web.1`
+    pub instance: String,
+    /// `stdout` or `stderr`
+    pub stream: String,
+    /// Without its end.
+    pub line: String,
+}
+
+/// What every refusal looks like; the status says whose mistake it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorResponse {
+    /// For a person.
+    pub error: String,
+}

@@ -1,0 +1,339 @@
+//! The admin API: HTTP and JSON on a unix socket that only this user can open.
+//!
+//! | request | does |
+//! | --- | --- |
+//! | `GET /v1/formation` | how things stand: [`FormationView`] |
+//! | `POST /v1/scale` | changes counts: [`ScaleRequest`] -> [`ScaleResponse`] |
+//! | `POST /v1/restart` | replaces instances: [`RestartRequest`] -> [`RestartResponse`] |
+//! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
+//! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`](api::LogLine) |
+//! | `POST /v1/queues/{queue}/jobs` | enqueues a job: [`EnqueueRequest`] -> [`EnqueueResponse`] |
+//! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`TickResponse`] |
+//!
+//! What is refused answers 4xx with an [`ErrorResponse`].
+
+pub mod api;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob};
+
+use crate::logs::Logs;
+use crate::services::Queues;
+use crate::supervisor::{Action, Refused, Target};
+use crate::trigger::schedule::{ScheduleTrigger, TickError};
+use api::{
+    CountView, EnqueueRequest, EnqueueResponse, ErrorResponse, FormationView, LogLine, RestartRequest,
+    RestartResponse, ScaleRequest, ScaleResponse, TickResponse, TypeView,
+};
+
+/// A job's payload is at most 1 MiB; as JSON it can take six times that.
+const BODY_BYTES_MAX: usize = 8 << 20;
+
+/// Lines that `logs` begins with, where nobody says how many.
+const LINES_DEFAULT: usize = 100;
+
+/// What the API answers from.
+pub(crate) struct Admin {
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) started: Instant,
+    pub(crate) actions: mpsc::Sender<Action>,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) schedules: HashMap<String, Arc<ScheduleTrigger>>,
+    /// Cancelled when somebody asks that the host stops.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Serves the API until it is aborted.
+pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
+    let router = Router::new()
+        .route("/v1/formation", get(formation))
+        .route("/v1/scale", post(scale))
+        .route("/v1/restart", post(restart))
+        .route("/v1/stop", post(stop))
+        .route("/v1/logs", get(logs))
+        .route("/v1/queues/{queue}/jobs", post(enqueue))
+        .route("/v1/schedules/{process}/ticks", post(tick))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(admin));
+    if let Err(err) = axum::serve(listener, router).await {
+        error!("the admin API has ended: {err}");
+    }
+}
+
+type Shared = State<Arc<Admin>>;
+
+async fn formation(State(admin): Shared) -> Result<Json<FormationView>, ApiError> {
+    Ok(Json(FormationView {
+        name: admin.name.clone(),
+        file: admin.file.clone(),
+        http: admin.http.map(|address| address.to_string()),
+        uptime_s: admin.started.elapsed().as_secs_f64(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        types: admin.ask(|reply| Action::Look { reply }).await?,
+    }))
+}
+
+async fn scale(State(admin): Shared, body: Bytes) -> Result<Json<ScaleResponse>, ApiError> {
+    let ScaleRequest { changes, reset, wait_s } = decode(&body)?;
+    let changed = match reset {
+        Some(_) if !changes.is_empty() => {
+            return Err(ApiError::bad("`changes` and `reset` exclude each other".into()));
+        }
+        Some(types) => admin.ask(|reply| Action::Reset { types, reply }).await?,
+        None => admin.ask(|reply| Action::Scale { changes, reply }).await?,
+    };
+    let counts = changed.map_err(ApiError::refused)?;
+    let summary: Vec<_> = counts.iter().map(|(name, count)| format!("{name}={count}")).collect();
+    info!("scaled to {}", summary.join(" "));
+    let settled = admin.settled(vec![], wait_s).await?;
+    let types = admin.ask(|reply| Action::Look { reply }).await?;
+    Ok(Json(ScaleResponse { settled, types: types.into_iter().map(count_view).collect() }))
+}
+
+fn count_view(view: TypeView) -> CountView {
+    let note = match view.actual == view.desired {
+        true => None,
+        false => view.instances.iter().find_map(|instance| instance.note.clone()).or(view.last_end),
+    };
+    CountView { process: view.process, desired: view.desired, actual: view.actual, note }
+}
+
+async fn restart(State(admin): Shared, body: Bytes) -> Result<Json<RestartResponse>, ApiError> {
+    let RestartRequest { target, wait_s } = decode(&body)?;
+    let target = Target::parse(&target).map_err(ApiError::bad)?;
+    info!("restarting {target}");
+    let process = target.process.clone();
+    let restarted = admin.ask(|reply| Action::Restart { target, reply }).await?;
+    let restarted = restarted.map_err(ApiError::refused)?;
+    let settled = admin.settled(vec![process], wait_s).await?;
+    Ok(Json(RestartResponse { restarted, settled }))
+}
+
+async fn stop(State(admin): Shared) -> StatusCode {
+    info!("asked to stop by the admin API");
+    admin.stop.cancel();
+    StatusCode::ACCEPTED
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+    n: Option<usize>,
+    target: Option<String>,
+}
+
+async fn logs(State(admin): Shared, query: Query<LogsQuery>) -> Result<Response, ApiError> {
+    let target = query.target.as_deref().map(Target::parse).transpose().map_err(ApiError::bad)?;
+    let wanted = move |line: &LogLine| target.as_ref().is_none_or(|target| target.names(&line.instance));
+    let (last, mut coming) = admin.logs.follow(query.n.unwrap_or(LINES_DEFAULT), &wanted);
+    let first: String = last.iter().map(|line| encode_line(line)).collect();
+    if !query.follow {
+        return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], first).into_response());
+    }
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(16);
+    tokio::spawn(async move {
+        let mut text = first;
+        loop {
+            if !text.is_empty() && sender.send(Ok(Bytes::from(text))).await.is_err() {
+                return;
+            }
+            text = tokio::select! {
+                line = coming.recv() => match line {
+                    Ok(line) if wanted(&line) => encode_line(&line),
+                    Ok(_) => String::new(),
+                    Err(RecvError::Lagged(missed)) => encode_line(&missed_lines(missed)),
+                    Err(RecvError::Closed) => return,
+                },
+                () = sender.closed() => return,
+            };
+        }
+    });
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
+}
+
+fn encode_line(line: &LogLine) -> String {
+    let mut text = serde_json::to_string(line).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn missed_lines(count: u64) -> LogLine {
+    LogLine {
+        time: format!("{:.3}", jiff::Timestamp::now()),
+        instance: "wasmhost".into(),
+        stream: "stderr".into(),
+        line: format!("{count} lines came faster than they were read, and are left out here"),
+    }
+}
+
+async fn enqueue(
+    State(admin): Shared,
+    Path(queue): Path<String>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<EnqueueResponse>), ApiError> {
+    let request: EnqueueRequest = decode(&body)?;
+    let job = NewJob {
+        payload: request.payload.into_bytes(),
+        delay_ms: request.delay_ms,
+        priority: request.priority,
+        unique_key: request.unique_key,
+        attempts: request.attempts,
+        content_type: request.content_type,
+        metadata: vec![],
+    };
+    let receipts = admin.queues.enqueue(&queue, vec![job]).await.map_err(|refusal| match refusal {
+        EnqueueRefusal::Invalid(text) => ApiError::bad(text),
+        EnqueueRefusal::Full(text) | EnqueueRefusal::Unavailable(text) => ApiError::unavailable(text),
+    })?;
+    let receipt = receipts.into_iter().next();
+    let receipt = receipt.ok_or_else(|| ApiError::unavailable("the store gave no receipt".into()))?;
+    let status = if receipt.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(EnqueueResponse { id: receipt.id, created: receipt.created })))
+}
+
+async fn tick(
+    State(admin): Shared,
+    Path(process): Path<String>,
+) -> Result<Json<TickResponse>, ApiError> {
+    let Some(schedule) = admin.schedules.get(&process).cloned() else {
+        return Err(ApiError::missing(format!("there is no process type \"{process}\" with a schedule")));
+    };
+    // In a task of its own: a person who gives up waiting doesn't end the call.
+    let ran = tokio::spawn(async move { schedule.run_now().await }).await;
+    match ran.map_err(|err| ApiError::unavailable(err.to_string()))? {
+        Ok((nominal, error)) => Ok(Json(TickResponse { nominal: nominal.to_string(), error })),
+        Err(err @ TickError::Taken) => Err(ApiError::refused(Refused(err.to_string()))),
+        Err(err @ TickError::Store(_)) => Err(ApiError::unavailable(err.to_string())),
+    }
+}
+
+async fn nothing_here(request: Request) -> ApiError {
+    ApiError::missing(format!("there is nothing at {} {}", request.method(), request.uri().path()))
+}
+
+impl Admin {
+    /// Sends the supervisor an action, and waits for its answer.
+    async fn ask<T>(&self, action: impl FnOnce(oneshot::Sender<T>) -> Action) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || ApiError::unavailable("the host is stopping".into());
+        self.actions.send(action(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Waits until these types have what they should, for `wait_s` at most; whether they have.
+    async fn settled(&self, types: Vec<String>, wait_s: Option<f64>) -> Result<bool, ApiError> {
+        let wait = wait_s.map_or(Ok(Duration::ZERO), Duration::try_from_secs_f64);
+        let wait = wait.map_err(|err| ApiError::bad(format!("wait_s: {err}")))?;
+        match tokio::time::timeout(wait, self.ask(|reply| Action::Settled { types, reply })).await {
+            Ok(answer) => answer.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl Target {
+    /// Reads `web` or `web.1`.
+    fn parse(text: &str) -> Result<Target, String> {
+        let Some((process, index)) = text.rsplit_once('.') else {
+            return Ok(Target { process: text.to_owned(), index: None });
+        };
+        let index = index.parse().map_err(|_| {
+            format!("\"{text}\" names no instance: a type (web) or an instance (web.1) is expected")
+        })?;
+        Ok(Target { process: process.to_owned(), index: Some(index) })
+    }
+
+    fn names(&self, instance: &str) -> bool {
+        match self.index {
+            Some(index) => instance == format!("{}.{index}", self.process),
+            None => instance.rsplit_once('.').is_some_and(|(process, _)| process == self.process),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "{}.{index}", self.process),
+            None => f.write_str(&self.process),
+        }
+    }
+}
+
+/// Bodies are JSON, whatever the content type says.
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|err| ApiError::bad(format!("the body is not as expected: {err}")))
+}
+
+/// A refusal on its way out.
+struct ApiError {
+    status: StatusCode,
+    message: String,
+}
+
+impl ApiError {
+    fn bad(message: String) -> Self {
+        ApiError { status: StatusCode::BAD_REQUEST, message }
+    }
+
+    fn missing(message: String) -> Self {
+        ApiError { status: StatusCode::NOT_FOUND, message }
+    }
+
+    fn refused(refused: Refused) -> Self {
+        ApiError { status: StatusCode::CONFLICT, message: refused.0 }
+    }
+
+    fn unavailable(message: String) -> Self {
+        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let retry = (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some([(header::RETRY_AFTER, "1")]);
+        (self.status, retry, Json(ErrorResponse { error: self.message })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_type_or_an_instance() {
+        let instance = Target::parse("web.2").unwrap();
+        assert!(instance.names("web.2") && !instance.names("web.20"));
+        let process = Target::parse("web").unwrap();
+        assert!(process.names("web.20") && !process.names("webs.1"));
+        assert!(Target::parse("web.x").is_err());
+    }
+}

@@ -1,0 +1,558 @@
+//! A host's life: load -> start -> run until told -> drain -> gone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use wasmhost_config::{Route, Run, StoreUrl, Trigger};
+use wasmhost_engine::services::Services;
+use wasmhost_engine::{CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
+use wasmhost_store::jobs::Retention;
+use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
+
+use crate::admin::{self, Admin};
+use crate::ingress::{Ingress, Web};
+use crate::logs::{LogFormat, Logs};
+use crate::plan::{Plan, PlannedType};
+use crate::pool::Pool;
+use crate::services::{Queues, Refusals};
+use crate::state_dir::{StateDir, StateDirError};
+use crate::supervisor::{Action, Backlog, Supervised, Supervisor};
+use crate::trigger::queue::QueueTrigger;
+use crate::trigger::release::{self, ReleaseFailed};
+use crate::trigger::schedule::ScheduleTrigger;
+use crate::trigger::Triggering;
+
+/// How many instances a host has room for, where the formation doesn't say.
+const INSTANCES_DEFAULT: u32 = 1_000;
+
+/// How often ended jobs are looked through.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// What is left to a call that was interrupted: a tick, and the way back.
+const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
+
+/// Waiting calls for each instance, where the formation doesn't say.
+const BACKLOG_PER_INSTANCE: u32 = 50;
+
+/// Actions that wait for the supervisor.
+const ACTIONS_MAX: usize = 64;
+
+/// How the program that runs a host wants it.
+pub struct HostOptions {
+    /// How guests' lines are printed.
+    pub log_format: LogFormat,
+    /// Is told of progress while components compile: how many are done, of how many.
+    pub progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+}
+
+/// Why a host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A component can't be loaded.
+    #[error("process.{process}: {component} {err}")]
+    Load {
+        /// The type.
+        process: String,
+        /// Its component.
+        component: String,
+        /// What is wrong with it.
+        err: LoadError,
+    },
+    /// The engine can't be made.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The state directory can't be had.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The store can't be opened.
+    #[error("can't open the store {url}: {err}")]
+    Store {
+        /// Which.
+        url: String,
+        /// Why.
+        err: StoreError,
+    },
+    /// The port is taken, or not ours to take.
+    #[error("can't listen on {listen}: {err}{}", hint(.err))]
+    Listen {
+        /// Where.
+        listen: String,
+        /// Why.
+        err: std::io::Error,
+    },
+    /// A release step failed.
+    #[error(transparent)]
+    Release(#[from] ReleaseFailed),
+    /// The counts don't fit.
+    #[error(
+        "the formation asks for {wanted} instances, and max_instances is {max}: raise it, or lower the counts"
+    )]
+    TooMany {
+        /// What it asks for.
+        wanted: u32,
+        /// What there is room for.
+        max: u32,
+    },
+    /// The system refused something.
+    #[error("can't start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn hint(err: &std::io::Error) -> &'static str {
+    match err.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another program listens there: stop it, or set `listen` under [http] to another port"
+        }
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: set `listen` to a higher one",
+        _ => "; correct `listen` under [http]",
+    }
+}
+
+/// A host that serves.
+pub struct Host {
+    state: HostState,
+    actions: mpsc::Sender<Action>,
+    ingress: Option<(Arc<Ingress>, JoinHandle<()>)>,
+    /// Begin nothing more.
+    intake: CancellationToken,
+    /// No new connections, and the old ones end.
+    hang_up: CancellationToken,
+    running: TaskTracker,
+    triggers: TaskTracker,
+    http: Option<SocketAddr>,
+    /// Somebody asked by the admin API that the host stops.
+    stop: CancellationToken,
+    admin: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
+}
+
+/// What lives as long as the host, and goes last.
+struct HostState {
+    store: Store,
+    logs: Arc<Logs>,
+    grace: Duration,
+    drain_delay: Duration,
+    _dir: StateDir,
+}
+
+/// How a host ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Calls that were cut off when grace was over.
+    pub cut_off: usize,
+}
+
+/// The store's parts, of one backend.
+#[derive(Clone)]
+struct Store {
+    jobs: Arc<dyn Jobs>,
+    ticks: Arc<dyn Ticks>,
+    counts: Arc<dyn Counts>,
+}
+
+impl Host {
+    /// Takes the state directory and the port, loads every component, runs the release steps, starts the instances,
+    /// and serves as soon as they are there.
+    pub async fn start(plan: Plan, options: HostOptions) -> Result<Host, StartError> {
+        let started = Instant::now();
+        let formation = plan.formation.clone();
+        let dir = StateDir::take(&formation.state_dir)?;
+        // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
+        let listener = match plan.has_http() {
+            true => Some(listen(&formation.http.listen).await?),
+            false => None,
+        };
+        let http = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let admin_listener = dir.listen()?;
+        let store = open(&formation.store)?;
+        let counts = store.counts.load().await;
+        let counts = counts.map_err(|err| StartError::Store { url: formation.store.to_string(), err })?;
+        let owner = take_ownership(&formation.store, &store).await?;
+
+        let logs = Logs::start(options.log_format)?;
+        let queues = Arc::new(Queues { jobs: store.jobs.clone(), settings: formation.queues.clone() });
+        let services = Services {
+            logs: logs.clone(),
+            enqueue: queues.clone(),
+            refusals: Arc::new(Refusals::default()),
+        };
+        let instances_max = instances_max(&plan, &counts)?;
+        let engine = Engine::new(engine_options(&plan, instances_max))?;
+        let loaded = load(engine, plan, services, options.progress).await?;
+        run_release_steps(&loaded).await?;
+
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
+        let wired: Vec<Wired> = loaded
+            .into_iter()
+            .enumerate()
+            .map(|(process, loaded)| Wired::new(process, loaded, &event_sender))
+            .collect();
+        let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
+        let supervisor = Supervisor::new(supervised, store.counts.clone(), instances_max, event_sender);
+        let supervisor = tokio::spawn(supervisor.run(action_receiver, events));
+
+        let intake = CancellationToken::new();
+        let triggering = Triggering { intake: intake.clone(), running: TaskTracker::new() };
+        let triggers = TaskTracker::new();
+        let schedules = spawn_triggers(&wired, &store, &owner, &triggering, &triggers);
+        triggers.spawn(prune(store.jobs.clone(), intake.clone()));
+
+        let hang_up = CancellationToken::new();
+        let ingress = listener.map(|listener| {
+            let ingress = Ingress::new(routes(&wired));
+            let run = ingress.clone().run(listener, hang_up.clone(), formation.drain_delay);
+            (ingress, tokio::spawn(run))
+        });
+        let stop = CancellationToken::new();
+        let admin = Admin {
+            name: formation.name.clone(),
+            file: formation.file.display().to_string(),
+            http,
+            started,
+            actions: actions.clone(),
+            logs: logs.clone(),
+            queues,
+            schedules,
+            stop: stop.clone(),
+        };
+        let admin = tokio::spawn(admin::serve(admin_listener, admin));
+        let state = HostState {
+            store,
+            logs,
+            grace: formation.grace,
+            drain_delay: formation.drain_delay,
+            _dir: dir,
+        };
+        let running = triggering.running;
+        Ok(Host { state, actions, ingress, intake, hang_up, running, triggers, http, stop, admin, supervisor })
+    }
+
+    /// Where requests are served, if any type takes them.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Waits until every type has its instances.
+    pub async fn settled(&self) {
+        let (reply, settled) = oneshot::channel();
+        let settle = Action::Settled { types: vec![], reply };
+        if self.actions.send(settle).await.is_ok() {
+            let _ = settled.await;
+        }
+    }
+
+    /// Waits until somebody asks by the admin API that the host stops.
+    pub fn stop_asked(&self) -> impl Future<Output = ()> + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
+    /// Finishes what was begun, within grace, and stops. Ends the rest at once when `hurry` does.
+    pub async fn drain(self, hurry: impl Future<Output = ()>) -> Stopped {
+        let Host { state, actions, ingress, intake, hang_up, running, triggers, admin, supervisor, .. } = self;
+        info!("draining: calls under way may take {:?}", state.grace);
+        intake.cancel();
+        hang_up.cancel();
+        let finished = async {
+            if let Some((ingress, serving)) = ingress {
+                ingress.close();
+                let _ = serving.await;
+            }
+            triggers.close();
+            triggers.wait().await;
+            running.close();
+            running.wait().await;
+        };
+        let over = async {
+            tokio::select! {
+                () = tokio::time::sleep(state.grace + state.drain_delay) => {}
+                () = hurry => {}
+            }
+        };
+        let mut finished = std::pin::pin!(finished);
+        let cut_off = tokio::select! {
+            () = &mut finished => 0,
+            () = over => {
+                let cut_off = interrupt(&actions).await;
+                // They end at their next tick, and what they leave behind is settled.
+                let _ = tokio::time::timeout(INTERRUPTED_MAX, &mut finished).await;
+                cut_off
+            }
+        };
+        interrupt(&actions).await;
+        admin.abort();
+        let _ = admin.await;
+        supervisor.abort();
+        let _ = supervisor.await;
+        state.logs.close();
+        drop(state.store);
+        if cut_off > 0 {
+            warn!("{cut_off} calls were cut off");
+        }
+        Stopped { cut_off }
+    }
+}
+
+/// Ends every instance; says how many were busy.
+async fn interrupt(actions: &mpsc::Sender<Action>) -> usize {
+    let (reply, interrupted) = oneshot::channel();
+    match actions.send(Action::InterruptAll { reply }).await {
+        Ok(()) => interrupted.await.unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+async fn listen(address: &str) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|err| StartError::Listen { listen: address.to_owned(), err })
+}
+
+fn open(url: &StoreUrl) -> Result<Store, StartError> {
+    match url {
+        StoreUrl::Memory => {
+            let store = Arc::new(MemoryStore::new());
+            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store })
+        }
+        StoreUrl::Sqlite(path) => {
+            if let Some(parent) = path.parent() {
+                // Opening says what is wrong, should this fail.
+                let _ = std::fs::create_dir_all(parent);
+            }
+            let store = SqliteStore::open(path)
+                .map_err(|err| StartError::Store { url: url.to_string(), err })?;
+            let store = Arc::new(store);
+            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store })
+        }
+    }
+}
+
+/// Names this boot, and frees what earlier boots of this host had leased: they are dead, since the state directory's
+/// lock is ours.
+async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartError> {
+    const PREFIX: &str = "host/";
+    let freed = store.jobs.free_leases(PREFIX).await;
+    let freed = freed.map_err(|err| StartError::Store { url: url.to_string(), err })?;
+    if freed > 0 {
+        info!("{freed} jobs that the last run had begun will run again");
+    }
+    Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
+}
+
+/// How many instances there may be, all types together.
+fn instances_max(plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<u32, StartError> {
+    let count = |planned: &PlannedType| {
+        counts.get(&planned.process.name).copied().unwrap_or_else(|| planned.count())
+    };
+    let wanted = plan.types.iter().map(count).fold(0, u32::saturating_add);
+    let max = plan.formation.max_instances.unwrap_or(INSTANCES_DEFAULT.max(wanted.saturating_mul(2)));
+    if wanted > max {
+        return Err(StartError::TooMany { wanted, max });
+    }
+    Ok(max)
+}
+
+fn engine_options(plan: &Plan, instances_max: u32) -> EngineOptions {
+    let memory = plan.types.iter().map(|planned| planned.process.memory_bytes_max).max();
+    EngineOptions {
+        // A quarter more, for replacements that start before the old ones leave.
+        slots: instances_max.saturating_add(instances_max / 4).saturating_add(8),
+        memory_bytes_max: memory.unwrap_or(0),
+        footprint: plan.footprint(),
+    }
+}
+
+/// A type with its compiled component.
+struct Loaded {
+    planned: PlannedType,
+    component: Component,
+}
+
+/// Compiles every component, each on a thread of its own.
+async fn load(
+    engine: Arc<Engine>,
+    plan: Plan,
+    services: Services,
+    progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+) -> Result<Vec<Loaded>, StartError> {
+    let count = plan.types.len();
+    progress(0, count);
+    let compiling: Vec<_> = plan
+        .types
+        .into_iter()
+        .map(|planned| {
+            let (engine, services) = (engine.clone(), services.clone());
+            tokio::task::spawn_blocking(move || load_type(&engine, planned, services))
+        })
+        .collect();
+    let mut loaded = Vec::with_capacity(count);
+    for compiling in compiling {
+        loaded.push(compiling.await.map_err(std::io::Error::other)??);
+        progress(loaded.len(), count);
+    }
+    Ok(loaded)
+}
+
+fn load_type(engine: &Arc<Engine>, mut planned: PlannedType, services: Services) -> Result<Loaded, StartError> {
+    let process = &planned.process;
+    let sandbox = Sandbox {
+        process: process.name.as_str().into(),
+        grants: process.grants.clone(),
+        args: process.args.clone(),
+        memory_bytes_max: process.memory_bytes_max,
+    };
+    let bytes = std::mem::take(&mut planned.bytes);
+    match Component::load(engine, &bytes, planned.handler, sandbox, services) {
+        Ok(component) => Ok(Loaded { planned, component }),
+        Err(err) => Err(StartError::Load {
+            process: planned.process.name.clone(),
+            component: planned.process.component.display().to_string(),
+            err,
+        }),
+    }
+}
+
+async fn run_release_steps(loaded: &[Loaded]) -> Result<(), StartError> {
+    for Loaded { planned, component } in loaded {
+        if matches!(planned.trigger, Trigger::Command { run: Run::Release }) {
+            let limits = CallLimits { timeout: planned.timeout };
+            release::run(&planned.process.name, component, limits).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A type that is ready to be supervised and triggered.
+struct Wired {
+    planned: PlannedType,
+    component: Component,
+    pool: Arc<Pool>,
+    name: Arc<str>,
+}
+
+impl Wired {
+    fn new(process: usize, loaded: Loaded, events: &mpsc::UnboundedSender<crate::event::Event>) -> Wired {
+        let Loaded { planned, component } = loaded;
+        let line_max = backlog(&planned).line_max(planned.count());
+        let pool = Pool::new(process, line_max, events.clone());
+        Wired { name: planned.process.name.as_str().into(), planned, component, pool }
+    }
+
+    fn limits(&self) -> CallLimits {
+        CallLimits { timeout: self.planned.timeout }
+    }
+
+    fn supervised(&self, counts: &BTreeMap<String, u32>) -> Supervised {
+        let (trigger, scalable) = match self.planned.trigger {
+            Trigger::Http { .. } => ("http", true),
+            Trigger::Queue { .. } => ("queue", true),
+            Trigger::Schedule(_) => ("schedule", true),
+            Trigger::Command { run: Run::Always } => ("command", true),
+            Trigger::Command { run: Run::Release } => ("release", false),
+            Trigger::Command { run: Run::Never } => ("manual", false),
+        };
+        let count_in_file = self.planned.count();
+        let live = counts.get(&*self.name).copied().filter(|_| scalable);
+        Supervised {
+            name: self.name.clone(),
+            trigger,
+            component: self.component.clone(),
+            pool: self.pool.clone(),
+            count_in_file,
+            count: live.unwrap_or(count_in_file),
+            backlog: backlog(&self.planned),
+            runs_always: self.planned.runs_always(),
+            scalable,
+            limits: self.limits(),
+        }
+    }
+}
+
+fn backlog(planned: &PlannedType) -> Backlog {
+    match planned.process.backlog {
+        Some(all) => Backlog::InAll(all),
+        None => Backlog::PerInstance(BACKLOG_PER_INSTANCE),
+    }
+}
+
+fn routes(wired: &[Wired]) -> Vec<(Route, Arc<Web>)> {
+    let mut routes = Vec::new();
+    for wired in wired {
+        let Trigger::Http { routes: of_type } = &wired.planned.trigger else { continue };
+        let web = Arc::new(Web {
+            name: wired.name.clone(),
+            pool: wired.pool.clone(),
+            limits: wired.limits(),
+            wait_max: wired.planned.process.queue_timeout,
+        });
+        routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
+    }
+    routes
+}
+
+fn spawn_triggers(
+    wired: &[Wired],
+    store: &Store,
+    owner: &str,
+    triggering: &Triggering,
+    triggers: &TaskTracker,
+) -> HashMap<String, Arc<ScheduleTrigger>> {
+    let mut schedules = HashMap::new();
+    for wired in wired {
+        match &wired.planned.trigger {
+            Trigger::Queue { queues } => {
+                let trigger = Arc::new(QueueTrigger {
+                    pool: wired.pool.clone(),
+                    jobs: store.jobs.clone(),
+                    owner: owner.to_owned(),
+                    queues: queues.clone(),
+                    attempts: wired.planned.process.attempts,
+                    limits: wired.limits(),
+                });
+                triggers.spawn(trigger.run(triggering.clone()));
+            }
+            Trigger::Schedule(schedule) => {
+                let trigger = Arc::new(ScheduleTrigger {
+                    process: wired.name.clone(),
+                    pool: wired.pool.clone(),
+                    ticks: store.ticks.clone(),
+                    schedule: schedule.clone(),
+                    limits: wired.limits(),
+                    wait_max: wired.planned.process.queue_timeout,
+                    underway: TaskTracker::new(),
+                });
+                triggers.spawn(trigger.clone().run(triggering.clone()));
+                schedules.insert(wired.name.to_string(), trigger);
+            }
+            Trigger::Http { .. } | Trigger::Command { .. } => {}
+        }
+    }
+    schedules
+}
+
+/// Deletes jobs that have ended and been kept for long enough, from time to time.
+async fn prune(jobs: Arc<dyn Jobs>, intake: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+            () = intake.cancelled() => return,
+        }
+        loop {
+            match jobs.prune(Retention::default()).await {
+                Ok(0) => break,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(err) => {
+                    warn!("old jobs could not be deleted: {err}");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a client is told where no guest answers: short, with nothing internal in it. One match gives status and
+//! code for each way to fail.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use wasmhost_engine::CallEnd;
+
+use crate::pool::NoInstance;
+
+/// A status, a code in Heroku's manner where it has one, and a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) status: StatusCode,
+    pub(crate) code: Option<&'static str>,
+    text: &'static str,
+}
+
+impl Failure {
+    const fn new(status: StatusCode, code: Option<&'static str>, text: &'static str) -> Self {
+        Failure { status, code, text }
+    }
+
+    pub(crate) const NO_ROUTE: Failure = Failure::new(StatusCode::NOT_FOUND, None, "no such page");
+    pub(crate) const NO_AUTHORITY: Failure =
+        Failure::new(StatusCode::BAD_REQUEST, None, "the request names no host, or two");
+    pub(crate) const UPGRADE: Failure =
+        Failure::new(StatusCode::NOT_IMPLEMENTED, None, "CONNECT and upgrades are not supported");
+
+    pub(crate) fn of_no_instance(none: NoInstance) -> Failure {
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        match none {
+            NoInstance::AllInBackoff => Failure::new(busy, Some("H10"), "the application is not running"),
+            NoInstance::LineFull => Failure::new(busy, Some("H11"), "too many requests are waiting"),
+            NoInstance::TimedOut => {
+                Failure::new(StatusCode::GATEWAY_TIMEOUT, Some("H12"), "the request waited too long")
+            }
+            NoInstance::NoCount => Failure::new(busy, Some("H14"), "the application is switched off"),
+        }
+    }
+
+    /// How a call ended that gave no answer.
+    pub(crate) fn of_call(end: &CallEnd) -> Failure {
+        let bad_gateway = StatusCode::BAD_GATEWAY;
+        match end {
+            CallEnd::Timeout => {
+                Failure::new(StatusCode::GATEWAY_TIMEOUT, Some("H12"), "the application took too long")
+            }
+            CallEnd::Interrupted => Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Some("H13"),
+                "the application was stopped while it worked on this",
+            ),
+            CallEnd::Returned(()) => {
+                Failure::new(bad_gateway, Some("H13"), "the application gave no answer")
+            }
+            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
+                Failure::new(bad_gateway, Some("H13"), "the application crashed")
+            }
+            CallEnd::Host(_) => {
+                Failure::new(StatusCode::INTERNAL_SERVER_ERROR, Some("H13"), "the host failed")
+            }
+        }
+    }
+
+    pub(crate) fn response(self) -> Response<Full<Bytes>> {
+        let text = match self.code {
+            Some(code) => format!("{code}: {}\n", self.text),
+            None => format!("{}\n", self.text),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Some(code) = self.code {
+            headers.insert("wasmhost-error", HeaderValue::from_static(code));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

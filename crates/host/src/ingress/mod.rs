@@ -1,0 +1,252 @@
+//! The ingress that all http types share: accepts connections, finds the type of each request, and lets one of its
+//! instances answer.
+//!
+//! Drain: the listener stays open for `drain_delay`, then takes what had connected by then and closes. Answers say
+//! `Connection: close` from the beginning, so that clients come back elsewhere; connections that stay silent are
+//! closed after a moment, and each request that was read is answered.
+
+mod answer;
+mod router;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, Request, Response, Version, header};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+use wasmhost_config::Route;
+use wasmhost_engine::{CallEnd, CallLimits, RequestScheme, ResponseBody};
+
+use crate::pool::Pool;
+use answer::Failure;
+use router::Router;
+
+/// Connections that are open at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// How long a connection may take for its next request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection may stay silent once the host drains. A client that has just sent a request on a
+/// connection that it thinks is open gets its answer if it comes within this time.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// An http type, as the ingress sees it.
+pub(crate) struct Web {
+    pub(crate) name: Arc<str>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) limits: CallLimits,
+    pub(crate) wait_max: Duration,
+}
+
+/// See the module.
+pub(crate) struct Ingress {
+    router: Router<Arc<Web>>,
+    /// Set once the host drains.
+    closing: AtomicBool,
+}
+
+type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
+
+impl Ingress {
+    pub(crate) fn new(routes: impl IntoIterator<Item = (Route, Arc<Web>)>) -> Arc<Ingress> {
+        Arc::new(Ingress { router: Router::new(routes), closing: AtomicBool::new(false) })
+    }
+
+    /// Serves until `drain` says stop, and every connection is done.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        drain: CancellationToken,
+        drain_delay: Duration,
+    ) {
+        let connections = TaskTracker::new();
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let closed = {
+            let drain = drain.clone();
+            async move {
+                drain.cancelled().await;
+                tokio::time::sleep(drain_delay).await;
+            }
+        };
+        let mut closed = pin!(closed);
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &permits) => accepted,
+                () = &mut closed => break,
+            };
+            if let Some((stream, permit)) = accepted {
+                connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
+            }
+        }
+        // Whoever has connected by now was promised an answer.
+        while let Some(Some((stream, permit))) = accept(&listener, &permits).now_or_never() {
+            connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// Answers say from now on that their connection closes.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    async fn serve_connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        _permit: OwnedSemaphorePermit,
+        drain: CancellationToken,
+    ) {
+        // Without it small answers would wait for acknowledgements; failing is no reason not to serve.
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(|request| {
+            let ingress = self.clone();
+            async move { Ok::<_, Infallible>(ingress.answer(request).await) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+        builder.http2().timer(TokioTimer::new()).max_header_list_size(HEAD_BYTES_MAX as u32);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut silent_too_long = pin!(async {
+            drain.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        });
+        // An error is the client's affair: it went away, or it doesn't speak HTTP.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = &mut silent_too_long => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let http1 = request.version() < Version::HTTP_2;
+        let mut response = match self.route(&request) {
+            Ok(web) => web.serve(request).await,
+            Err(failure) => failure.response().map(Either::Right),
+        };
+        if http1 && self.closing.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn route(&self, request: &Request<Incoming>) -> Result<Arc<Web>, Failure> {
+        if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
+            return Err(Failure::UPGRADE);
+        }
+        let authority = authority(request).ok_or(Failure::NO_AUTHORITY)?;
+        self.router.find(authority, request.uri().path()).cloned().ok_or(Failure::NO_ROUTE)
+    }
+}
+
+/// The one authority that a request names: in its target, or in `Host`. Two that differ are none.
+fn authority<B>(request: &Request<B>) -> Option<&str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().map(|host| host.to_str().ok()).unwrap_or_default().filter(|host| !host.is_empty());
+    if hosts.next().is_some() {
+        return None;
+    }
+    match (request.uri().authority(), host) {
+        (Some(target), Some(host)) if !target.as_str().eq_ignore_ascii_case(host) => None,
+        (Some(target), _) => Some(target.as_str()),
+        (None, host) => host,
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(err) => {
+            // Most often it's a client that has gone already. Out of file descriptors lasts, so don't spin.
+            if err.raw_os_error().is_some_and(|code| code != rustix::io::Errno::CONNABORTED.raw_os_error()) {
+                warn!("can't accept a connection: {err}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            None
+        }
+    }
+}
+
+impl Web {
+    async fn serve(&self, request: Request<Incoming>) -> Answer {
+        let mut lease = match self.pool.lend(self.wait_max).await {
+            Ok(lease) => lease,
+            Err(none) => {
+                let failure = Failure::of_no_instance(none);
+                warn!(code = failure.code, process = %self.name, "{} {}", request.method(), request.uri().path());
+                return failure.response().map(Either::Right);
+            }
+        };
+        let Some(instance) = lease.take() else {
+            return Failure::of_call(&CallEnd::Host(String::new())).response().map(Either::Right);
+        };
+        let slot = lease.slot().clone();
+        // Only a failure needs them, and by then the request is gone.
+        let what = (request.method().clone(), request.uri().clone());
+        let done = move |finished| lease.give_back(finished);
+        match instance.call_http(request, RequestScheme::Http, self.limits, done).await {
+            Ok(response) => response.map(Either::Left),
+            Err(end) => {
+                let failure = Failure::of_call(&end);
+                report(&end, failure, &slot.name.to_string(), &what.0, what.1.path());
+                failure.response().map(Either::Right)
+            }
+        }
+    }
+}
+
+/// One line for each request that got no answer from its guest, with the backtrace of a trap.
+fn report(end: &CallEnd, failure: Failure, instance: &str, method: &Method, path: &str) {
+    let code = failure.code;
+    match end {
+        CallEnd::Trap(backtrace) => warn!(code, instance, "{method} {path}: {backtrace}"),
+        CallEnd::Host(message) => error!(code, instance, "{method} {path}: {message}"),
+        end => warn!(code, instance, "{method} {path}: the call {}", end.summary()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, hosts: &[&str]) -> Request<()> {
+        let mut request = Request::builder().uri(target);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_request_has_one_authority_or_none() {
+        assert_eq!(authority(&request("/", &["a.example"])), Some("a.example"));
+        assert_eq!(authority(&request("http://A.example/", &["a.example"])), Some("A.example"));
+        assert_eq!(authority(&request("http://b.example/", &["a.example"])), None);
+        assert_eq!(authority(&request("/", &["a.example", "b.example"])), None);
+        assert_eq!(authority(&request("/", &[])), None);
+        assert_eq!(authority(&request("/", &[""])), None);
+    }
+}

@@ -1,0 +1,24 @@
+//! Everything that happens at run time: the pools of instances and their supervisor, what calls them (requests, jobs,
+//! ticks), and the admin API.
+//!
+//! A call's way: `ingress` or a `trigger` -> the type's `pool` lends an instance -> the engine's
+//! `Instance::call_*` -> the instance goes back. A change's way: [`admin`] decodes a request to an action -> the
+//! `supervisor` decides, and is the only one who changes counts.
+
+pub mod admin;
+mod event;
+mod host;
+mod ingress;
+mod logs;
+mod plan;
+mod pool;
+mod services;
+mod state_dir;
+mod supervisor;
+mod trigger;
+
+pub use host::{Host, HostOptions, StartError, Stopped};
+pub use logs::{LogFormat, render};
+pub use plan::{Plan, PlanError, PlanProblem, PlannedType};
+pub use state_dir::{StateDirError, socket_path};
+pub use trigger::release::ReleaseFailed;

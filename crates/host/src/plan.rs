@@ -1,0 +1,255 @@
+//! A formation joined with what its components are: what `run` and `check` work from. Nothing is compiled here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger};
+use wasmhost_engine::{Footprint, Handler, Inspection, inspect};
+
+/// A formation that can be run, as far as can be told without compiling.
+pub struct Plan {
+    /// What the file says.
+    pub formation: Formation,
+    /// Its types, in the file's order.
+    pub types: Vec<PlannedType>,
+}
+
+/// One process type, with its component.
+pub struct PlannedType {
+    /// What the file says of it.
+    pub process: ProcessType,
+    /// What calls it: as the file says, or as its exports do.
+    pub trigger: Trigger,
+    /// How it is called.
+    pub handler: Handler,
+    /// Wall time of a call: the file's, or the trigger's default.
+    pub timeout: Option<Duration>,
+    /// The component's file.
+    pub bytes: Vec<u8>,
+    /// What an instance takes from the pool.
+    pub footprint: Footprint,
+}
+
+/// Why there is no plan: everything that was found wrong.
+#[derive(Debug)]
+pub struct PlanError {
+    /// In the file's order, at least one.
+    pub problems: Vec<PlanProblem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug)]
+pub struct PlanProblem {
+    /// The type.
+    pub process: String,
+    /// What was found, what was expected, what to do.
+    pub message: String,
+    /// True where the component is missing or can't be used, false where the formation contradicts itself.
+    pub in_component: bool,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            let line_end = if n == 0 { "" } else { "\n" };
+            write!(f, "{line_end}process.{}: {}", problem.process, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+const TICK_TIMEOUT: Duration = Duration::from_secs(30);
+const JOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+impl Plan {
+    /// Reads every component, and finds out what calls it.
+    pub fn new(formation: Formation) -> Result<Plan, PlanError> {
+        let mut types = Vec::new();
+        let mut problems = Vec::new();
+        for process in &formation.processes {
+            match plan_type(process) {
+                Ok(planned) => types.push(planned),
+                Err(problem) => problems.push(problem),
+            }
+            problems.extend(missing_dirs(process));
+        }
+        problems.extend(doubled_routes(&types));
+        match problems.is_empty() {
+            true => Ok(Plan { formation, types }),
+            false => Err(PlanError { problems }),
+        }
+    }
+
+    /// Whether any type is called by requests: without one there is no ingress.
+    pub fn has_http(&self) -> bool {
+        self.types.iter().any(|planned| matches!(planned.trigger, Trigger::Http { .. }))
+    }
+
+    /// The most that an instance of any type takes from the pool.
+    pub fn footprint(&self) -> Footprint {
+        self.types.iter().fold(Footprint::default(), |most, planned| Footprint {
+            core_instances: most.core_instances.max(planned.footprint.core_instances),
+            memories: most.memories.max(planned.footprint.memories),
+            tables: most.tables.max(planned.footprint.tables),
+        })
+    }
+}
+
+impl PlannedType {
+    /// Whether its instances run a `main` of their own accord.
+    pub fn runs_always(&self) -> bool {
+        matches!(self.trigger, Trigger::Command { run: Run::Always })
+    }
+
+    /// How many instances the file asks for: types that run once, or by hand, keep none.
+    pub fn count(&self) -> u32 {
+        match self.trigger {
+            Trigger::Command { run: Run::Release | Run::Never } => 0,
+            _ => self.process.count,
+        }
+    }
+}
+
+fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
+    let problem =
+        |message| PlanProblem { process: process.name.clone(), message, in_component: true };
+    let path = &process.component;
+    let bytes = read(path).map_err(problem)?;
+    let seen = inspect(&bytes).map_err(|err| problem(format!("{} {err}", path.display())))?;
+    let (trigger, handler) =
+        join(process, &seen).map_err(|message| problem(format!("{} {message}", path.display())))?;
+    let unknown = seen.unknown_imports();
+    if !unknown.is_empty() {
+        return Err(problem(format!(
+            "{} imports {}, which nothing here provides (provided are WASI 0.2 and wasmhost:job/queue)",
+            path.display(),
+            unknown.join(", ")
+        )));
+    }
+    let default = match trigger {
+        Trigger::Http { .. } => Some(HTTP_TIMEOUT),
+        Trigger::Queue { .. } => Some(JOB_TIMEOUT),
+        Trigger::Schedule(_) => Some(TICK_TIMEOUT),
+        Trigger::Command { .. } => None,
+    };
+    Ok(PlannedType {
+        process: process.clone(),
+        trigger,
+        handler,
+        timeout: process.timeout.or(default),
+        bytes,
+        footprint: seen.footprint,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::ErrorKind;
+    std::fs::read(path).map_err(|err| match err.kind() {
+        ErrorKind::NotFound => {
+            format!("the component {} doesn't exist: build it, or correct `component`", path.display())
+        }
+        ErrorKind::IsADirectory => {
+            format!("the component {} is a directory; a .wasm file is expected", path.display())
+        }
+        _ => format!("can't read the component {}: {err}", path.display()),
+    })
+}
+
+/// Finds the handler that serves the trigger, and the trigger where the file names none.
+fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), String> {
+    let Some(trigger) = &process.trigger else {
+        let handler = seen.handlers.iter().copied().find(|handler| default_trigger(*handler).is_some());
+        let Some(handler) = handler else {
+            return Err(format!(
+                "{}: none of them says what calls it. Give the type a `route`, `queue`, `schedule` or `run`, and a component that exports the handler for it",
+                exports(seen)
+            ));
+        };
+        let trigger = default_trigger(handler).unwrap_or(Trigger::Command { run: Run::Always });
+        return Ok((trigger, supported(handler)?));
+    };
+    let (key, wanted): (_, &[Handler]) = match trigger {
+        Trigger::Http { .. } => ("route", &[Handler::Http02, Handler::Http03]),
+        Trigger::Queue { .. } => {
+            ("queue", &[Handler::Job, Handler::AsyncJob, Handler::Command02, Handler::Command03])
+        }
+        Trigger::Schedule(_) => {
+            ("schedule", &[Handler::Tick, Handler::AsyncTick, Handler::Command02, Handler::Command03])
+        }
+        Trigger::Command { .. } => ("run", &[Handler::Command02, Handler::Command03]),
+    };
+    match wanted.iter().find(|handler| seen.handlers.contains(handler)) {
+        Some(handler) => Ok((trigger.clone(), supported(*handler)?)),
+        None => {
+            let wanted: Vec<_> = wanted.iter().map(Handler::to_string).collect();
+            Err(format!("{}, and `{key}` needs {}", exports(seen), wanted.join(" or ")))
+        }
+    }
+}
+
+fn default_trigger(handler: Handler) -> Option<Trigger> {
+    match handler {
+        Handler::Http02 | Handler::Http03 => {
+            Some(Trigger::Http { routes: vec![Route { host: None, path: "/".into() }] })
+        }
+        Handler::Command02 | Handler::Command03 => Some(Trigger::Command { run: Run::Always }),
+        Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick => None,
+    }
+}
+
+fn supported(handler: Handler) -> Result<Handler, String> {
+    match handler {
+        Handler::Http02 | Handler::Job | Handler::Tick | Handler::Command02 => Ok(handler),
+        Handler::Http03 | Handler::AsyncJob | Handler::AsyncTick | Handler::Command03 => Err(format!(
+            "exports {handler}, and this version calls components of WASI 0.2 only: build it against 0.2"
+        )),
+    }
+}
+
+fn exports(seen: &Inspection) -> String {
+    match seen.exports.is_empty() {
+        true => "exports nothing".into(),
+        false => format!("exports {}", seen.exports.join(", ")),
+    }
+}
+
+fn missing_dirs(process: &ProcessType) -> impl Iterator<Item = PlanProblem> + '_ {
+    process.grants.dirs.iter().filter(|dir| !dir.host.is_dir()).map(|dir| {
+        let found = if dir.host.exists() { "is not a directory" } else { "doesn't exist" };
+        PlanProblem {
+            process: process.name.clone(),
+            message: format!(
+                "dirs grants {}, which {found}: create it, or correct `host`",
+                dir.host.display()
+            ),
+            in_component: false,
+        }
+    })
+}
+
+/// Two types with one route, where a component's exports gave one of them its route.
+fn doubled_routes(types: &[PlannedType]) -> Vec<PlanProblem> {
+    let mut owners: HashMap<&Route, &str> = HashMap::new();
+    let mut problems = Vec::new();
+    for planned in types {
+        let Trigger::Http { routes } = &planned.trigger else { continue };
+        for route in routes {
+            if let Some(owner) = owners.insert(route, &planned.process.name) {
+                problems.push(PlanProblem {
+                    process: planned.process.name.clone(),
+                    message: format!(
+                        "the route {route} belongs to \"{owner}\" already: give one of them another `route`"
+                    ),
+                    in_component: false,
+                });
+            }
+        }
+    }
+    problems
+}
+

@@ -1,0 +1,85 @@
+//! What guests ask of the host, over the host's own parts.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tracing::warn;
+use wasmhost_config::Queue;
+use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
+use wasmhost_store::jobs::{EnqueueError, NewJob};
+use wasmhost_store::{Jobs, Timestamp};
+
+/// Refusals that are remembered, so that each is logged once. A guest can make up names without end.
+const REFUSALS_MAX: usize = 1_000;
+
+/// The queues, for guests and for the admin API.
+pub(crate) struct Queues {
+    pub(crate) jobs: Arc<dyn Jobs>,
+    pub(crate) settings: BTreeMap<String, Queue>,
+}
+
+#[async_trait]
+impl Enqueue for Queues {
+    async fn enqueue(
+        &self,
+        queue: &str,
+        jobs: Vec<services::NewJob>,
+    ) -> Result<Vec<Receipt>, EnqueueRefusal> {
+        let max_depth = self.settings.get(queue).and_then(|settings| settings.max_depth);
+        let jobs = jobs.into_iter().map(|job| to_store(queue, max_depth, job)).collect();
+        let enqueued = self.jobs.enqueue(jobs).await.map_err(|err| match err {
+            EnqueueError::Full { .. } => EnqueueRefusal::Full(err.to_string()),
+            EnqueueError::Invalid(text) => EnqueueRefusal::Invalid(text),
+            EnqueueError::Store(err) => EnqueueRefusal::Unavailable(err.to_string()),
+        })?;
+        Ok(enqueued
+            .into_iter()
+            .map(|job| Receipt { id: job.id.to_string(), created: job.created })
+            .collect())
+    }
+}
+
+fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJob {
+    NewJob {
+        queue: queue.to_owned(),
+        payload: job.payload,
+        content_type: job.content_type,
+        metadata: job.metadata,
+        run_at: job.delay_ms.map(|ms| Timestamp::now() + Duration::from_millis(ms)),
+        priority: job.priority,
+        unique_key: job.unique_key,
+        attempts_max: job.attempts,
+        max_depth,
+    }
+}
+
+/// Logs each refused grant once, with the line that would grant it.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    told: Mutex<HashSet<(Arc<str>, Refusal)>>,
+}
+
+impl RefusalSink for Refusals {
+    fn refused(&self, process: &Arc<str>, refusal: Refusal) {
+        {
+            let mut told = self.told.lock().unwrap_or_else(|poison| poison.into_inner());
+            if told.len() >= REFUSALS_MAX || !told.insert((process.clone(), refusal.clone())) {
+                return;
+            }
+        }
+        let (what, line) = match &refusal {
+            Refusal::Outbound(target) => {
+                (format!("to connect to {target}"), format!("outbound = [\"{target}\"]"))
+            }
+            Refusal::Enqueue(queue) => {
+                (format!("to enqueue on \"{queue}\""), format!("enqueue = [\"{queue}\"]"))
+            }
+            Refusal::Network => {
+                ("to listen, or to use UDP".to_owned(), "network = \"all\"".to_owned())
+            }
+        };
+        warn!("{process} tried {what}, which the formation doesn't grant; under [process.{process}] this would: {line}");
+    }
+}

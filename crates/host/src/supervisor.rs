@@ -1,0 +1,694 @@
+//! The one owner of desired and actual counts, and the one who changes them. It hears of everything that happens to
+//! instances ([`Event`]), is told what to do ([`Action`]), and sees to it that exactly as many instances of each type
+//! serve as are desired.
+//!
+//! ```text
+//! starting -> serving -> (drained | ended by a call) -> gone, or starting again
+//!     \-> backoff -> starting
+//! ```
+//!
+//! An instance that a call ended is replaced at once. One that dies before it serves, and a command that exits,
+//! wait for 0, 1, 2, 4 ... 60 s; a minute of health forgives.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+use wasmhost_engine::services::InstanceName;
+use wasmhost_engine::{CallEnd, CallLimits, Component, Instance};
+use wasmhost_store::Counts;
+
+use crate::admin::api::{InstanceView, ScaleChange, ScaleTo, TypeView};
+use crate::event::{Ended, Event, MemberId};
+use crate::pool::{Outlook, Pool, Slot};
+
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// What the supervisor may be told to do.
+pub(crate) enum Action {
+    /// Changes counts: all of them or, where one can't be, none. Answers with the new counts.
+    Scale { changes: Vec<ScaleChange>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
+    /// Goes back to the file's counts, of these types or of all.
+    Reset { types: Vec<String>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
+    /// Replaces instances, each by one that serves before it leaves. Answers when the old ones have been asked to.
+    Restart { target: Target, reply: oneshot::Sender<Result<u32, Refused>> },
+    /// Answers when every one of these types (or of all) has exactly the instances it should, and no replacement is
+    /// under way.
+    Settled { types: Vec<String>, reply: oneshot::Sender<()> },
+    /// Answers with how things stand.
+    Look { reply: oneshot::Sender<Vec<TypeView>> },
+    /// The host is going: starts nothing any more, and ends every call that still runs. Answers with how many there
+    /// were, those of commands that run always left out: nothing can ask them to finish.
+    InterruptAll { reply: oneshot::Sender<usize> },
+}
+
+/// Which instances: of a type, or one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) process: String,
+    pub(crate) index: Option<u32>,
+}
+
+/// Why an action was refused, for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(pub(crate) String);
+
+/// A type, as the supervisor is given it.
+pub(crate) struct Supervised {
+    pub(crate) name: Arc<str>,
+    pub(crate) trigger: &'static str,
+    pub(crate) component: Component,
+    pub(crate) pool: Arc<Pool>,
+    /// The count that the file says.
+    pub(crate) count_in_file: u32,
+    /// The count to begin with.
+    pub(crate) count: u32,
+    /// Waiting calls: so many for each instance, or so many in all.
+    pub(crate) backlog: Backlog,
+    /// Instances run their `main` by themselves.
+    pub(crate) runs_always: bool,
+    /// Counts of types that keep no instances can't be changed.
+    pub(crate) scalable: bool,
+    pub(crate) limits: CallLimits,
+}
+
+/// How many calls may wait for an instance of a type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Backlog {
+    PerInstance(u32),
+    InAll(u32),
+}
+
+impl Backlog {
+    pub(crate) fn line_max(self, count: u32) -> usize {
+        let calls = match self {
+            Backlog::PerInstance(each) => each.saturating_mul(count.max(1)),
+            Backlog::InAll(all) => all,
+        };
+        usize::try_from(calls).unwrap_or(usize::MAX)
+    }
+}
+
+/// See the module.
+pub(crate) struct Supervisor {
+    types: Vec<Type>,
+    counts: Arc<dyn Counts>,
+    /// Instances that the pool has room for, all types together, without replacements.
+    instances_max: u32,
+    events: mpsc::UnboundedSender<Event>,
+    waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
+    next_member: MemberId,
+    draining: bool,
+}
+
+struct Type {
+    given: Supervised,
+    desired: u32,
+    members: HashMap<MemberId, Member>,
+    /// Those that were asked to leave and haven't left yet.
+    leaving: HashMap<MemberId, Arc<Slot>>,
+    restarts: u64,
+    last_end: Option<String>,
+}
+
+/// What holds a place in a type's count.
+struct Member {
+    index: u32,
+    phase: Phase,
+    /// Failures in a row before it served, or exits of a command.
+    failures: u32,
+    restarts: u64,
+    /// An older instance that leaves when this one serves.
+    replaces: Option<MemberId>,
+}
+
+enum Phase {
+    Starting,
+    Serving(Arc<Slot>),
+    Backoff { until: Instant, why: String },
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        types: Vec<Supervised>,
+        counts: Arc<dyn Counts>,
+        instances_max: u32,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Supervisor {
+        let types = types.into_iter().map(Type::new).collect();
+        Supervisor {
+            types,
+            counts,
+            instances_max,
+            events,
+            waiting: vec![],
+            next_member: 1,
+            draining: false,
+        }
+    }
+
+    /// Runs until nobody can send actions any more.
+    pub(crate) async fn run(
+        mut self,
+        mut actions: mpsc::Receiver<Action>,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) {
+        (0..self.types.len()).for_each(|process| self.reconcile(process));
+        loop {
+            tokio::select! {
+                // Events first: an action then decides on how things are.
+                biased;
+                Some(event) = events.recv() => self.hear(event),
+                action = actions.recv() => match action {
+                    Some(action) => self.act(action).await,
+                    None => return,
+                },
+            }
+            self.answer_settled();
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        let process = match event {
+            Event::Started { process, member, result: Ok(instance) } => {
+                self.started(process, member, instance);
+                process
+            }
+            Event::Started { process, member, result: Err(end) } => {
+                let message = format!("failed to start: {}", end.summary());
+                self.failed(process, member, &message);
+                process
+            }
+            Event::Ended { process, member, how } => {
+                self.ended(process, member, how);
+                process
+            }
+            Event::BackoffOver { process, member } => {
+                if self.types[process].members.contains_key(&member) {
+                    self.start(process, member);
+                }
+                process
+            }
+        };
+        self.reconcile(process);
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Scale { changes, reply } => {
+                let _ = reply.send(self.scale(changes).await);
+            }
+            Action::Reset { types, reply } => {
+                let _ = reply.send(self.reset(types).await);
+            }
+            Action::Restart { target, reply } => {
+                let _ = reply.send(self.restart(&target));
+            }
+            Action::Settled { types, reply } => {
+                let wanted = self.indexes_of(&types);
+                self.waiting.push((wanted, reply));
+            }
+            Action::Look { reply } => {
+                let _ = reply.send(self.types.iter().map(Type::view).collect());
+            }
+            Action::InterruptAll { reply } => {
+                self.draining = true;
+                let _ = reply.send(self.types.iter().map(Type::interrupt).sum());
+            }
+        }
+    }
+
+    // --- what is desired
+
+    async fn scale(&mut self, changes: Vec<ScaleChange>) -> Result<BTreeMap<String, u32>, Refused> {
+        let mut wanted = BTreeMap::new();
+        for change in changes {
+            let process = self.index_of(&change.process)?;
+            let kind = &self.types[process];
+            if !kind.given.scalable {
+                return Err(Refused(format!(
+                    "\"{}\" keeps no instances: it runs once, before a release, or by hand",
+                    change.process
+                )));
+            }
+            let now = wanted.get(&process).copied().unwrap_or(kind.desired);
+            let count = match change.to {
+                ScaleTo::Count(count) => count,
+                ScaleTo::More(by) => now.saturating_add(by),
+                ScaleTo::Fewer(by) => now.saturating_sub(by),
+            };
+            wanted.insert(process, count);
+        }
+        let live = wanted.iter().map(|(process, count)| (*process, Some(*count))).collect();
+        self.desire(wanted, live).await
+    }
+
+    async fn reset(&mut self, types: Vec<String>) -> Result<BTreeMap<String, u32>, Refused> {
+        for name in &types {
+            self.index_of(name)?;
+        }
+        let processes = self.indexes_of(&types);
+        let wanted =
+            processes.iter().map(|process| (*process, self.types[*process].given.count_in_file)).collect();
+        let live = processes.iter().map(|process| (*process, None)).collect();
+        self.desire(wanted, live).await
+    }
+
+    /// Makes these counts the desired ones, in the store first.
+    async fn desire(
+        &mut self,
+        wanted: BTreeMap<usize, u32>,
+        live: BTreeMap<usize, Option<u32>>,
+    ) -> Result<BTreeMap<String, u32>, Refused> {
+        if self.draining {
+            return Err(Refused("the host is stopping".into()));
+        }
+        self.admit(&wanted)?;
+        let name = |process: &usize| self.types[*process].given.name.to_string();
+        let saved = live.iter().map(|(process, count)| (name(process), *count)).collect();
+        let saved = self.counts.save(saved).await;
+        saved.map_err(|err| Refused(format!("the counts could not be saved, and were not changed: {err}")))?;
+        for (process, count) in &wanted {
+            self.types[*process].desired = *count;
+            self.reconcile(*process);
+        }
+        Ok(self.types.iter().map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
+    }
+
+    /// Whether these counts fit; the answer shows the sum.
+    fn admit(&self, wanted: &BTreeMap<usize, u32>) -> Result<(), Refused> {
+        let counts: Vec<(&str, u32)> = self
+            .types
+            .iter()
+            .enumerate()
+            .map(|(process, kind)| {
+                (&*kind.given.name, wanted.get(&process).copied().unwrap_or(kind.desired))
+            })
+            .collect();
+        let total: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();
+        if total <= u64::from(self.instances_max) {
+            return Ok(());
+        }
+        let sum: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        Err(Refused(format!(
+            "{} = {total} instances, and this host has room for {} (`max_instances`, set when it starts): nothing was changed",
+            sum.join(" + "),
+            self.instances_max
+        )))
+    }
+
+    // --- what there is
+
+    /// Brings a type's members to the desired number.
+    fn reconcile(&mut self, process: usize) {
+        if self.draining {
+            return;
+        }
+        let desired = usize::try_from(self.types[process].desired).unwrap_or(usize::MAX);
+        while self.types[process].members.len() < desired {
+            let member = self.next_member;
+            self.next_member += 1;
+            let kind = &mut self.types[process];
+            let index = kind.free_index();
+            let place = Member { index, phase: Phase::Starting, failures: 0, restarts: 0, replaces: None };
+            kind.members.insert(member, place);
+            self.start(process, member);
+        }
+        let kind = &mut self.types[process];
+        if kind.members.len() > desired {
+            kind.shrink_to(desired);
+        }
+        kind.given.pool.set_line_max(kind.given.backlog.line_max(kind.desired));
+        kind.given.pool.set_outlook(kind.outlook());
+    }
+
+    /// Starts the instance of a member, in a task of its own.
+    fn start(&mut self, process: usize, member: MemberId) {
+        if self.draining {
+            return;
+        }
+        let kind = &mut self.types[process];
+        let Some(place) = kind.members.get_mut(&member) else { return };
+        place.phase = Phase::Starting;
+        let (component, index, events) = (kind.given.component.clone(), place.index, self.events.clone());
+        tokio::spawn(async move {
+            let result = component.start(index).await;
+            let _ = events.send(Event::Started { process, member, result });
+        });
+    }
+
+    fn started(&mut self, process: usize, member: MemberId, instance: Instance) {
+        let kind = &mut self.types[process];
+        // It may not be wanted any more.
+        let Some(place) = kind.members.get_mut(&member) else { return };
+        let name = InstanceName { process: kind.given.name.clone(), index: place.index };
+        let slot = Slot::new(process, member, name, &instance);
+        place.phase = Phase::Serving(slot.clone());
+        let replaced = place.replaces.take();
+        if kind.given.runs_always {
+            kind.given.pool.admit_running(slot.clone());
+            run_main(instance, slot, kind.given.pool.clone(), kind.given.limits);
+        } else {
+            place.failures = 0;
+            kind.given.pool.admit(slot, instance);
+        }
+        if let Some(slot) = replaced.and_then(|member| kind.leaving.get(&member).cloned()) {
+            kind.given.dismiss(&slot);
+        }
+    }
+
+    fn failed(&mut self, process: usize, member: MemberId, message: &str) {
+        let events = self.events.clone();
+        let kind = &mut self.types[process];
+        kind.last_end = Some(message.to_owned());
+        let Some(place) = kind.members.get_mut(&member) else { return };
+        let wait = backoff(place.failures);
+        place.failures = place.failures.saturating_add(1);
+        place.restarts += 1;
+        kind.restarts += 1;
+        warn!(instance = %format!("{}.{}", kind.given.name, place.index), again_in_s = wait.as_secs(), "{message}");
+        place.phase = Phase::Backoff { until: Instant::now() + wait, why: message.to_owned() };
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = events.send(Event::BackoffOver { process, member });
+        });
+    }
+
+    fn ended(&mut self, process: usize, member: MemberId, how: Ended) {
+        let kind = &mut self.types[process];
+        if kind.leaving.remove(&member).is_some() {
+            return;
+        }
+        let Some(place) = kind.members.get_mut(&member) else { return };
+        match how {
+            Ended::Drained => {
+                kind.members.remove(&member);
+            }
+            Ended::Spent => self.start(process, member),
+            Ended::ByCall(why) => {
+                place.restarts += 1;
+                kind.restarts += 1;
+                kind.last_end = Some(why);
+                self.start(process, member);
+            }
+            Ended::Exited(why) => {
+                if let Phase::Serving(slot) = &place.phase
+                    && slot.since.elapsed() >= FORGIVEN_AFTER
+                {
+                    place.failures = 0;
+                }
+                self.failed(process, member, &why);
+            }
+        }
+    }
+
+    /// Gives each chosen member a successor, behind which it leaves.
+    fn restart(&mut self, target: &Target) -> Result<u32, Refused> {
+        if self.draining {
+            return Err(Refused("the host is stopping".into()));
+        }
+        let process = self.index_of(&target.process)?;
+        let kind = &self.types[process];
+        let chosen: Vec<MemberId> = kind
+            .members
+            .iter()
+            .filter(|(_, place)| target.index.is_none_or(|index| index == place.index))
+            .map(|(member, _)| *member)
+            .collect();
+        if let (Some(index), true) = (target.index, chosen.is_empty()) {
+            return Err(Refused(format!(
+                "there is no {}.{index}: {} has {} instances",
+                target.process,
+                target.process,
+                kind.members.len()
+            )));
+        }
+        for member in &chosen {
+            self.restart_member(process, *member);
+        }
+        Ok(u32::try_from(chosen.len()).unwrap_or(u32::MAX))
+    }
+
+    fn restart_member(&mut self, process: usize, member: MemberId) {
+        let successor = self.next_member;
+        self.next_member += 1;
+        let kind = &mut self.types[process];
+        let Some(place) = kind.members.remove(&member) else { return };
+        let replaces = match place.phase {
+            Phase::Serving(slot) => {
+                kind.leaving.insert(member, slot);
+                Some(member)
+            }
+            Phase::Starting | Phase::Backoff { .. } => None,
+        };
+        let restarts = place.restarts + 1;
+        kind.restarts += 1;
+        let place =
+            Member { index: place.index, phase: Phase::Starting, failures: 0, restarts, replaces };
+        kind.members.insert(successor, place);
+        self.start(process, successor);
+    }
+
+    // --- who asks
+
+    fn answer_settled(&mut self) {
+        let types = &self.types;
+        let is_settled = |wanted: &Vec<usize>| wanted.iter().all(|process| types[*process].is_settled());
+        let (settled, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(wanted, _)| is_settled(wanted));
+        self.waiting = waiting;
+        self.waiting.retain(|(_, reply)| !reply.is_closed());
+        let settled: Vec<(Vec<usize>, oneshot::Sender<()>)> = settled;
+        for (_, reply) in settled {
+            let _ = reply.send(());
+        }
+    }
+
+    fn index_of(&self, name: &str) -> Result<usize, Refused> {
+        self.types.iter().position(|kind| &*kind.given.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.types.iter().map(|kind| &*kind.given.name).collect();
+            Refused(format!("there is no process type \"{name}\"; this formation has {}", known.join(", ")))
+        })
+    }
+
+    fn indexes_of(&self, names: &[String]) -> Vec<usize> {
+        let all = 0..self.types.len();
+        match names.is_empty() {
+            true => all.collect(),
+            false => all.filter(|process| names.iter().any(|name| **name == *self.types[*process].given.name)).collect(),
+        }
+    }
+}
+
+impl Supervised {
+    /// Asks an instance to leave. A `main` can't be asked, as WASI has no signals: it is ended.
+    fn dismiss(&self, slot: &Arc<Slot>) {
+        self.pool.drain_one(slot);
+        if self.runs_always {
+            slot.meter.interrupt();
+        }
+    }
+}
+
+impl Type {
+    fn new(given: Supervised) -> Type {
+        Type {
+            desired: given.count,
+            given,
+            members: HashMap::new(),
+            leaving: HashMap::new(),
+            restarts: 0,
+            last_end: None,
+        }
+    }
+
+    /// The lowest index that no instance has, those that are leaving included.
+    fn free_index(&self) -> u32 {
+        let members = self.members.values().map(|member| member.index);
+        let taken: BTreeSet<u32> = members.chain(self.leaving.values().map(|slot| slot.name.index)).collect();
+        let mut index = 1;
+        for taken in taken {
+            if taken != index {
+                break;
+            }
+            index += 1;
+        }
+        index
+    }
+
+    /// Lets members go: those that don't serve first, then as the pool chooses.
+    fn shrink_to(&mut self, desired: usize) {
+        let mut absent: Vec<(u32, MemberId)> = self
+            .members
+            .iter()
+            .filter(|(_, place)| !matches!(place.phase, Phase::Serving(_)) && place.replaces.is_none())
+            .map(|(member, place)| (place.index, *member))
+            .collect();
+        absent.sort_unstable();
+        while self.members.len() > desired
+            && let Some((_, member)) = absent.pop()
+        {
+            self.members.remove(&member);
+        }
+        let surplus = self.members.len().saturating_sub(desired);
+        for slot in self.given.pool.drain(surplus) {
+            self.members.remove(&slot.member);
+            self.leaving.insert(slot.member, slot.clone());
+            if self.given.runs_always {
+                slot.meter.interrupt();
+            }
+        }
+        // What is left over are replacements whose predecessors were let go.
+        while self.members.len() > desired {
+            let absent = self.members.iter().filter(|(_, place)| !matches!(place.phase, Phase::Serving(_)));
+            let Some(member) = absent.map(|(member, _)| *member).max() else { return };
+            if let Some(place) = self.members.remove(&member)
+                && let Some(slot) = place.replaces.and_then(|old| self.leaving.get(&old).cloned())
+            {
+                self.given.dismiss(&slot);
+            }
+        }
+    }
+
+    /// Ends the calls of all its instances, and says how many had one that could have finished.
+    fn interrupt(&self) -> usize {
+        let serving = self.members.values().filter_map(|place| match &place.phase {
+            Phase::Serving(slot) => Some(slot),
+            Phase::Starting | Phase::Backoff { .. } => None,
+        });
+        let mut busy = 0;
+        for slot in serving.chain(self.leaving.values()) {
+            busy += usize::from(slot.is_busy() && !self.given.runs_always);
+            slot.meter.interrupt();
+        }
+        busy
+    }
+
+    fn serving(&self) -> usize {
+        self.members.values().filter(|place| matches!(place.phase, Phase::Serving(_))).count()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.members.len() == usize::try_from(self.desired).unwrap_or(usize::MAX)
+            && self.serving() == self.members.len()
+            && self.given.pool.live() == self.members.len()
+    }
+
+    fn outlook(&self) -> Outlook {
+        if self.desired == 0 {
+            return Outlook::NoCount;
+        }
+        let in_backoff = |place: &Member| matches!(place.phase, Phase::Backoff { .. });
+        match !self.members.is_empty() && self.members.values().all(in_backoff) {
+            true => Outlook::AllInBackoff,
+            false => Outlook::Good,
+        }
+    }
+
+    fn view(&self) -> TypeView {
+        let mut instances: Vec<InstanceView> = self.members.values().map(|place| self.view_member(place)).collect();
+        instances.extend(self.leaving.values().map(|slot| view_slot(slot, "draining", 0)));
+        instances.sort_by(|a, b| (a.index, &a.state).cmp(&(b.index, &b.state)));
+        let count = |state: &str| instances.iter().filter(|instance| instance.state == state).count();
+        let as_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        TypeView {
+            process: self.given.name.to_string(),
+            trigger: self.given.trigger.to_owned(),
+            desired: self.desired,
+            in_file: self.given.count_in_file,
+            actual: as_u32(count("idle") + count("busy")),
+            draining: as_u32(count("draining")),
+            waiting: as_u32(self.given.pool.waiting()),
+            restarts: self.restarts,
+            last_end: self.last_end.clone(),
+            instances,
+        }
+    }
+
+    fn view_member(&self, place: &Member) -> InstanceView {
+        match &place.phase {
+            Phase::Serving(slot) => {
+                view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, place.restarts)
+            }
+            Phase::Starting => self.view_absent(place, "starting", None),
+            Phase::Backoff { until, why } => {
+                let left = until.saturating_duration_since(Instant::now()).as_secs();
+                self.view_absent(place, "backoff", Some(format!("{why}; again in {left} s")))
+            }
+        }
+    }
+
+    fn view_absent(&self, place: &Member, state: &str, note: Option<String>) -> InstanceView {
+        InstanceView {
+            name: format!("{}.{}", self.given.name, place.index),
+            index: place.index,
+            state: state.to_owned(),
+            uptime_s: 0.0,
+            calls: 0,
+            restarts: place.restarts,
+            cpu_s: 0.0,
+            memory_bytes: 0,
+            note,
+        }
+    }
+}
+
+fn view_slot(slot: &Slot, state: &str, restarts: u64) -> InstanceView {
+    InstanceView {
+        name: slot.name.to_string(),
+        index: slot.name.index,
+        state: state.to_owned(),
+        uptime_s: slot.since.elapsed().as_secs_f64(),
+        calls: slot.calls.load(Relaxed),
+        restarts,
+        cpu_s: slot.meter.cpu().as_secs_f64(),
+        memory_bytes: slot.meter.memory(),
+        note: None,
+    }
+}
+
+/// Runs a command's `main` until it ends.
+fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: CallLimits) {
+    tokio::spawn(async move {
+        let report = instance.call_command(limits).await.report;
+        let why = match &report.end {
+            CallEnd::Returned(code) => format!("exited with code {code}"),
+            end => end.summary(),
+        };
+        if let CallEnd::Trap(backtrace) = &report.end {
+            warn!(instance = %slot.name, "trapped: {backtrace}");
+        }
+        pool.report(&slot, Ended::Exited(why));
+    });
+}
+
+/// How long to wait after `failures` failures in a row before this one: 0, 1, 2, 4 ... 60 s, and up to a tenth more.
+fn backoff(failures: u32) -> Duration {
+    let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
+    let wait = BACKOFF_MAX.min(Duration::from_secs(1 << doublings.min(6)));
+    wait.mul_f64(1.0 + 0.1 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_a_minute() {
+        let whole: Vec<u64> = (0..9).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(whole[..4], [0, 1, 2, 4]);
+        assert!(whole[8] >= 60 && whole[8] <= 66, "{whole:?}");
+    }
+
+    #[test]
+    fn a_backlog_follows_the_count_unless_it_was_set() {
+        assert_eq!(Backlog::PerInstance(50).line_max(4), 200);
+        assert_eq!(Backlog::PerInstance(50).line_max(0), 50);
+        assert_eq!(Backlog::InAll(7).line_max(4), 7);
+    }
+}

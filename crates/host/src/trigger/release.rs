@@ -1,0 +1,28 @@
+//! What runs once before a release goes live: commands with `run = "release"`, one after another in the file's order.
+
+use tracing::info;
+use wasmhost_engine::{CallEnd, CallLimits, Component};
+
+/// A release step that failed; the release doesn't go live.
+#[derive(Debug, thiserror::Error)]
+#[error("the release step \"{process}\" {how}, so that the release doesn't go live")]
+pub struct ReleaseFailed {
+    process: String,
+    how: String,
+}
+
+/// Runs a step to its end.
+pub(crate) async fn run(process: &str, component: &Component, limits: CallLimits) -> Result<(), ReleaseFailed> {
+    let failed = |how: String| ReleaseFailed { process: process.to_owned(), how };
+    let instance = component.start(1).await;
+    let instance = instance.map_err(|end| failed(format!("failed to start: {}", end.summary())))?;
+    let report = instance.call_command(limits).await.report;
+    match report.end {
+        CallEnd::Returned(0) => {
+            info!("release step \"{process}\" is done in {:.1?}", report.wall);
+            Ok(())
+        }
+        CallEnd::Returned(code) => Err(failed(format!("exited with code {code}"))),
+        end => Err(failed(end.summary())),
+    }
+}

@@ -1,0 +1,213 @@
+//! Jobs come in.
+
+use std::time::Duration;
+
+use super::{START, Subject, job, keyed};
+use crate::Jobs;
+use crate::jobs::{
+    AfterFailure, BATCH_BYTES_MAX, ENQUEUE_JOBS_MAX, EnqueueError, JobState, JobView, METADATA_BYTES_MAX,
+    METADATA_ENTRIES_MAX, NewJob, PAYLOAD_BYTES_MAX, UNIQUE_KEY_BYTES_MAX,
+};
+
+pub(super) async fn a_new_job_is_seen_as_it_was_passed<S: Jobs>(s: &Subject<S>) {
+    let id = s
+        .put(NewJob {
+            queue: "mail".to_string(),
+            payload: vec![0, 255, 7],
+            content_type: "application/json".to_string(),
+            metadata: vec![("trace".to_string(), "a\"b\u{1f600}".to_string())],
+            run_at: None,
+            priority: -5,
+            unique_key: Some("order 7".to_string()),
+            attempts_max: Some(3),
+            max_depth: Some(1),
+        })
+        .await;
+    let (view, payload) = s.store.get(id).await.unwrap().unwrap();
+    assert_eq!(payload, [0, 255, 7]);
+    let expected = JobView {
+        id,
+        queue: "mail".to_string(),
+        state: JobState::Available,
+        priority: -5,
+        attempt: 0,
+        attempts_max: Some(3),
+        crashes: 0,
+        claim: 0,
+        unique_key: Some("order 7".to_string()),
+        content_type: "application/json".to_string(),
+        enqueued_at: START,
+        run_at: START,
+        ended_at: None,
+        last_error: None,
+    };
+    assert_eq!(view, expected);
+}
+
+pub(super) async fn answers_come_in_order<S: Jobs>(s: &Subject<S>) {
+    let jobs: Vec<NewJob> = (0..20u8).map(|n| NewJob { payload: vec![n], ..job("mail") }).collect();
+    let receipts = s.store.enqueue(jobs).await.unwrap();
+    assert_eq!(receipts.len(), 20);
+    for (n, receipt) in receipts.iter().enumerate() {
+        assert_eq!(s.store.get(receipt.id).await.unwrap().unwrap().1, [n as u8]);
+    }
+    assert!(receipts.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+pub(super) async fn nothing_is_a_valid_batch<S: Jobs>(s: &Subject<S>) {
+    assert_eq!(s.store.enqueue(Vec::new()).await, Ok(Vec::new()));
+    assert_eq!(s.store.counts().await.unwrap(), []);
+}
+
+pub(super) async fn a_unique_key_is_held_until_its_job_ends<S: Jobs>(s: &Subject<S>) {
+    let holds = async |id| {
+        let receipt = s.store.enqueue(vec![keyed("mail", "k")]).await.unwrap()[0];
+        assert!(!receipt.created);
+        assert_eq!(receipt.id, id);
+    };
+    let later = NewJob { run_at: Some(START + Duration::from_secs(1)), ..keyed("mail", "k") };
+    let scheduled = s.put(later).await;
+    holds(scheduled).await;
+    s.clock.advance(Duration::from_secs(1));
+    holds(scheduled).await;
+    let leased = s.take_one("mail").await;
+    holds(scheduled).await;
+    s.fail(&leased, AfterFailure::RetryAfter(Duration::ZERO)).await;
+    holds(scheduled).await;
+    let leased = s.take_one("mail").await;
+    s.store.complete(leased.lease).await.unwrap();
+
+    // Done: the key is free; and so it is when the next one dies.
+    let second = s.put(keyed("mail", "k")).await;
+    assert_ne!(second, scheduled);
+    let leased = s.take_one("mail").await;
+    s.fail(&leased, AfterFailure::Bury).await;
+    s.put(keyed("mail", "k")).await;
+}
+
+pub(super) async fn a_unique_key_is_the_queues_own<S: Jobs>(s: &Subject<S>) {
+    let here = s.put(keyed("mail", "k")).await;
+    let there = s.put(keyed("reports", "k")).await;
+    let other = s.put(keyed("mail", "K")).await;
+    assert!(here != there && here != other);
+}
+
+pub(super) async fn twins_in_one_batch_are_one_job<S: Jobs>(s: &Subject<S>) {
+    let held = s.put(keyed("mail", "held")).await;
+    let batch = vec![keyed("mail", "a"), keyed("mail", "b"), keyed("mail", "a"), keyed("mail", "held")];
+    let receipts = s.store.enqueue(batch).await.unwrap();
+    let created: Vec<bool> = receipts.iter().map(|receipt| receipt.created).collect();
+    assert_eq!(created, [true, true, false, false]);
+    assert_eq!(receipts[2].id, receipts[0].id);
+    assert_eq!(receipts[3].id, held);
+    assert_eq!(s.count("mail").await.available, 3);
+}
+
+fn limited(queue: &str, max_depth: u64) -> NewJob {
+    NewJob { max_depth: Some(max_depth), ..job(queue) }
+}
+
+pub(super) async fn a_full_queue_refuses<S: Jobs>(s: &Subject<S>) {
+    s.put(limited("mail", 2)).await;
+    s.put(limited("mail", 2)).await;
+    let full = EnqueueError::Full { queue: "mail".to_string(), depth: 2 };
+    assert_eq!(s.store.enqueue(vec![limited("mail", 2)]).await, Err(full));
+    s.put(limited("mail", 3)).await;
+    s.put(job("mail")).await;
+    s.put(limited("reports", 1)).await;
+    let never = EnqueueError::Full { queue: "none".to_string(), depth: 0 };
+    assert_eq!(s.store.enqueue(vec![limited("none", 0)]).await, Err(never));
+}
+
+pub(super) async fn a_batch_that_does_not_fit_is_refused_whole<S: Jobs>(s: &Subject<S>) {
+    s.put(job("mail")).await;
+    let batch = vec![limited("other", 5), limited("mail", 3), limited("mail", 3), limited("mail", 3)];
+    let full = EnqueueError::Full { queue: "mail".to_string(), depth: 1 };
+    assert_eq!(s.store.enqueue(batch.clone()).await, Err(full));
+    assert_eq!(s.count("mail").await.available, 1);
+    assert_eq!(s.count("other").await.available, 0);
+    assert_eq!(s.store.enqueue(batch[..3].to_vec()).await.unwrap().len(), 3);
+}
+
+pub(super) async fn depth_counts_what_waits<S: Jobs>(s: &Subject<S>) {
+    s.put(job("mail")).await;
+    s.put(job("mail")).await;
+    s.put(NewJob { run_at: Some(START + Duration::from_secs(9)), ..job("mail") }).await;
+    let depth = async |expected: u64| match s.store.enqueue(vec![limited("mail", 0)]).await {
+        Err(EnqueueError::Full { depth, .. }) => assert_eq!(depth, expected),
+        other => panic!("{other:?}"),
+    };
+    depth(3).await;
+    let first = s.take_one("mail").await;
+    let second = s.take_one("mail").await;
+    depth(1).await;
+    s.fail(&first, AfterFailure::Retry).await;
+    depth(2).await;
+    s.store.complete(second.lease).await.unwrap();
+    depth(2).await;
+}
+
+pub(super) async fn a_taken_key_is_no_deeper<S: Jobs>(s: &Subject<S>) {
+    let id = s.put(keyed("mail", "k")).await;
+    let twin = NewJob { max_depth: Some(1), ..keyed("mail", "k") };
+    let receipts = s.store.enqueue(vec![twin.clone(), twin]).await.unwrap();
+    assert!(receipts.iter().all(|receipt| receipt.id == id && !receipt.created));
+}
+
+async fn is_invalid<S: Jobs>(s: &Subject<S>, job: NewJob) {
+    match s.store.enqueue(vec![job]).await {
+        Err(EnqueueError::Invalid(text)) => assert!(!text.is_empty()),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) async fn what_is_too_large_is_invalid<S: Jobs>(s: &Subject<S>) {
+    let entry = |bytes: usize| ("n".to_string(), "v".repeat(bytes - 1));
+    is_invalid(s, NewJob { payload: vec![0; PAYLOAD_BYTES_MAX + 1], ..job("mail") }).await;
+    is_invalid(s, keyed("mail", &"k".repeat(UNIQUE_KEY_BYTES_MAX + 1))).await;
+    is_invalid(s, NewJob { metadata: vec![entry(1); METADATA_ENTRIES_MAX + 1], ..job("mail") }).await;
+    is_invalid(s, NewJob { metadata: vec![entry(METADATA_BYTES_MAX + 1)], ..job("mail") }).await;
+    is_invalid(s, NewJob { content_type: "x".repeat(1_000), ..job("mail") }).await;
+    is_invalid(s, NewJob { attempts_max: Some(0), ..job("mail") }).await;
+    is_invalid(s, job("")).await;
+    let many = s.store.enqueue(vec![job("mail"); ENQUEUE_JOBS_MAX + 1]).await;
+    assert!(matches!(many, Err(EnqueueError::Invalid(_))));
+    let heavy = vec![NewJob { payload: vec![0; PAYLOAD_BYTES_MAX], ..job("mail") }; 17];
+    assert!(matches!(s.store.enqueue(heavy).await, Err(EnqueueError::Invalid(_))));
+    assert_eq!(s.store.counts().await.unwrap(), []);
+}
+
+pub(super) async fn the_limits_are_allowed<S: Jobs>(s: &Subject<S>) {
+    let payload: Vec<u8> = (0..PAYLOAD_BYTES_MAX).map(|n| n as u8).collect();
+    let metadata = vec![("n".to_string(), "v".repeat(METADATA_BYTES_MAX / METADATA_ENTRIES_MAX - 1)); 32];
+    let largest = NewJob { payload, metadata, ..keyed("mail", &"k".repeat(UNIQUE_KEY_BYTES_MAX)) };
+    s.put(largest.clone()).await;
+    let taken = s.take_one("mail").await;
+    assert!(taken.payload == largest.payload);
+    assert_eq!(taken.metadata, largest.metadata);
+    assert_eq!(BATCH_BYTES_MAX / PAYLOAD_BYTES_MAX, 16);
+    assert_eq!(s.store.enqueue(vec![job("mail"); ENQUEUE_JOBS_MAX]).await.unwrap().len(), ENQUEUE_JOBS_MAX);
+}
+
+pub(super) async fn an_invalid_job_refuses_its_batch<S: Jobs>(s: &Subject<S>) {
+    let batch = vec![job("mail"), NewJob { attempts_max: Some(0), ..job("mail") }];
+    assert!(matches!(s.store.enqueue(batch).await, Err(EnqueueError::Invalid(_))));
+    assert_eq!(s.store.counts().await.unwrap(), []);
+}
+
+pub(super) async fn enqueueing_is_a_change<S: Jobs>(s: &Subject<S>) {
+    let mut changes = s.store.changes();
+    s.put(keyed("mail", "k")).await;
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    s.store.enqueue(vec![keyed("mail", "k")]).await.unwrap();
+    assert!(!changes.has_changed().unwrap());
+    let leased = s.take_one("mail").await;
+    assert!(!changes.has_changed().unwrap());
+    s.store.release(leased.lease).await.unwrap();
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    let leased = s.take_one("mail").await;
+    s.fail(&leased, AfterFailure::Retry).await;
+    assert!(changes.has_changed().unwrap());
+}

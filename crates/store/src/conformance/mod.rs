@@ -1,0 +1,148 @@
+//! The suite that every backend passes: [`exercise`] runs it on a new store for each case.
+//!
+//! A case is a function whose name is the rule; it panics where the rule is broken. The suite is public, so that a
+//! backend outside of this crate can be held to it. The clock is a [`ManualClock`]: nothing sleeps.
+
+mod claiming;
+mod crowd;
+mod enqueueing;
+mod failing;
+mod leases;
+mod retention;
+mod settings;
+mod ticks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::jobs::{
+    AfterFailure, Claim, Failure, JobId, JobState, JobView, LeasedJob, NewJob, QueueCounts, Settled,
+};
+use crate::{Clock, Counts, Jobs, ManualClock, Ticks, Timestamp};
+
+/// When each case begins: 2026-01-01T00:00:00Z.
+const START: Timestamp = Timestamp(1_767_225_600_000);
+
+/// How long the cases lease jobs for.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Runs every case on a store that `make` makes empty, going by the clock that it is given.
+///
+/// # Panics
+///
+/// Where the backend breaks a rule: the panic's place is in the function that is named after it. Needs a tokio
+/// runtime; with more than one thread it tries harder.
+pub async fn exercise<S, M>(make: M)
+where
+    S: Jobs + Ticks + Counts,
+    M: AsyncFn(Arc<ManualClock>) -> S,
+{
+    macro_rules! cases {
+        ($($group:ident: $($case:ident),+;)+) => {$($(
+            let clock = Arc::new(ManualClock::new(START));
+            let store = Arc::new(make(Arc::clone(&clock)).await);
+            tracing::info!(case = concat!(stringify!($group), "::", stringify!($case)), "exercising");
+            $group::$case(&Subject { store, clock }).await;
+        )+)+};
+    }
+    cases! {
+        enqueueing: a_new_job_is_seen_as_it_was_passed, answers_come_in_order, nothing_is_a_valid_batch,
+            a_unique_key_is_held_until_its_job_ends, a_unique_key_is_the_queues_own,
+            twins_in_one_batch_are_one_job, a_full_queue_refuses, a_batch_that_does_not_fit_is_refused_whole,
+            depth_counts_what_waits, a_taken_key_is_no_deeper, what_is_too_large_is_invalid, the_limits_are_allowed,
+            an_invalid_job_refuses_its_batch, enqueueing_is_a_change;
+        claiming: a_claimed_job_is_whole, nothing_is_claimed_from_nothing, only_the_named_queues_are_claimed,
+            higher_priority_comes_first, then_what_was_due_first, then_what_came_first,
+            a_delayed_job_waits_until_it_is_due, a_job_due_in_the_past_is_available, the_limit_holds,
+            a_limit_of_none_is_one, a_claim_is_bounded_by_bytes, an_empty_queue_blocks_no_other,
+            weights_decide_the_queue, attempts_come_from_the_claim_unless_the_producer_said,
+            next_due_is_the_earliest, promoting_is_a_change;
+        failing: a_done_job_is_done, a_failed_job_waits_for_its_backoff, retry_after_waits_that_long,
+            the_last_attempt_is_the_last, the_third_crash_buries, a_crash_on_the_last_attempt_buries,
+            a_bury_is_final, a_message_is_cut_at_a_character, attempts_count_up, extreme_waits_do_no_harm,
+            a_lowered_limit_keeps_the_promised_retry;
+        leases: an_answer_with_an_old_claim_is_stale, an_answer_without_a_lease_is_stale,
+            an_expired_lease_is_due_again, an_expired_lease_that_nobody_took_is_still_answered,
+            renewing_keeps_a_lease, renewing_tells_what_was_lost, a_release_gives_the_attempt_back,
+            a_released_job_keeps_its_place, an_expired_last_attempt_is_buried, freeing_frees_one_owners_leases,
+            freeing_buries_last_attempts, freeing_everything, a_job_that_always_hangs_ends;
+        retention: what_is_young_is_kept, done_jobs_go_by_age, done_jobs_go_by_count, dead_jobs_have_their_own_terms,
+            pruning_is_bounded, pruning_spares_what_lives, a_pruned_job_is_gone, an_empty_queue_is_not_counted,
+            ids_are_never_used_again, counts_follow_each_state;
+        ticks: a_tick_is_taken_once, a_taken_tick_moves_the_cursor, a_manual_tick_does_not,
+            the_cursor_never_moves_back, a_tick_that_was_passed_over_is_not_taken, a_manual_tick_takes_its_time,
+            schedules_are_apart, history_is_newest_first, history_is_bounded, how_a_tick_ended_is_kept;
+        settings: counts_are_kept, a_count_is_forgotten;
+        crowd: no_job_is_claimed_twice, one_of_many_takes_the_tick, one_of_many_holds_the_key, depth_holds_in_a_crowd,
+            a_claim_that_nobody_waits_for_is_given_back;
+    }
+}
+
+/// A store under test and its clock.
+struct Subject<S> {
+    store: Arc<S>,
+    clock: Arc<ManualClock>,
+}
+
+impl<S: Jobs> Subject<S> {
+    /// Enqueues one job.
+    async fn put(&self, job: NewJob) -> JobId {
+        let receipts = self.store.enqueue(vec![job]).await.expect("enqueue");
+        assert_eq!(receipts.len(), 1);
+        assert!(receipts[0].created);
+        receipts[0].id
+    }
+
+    /// Claims one job of this queue.
+    async fn take(&self, queue: &str) -> Option<LeasedJob> {
+        let mut jobs = self.store.claim(claim(queue)).await.expect("claim");
+        assert!(jobs.len() <= 1);
+        jobs.pop()
+    }
+
+    /// Claims the job that must be there.
+    async fn take_one(&self, queue: &str) -> LeasedJob {
+        self.take(queue).await.expect("a job is due")
+    }
+
+    async fn fail(&self, job: &LeasedJob, then: AfterFailure) -> Settled {
+        let failure = Failure { then, message: "it failed".to_string() };
+        self.store.fail(job.lease, failure).await.expect("fail")
+    }
+
+    async fn view(&self, id: JobId) -> JobView {
+        self.store.get(id).await.expect("get").expect("the job is there").0
+    }
+
+    async fn state(&self, id: JobId) -> JobState {
+        self.view(id).await.state
+    }
+
+    async fn count(&self, queue: &str) -> QueueCounts {
+        let all = self.store.counts().await.expect("counts");
+        let none = QueueCounts { queue: queue.to_string(), ..QueueCounts::default() };
+        all.into_iter().find(|counts| counts.queue == queue).unwrap_or(none)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+fn job(queue: &str) -> NewJob {
+    NewJob { queue: queue.to_string(), payload: b"payload".to_vec(), ..NewJob::default() }
+}
+
+fn keyed(queue: &str, key: &str) -> NewJob {
+    NewJob { unique_key: Some(key.to_string()), ..job(queue) }
+}
+
+fn claim(queue: &str) -> Claim {
+    Claim {
+        owner: "host/boot-1".to_string(),
+        queues: vec![(queue.to_string(), 1)],
+        limit: 1,
+        lease: LEASE,
+        attempts_default: 25,
+    }
+}

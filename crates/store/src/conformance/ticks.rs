@@ -1,0 +1,135 @@
+//! Schedules.
+
+use std::time::Duration;
+
+use super::{START, Subject};
+use crate::ticks::{HISTORY_MAX, TickView};
+use crate::{Ticks, Timestamp};
+
+/// The minute of that number.
+fn minute(number: u32) -> Timestamp {
+    START + Duration::from_secs(60) * number
+}
+
+async fn cursor<S: Ticks>(s: &Subject<S>, schedule: &str) -> Option<Timestamp> {
+    s.store.cursor(schedule).await.unwrap()
+}
+
+async fn take<S: Ticks>(s: &Subject<S>, schedule: &str, number: u32, manual: bool) -> bool {
+    s.store.take(schedule, minute(number), manual).await.unwrap()
+}
+
+pub(super) async fn a_tick_is_taken_once<S: Ticks>(s: &Subject<S>) {
+    assert!(take(s, "clock", 1, false).await);
+    assert!(!take(s, "clock", 1, false).await);
+    assert!(take(s, "clock", 2, false).await);
+    assert!(take(s, "clock", 3, true).await);
+    assert!(!take(s, "clock", 3, true).await);
+}
+
+pub(super) async fn a_taken_tick_moves_the_cursor<S: Ticks>(s: &Subject<S>) {
+    assert_eq!(cursor(s, "clock").await, None);
+    take(s, "clock", 1, false).await;
+    assert_eq!(cursor(s, "clock").await, Some(minute(1)));
+    take(s, "clock", 5, false).await;
+    assert_eq!(cursor(s, "clock").await, Some(minute(5)));
+}
+
+pub(super) async fn a_manual_tick_does_not<S: Ticks>(s: &Subject<S>) {
+    assert!(take(s, "clock", 1, true).await);
+    assert_eq!(cursor(s, "clock").await, None);
+    take(s, "clock", 2, false).await;
+    assert!(take(s, "clock", 9, true).await);
+    assert_eq!(cursor(s, "clock").await, Some(minute(2)));
+    // It may be for a time that the schedule has left behind.
+    assert!(take(s, "clock", 0, true).await);
+}
+
+pub(super) async fn the_cursor_never_moves_back<S: Ticks>(s: &Subject<S>) {
+    s.store.skip_to("clock", minute(5)).await.unwrap();
+    assert_eq!(cursor(s, "clock").await, Some(minute(5)));
+    s.store.skip_to("clock", minute(4)).await.unwrap();
+    take(s, "clock", 3, false).await;
+    assert_eq!(cursor(s, "clock").await, Some(minute(5)));
+    s.store.skip_to("clock", minute(6)).await.unwrap();
+    assert_eq!(cursor(s, "clock").await, Some(minute(6)));
+}
+
+pub(super) async fn a_tick_that_was_passed_over_is_not_taken<S: Ticks>(s: &Subject<S>) {
+    s.store.skip_to("clock", minute(5)).await.unwrap();
+    assert!(!take(s, "clock", 4, false).await);
+    assert!(!take(s, "clock", 5, false).await);
+    assert!(take(s, "clock", 6, false).await);
+    assert_eq!(s.store.history("clock", 10).await.unwrap().len(), 1);
+}
+
+pub(super) async fn a_manual_tick_takes_its_time<S: Ticks>(s: &Subject<S>) {
+    assert!(take(s, "clock", 1, true).await);
+    assert!(!take(s, "clock", 1, false).await);
+    // Or a host would compute the same time from the cursor for ever.
+    assert_eq!(cursor(s, "clock").await, Some(minute(1)));
+}
+
+pub(super) async fn schedules_are_apart<S: Ticks>(s: &Subject<S>) {
+    assert!(take(s, "clock", 1, false).await);
+    assert!(take(s, "reports", 1, false).await);
+    s.store.skip_to("clock", minute(9)).await.unwrap();
+    assert_eq!(cursor(s, "reports").await, Some(minute(1)));
+    assert_eq!(s.store.history("reports", 10).await.unwrap().len(), 1);
+    assert_eq!(s.store.history("none", 10).await.unwrap(), []);
+}
+
+pub(super) async fn history_is_newest_first<S: Ticks>(s: &Subject<S>) {
+    for number in [2, 3, 7] {
+        take(s, "clock", number, false).await;
+    }
+    take(s, "clock", 5, true).await;
+    let nominal = async |limit| -> Vec<Timestamp> {
+        s.store.history("clock", limit).await.unwrap().iter().map(|tick| tick.nominal).collect()
+    };
+    assert_eq!(nominal(10).await, [minute(7), minute(5), minute(3), minute(2)]);
+    assert_eq!(nominal(2).await, [minute(7), minute(5)]);
+    assert_eq!(nominal(0).await, []);
+}
+
+pub(super) async fn history_is_bounded<S: Ticks>(s: &Subject<S>) {
+    for number in 1..=HISTORY_MAX + 5 {
+        assert!(take(s, "clock", number, false).await);
+    }
+    let kept = s.store.history("clock", u32::MAX).await.unwrap();
+    assert_eq!(kept.len(), HISTORY_MAX as usize);
+    assert_eq!(kept.last().unwrap().nominal, minute(6));
+    // What was forgotten isn't taken again.
+    assert!(!take(s, "clock", 1, false).await);
+}
+
+pub(super) async fn how_a_tick_ended_is_kept<S: Ticks>(s: &Subject<S>) {
+    take(s, "clock", 1, false).await;
+    take(s, "clock", 2, true).await;
+    s.clock.advance(Duration::from_secs(5));
+    let latest = async || s.store.history("clock", 1).await.unwrap().remove(0);
+    assert_eq!(
+        latest().await,
+        TickView {
+            schedule: "clock".to_string(),
+            nominal: minute(2),
+            manual: true,
+            started_at: START,
+            ended_at: None,
+            error: None
+        }
+    );
+    s.store.finish("clock", minute(2), Some("é".repeat(5_000))).await.unwrap();
+    let ended = latest().await;
+    assert_eq!(ended.ended_at, Some(START + Duration::from_secs(5)));
+    assert_eq!(ended.error.unwrap().len(), 4_096);
+
+    // The first word counts, and one about nothing does no harm.
+    s.store.finish("clock", minute(2), None).await.unwrap();
+    assert!(latest().await.error.is_some());
+    s.store.finish("clock", minute(8), None).await.unwrap();
+    s.store.finish("none", minute(1), None).await.unwrap();
+    s.store.finish("clock", minute(1), None).await.unwrap();
+    let first = s.store.history("clock", 2).await.unwrap().remove(1);
+    assert!(first.ended_at.is_some() && first.error.is_none() && !first.manual);
+}

@@ -1,0 +1,407 @@
+//! Durable work: what a job is, and what every backend must be able to do with it.
+//!
+//! ```text
+//! scheduled -> available -> leased -> done
+//! leased    -> retrying (a failed attempt) -> available
+//! leased    -> available (drain, lease lost)
+//! leased    -> dead (last attempt, third crash, or buried)        dead -> available (a person's retry)
+//! scheduled, available, retrying, leased -> cancelled
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{StoreError, Timestamp};
+
+/// The longest payload, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// The most jobs that one `enqueue` takes.
+pub const ENQUEUE_JOBS_MAX: usize = 1_000;
+
+/// The most payload that one `enqueue` takes, and one `claim` hands out, in bytes.
+pub const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// The most jobs that one `claim` hands out.
+pub const CLAIM_JOBS_MAX: u32 = 1_000;
+
+/// The longest unique key, in bytes.
+pub const UNIQUE_KEY_BYTES_MAX: usize = 256;
+
+/// The most names in a job's metadata.
+pub const METADATA_ENTRIES_MAX: usize = 32;
+
+/// The most bytes in a job's metadata, names and values together.
+pub const METADATA_BYTES_MAX: usize = 8 << 10;
+
+/// The longest name of a queue and the longest content type, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// The most ended jobs that one `prune` deletes.
+pub const PRUNE_JOBS_MAX: u64 = 1_000;
+
+/// How much of a failure's message is kept, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// A job that ends its instance this many times is buried, whatever attempts are left.
+pub const CRASHES_MAX: u32 = 3;
+
+/// A job's name in its store: a rising number, shown and passed on as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(pub i64);
+
+/// Where a job stands; see the module's diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Not due yet.
+    Scheduled,
+    /// Due, and waiting for an instance.
+    Available,
+    /// An instance has it.
+    Leased,
+    /// An attempt failed; the next one is due at `run_at`.
+    Retrying,
+    /// It was done.
+    Done,
+    /// It won't be tried again unless a person says so.
+    Dead,
+    /// A person took it back.
+    Cancelled,
+}
+
+/// What a producer asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NewJob {
+    /// The queue; its name is valid.
+    pub queue: String,
+    /// At most [`PAYLOAD_BYTES_MAX`].
+    pub payload: Vec<u8>,
+    /// The payload's media type, or empty.
+    pub content_type: String,
+    /// Names and values for the handler.
+    pub metadata: Vec<(String, String)>,
+    /// Not before this time; `None` is now.
+    pub run_at: Option<Timestamp>,
+    /// Higher runs earlier.
+    pub priority: i16,
+    /// At most one job with this key waits or runs in the queue.
+    pub unique_key: Option<String>,
+    /// Tries; `None` takes what the claiming type says.
+    pub attempts_max: Option<u32>,
+    /// Waiting jobs past which this one is refused, as the formation says of its queue.
+    pub max_depth: Option<u64>,
+}
+
+/// What became of a [`NewJob`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The new job, or the one that holds the unique key already.
+    pub id: JobId,
+    /// False where the unique key was taken.
+    pub created: bool,
+}
+
+/// Why jobs were not enqueued. None of the batch was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnqueueError {
+    /// The queue holds `depth` waiting jobs already.
+    #[error("queue \"{queue}\" holds {depth} waiting jobs, and its max_depth leaves no room for more")]
+    Full {
+        /// The queue.
+        queue: String,
+        /// Its scheduled, available and retrying jobs before this call.
+        depth: u64,
+    },
+    /// It can't be stored as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an idle instance asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// Who asks: unique for each boot of each host.
+    pub owner: String,
+    /// Queues with weights of at least 1: a queue of weight 3 is looked at first three times as often as one of 1.
+    pub queues: Vec<(String, u32)>,
+    /// At most this many jobs, at least 1.
+    pub limit: u32,
+    /// How long the lease is valid unless it is renewed.
+    pub lease: Duration,
+    /// Tries of a job whose producer didn't say.
+    pub attempts_default: u32,
+}
+
+/// An instance's time-limited claim on a job. The number is the fencing token: each claim of a job raises it, and
+/// an answer with an older one is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// The job's `claim` number when it was leased.
+    pub claim: i64,
+}
+
+/// A job that was just claimed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeasedJob {
+    /// What to answer with.
+    pub lease: Lease,
+    /// Its queue.
+    pub queue: String,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// How many there will be at most.
+    pub attempts_max: u32,
+    /// How often it ended its instance so far.
+    pub crashes: u32,
+    /// What the producer passed.
+    pub payload: Vec<u8>,
+    /// Its media type, or empty.
+    pub content_type: String,
+    /// Names and values for the handler.
+    pub metadata: Vec<(String, String)>,
+    /// When it was enqueued.
+    pub enqueued_at: Timestamp,
+}
+
+/// How an attempt failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What is to happen now.
+    pub then: AfterFailure,
+    /// For people; what is longer than [`MESSAGE_BYTES_MAX`] is cut at a character.
+    pub message: String,
+}
+
+/// What is to happen after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// Wait for the usual backoff ([`backoff`]), then try again while attempts are left.
+    Retry,
+    /// Wait this long, then try again while attempts are left.
+    RetryAfter(Duration),
+    /// The same as `Retry`, and counted: the third one of a job buries it.
+    Crash,
+    /// Dead at once.
+    Bury,
+}
+
+/// What the store made of an answer to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is done.
+    Done,
+    /// It will be tried again at that time.
+    Retrying(Timestamp),
+    /// It waits again, with no attempt used up.
+    Released,
+    /// It is dead.
+    Dead,
+    /// Nothing: the lease had been lost, and the job belongs to someone else (or is cancelled) by now.
+    Stale,
+}
+
+/// One job as a person or a script sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its name.
+    pub id: JobId,
+    /// Its queue.
+    pub queue: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Higher runs earlier.
+    pub priority: i16,
+    /// Tries begun so far.
+    pub attempt: u32,
+    /// Tries at most, where known.
+    pub attempts_max: Option<u32>,
+    /// How often it ended its instance.
+    pub crashes: u32,
+    /// How often it was claimed.
+    pub claim: i64,
+    /// The key that no other waiting or running job of the queue has.
+    pub unique_key: Option<String>,
+    /// The payload's media type, or empty.
+    pub content_type: String,
+    /// When it was enqueued.
+    pub enqueued_at: Timestamp,
+    /// When it is or was due.
+    pub run_at: Timestamp,
+    /// When it was done, died or was cancelled.
+    pub ended_at: Option<Timestamp>,
+    /// What the last failed attempt said.
+    pub last_error: Option<String>,
+}
+
+/// How many jobs of a queue are in each state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCounts {
+    /// The queue.
+    pub queue: String,
+    /// Not due yet.
+    pub scheduled: u64,
+    /// Due, waiting.
+    pub available: u64,
+    /// With an instance.
+    pub leased: u64,
+    /// Waiting for the next try.
+    pub retrying: u64,
+    /// Done, and kept for now.
+    pub done: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Taken back, and kept for now.
+    pub cancelled: u64,
+}
+
+/// How long jobs that have ended are kept, and how many at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Done and cancelled ones: for this long...
+    pub done_for: Duration,
+    /// ...and at most this many.
+    pub done_max: u64,
+    /// Dead ones: for this long...
+    pub dead_for: Duration,
+    /// ...and at most this many.
+    pub dead_max: u64,
+}
+
+impl Default for Retention {
+    /// An hour and 100,000; 180 days and 10,000, as Sidekiq keeps its dead set.
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(3600);
+        Retention { done_for: HOUR, done_max: 100_000, dead_for: HOUR * 24 * 180, dead_max: 10_000 }
+    }
+}
+
+/// The queue. Every method returns when what it says is durable.
+#[async_trait]
+pub trait Jobs: Send + Sync + 'static {
+    /// Puts all these jobs on their queues or none of them; answers in the same order. At most
+    /// [`ENQUEUE_JOBS_MAX`] jobs and [`BATCH_BYTES_MAX`] of payload.
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, EnqueueError>;
+
+    /// Leases what is due, best first (priority, then `run_at`, then id). Jobs whose lease ran out are due too, or
+    /// dead where no attempt is left. Empty where there is nothing. It may hand out fewer than `limit` where their
+    /// payloads come to [`BATCH_BYTES_MAX`]; but never none.
+    ///
+    /// A caller that goes away while this runs (its future is dropped) leaves no job leased to nobody, unless the
+    /// host dies at that moment too.
+    async fn claim(&self, claim: Claim) -> Result<Vec<LeasedJob>, StoreError>;
+
+    /// Makes these leases valid for that long from now, and returns those that had been lost.
+    async fn renew(&self, leases: Vec<Lease>, lease: Duration) -> Result<Vec<Lease>, StoreError>;
+
+    /// The job is done.
+    async fn complete(&self, lease: Lease) -> Result<Settled, StoreError>;
+
+    /// The attempt failed.
+    async fn fail(&self, lease: Lease, failure: Failure) -> Result<Settled, StoreError>;
+
+    /// The attempt was cut short by the host, and doesn't count.
+    async fn release(&self, lease: Lease) -> Result<Settled, StoreError>;
+
+    /// Frees every lease of owners that begin with `prefix`, which are earlier boots of this host. The attempts
+    /// that they interrupted count. Returns how many.
+    async fn free_leases(&self, prefix: &str) -> Result<u64, StoreError>;
+
+    /// When the next job of these queues that isn't due yet, or whose lease may run out, will be due. A time that
+    /// has passed means that a `claim` may find something now. Jobs that are available already don't count.
+    async fn next_due(&self, queues: &[String]) -> Result<Option<Timestamp>, StoreError>;
+
+    /// One job, and its payload.
+    async fn get(&self, id: JobId) -> Result<Option<(JobView, Vec<u8>)>, StoreError>;
+
+    /// How many jobs are in each state, a row for each queue that has any, by name.
+    async fn counts(&self) -> Result<Vec<QueueCounts>, StoreError>;
+
+    /// Deletes what has been kept for long enough, oldest first, at most [`PRUNE_JOBS_MAX`] at a time: call it again
+    /// while it returns that many. Returns how many it deleted.
+    async fn prune(&self, retention: Retention) -> Result<u64, StoreError>;
+
+    /// Changes, after it is durable, whenever a job may have become available or [`next_due`](Jobs::next_due) may
+    /// have moved (enqueued, retried, released).
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
+}
+
+/// How long a job waits after its attempt number `attempt` (from 1) failed: n^4 + 15 s, as Sidekiq does it, with up
+/// to a tenth more, so that jobs that failed together don't come back together.
+pub fn backoff(attempt: u32) -> Duration {
+    // Past 136 years it makes no difference, and would overflow.
+    let seconds = (f64::from(attempt).powi(4) + 15.0).min(f64::from(u32::MAX));
+    Duration::from_secs_f64(seconds * (1.0 + 0.1 * fastrand::f64()))
+}
+
+impl JobState {
+    /// Its name, as in JSON and in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobState::Scheduled => "scheduled",
+            JobState::Available => "available",
+            JobState::Leased => "leased",
+            JobState::Retrying => "retrying",
+            JobState::Done => "done",
+            JobState::Dead => "dead",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<JobState> {
+        use JobState::*;
+        [Scheduled, Available, Leased, Retrying, Done, Dead, Cancelled]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+
+    /// True where nothing more will happen to the job by itself; its unique key is free again.
+    pub fn has_ended(self) -> bool {
+        matches!(self, JobState::Done | JobState::Dead | JobState::Cancelled)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(JobId)
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> String {
+        id.to_string()
+    }
+}

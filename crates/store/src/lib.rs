@@ -1,0 +1,46 @@
+//! What outlives the host: jobs, ticks and the counts that were set live.
+//!
+//! One small trait for each; [`sqlite`] and [`memory`] are the backends, and [`conformance`] is the suite that every
+//! backend passes. Nothing here knows of wasm.
+
+mod clock;
+pub mod conformance;
+pub mod counts;
+pub mod jobs;
+pub mod memory;
+mod rules;
+pub mod sqlite;
+pub mod ticks;
+mod timestamp;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use counts::Counts;
+pub use jobs::Jobs;
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+pub use ticks::Ticks;
+pub use timestamp::Timestamp;
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be opened, and what to do about it.
+    #[error("{0}")]
+    Open(String),
+    /// The file was written by a newer wasmhost.
+    #[error("{path} has schema version {found}; this wasmhost knows versions up to {known}: run a newer one")]
+    NewerSchema {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// It can't write now: the disk is full, or it is shutting down. Nothing was stored.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The backend failed in a way that the caller can't mend.
+    #[error("{0}")]
+    Backend(String),
+}

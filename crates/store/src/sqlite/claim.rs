@@ -1,0 +1,161 @@
+//! Jobs go out: leases that ran out and jobs that have become due are seen to first, then the best are taken.
+
+use rusqlite::params;
+use tokio::sync::mpsc;
+
+use super::leases;
+use super::settle::Release;
+use super::values::Metadata;
+use super::writer::{self, Tx, Write};
+use crate::jobs::{BATCH_BYTES_MAX, CLAIM_JOBS_MAX, Claim, JobId, Lease, LeasedJob};
+use crate::rules;
+
+/// How many jobs of a queue one transaction moves to available. When more become due at the same moment, those that
+/// follow move the rest; until then priority holds among those that were moved.
+const PROMOTED_MAX: u32 = 512;
+
+pub(super) struct ClaimJobs {
+    claim: Claim,
+    writer: mpsc::WeakSender<writer::Message>,
+}
+
+impl ClaimJobs {
+    pub(super) fn new(mut claim: Claim, writer: mpsc::WeakSender<writer::Message>) -> ClaimJobs {
+        claim.limit = claim.limit.clamp(1, CLAIM_JOBS_MAX);
+        ClaimJobs { claim, writer }
+    }
+}
+
+impl Write for ClaimJobs {
+    type Answer = Handover;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Handover> {
+        for (queue, _) in &self.claim.queues {
+            if tx.first_look(queue) {
+                leases::expire(tx, queue)?;
+                promote(tx, queue)?;
+            }
+        }
+        let mut room = Room { jobs: self.claim.limit as usize, bytes: BATCH_BYTES_MAX };
+        let mut jobs = Vec::new();
+        for queue in rules::draw_order(&self.claim.queues) {
+            if room.jobs == 0 || room.bytes == 0 {
+                break;
+            }
+            take(tx, &self.claim, queue, &mut room, &mut jobs)?;
+        }
+        Ok(Handover { jobs, writer: self.writer.clone(), armed: false })
+    }
+
+    fn committed(handover: &mut Handover) {
+        handover.armed = true;
+    }
+}
+
+/// What a claim may still take.
+struct Room {
+    jobs: usize,
+    bytes: usize,
+}
+
+/// Makes what has become due available.
+fn promote(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<()> {
+    let moved = tx
+        .sql(
+            "UPDATE jobs SET state = 'available' WHERE id IN (
+               SELECT id FROM jobs INDEXED BY jobs_waiting
+               WHERE queue = ?1 AND state IN ('scheduled', 'retrying') AND run_at <= ?2 ORDER BY run_at LIMIT ?3)",
+        )?
+        .execute(params![queue, tx.now, PROMOTED_MAX])?;
+    if moved > 0 {
+        // This claim may not take them all.
+        tx.awake();
+    }
+    Ok(())
+}
+
+/// Leases the best of one queue.
+fn take(
+    tx: &Tx<'_>,
+    claim: &Claim,
+    queue: &str,
+    room: &mut Room,
+    taken: &mut Vec<LeasedJob>,
+) -> rusqlite::Result<()> {
+    let mut find = tx.sql(
+        "SELECT id, claim + 1, attempt + 1, attempts_asked, crashes, enqueued_at,
+                coalesce(content_type, ''), metadata, coalesce(payload, x'')
+         FROM jobs INDEXED BY jobs_available LEFT JOIN payloads ON job_id = id
+         WHERE queue = ?1 AND state = 'available' ORDER BY priority DESC, run_at, id LIMIT ?2",
+    )?;
+    let mut rows = find.query(params![queue, room.jobs])?;
+    let first = taken.len();
+    while let Some(row) = rows.next()? {
+        let attempt = row.get(2)?;
+        let payload: Vec<u8> = row.get(8)?;
+        if payload.len() > room.bytes && !taken.is_empty() {
+            room.bytes = 0;
+            break;
+        }
+        room.jobs -= 1;
+        room.bytes = room.bytes.saturating_sub(payload.len());
+        taken.push(LeasedJob {
+            lease: Lease { id: JobId(row.get(0)?), claim: row.get(1)? },
+            queue: queue.to_string(),
+            attempt,
+            attempts_max: rules::attempts_max(row.get(3)?, claim.attempts_default, attempt),
+            crashes: row.get(4)?,
+            enqueued_at: row.get(5)?,
+            content_type: row.get(6)?,
+            metadata: row.get::<_, Metadata>(7)?.0,
+            payload,
+        });
+    }
+    drop(rows);
+
+    let mut lease = tx.sql(
+        "UPDATE jobs SET state = 'leased', claim = ?2, attempt = ?3, attempts_max = ?4, lease_owner = ?5,
+                         lease_until = ?6
+         WHERE id = ?1",
+    )?;
+    for job in &taken[first..] {
+        let until = tx.now + claim.lease;
+        lease.execute(params![
+            job.lease.id,
+            job.lease.claim,
+            job.attempt,
+            job.attempts_max,
+            claim.owner,
+            until
+        ])?;
+    }
+    Ok(())
+}
+
+/// Claimed jobs on their way to the one who asked. If that one is gone by then (its future was dropped), they go
+/// back at once, instead of when their leases run out.
+pub(super) struct Handover {
+    jobs: Vec<LeasedJob>,
+    writer: mpsc::WeakSender<writer::Message>,
+    /// False until the claim is committed: before that there is nothing to give back.
+    armed: bool,
+}
+
+impl Handover {
+    pub(super) fn accept(mut self) -> Vec<LeasedJob> {
+        std::mem::take(&mut self.jobs)
+    }
+}
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if !self.armed || self.jobs.is_empty() {
+            return;
+        }
+        let Some(writer) = self.writer.upgrade() else { return };
+        for job in &self.jobs {
+            // A full line of operations is no place to wait in: then the lease runs out, as it would without this.
+            let _ = writer.try_send(writer::message(Release(job.lease)).0);
+        }
+    }
+}

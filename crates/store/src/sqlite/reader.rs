@@ -1,0 +1,54 @@
+//! The thread that reads, so that a long list doesn't hold up the writer.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::errors;
+use crate::{Clock, StoreError, Timestamp};
+
+/// Questions that wait for the reader; past it callers wait to get in.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// One question, which answers its caller itself.
+pub(super) type Question = Box<dyn FnOnce(&Connection, Timestamp) + Send>;
+
+/// What the reader thread owns.
+pub(super) struct Reader {
+    pub(super) connection: Connection,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) inbox: mpsc::Receiver<Message>,
+}
+
+/// What the reader thread is sent.
+pub(super) enum Message {
+    Question(Question),
+    /// Answer what was accepted, and accept no more.
+    Close,
+}
+
+impl Reader {
+    /// Works until every handle is gone or one says `Close`.
+    pub(super) fn run(mut self) {
+        while let Some(message) = self.inbox.blocking_recv() {
+            match message {
+                Message::Question(question) => question(&self.connection, self.clock.now()),
+                Message::Close => self.inbox.close(),
+            }
+        }
+    }
+}
+
+/// A message for the reader, and where its answer will come.
+pub(super) fn message<A, F>(ask: F) -> (Message, oneshot::Receiver<Result<A, StoreError>>)
+where
+    A: Send + 'static,
+    F: FnOnce(&Connection, Timestamp) -> rusqlite::Result<A> + Send + 'static,
+{
+    let (caller, answer) = oneshot::channel();
+    let question = move |connection: &Connection, now: Timestamp| {
+        let _ = caller.send(ask(connection, now).map_err(|error| errors::from_sqlite(&error)));
+    };
+    (Message::Question(Box::new(question)), answer)
+}

@@ -1,0 +1,160 @@
+//! Opening the file: whose it is, which version it has, and the steps to the newest one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::errors;
+use crate::StoreError;
+
+/// Each step takes the schema from the version before it (its index) to the next; they are never edited once
+/// released. `PRAGMA user_version` says how many have been taken.
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+
+/// Marks the file as wasmhost's, for `file` and for us: "wmhs".
+const APPLICATION_ID: i64 = 0x776d_6873;
+
+/// How long to wait while another process (somebody's `sqlite3`) holds the lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for every statement of ours.
+const STATEMENTS_CACHED: usize = 64;
+
+/// Opens the file for writing, makes it if it isn't there, and brings it to the newest version.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    create(path).map_err(|error| StoreError::Open(cannot_create(path, &error)))?;
+    let failed = |error: rusqlite::Error| opening_failed(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    prepare(&connection).map_err(failed)?;
+
+    // Nothing is written before the file is known to be ours.
+    let version = version_of(&connection, path)?;
+    if connection.is_readonly("main").map_err(failed)? {
+        return Err(StoreError::Open(format!(
+            "{} is read-only: make it writable for this user, or point [store] url elsewhere",
+            path.display()
+        )));
+    }
+    configure(&connection, version).map_err(failed)?;
+    migrate(&mut connection, version).map_err(failed)?;
+    Ok(connection)
+}
+
+/// Opens the same file for reading, after [`open_writer`].
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        prepare(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|error| opening_failed(path, &error))
+}
+
+/// What both connections need before their first statement.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // Plans don't depend on what is bound. Otherwise SQLite looks whether a bound value would let it use a partial
+    // index, and for that compiles a cached statement again each time that the value changes: half of all time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
+/// Makes an empty file for this user alone, since payloads may be secrets; SQLite gives its `-wal` and `-shm` the
+/// same mode. A file that is there is not touched.
+fn create(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn version_of(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let pragma =
+        |name: &str| -> rusqlite::Result<i64> { connection.pragma_query_value(None, name, |row| row.get(0)) };
+    let facts = || -> rusqlite::Result<(i64, i64, i64)> {
+        let objects = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((pragma("application_id")?, pragma("user_version")?, objects))
+    };
+    let (application, found, objects) = facts().map_err(|error| opening_failed(path, &error))?;
+    let empty = application == 0 && found == 0 && objects == 0;
+    if application != APPLICATION_ID && !empty {
+        return Err(StoreError::Open(format!(
+            "{} is another program's database, and was left as it is: point [store] url elsewhere",
+            path.display()
+        )));
+    }
+    match usize::try_from(found) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => Err(StoreError::NewerSchema {
+            path: path.display().to_string(),
+            found,
+            known: i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX),
+        }),
+    }
+}
+
+fn configure(connection: &Connection, version: usize) -> rusqlite::Result<()> {
+    if version == 0 {
+        // Can only be chosen while the file is empty.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Every commit is on the disk when it returns.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // 16 MiB of log between checkpoints: each page that changed often is then copied once, not 16 times. The log is
+    // cut back to 64 MiB after a burst.
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // In KiB where negative: 32 MiB.
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(
+            None,
+            "user_version",
+            i64::try_from(step).unwrap_or(i64::MAX).saturating_add(1),
+        )?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn cannot_create(path: &Path, error: &std::io::Error) -> String {
+    format!(
+        "{} can't be created ({error}): make its directory writable for this user, or point [store] url elsewhere",
+        path.display()
+    )
+}
+
+fn opening_failed(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let path = path.display();
+    StoreError::Open(match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            format!("{path} is not a SQLite database, and was left as it is: point [store] url elsewhere")
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!(
+            "{path} can't be opened for writing ({error}): make it and its directory writable for this user, or \
+             point [store] url elsewhere"
+        ),
+        _ => match errors::from_sqlite(error) {
+            StoreError::Unavailable(text) | StoreError::Backend(text) => {
+                format!("{path} can't be opened: {text}")
+            }
+            other => format!("{path} can't be opened: {other}"),
+        },
+    })
+}

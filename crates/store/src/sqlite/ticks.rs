@@ -1,0 +1,136 @@
+//! Ticks in SQLite: the primary key is what makes each happen once.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::SqliteStore;
+use super::writer::{Tx, Write};
+use crate::ticks::{HISTORY_MAX, TickView, Ticks};
+use crate::{StoreError, Timestamp, rules};
+
+#[async_trait]
+impl Ticks for SqliteStore {
+    async fn cursor(&self, schedule: &str) -> Result<Option<Timestamp>, StoreError> {
+        let schedule = schedule.to_string();
+        self.read(move |connection, _| cursor(connection, &schedule)).await
+    }
+
+    async fn skip_to(&self, schedule: &str, nominal: Timestamp) -> Result<(), StoreError> {
+        self.write(SkipTo { schedule: schedule.to_string(), nominal }).await
+    }
+
+    async fn take(&self, schedule: &str, nominal: Timestamp, manual: bool) -> Result<bool, StoreError> {
+        self.write(Take { schedule: schedule.to_string(), nominal, manual }).await
+    }
+
+    async fn finish(
+        &self,
+        schedule: &str,
+        nominal: Timestamp,
+        error: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.write(Finish { schedule: schedule.to_string(), nominal, error: error.map(rules::cut) }).await
+    }
+
+    async fn history(&self, schedule: &str, limit: u32) -> Result<Vec<TickView>, StoreError> {
+        let schedule = schedule.to_string();
+        self.read(move |connection, _| history(connection, schedule, limit.min(HISTORY_MAX))).await
+    }
+}
+
+fn cursor(connection: &Connection, schedule: &str) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT nominal FROM schedules WHERE schedule = ?1")?
+        .query_row([schedule], |row| row.get(0))
+        .optional()
+}
+
+fn history(connection: &Connection, schedule: String, limit: u32) -> rusqlite::Result<Vec<TickView>> {
+    connection
+        .prepare_cached(
+            "SELECT nominal, manual, started_at, ended_at, error FROM ticks WHERE schedule = ?1
+             ORDER BY nominal DESC LIMIT ?2",
+        )?
+        .query_map(params![schedule, limit], |row| {
+            Ok(TickView {
+                schedule: schedule.clone(),
+                nominal: row.get(0)?,
+                manual: row.get(1)?,
+                started_at: row.get(2)?,
+                ended_at: row.get(3)?,
+                error: row.get(4)?,
+            })
+        })?
+        .collect()
+}
+
+struct SkipTo {
+    schedule: String,
+    nominal: Timestamp,
+}
+
+impl Write for SkipTo {
+    type Answer = ();
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<()> {
+        advance(tx, &self.schedule, self.nominal).map(drop)
+    }
+}
+
+struct Take {
+    schedule: String,
+    nominal: Timestamp,
+    manual: bool,
+}
+
+impl Write for Take {
+    type Answer = bool;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
+        if !self.manual && !advance(tx, &self.schedule, self.nominal)? {
+            return Ok(false);
+        }
+        let taken = tx
+            .sql(
+                "INSERT INTO ticks (schedule, nominal, manual, started_at) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![self.schedule, self.nominal, self.manual, tx.now])?;
+        tx.sql(
+            "DELETE FROM ticks WHERE schedule = ?1 AND nominal <=
+               (SELECT nominal FROM ticks WHERE schedule = ?1 ORDER BY nominal DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute(params![self.schedule, HISTORY_MAX])?;
+        Ok(taken == 1)
+    }
+}
+
+/// Moves the cursor; false where it is there or past it already.
+fn advance(tx: &Tx<'_>, schedule: &str, nominal: Timestamp) -> rusqlite::Result<bool> {
+    let moved = tx
+        .sql(
+            "INSERT INTO schedules (schedule, nominal) VALUES (?1, ?2)
+             ON CONFLICT (schedule) DO UPDATE SET nominal = excluded.nominal WHERE excluded.nominal > nominal",
+        )?
+        .execute(params![schedule, nominal])?;
+    Ok(moved == 1)
+}
+
+struct Finish {
+    schedule: String,
+    nominal: Timestamp,
+    error: Option<String>,
+}
+
+impl Write for Finish {
+    type Answer = ();
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<()> {
+        tx.sql(
+            "UPDATE ticks SET ended_at = ?3, error = ?4
+             WHERE schedule = ?1 AND nominal = ?2 AND ended_at IS NULL",
+        )?
+        .execute(params![self.schedule, self.nominal, tx.now, self.error])
+        .map(drop)
+    }
+}

@@ -1,0 +1,39 @@
+//! A command that does what its arguments say.
+//!
+//! | arguments | what |
+//! | --- | --- |
+//! | none | prints `done` |
+//! | `echo WORDS` | prints them |
+//! | `env` | prints a line `NAME=value` for each variable |
+//! | `cat` | copies stdin to stdout |
+//! | `touch PATH` | makes an empty file |
+//! | `sleep MS` | waits, then prints `slept` |
+//! | `exit CODE` | exits with it: a component of WASI 0.2 can only say 0 or 1, a core module any |
+//! | `trap`, `loop` | traps, or never ends |
+
+use std::error::Error;
+use std::time::Duration;
+use std::{env, fs, hint, io, process, thread};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] => println!("done"),
+        ["echo", ref words @ ..] => println!("{}", words.join(" ")),
+        ["env"] => env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        ["cat"] => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
+        ["touch", path] => drop(fs::File::create(path)?),
+        ["sleep", ms] => {
+            thread::sleep(Duration::from_millis(ms.parse()?));
+            println!("slept");
+        }
+        ["exit", code] => process::exit(code.parse()?),
+        ["trap"] => panic!("asked to trap"),
+        ["loop"] => loop {
+            hint::black_box(());
+        },
+        _ => return Err(format!("nothing this command does: {arguments:?}").into()),
+    }
+    Ok(())
+}

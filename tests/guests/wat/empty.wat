@@ -1,0 +1,2 @@
+;; A component that exports nothing: no trigger can call it.
+(component)
