@@ -21,6 +21,9 @@ impl Schedule {
 
     /// The last time before `at`, both in milliseconds since 1970-01-01T00:00:00Z.
     pub fn last_before_ms(&self, at: i64) -> Option<i64> {
+        // Times are whole seconds. croner cuts `at` to one before it looks back, and so would miss the second that
+        // has just begun.
+        let at = at.checked_add(999)?.div_euclid(1000).checked_mul(1000)?;
         let last = parse_cron(&self.cron).ok()?.find_previous_occurrence(&self.zoned(at)?, false).ok()?;
         Some(last.timestamp().as_millisecond())
     }

@@ -22,7 +22,6 @@ use crate::event::{Ended, Event, MemberId};
 
 /// An instance as others see it while it serves.
 pub(crate) struct Slot {
-    pub(crate) process: usize,
     pub(crate) member: MemberId,
     pub(crate) name: InstanceName,
     pub(crate) meter: Arc<Meter>,
@@ -34,9 +33,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(process: usize, member: MemberId, name: InstanceName, instance: &Instance) -> Arc<Slot> {
+    pub(crate) fn new(member: MemberId, name: InstanceName, instance: &Instance) -> Arc<Slot> {
         Arc::new(Slot {
-            process,
             member,
             name,
             meter: instance.meter().clone(),

@@ -277,7 +277,8 @@ impl Supervisor {
             self.types[*process].desired = *count;
             self.reconcile(*process);
         }
-        Ok(self.types.iter().map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
+        let scalable = self.types.iter().filter(|kind| kind.given.scalable);
+        Ok(scalable.map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
     }
 
     /// Whether these counts fit; the answer shows the sum.
@@ -347,7 +348,7 @@ impl Supervisor {
         // It may not be wanted any more.
         let Some(place) = kind.members.get_mut(&member) else { return };
         let name = InstanceName { process: kind.given.name.clone(), index: place.index };
-        let slot = Slot::new(process, member, name, &instance);
+        let slot = Slot::new(member, name, &instance);
         place.phase = Phase::Serving(slot.clone());
         let replaced = place.replaces.take();
         if kind.given.runs_always {

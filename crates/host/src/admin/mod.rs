@@ -110,7 +110,8 @@ async fn scale(State(admin): Shared, body: Bytes) -> Result<Json<ScaleResponse>,
     info!("scaled to {}", summary.join(" "));
     let settled = admin.settled(vec![], wait_s).await?;
     let types = admin.ask(|reply| Action::Look { reply }).await?;
-    Ok(Json(ScaleResponse { settled, types: types.into_iter().map(count_view).collect() }))
+    let types = types.into_iter().filter(|view| counts.contains_key(&view.process));
+    Ok(Json(ScaleResponse { settled, types: types.map(count_view).collect() }))
 }
 
 fn count_view(view: TypeView) -> CountView {

@@ -29,7 +29,7 @@ pub(super) async fn no_job_is_claimed_twice<S: Jobs>(s: &Subject<S>) {
     const JOBS: usize = 600;
     let claimed = crowd(s, 24, async |store: Arc<S>, n: usize| {
         // Each puts in its share, and then all take what there is, in bites of different sizes.
-        let share = vec![job(if n % 2 == 0 { "mail" } else { "reports" }); JOBS / 24];
+        let share = vec![job(if n.is_multiple_of(2) { "mail" } else { "reports" }); JOBS / 24];
         store.enqueue(share).await.expect("enqueue");
         let queues = vec![("mail".to_string(), 1), ("reports".to_string(), 2)];
         let mut mine: Vec<JobId> = Vec::new();
@@ -41,7 +41,7 @@ pub(super) async fn no_job_is_claimed_twice<S: Jobs>(s: &Subject<S>) {
             }
             for job in jobs {
                 mine.push(job.lease.id);
-                if n % 3 == 0 && job.lease.claim == 1 {
+                if n.is_multiple_of(3) && job.lease.claim == 1 {
                     mine.pop();
                     assert_eq!(store.release(job.lease).await.expect("release"), Settled::Released);
                 } else {

@@ -1,0 +1,133 @@
+//! A client of the admin API, for the verbs that ask a running host.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use wasmhost_config::LoadError;
+use wasmhost_host::admin::api::ErrorResponse;
+use wasmhost_host::socket_path;
+
+use crate::check::formation_file;
+use crate::exit::{Exit, Failed, Outcome};
+
+/// How long a host may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The host of one formation.
+pub(crate) struct Client {
+    file: PathBuf,
+    socket: PathBuf,
+}
+
+/// Runs a verb that asks the host of this formation.
+pub(crate) fn with(file: Option<PathBuf>, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
+    let file = formation_file(file);
+    let socket = socket_path(&state_dir(&file)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(verb(Client { file, socket }))
+}
+
+/// Where the formation's host keeps its state. A file that was broken while its host runs, or whose variables only
+/// the host's environment has, is no reason not to find that host: it is then looked for in the usual place.
+fn state_dir(file: &Path) -> Result<PathBuf, Failed> {
+    match wasmhost_config::load(file) {
+        Ok(formation) => Ok(formation.state_dir),
+        Err(LoadError::Invalid(_)) => {
+            let absolute = std::path::absolute(file)?;
+            Ok(absolute.with_file_name(".wasmhost"))
+        }
+        Err(err) => Err(Failed::new(Exit::Usage, err)),
+    }
+}
+
+impl Client {
+    /// Whether a host answers.
+    pub(crate) async fn is_there(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
+        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        Ok(serde_json::from_slice(&read(response).await?)?)
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failed> {
+        let body = Bytes::from(serde_json::to_vec(body)?);
+        let response = self.send(Method::POST, path, body).await?;
+        Ok(serde_json::from_slice(&read(response).await?)?)
+    }
+
+    /// For requests whose answer has no body.
+    pub(crate) async fn post_empty(&self, path: &str) -> Result<(), Failed> {
+        self.send(Method::POST, path, Bytes::new()).await.map(drop)
+    }
+
+    /// The answer's body as it comes.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, Failed> {
+        Ok(self.send(Method::GET, path, Bytes::new()).await?.into_body())
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failed> {
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
+        let stream = match stream {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(err)) => return Err(self.unreachable(&err)),
+            Err(_) => {
+                return Err(Failed::new(Exit::NoHost, "the host does not answer: is its process stopped?"));
+            }
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "wasmhost")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|err| Failed::new(Exit::Usage, err))?;
+        let response = sender.send_request(request).await.map_err(gone)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = read(response).await?;
+        let message = serde_json::from_slice::<ErrorResponse>(&body).map(|refused| refused.error);
+        Err(Failed::new(exit_of(status), message.unwrap_or_else(|_| format!("the host answered {status}"))))
+    }
+
+    fn unreachable(&self, err: &std::io::Error) -> Failed {
+        match err.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failed::new(
+                Exit::NoHost,
+                format!(
+                    "no host runs {}: start one with `wasmhost run {}`",
+                    self.file.display(),
+                    self.file.display()
+                ),
+            ),
+            _ => Failed::new(Exit::NoHost, format!("can't reach the host at {}: {err}", self.socket.display())),
+        }
+    }
+}
+
+fn exit_of(status: StatusCode) -> Exit {
+    if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Failed }
+}
+
+async fn read(response: Response<Incoming>) -> Result<Bytes, Failed> {
+    Ok(response.into_body().collect().await.map_err(gone)?.to_bytes())
+}
+
+fn gone(err: hyper::Error) -> Failed {
+    Failed::new(Exit::Failed, format!("the host went away while it answered: {err}"))
+}

@@ -1,0 +1,63 @@
+//! Exit codes, and failures on their way to one.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Reset, Style};
+
+pub(crate) const RED: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const RESET: Reset = Reset;
+
+/// How the program ends. The numbers are part of its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All went well.
+    Done = 0,
+    /// It was refused, or failed.
+    Failed = 1,
+    /// The arguments or the formation are wrong. clap uses the same number.
+    Usage = 2,
+    /// The host could not start: port, store, second host, release step.
+    NotStarted = 3,
+    /// A component is missing, or can't be loaded.
+    Component = 4,
+    /// No host runs this formation.
+    NoHost = 5,
+    /// Something was cut off at grace.
+    CutOff = 124,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A failure that a person is told of in one message.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl Failed {
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Failed {
+        Failed { exit, message: message.to_string() }
+    }
+}
+
+/// What every verb comes to.
+pub(crate) type Outcome = Result<Exit, Failed>;
+
+/// What went wrong is nobody's mistake in particular: no descriptors left, a broken pipe.
+impl From<std::io::Error> for Failed {
+    fn from(err: std::io::Error) -> Failed {
+        Failed::new(Exit::Failed, err)
+    }
+}
+
+impl From<serde_json::Error> for Failed {
+    fn from(err: serde_json::Error) -> Failed {
+        Failed::new(Exit::Failed, format!("the host's answer can't be read: {err}"))
+    }
+}

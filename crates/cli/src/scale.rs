@@ -1,0 +1,71 @@
+//! `wasmhost scale`
+
+use wasmhost_host::admin::api::{CountView, FormationView, ScaleRequest, ScaleResponse};
+
+use crate::args::Scale;
+use crate::client::Client;
+use crate::exit::{Exit, Failed, Outcome};
+
+pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
+    if scale.changes.is_empty() && scale.reset.is_none() {
+        return show(client, scale.json).await;
+    }
+    let request = ScaleRequest {
+        changes: scale.changes.iter().map(|change| change.0.clone()).collect(),
+        reset: scale.reset.clone(),
+        wait_s: (!scale.no_wait).then_some(scale.timeout.as_secs_f64()),
+    };
+    let response: ScaleResponse = client.post("/v1/scale", &request).await?;
+    if scale.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&response)?);
+    } else {
+        anstream::println!("{}", line(&response.types));
+    }
+    match response.settled || scale.no_wait {
+        true => Ok(Exit::Done),
+        false => Err(Failed::new(Exit::Failed, lacking(&response.types, scale.timeout.as_secs_f64()))),
+    }
+}
+
+async fn show(client: &Client, json: bool) -> Outcome {
+    let view: FormationView = client.get("/v1/formation").await?;
+    let counts: Vec<CountView> = view
+        .types
+        .into_iter()
+        .filter(|process| !matches!(process.trigger.as_str(), "release" | "manual"))
+        .map(|process| CountView {
+            process: process.process,
+            desired: process.desired,
+            actual: process.actual,
+            note: None,
+        })
+        .collect();
+    if json {
+        anstream::println!("{}", serde_json::to_string_pretty(&counts)?);
+    } else {
+        anstream::println!("wasmhost scale {}", line(&counts));
+    }
+    Ok(Exit::Done)
+}
+
+/// `web=4 worker=2`
+fn line(counts: &[CountView]) -> String {
+    let each: Vec<_> = counts.iter().map(|count| format!("{}={}", count.process, count.desired)).collect();
+    each.join(" ")
+}
+
+/// What isn't as it should be, after the wait.
+fn lacking(counts: &[CountView], waited_s: f64) -> String {
+    let each: Vec<_> = counts
+        .iter()
+        .filter(|count| count.actual != count.desired)
+        .map(|count| {
+            let note = count.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+            format!("{} has {} of {} instances{note}", count.process, count.actual, count.desired)
+        })
+        .collect();
+    match each.is_empty() {
+        true => format!("after {waited_s} s instances were still being replaced"),
+        false => format!("after {waited_s} s {}; the host goes on trying", each.join(", ")),
+    }
+}

@@ -1,0 +1,89 @@
+//! The verbs that hand a running host something to do: `restart`, `stop`, `enqueue`, `tick`.
+
+use std::io::Read;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wasmhost_host::admin::api::{
+    EnqueueRequest, EnqueueResponse, RestartRequest, RestartResponse, TickResponse,
+};
+
+use crate::args::{Enqueue, Restart, Stop, Tick};
+use crate::client::Client;
+use crate::exit::{Exit, Failed, Outcome};
+
+/// How often a host that stops is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
+    let wait_s = restart.timeout.as_secs_f64();
+    let request = RestartRequest { target: restart.target.clone(), wait_s: Some(wait_s) };
+    let response: RestartResponse = client.post("/v1/restart", &request).await?;
+    if !response.settled {
+        return Err(Failed::new(
+            Exit::Failed,
+            format!("after {wait_s} s not all of the new instances serve; `wasmhost ps` shows which"),
+        ));
+    }
+    let instances = if response.restarted == 1 { "instance" } else { "instances" };
+    anstream::println!("restarted {} {instances} of {}", response.restarted, restart.target);
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn stop(client: &Client, stop: &Stop) -> Outcome {
+    client.post_empty("/v1/stop").await?;
+    let until = Instant::now() + stop.timeout;
+    while client.is_there().await {
+        if Instant::now() >= until {
+            return Err(Failed::new(
+                Exit::Failed,
+                format!("the host still finishes calls after {} s", stop.timeout.as_secs_f64()),
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn enqueue(client: &Client, enqueue: &Enqueue) -> Outcome {
+    let payload = match &enqueue.payload {
+        Some(payload) => payload.clone(),
+        None => {
+            let mut payload = String::new();
+            std::io::stdin().lock().read_to_string(&mut payload)?;
+            payload
+        }
+    };
+    let request = EnqueueRequest {
+        payload,
+        delay_ms: enqueue.delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        priority: enqueue.priority,
+        unique_key: enqueue.unique.clone(),
+        attempts: enqueue.attempts,
+        content_type: enqueue.content_type.clone(),
+    };
+    let path = format!("/v1/queues/{}/jobs", enqueue.queue);
+    let response: EnqueueResponse = client.post(&path, &request).await?;
+    if enqueue.json {
+        anstream::println!("{}", serde_json::to_string(&response)?);
+    } else {
+        anstream::println!("{}", response.id);
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn tick(client: &Client, tick: &Tick) -> Outcome {
+    let path = format!("/v1/schedules/{}/ticks", tick.process);
+    let response: TickResponse = client.post(&path, &()).await?;
+    if tick.json {
+        anstream::println!("{}", serde_json::to_string(&response)?);
+    }
+    match response.error {
+        None if tick.json => Ok(Exit::Done),
+        None => {
+            anstream::println!("{} ran the tick of {}", tick.process, response.nominal);
+            Ok(Exit::Done)
+        }
+        Some(error) => Err(Failed::new(Exit::Failed, format!("the tick failed: {error}"))),
+    }
+}
