@@ -45,7 +45,7 @@ async fn live(plan: Plan) -> Outcome {
 fn exit_of(err: &StartError) -> Exit {
     match err {
         StartError::Load { .. } => Exit::Component,
-        StartError::TooMany { .. } => Exit::Usage,
+        StartError::TooMany(_) => Exit::Usage,
         StartError::Engine(_)
         | StartError::StateDir(_)
         | StartError::Store { .. }
@@ -59,11 +59,17 @@ fn exit_of(err: &StartError) -> Exit {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal has gone.
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for the first one that says stop.
@@ -71,6 +77,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 

@@ -51,8 +51,6 @@ pub enum StoreUrl {
 pub struct Queue {
     /// Waiting jobs past which `enqueue` is refused.
     pub max_depth: Option<u64>,
-    /// Jobs of this queue that may run at once, whatever types run them.
-    pub concurrency: Option<u32>,
 }
 
 /// `[process.NAME]`: a component, its trigger, its limits, its grants, its count.

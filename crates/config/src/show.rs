@@ -125,13 +125,11 @@ enum OneOrMore<T, M> {
 struct QueueTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_depth: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    concurrency: Option<u32>,
 }
 
 impl From<&Queue> for QueueTable {
     fn from(queue: &Queue) -> Self {
-        QueueTable { max_depth: queue.max_depth, concurrency: queue.concurrency }
+        QueueTable { max_depth: queue.max_depth }
     }
 }
 

@@ -201,8 +201,7 @@ fn without_repetition(mut processes: Vec<ProcessType>) -> Vec<ProcessType> {
 
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
-    let queue = (option::of(1u64..=1_000_000_000), option::of(1u32..=100_000))
-        .prop_map(|(max_depth, concurrency)| Queue { max_depth, concurrency });
+    let queue = option::of(1u64..=1_000_000_000).prop_map(|max_depth| Queue { max_depth });
     let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), duration(), duration());
     let listen = select(vec!["127.0.0.1:8080", "[::1]:0", "localhost:80"]);
     (top, listen, store, btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(

@@ -63,7 +63,6 @@ listen = "[::1]:0"
 
 [queues.mail]
 max_depth = 100_000
-concurrency = 4
 [queues.idle]
 
 [process.web]

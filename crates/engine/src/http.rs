@@ -61,16 +61,23 @@ impl Instance {
         B::Error: Into<BoxError>,
         D: FnOnce(Finished) + Send + 'static,
     {
-        let (head_sender, mut head) = oneshot::channel();
+        let (head_sender, head) = oneshot::channel();
         let (end_sender, mut end) = oneshot::channel();
         let mut underway = match self.begin_http(request, scheme, limits, head_sender, end_sender, done) {
             Ok(underway) => underway,
             Err(end) => return Err(end),
         };
+        // A call that ends without a head closes this before its report is there; it must not be polled again.
+        let mut head = Some(head);
         let first = std::future::poll_fn(|cx| {
             let over = underway.poll(cx).is_ready();
-            if let Poll::Ready(Ok(head)) = Pin::new(&mut head).poll(cx) {
-                return Poll::Ready(First::Head(head));
+            if let Some(coming) = &mut head
+                && let Poll::Ready(came) = Pin::new(coming).poll(cx)
+            {
+                match came {
+                    Ok(came) => return Poll::Ready(First::Head(came)),
+                    Err(_) => head = None,
+                }
             }
             match Pin::new(&mut end).poll(cx) {
                 Poll::Ready(Ok(end)) => Poll::Ready(First::End(end)),

@@ -18,6 +18,7 @@ use wasmhost_store::jobs::Retention;
 use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 
 use crate::admin::{self, Admin};
+use crate::capacity::{Capacity, TooMany};
 use crate::ingress::{Ingress, Web};
 use crate::logs::{LogFormat, Logs};
 use crate::plan::{Plan, PlannedType};
@@ -29,9 +30,6 @@ use crate::trigger::queue::QueueTrigger;
 use crate::trigger::release::{self, ReleaseFailed};
 use crate::trigger::schedule::ScheduleTrigger;
 use crate::trigger::Triggering;
-
-/// How many instances a host has room for, where the formation doesn't say.
-const INSTANCES_DEFAULT: u32 = 1_000;
 
 /// How often ended jobs are looked through.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -92,15 +90,8 @@ pub enum StartError {
     #[error(transparent)]
     Release(#[from] ReleaseFailed),
     /// The counts don't fit.
-    #[error(
-        "the formation asks for {wanted} instances, and max_instances is {max}: raise it, or lower the counts"
-    )]
-    TooMany {
-        /// What it asks for.
-        wanted: u32,
-        /// What there is room for.
-        max: u32,
-    },
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// The system refused something.
     #[error("can't start: {0}")]
     Io(#[from] std::io::Error),
@@ -156,6 +147,8 @@ struct Store {
     jobs: Arc<dyn Jobs>,
     ticks: Arc<dyn Ticks>,
     counts: Arc<dyn Counts>,
+    /// The file that is closed last.
+    sqlite: Option<Arc<SqliteStore>>,
 }
 
 impl Host {
@@ -184,8 +177,8 @@ impl Host {
             enqueue: queues.clone(),
             refusals: Arc::new(Refusals::default()),
         };
-        let instances_max = instances_max(&plan, &counts)?;
-        let engine = Engine::new(engine_options(&plan, instances_max))?;
+        let capacity = Capacity::find(&plan, &counts)?;
+        let engine = Engine::new(engine_options(&plan, &capacity))?;
         let loaded = load(engine, plan, services, options.progress).await?;
         run_release_steps(&loaded).await?;
 
@@ -197,7 +190,7 @@ impl Host {
             .map(|(process, loaded)| Wired::new(process, loaded, &event_sender))
             .collect();
         let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
-        let supervisor = Supervisor::new(supervised, store.counts.clone(), instances_max, event_sender);
+        let supervisor = Supervisor::new(supervised, store.counts.clone(), capacity, event_sender);
         let supervisor = tokio::spawn(supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
@@ -293,7 +286,9 @@ impl Host {
         supervisor.abort();
         let _ = supervisor.await;
         state.logs.close();
-        drop(state.store);
+        if let Some(sqlite) = &state.store.sqlite {
+            sqlite.close().await;
+        }
         if cut_off > 0 {
             warn!("{cut_off} calls were cut off");
         }
@@ -319,7 +314,7 @@ fn open(url: &StoreUrl) -> Result<Store, StartError> {
     match url {
         StoreUrl::Memory => {
             let store = Arc::new(MemoryStore::new());
-            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store })
+            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store, sqlite: None })
         }
         StoreUrl::Sqlite(path) => {
             if let Some(parent) = path.parent() {
@@ -329,7 +324,7 @@ fn open(url: &StoreUrl) -> Result<Store, StartError> {
             let store = SqliteStore::open(path)
                 .map_err(|err| StartError::Store { url: url.to_string(), err })?;
             let store = Arc::new(store);
-            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store })
+            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store.clone(), sqlite: Some(store) })
         }
     }
 }
@@ -346,24 +341,10 @@ async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartEr
     Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
 }
 
-/// How many instances there may be, all types together.
-fn instances_max(plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<u32, StartError> {
-    let count = |planned: &PlannedType| {
-        counts.get(&planned.process.name).copied().unwrap_or_else(|| planned.count())
-    };
-    let wanted = plan.types.iter().map(count).fold(0, u32::saturating_add);
-    let max = plan.formation.max_instances.unwrap_or(INSTANCES_DEFAULT.max(wanted.saturating_mul(2)));
-    if wanted > max {
-        return Err(StartError::TooMany { wanted, max });
-    }
-    Ok(max)
-}
-
-fn engine_options(plan: &Plan, instances_max: u32) -> EngineOptions {
+fn engine_options(plan: &Plan, capacity: &Capacity) -> EngineOptions {
     let memory = plan.types.iter().map(|planned| planned.process.memory_bytes_max).max();
     EngineOptions {
-        // A quarter more, for replacements that start before the old ones leave.
-        slots: instances_max.saturating_add(instances_max / 4).saturating_add(8),
+        slots: capacity.slots(),
         memory_bytes_max: memory.unwrap_or(0),
         footprint: plan.footprint(),
     }

@@ -6,6 +6,7 @@
 //! `supervisor` decides, and is the only one who changes counts.
 
 pub mod admin;
+mod capacity;
 mod event;
 mod host;
 mod ingress;
@@ -17,6 +18,7 @@ mod state_dir;
 mod supervisor;
 mod trigger;
 
+pub use capacity::TooMany;
 pub use host::{Host, HostOptions, StartError, Stopped};
 pub use logs::{LogFormat, render};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType};

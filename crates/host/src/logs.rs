@@ -111,6 +111,13 @@ impl Logs {
     }
 }
 
+impl Drop for Logs {
+    /// What a guest said before its host failed to start is what a person needs then.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl LogSink for Logs {
     fn has_room(&self) -> bool {
         self.shared.lock().has_room()

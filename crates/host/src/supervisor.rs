@@ -22,6 +22,7 @@ use wasmhost_engine::{CallEnd, CallLimits, Component, Instance};
 use wasmhost_store::Counts;
 
 use crate::admin::api::{InstanceView, ScaleChange, ScaleTo, TypeView};
+use crate::capacity::Capacity;
 use crate::event::{Ended, Event, MemberId};
 use crate::pool::{Outlook, Pool, Slot};
 
@@ -98,8 +99,7 @@ impl Backlog {
 pub(crate) struct Supervisor {
     types: Vec<Type>,
     counts: Arc<dyn Counts>,
-    /// Instances that the pool has room for, all types together, without replacements.
-    instances_max: u32,
+    capacity: Capacity,
     events: mpsc::UnboundedSender<Event>,
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
     next_member: MemberId,
@@ -137,14 +137,14 @@ impl Supervisor {
     pub(crate) fn new(
         types: Vec<Supervised>,
         counts: Arc<dyn Counts>,
-        instances_max: u32,
+        capacity: Capacity,
         events: mpsc::UnboundedSender<Event>,
     ) -> Supervisor {
         let types = types.into_iter().map(Type::new).collect();
         Supervisor {
             types,
             counts,
-            instances_max,
+            capacity,
             events,
             waiting: vec![],
             next_member: 1,
@@ -291,16 +291,8 @@ impl Supervisor {
                 (&*kind.given.name, wanted.get(&process).copied().unwrap_or(kind.desired))
             })
             .collect();
-        let total: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();
-        if total <= u64::from(self.instances_max) {
-            return Ok(());
-        }
-        let sum: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        Err(Refused(format!(
-            "{} = {total} instances, and this host has room for {} (`max_instances`, set when it starts): nothing was changed",
-            sum.join(" + "),
-            self.instances_max
-        )))
+        let fits = self.capacity.check(&counts);
+        fits.map_err(|too_many| Refused(format!("{too_many}. Nothing was changed")))
     }
 
     // --- what there is

@@ -94,9 +94,9 @@ fn queues(cx: &mut Reading<'_>, item: &Item<'_>) -> BTreeMap<String, Queue> {
             continue;
         };
         let max_depth = settings.take("max_depth").and_then(|item| item.whole(cx, 1..=QUEUE_DEPTH_MAX));
-        let concurrency = settings.take("concurrency").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
+        settings.not_yet(cx, "concurrency");
         settings.finish(cx);
-        queues.insert(name.to_owned(), Queue { max_depth, concurrency });
+        queues.insert(name.to_owned(), Queue { max_depth });
     }
     queues
 }

@@ -31,7 +31,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// # Panics
 ///
 /// Where the backend breaks a rule: the panic's place is in the function that is named after it. Needs a tokio
-/// runtime; with more than one thread it tries harder.
+/// runtime with its timer; with more than one thread it tries harder.
 pub async fn exercise<S, M>(make: M)
 where
     S: Jobs + Ticks + Counts,

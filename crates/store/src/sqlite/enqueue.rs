@@ -78,7 +78,7 @@ impl Enqueue {
                 if job.max_depth.is_some_and(|max| depth.saturating_add(*added) >= max) {
                     return Ok(Err(EnqueueError::Full { queue: job.queue.clone(), depth: *depth }));
                 }
-                
+                *added += 1;
             }
             steps.push(Step::Insert);
         }

@@ -30,16 +30,19 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     prepare(&connection).map_err(failed)?;
 
-    // Nothing is written before the file is known to be ours.
-    let version = version_of(&connection, path)?;
+    // Asked first: reading a read-only file would leave a read-only log beside it.
     if connection.is_readonly("main").map_err(failed)? {
         return Err(StoreError::Open(format!(
             "{} is read-only: make it writable for this user, or point [store] url elsewhere",
             path.display()
         )));
     }
+    // Nothing is written before the file is known to be ours.
+    let version = version_of(&connection, path)?;
     configure(&connection, version).map_err(failed)?;
     migrate(&mut connection, version).map_err(failed)?;
+    // A log that can't be written (another user's) would otherwise be found out by the first job.
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(failed)?;
     Ok(connection)
 }
 

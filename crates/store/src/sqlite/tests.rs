@@ -200,25 +200,33 @@ fn what_cannot_be_written_says_what_to_do() {
 
 #[cfg(unix)]
 #[test]
-fn a_read_only_file_or_folder_is_reported() {
+fn what_is_read_only_is_reported() {
     use std::os::unix::fs::PermissionsExt;
     let set_mode = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    let fixture = Fixture::new();
-    drop(schema::open_writer(&fixture.path()).unwrap());
-    assert_eq!(std::fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o600);
-    for (path, mode) in [(fixture.path(), 0o400), (fixture.folder.path().to_path_buf(), 0o500)] {
-        let before = std::fs::metadata(&path).unwrap().permissions().mode();
-        set_mode(&path, mode);
+    for read_only in ["store.db", "store.db-wal", ""] {
+        let fixture = Fixture::new();
+        drop(schema::open_writer(&fixture.path()).unwrap());
+        assert_eq!(std::fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        let path = fixture.folder.path().join(read_only);
+        if read_only == "store.db-wal" {
+            std::fs::write(&path, b"").unwrap();
+        }
+        set_mode(&path, if path.is_dir() { 0o500 } else { 0o400 });
         // Modes don't bind root, who may run the tests.
-        let bound = std::fs::OpenOptions::new().write(true).open(fixture.path()).is_err()
-            || std::fs::write(fixture.folder.path().join("probe"), b"").is_err();
+        let bound = if path.is_dir() {
+            std::fs::write(path.join("probe"), b"").is_err()
+        } else {
+            std::fs::OpenOptions::new().write(true).open(&path).is_err()
+        };
         let opened = SqliteStore::open(&fixture.path());
-        set_mode(&path, before);
-        assert_eq!(opened.is_err(), bound);
+        set_mode(&path, 0o700);
+        assert_eq!(opened.is_err(), bound, "{}", path.display());
         if let Err(error) = opened {
             assert!(error.to_string().contains("writable for this user"), "{error}");
+            // Nothing was left beside the file that would still be read-only when it no longer is.
+            fixture.open();
         }
     }
 }
@@ -348,7 +356,10 @@ async fn a_claim_without_a_caller_is_undone() {
     let waiting = tokio::time::timeout(Duration::ZERO, store.claim(claim())).await;
     assert!(waiting.is_err());
     drop(go);
-    changes.changed().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), changes.changed())
+        .await
+        .expect("it is given back")
+        .unwrap();
     let view = store.get(id).await.unwrap().unwrap().0;
     // It was claimed, and is back.
     assert_eq!((view.state, view.claim, view.attempt), (JobState::Available, 1, 0));

@@ -1,0 +1,172 @@
+//! How many instances this host and this machine have room for, with the arithmetic that a refusal shows.
+
+use std::collections::BTreeMap;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::plan::{Plan, PlannedType};
+
+/// How many instances there is room for, where the formation doesn't say.
+const INSTANCES_DEFAULT: u32 = 1_000;
+
+/// Memory maps of one slot of the pool from the start (its stack and the guard before it), those that an instance
+/// adds while it lives, and those of the program itself. Counted in /proc/self/maps.
+const MAPS_PER_SLOT: u64 = 2;
+const MAPS_PER_INSTANCE: u64 = 4;
+const MAPS_OF_THE_HOST: u64 = 2_000;
+
+/// File descriptors for everything but granted directories: the store, the listeners, some connections.
+const FILES_OF_THE_HOST: u64 = 512;
+
+/// Linux's default of `vm.max_map_count`.
+const MAPS_MAX_DEFAULT: u64 = 65_530;
+
+/// What there is room for.
+#[derive(Debug, Clone)]
+pub(crate) struct Capacity {
+    /// Instances of all types together, without those that are being replaced.
+    pub(crate) instances_max: u32,
+    files_max: u64,
+    /// Descriptors that one instance of each type holds: one for each directory it was granted.
+    files_each: BTreeMap<String, u64>,
+}
+
+/// It doesn't fit; the text says what, and shows the sum.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TooMany(String);
+
+impl Capacity {
+    /// Finds the machine's limits, and the largest number of instances that is asked for and fits.
+    pub(crate) fn find(plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<Capacity, TooMany> {
+        let maps_max = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        let maps_max = maps_max.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MAPS_MAX_DEFAULT);
+        let wanted: Vec<(&str, u32)> = plan
+            .types
+            .iter()
+            .map(|planned| {
+                let name = planned.process.name.as_str();
+                (name, counts.get(name).copied().unwrap_or_else(|| planned.count()))
+            })
+            .collect();
+        let total = wanted.iter().map(|(_, count)| *count).fold(0, u32::saturating_add);
+        let instances_max = match plan.formation.max_instances {
+            Some(max) if maps_of(max) > maps_max => return Err(too_many_maps(max, maps_max)),
+            Some(max) => max,
+            None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(maps_max)),
+        };
+        let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
+        let capacity = Capacity { instances_max, files_max: raise_file_limit(), files_each: files_each.collect() };
+        capacity.check(&wanted)?;
+        Ok(capacity)
+    }
+
+    /// Slots that the engine's pool needs: a quarter more than instances, for replacements that start before the old
+    /// ones leave.
+    pub(crate) fn slots(&self) -> u32 {
+        slots_of(self.instances_max)
+    }
+
+    /// Whether these counts fit, all types together.
+    pub(crate) fn check(&self, counts: &[(&str, u32)]) -> Result<(), TooMany> {
+        let total: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();
+        if total > u64::from(self.instances_max) {
+            let sum: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            return Err(TooMany(format!(
+                "{} = {total} instances, and this host has room for {}: lower the counts, or set `max_instances` in the formation to more and start it again",
+                sum.join(" + "),
+                self.instances_max
+            )));
+        }
+        let each = |name: &str| self.files_each.get(name).copied().unwrap_or(0);
+        let files: u64 = counts.iter().map(|(name, count)| u64::from(*count) * each(name)).sum();
+        if files + FILES_OF_THE_HOST > self.files_max {
+            let sum: Vec<_> = counts
+                .iter()
+                .filter(|(name, _)| each(name) > 0)
+                .map(|(name, count)| format!("{name} {count} x {}", each(name)))
+                .collect();
+            return Err(TooMany(format!(
+                "{} granted directories + {FILES_OF_THE_HOST} = {} open files, and the limit is {}: lower the counts, or raise it (`ulimit -n`, LimitNOFILE)",
+                sum.join(" + "),
+                files + FILES_OF_THE_HOST,
+                self.files_max
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn files_of(planned: &PlannedType) -> u64 {
+    planned.process.grants.dirs.len() as u64
+}
+
+fn slots_of(instances: u32) -> u32 {
+    instances.saturating_add(instances / 4).saturating_add(8)
+}
+
+fn maps_of(instances: u32) -> u64 {
+    u64::from(slots_of(instances)) * MAPS_PER_SLOT
+        + u64::from(instances) * MAPS_PER_INSTANCE
+        + MAPS_OF_THE_HOST
+}
+
+/// The largest number of instances whose maps are at most `maps_max`.
+fn most_that_fit(maps_max: u64) -> u32 {
+    let (mut fits, mut too_many) = (1, u32::MAX);
+    while too_many - fits > 1 {
+        let middle = fits + (too_many - fits) / 2;
+        if maps_of(middle) <= maps_max { fits = middle } else { too_many = middle }
+    }
+    fits
+}
+
+fn too_many_maps(instances: u32, maps_max: u64) -> TooMany {
+    TooMany(format!(
+        "max_instances = {instances} needs {} memory maps ({} slots x {MAPS_PER_SLOT} + {instances} x {MAPS_PER_INSTANCE} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {maps_max}, enough for {}: lower it, or raise the limit with `sysctl vm.max_map_count={}`",
+        maps_of(instances),
+        slots_of(instances),
+        most_that_fit(maps_max),
+        maps_of(instances)
+    ))
+}
+
+/// Raises the soft limit of open files to the hard one, as servers do, and returns it.
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where the system refuses, the old one stays, and is read below.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capacity(instances_max: u32, files_max: u64) -> Capacity {
+        let files_each = BTreeMap::from([("web".to_owned(), 2)]);
+        Capacity { instances_max, files_max, files_each }
+    }
+
+    #[test]
+    fn the_default_fits_under_the_default_limit_of_maps() {
+        assert!(maps_of(INSTANCES_DEFAULT) < MAPS_MAX_DEFAULT);
+        let most = most_that_fit(MAPS_MAX_DEFAULT);
+        assert!(maps_of(most) <= MAPS_MAX_DEFAULT && maps_of(most + 1) > MAPS_MAX_DEFAULT);
+    }
+
+    #[test]
+    fn a_refusal_shows_the_sum() {
+        let refused = capacity(10, 20_000).check(&[("web", 8), ("worker", 3)]).unwrap_err();
+        assert!(refused.to_string().starts_with("web 8 + worker 3 = 11 instances, and this host has room for 10"));
+    }
+
+    #[test]
+    fn directories_count_as_files() {
+        let refused = capacity(1_000, 1_024).check(&[("web", 257), ("worker", 3)]).unwrap_err();
+        assert!(refused.to_string().starts_with("web 257 x 2 granted directories + 512 = 1026 open files"));
+        assert!(capacity(1_000, 1_024).check(&[("web", 256)]).is_ok());
+    }
+}
