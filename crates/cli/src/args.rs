@@ -25,7 +25,9 @@ pub(crate) enum Verb {
     #[command(after_help = RUN_HELP)]
     Run(Run),
     /// Say what is wrong with a formation, or print it as it is understood.
-    #[command(after_help = "Exits with 2 if the formation is wrong, 4 if a component is missing or can't be used.")]
+    #[command(
+        after_help = "Exits with 2 if the formation is wrong, 4 if a component is missing or can't be used."
+    )]
     Check(Check),
     /// Show process types and instances.
     Ps(Ps),

@@ -60,7 +60,11 @@ impl Client {
         Ok(serde_json::from_slice(&read(response).await?)?)
     }
 
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failed> {
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failed> {
         let body = Bytes::from(serde_json::to_vec(body)?);
         let response = self.send(Method::POST, path, body).await?;
         Ok(serde_json::from_slice(&read(response).await?)?)
@@ -115,7 +119,9 @@ impl Client {
                     self.file.display()
                 ),
             ),
-            _ => Failed::new(Exit::NoHost, format!("can't reach the host at {}: {err}", self.socket.display())),
+            _ => {
+                Failed::new(Exit::NoHost, format!("can't reach the host at {}: {err}", self.socket.display()))
+            }
         }
     }
 }

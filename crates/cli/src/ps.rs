@@ -20,8 +20,7 @@ pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
 
 fn render(view: &FormationView) -> String {
     let at = view.http.as_ref().map(|http| format!("  http://{http}/")).unwrap_or_default();
-    let mut text =
-        format!("{}{at}  pid {}  up {}\n\n", view.name, view.pid, short(view.uptime_s));
+    let mut text = format!("{}{at}  pid {}  up {}\n\n", view.name, view.pid, short(view.uptime_s));
     let types = view.types.iter().map(type_row);
     text += &table(&["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "DRAINING", "WAITING", "RESTARTS"], types);
     let instances: Vec<_> = view.types.iter().flat_map(|process| &process.instances).collect();

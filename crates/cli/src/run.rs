@@ -101,7 +101,8 @@ fn show_progress(done: usize, of: usize) {
 /// The host's own lines: for people on a terminal, otherwise one JSON object each.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match std::io::stderr().is_terminal() {
         true => builder.compact().init(),
         false => builder.json().flatten_event(true).init(),

@@ -108,10 +108,10 @@ impl Instance {
 
     async fn run_main(mut self, input: Input, limits: CallLimits) -> Finished<i32> {
         let start = self.begin(limits);
-        if !(input.stdin.is_empty() && input.env.is_empty()) {
-            if let Err(err) = self.store.data_mut().give(input) {
-                return Finished::ended(start, &self.meter, CallEnd::Host(format!("{err:#}")));
-            }
+        // Without any input it sees what it was started with.
+        let unchanged = input.stdin.is_empty() && input.env.is_empty();
+        if !unchanged && let Err(err) = self.store.data_mut().give(input) {
+            return Finished::ended(start, &self.meter, CallEnd::Host(format!("{err:#}")));
         }
         let finished = self.on_compute(start, |instance| {
             Box::pin(async move {

@@ -56,7 +56,8 @@ impl Capacity {
             None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(maps_max)),
         };
         let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
-        let capacity = Capacity { instances_max, files_max: raise_file_limit(), files_each: files_each.collect() };
+        let capacity =
+            Capacity { instances_max, files_max: raise_file_limit(), files_each: files_each.collect() };
         capacity.check(&wanted)?;
         Ok(capacity)
     }
@@ -160,7 +161,9 @@ mod tests {
     #[test]
     fn a_refusal_shows_the_sum() {
         let refused = capacity(10, 20_000).check(&[("web", 8), ("worker", 3)]).unwrap_err();
-        assert!(refused.to_string().starts_with("web 8 + worker 3 = 11 instances, and this host has room for 10"));
+        assert!(
+            refused.to_string().starts_with("web 8 + worker 3 = 11 instances, and this host has room for 10")
+        );
     }
 
     #[test]

@@ -26,10 +26,10 @@ use crate::pool::Pool;
 use crate::services::{Queues, Refusals};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervisor::{Action, Backlog, Supervised, Supervisor};
+use crate::trigger::Triggering;
 use crate::trigger::queue::QueueTrigger;
 use crate::trigger::release::{self, ReleaseFailed};
 use crate::trigger::schedule::ScheduleTrigger;
-use crate::trigger::Triggering;
 
 /// How often ended jobs are looked through.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -102,7 +102,9 @@ fn hint(err: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AddrInUse => {
             "; another program listens there: stop it, or set `listen` under [http] to another port"
         }
-        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: set `listen` to a higher one",
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege: set `listen` to a higher one"
+        }
         _ => "; correct `listen` under [http]",
     }
 }
@@ -172,11 +174,8 @@ impl Host {
 
         let logs = Logs::start(options.log_format)?;
         let queues = Arc::new(Queues { jobs: store.jobs.clone(), settings: formation.queues.clone() });
-        let services = Services {
-            logs: logs.clone(),
-            enqueue: queues.clone(),
-            refusals: Arc::new(Refusals::default()),
-        };
+        let services =
+            Services { logs: logs.clone(), enqueue: queues.clone(), refusals: Arc::new(Refusals::default()) };
         let capacity = Capacity::find(&plan, &counts)?;
         let engine = Engine::new(engine_options(&plan, &capacity))?;
         let loaded = load(engine, plan, services, options.progress).await?;
@@ -218,15 +217,22 @@ impl Host {
             stop: stop.clone(),
         };
         let admin = tokio::spawn(admin::serve(admin_listener, admin));
-        let state = HostState {
-            store,
-            logs,
-            grace: formation.grace,
-            drain_delay: formation.drain_delay,
-            _dir: dir,
-        };
+        let state =
+            HostState { store, logs, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
         let running = triggering.running;
-        Ok(Host { state, actions, ingress, intake, hang_up, running, triggers, http, stop, admin, supervisor })
+        Ok(Host {
+            state,
+            actions,
+            ingress,
+            intake,
+            hang_up,
+            running,
+            triggers,
+            http,
+            stop,
+            admin,
+            supervisor,
+        })
     }
 
     /// Where requests are served, if any type takes them.
@@ -250,7 +256,8 @@ impl Host {
 
     /// Finishes what was begun, within grace, and stops. Ends the rest at once when `hurry` does.
     pub async fn drain(self, hurry: impl Future<Output = ()>) -> Stopped {
-        let Host { state, actions, ingress, intake, hang_up, running, triggers, admin, supervisor, .. } = self;
+        let Host { state, actions, ingress, intake, hang_up, running, triggers, admin, supervisor, .. } =
+            self;
         info!("draining: calls under way may take {:?}", state.grace);
         intake.cancel();
         hang_up.cancel();
@@ -321,10 +328,15 @@ fn open(url: &StoreUrl) -> Result<Store, StartError> {
                 // Opening says what is wrong, should this fail.
                 let _ = std::fs::create_dir_all(parent);
             }
-            let store = SqliteStore::open(path)
-                .map_err(|err| StartError::Store { url: url.to_string(), err })?;
+            let store =
+                SqliteStore::open(path).map_err(|err| StartError::Store { url: url.to_string(), err })?;
             let store = Arc::new(store);
-            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store.clone(), sqlite: Some(store) })
+            Ok(Store {
+                jobs: store.clone(),
+                ticks: store.clone(),
+                counts: store.clone(),
+                sqlite: Some(store),
+            })
         }
     }
 }
@@ -381,7 +393,11 @@ async fn load(
     Ok(loaded)
 }
 
-fn load_type(engine: &Arc<Engine>, mut planned: PlannedType, services: Services) -> Result<Loaded, StartError> {
+fn load_type(
+    engine: &Arc<Engine>,
+    mut planned: PlannedType,
+    services: Services,
+) -> Result<Loaded, StartError> {
     let process = &planned.process;
     let sandbox = Sandbox {
         process: process.name.as_str().into(),

@@ -221,11 +221,7 @@ pub fn render(line: &LogLine, format: LogFormat, out: &mut String) {
         }
         LogFormat::Coloured => {
             let style = anstyle::Style::new().fg_color(Some(colour(&line.instance).into()));
-            out.push_str(&format!(
-                "{style}{} {:<10} |{style:#} ",
-                clock(&line.time),
-                line.instance
-            ));
+            out.push_str(&format!("{style}{} {:<10} |{style:#} ", clock(&line.time), line.instance));
             push_printable(out, &line.line);
         }
     }

@@ -116,8 +116,7 @@ impl PlannedType {
 }
 
 fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
-    let problem =
-        |message| PlanProblem { process: process.name.clone(), message, in_component: true };
+    let problem = |message| PlanProblem { process: process.name.clone(), message, in_component: true };
     let path = &process.component;
     let bytes = read(path).map_err(problem)?;
     let seen = inspect(&bytes).map_err(|err| problem(format!("{} {err}", path.display())))?;
@@ -252,4 +251,3 @@ fn doubled_routes(types: &[PlannedType]) -> Vec<PlanProblem> {
     }
     problems
 }
-

@@ -100,11 +100,7 @@ pub(crate) enum NoInstance {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        process: usize,
-        line_max: usize,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> Arc<Pool> {
+    pub(crate) fn new(process: usize, line_max: usize, events: mpsc::UnboundedSender<Event>) -> Arc<Pool> {
         let inner = Inner {
             idle: Vec::new(),
             live: HashMap::new(),

@@ -34,10 +34,7 @@ impl Enqueue for Queues {
             EnqueueError::Invalid(text) => EnqueueRefusal::Invalid(text),
             EnqueueError::Store(err) => EnqueueRefusal::Unavailable(err.to_string()),
         })?;
-        Ok(enqueued
-            .into_iter()
-            .map(|job| Receipt { id: job.id.to_string(), created: job.created })
-            .collect())
+        Ok(enqueued.into_iter().map(|job| Receipt { id: job.id.to_string(), created: job.created }).collect())
     }
 }
 
@@ -76,10 +73,10 @@ impl RefusalSink for Refusals {
             Refusal::Enqueue(queue) => {
                 (format!("to enqueue on \"{queue}\""), format!("enqueue = [\"{queue}\"]"))
             }
-            Refusal::Network => {
-                ("to listen, or to use UDP".to_owned(), "network = \"all\"".to_owned())
-            }
+            Refusal::Network => ("to listen, or to use UDP".to_owned(), "network = \"all\"".to_owned()),
         };
-        warn!("{process} tried {what}, which the formation doesn't grant; under [process.{process}] this would: {line}");
+        warn!(
+            "{process} tried {what}, which the formation doesn't grant; under [process.{process}] this would: {line}"
+        );
     }
 }

@@ -55,8 +55,10 @@ pub fn socket_path(state_dir: &Path) -> PathBuf {
 impl StateDir {
     /// Makes the directory where it's missing, and takes it.
     pub(crate) fn take(path: &Path) -> Result<StateDir, StateDirError> {
-        let failed =
-            |what, path: &Path| { let path = path.to_owned(); move |err| StateDirError::Io { what, path, err } };
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |err| StateDirError::Io { what, path, err }
+        };
         std::fs::create_dir_all(path).map_err(failed("create", path))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
@@ -79,7 +81,10 @@ impl StateDir {
         if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(StateDirError::SocketPathTooLong(path));
         }
-        let failed = |what| { let path = path.clone(); move |err| StateDirError::Io { what, path, err } };
+        let failed = |what| {
+            let path = path.clone();
+            move |err| StateDirError::Io { what, path, err }
+        };
         match std::fs::remove_file(&path) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(err)),
             _ => {}

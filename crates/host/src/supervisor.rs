@@ -141,15 +141,7 @@ impl Supervisor {
         events: mpsc::UnboundedSender<Event>,
     ) -> Supervisor {
         let types = types.into_iter().map(Type::new).collect();
-        Supervisor {
-            types,
-            counts,
-            capacity,
-            events,
-            waiting: vec![],
-            next_member: 1,
-            draining: false,
-        }
+        Supervisor { types, counts, capacity, events, waiting: vec![], next_member: 1, draining: false }
     }
 
     /// Runs until nobody can send actions any more.
@@ -272,7 +264,8 @@ impl Supervisor {
         let name = |process: &usize| self.types[*process].given.name.to_string();
         let saved = live.iter().map(|(process, count)| (name(process), *count)).collect();
         let saved = self.counts.save(saved).await;
-        saved.map_err(|err| Refused(format!("the counts could not be saved, and were not changed: {err}")))?;
+        saved
+            .map_err(|err| Refused(format!("the counts could not be saved, and were not changed: {err}")))?;
         for (process, count) in &wanted {
             self.types[*process].desired = *count;
             self.reconcile(*process);
@@ -287,9 +280,7 @@ impl Supervisor {
             .types
             .iter()
             .enumerate()
-            .map(|(process, kind)| {
-                (&*kind.given.name, wanted.get(&process).copied().unwrap_or(kind.desired))
-            })
+            .map(|(process, kind)| (&*kind.given.name, wanted.get(&process).copied().unwrap_or(kind.desired)))
             .collect();
         let fits = self.capacity.check(&counts);
         fits.map_err(|too_many| Refused(format!("{too_many}. Nothing was changed")))
@@ -441,8 +432,7 @@ impl Supervisor {
         };
         let restarts = place.restarts + 1;
         kind.restarts += 1;
-        let place =
-            Member { index: place.index, phase: Phase::Starting, failures: 0, restarts, replaces };
+        let place = Member { index: place.index, phase: Phase::Starting, failures: 0, restarts, replaces };
         kind.members.insert(successor, place);
         self.start(process, successor);
     }
@@ -473,7 +463,9 @@ impl Supervisor {
         let all = 0..self.types.len();
         match names.is_empty() {
             true => all.collect(),
-            false => all.filter(|process| names.iter().any(|name| **name == *self.types[*process].given.name)).collect(),
+            false => all
+                .filter(|process| names.iter().any(|name| **name == *self.types[*process].given.name))
+                .collect(),
         }
     }
 }
@@ -584,7 +576,8 @@ impl Type {
     }
 
     fn view(&self) -> TypeView {
-        let mut instances: Vec<InstanceView> = self.members.values().map(|place| self.view_member(place)).collect();
+        let mut instances: Vec<InstanceView> =
+            self.members.values().map(|place| self.view_member(place)).collect();
         instances.extend(self.leaving.values().map(|slot| view_slot(slot, "draining", 0)));
         instances.sort_by(|a, b| (a.index, &a.state).cmp(&(b.index, &b.state)));
         let count = |state: &str| instances.iter().filter(|instance| instance.state == state).count();

@@ -220,10 +220,7 @@ async fn enqueue(
     Ok((status, Json(EnqueueResponse { id: receipt.id, created: receipt.created })))
 }
 
-async fn tick(
-    State(admin): Shared,
-    Path(process): Path<String>,
-) -> Result<Json<TickResponse>, ApiError> {
+async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
     let Some(schedule) = admin.schedules.get(&process).cloned() else {
         return Err(ApiError::missing(format!("there is no process type \"{process}\" with a schedule")));
     };

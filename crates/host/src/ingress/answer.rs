@@ -51,9 +51,7 @@ impl Failure {
                 Some("H13"),
                 "the application was stopped while it worked on this",
             ),
-            CallEnd::Returned(()) => {
-                Failure::new(bad_gateway, Some("H13"), "the application gave no answer")
-            }
+            CallEnd::Returned(()) => Failure::new(bad_gateway, Some("H13"), "the application gave no answer"),
             CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
                 Failure::new(bad_gateway, Some("H13"), "the application crashed")
             }

@@ -122,7 +122,11 @@ impl Ingress {
             async move { Ok::<_, Infallible>(ingress.answer(request).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX);
         builder.http2().timer(TokioTimer::new()).max_header_list_size(HEAD_BYTES_MAX as u32);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut silent_too_long = pin!(async {
@@ -161,7 +165,8 @@ impl Ingress {
 /// The one authority that a request names: in its target, or in `Host`. Two that differ are none.
 fn authority<B>(request: &Request<B>) -> Option<&str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.to_str().ok()).unwrap_or_default().filter(|host| !host.is_empty());
+    let host =
+        hosts.next().map(|host| host.to_str().ok()).unwrap_or_default().filter(|host| !host.is_empty());
     if hosts.next().is_some() {
         return None;
     }

@@ -20,7 +20,8 @@ impl<T> Router<T> {
                 None => router.any_host.push((route.path, to)),
             }
         }
-        let longest_first = |routes: &mut Vec<(String, T)>| routes.sort_by_key(|(path, _)| usize::MAX - path.len());
+        let longest_first =
+            |routes: &mut Vec<(String, T)>| routes.sort_by_key(|(path, _)| usize::MAX - path.len());
         router.by_host.values_mut().for_each(longest_first);
         longest_first(&mut router.any_host);
         router

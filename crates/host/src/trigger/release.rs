@@ -12,7 +12,11 @@ pub struct ReleaseFailed {
 }
 
 /// Runs a step to its end.
-pub(crate) async fn run(process: &str, component: &Component, limits: CallLimits) -> Result<(), ReleaseFailed> {
+pub(crate) async fn run(
+    process: &str,
+    component: &Component,
+    limits: CallLimits,
+) -> Result<(), ReleaseFailed> {
     let failed = |how: String| ReleaseFailed { process: process.to_owned(), how };
     let instance = component.start(1).await;
     let instance = instance.map_err(|end| failed(format!("failed to start: {}", end.summary())))?;
