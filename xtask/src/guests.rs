@@ -75,6 +75,11 @@ const WORKSPACES: &[Workspace] = &[
 /// Guests that are easier said in text, each of which becomes `tests/guests/out/NAME.wasm`.
 const TEXT_GUESTS: &str = "tests/guests/wat";
 
+/// The cargo workspaces of guests, by their folders in the repository.
+pub(crate) fn folders() -> impl Iterator<Item = &'static str> {
+    WORKSPACES.iter().map(|workspace| workspace.folder)
+}
+
 /// Builds the guests whose sources changed since they were last built; all of them with `force`.
 pub(crate) fn build(repository: &Path, force: bool) -> Result<()> {
     let target_folder = target_folder(repository);

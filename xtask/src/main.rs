@@ -1,16 +1,23 @@
 //! The project's own chores: `cargo xtask --help` lists them. One module each.
 
-#![allow(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
+mod bench;
+mod demo;
 mod guests;
+mod links;
+mod test;
 
+use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
 /// The project's own chores.
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask")]
+#[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -18,18 +25,56 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Builds everything and runs examples/shop until Ctrl-C
+    Demo,
+    /// Runs all checks: format, lints, documentation, links, dependencies, and the tests
+    Test,
     /// Builds the guests of examples/ and tests/guests/, those whose sources changed
     Guests {
         /// Builds them all, changed or not
         #[arg(long)]
         force: bool,
     },
+    /// Measures speed beside other servers, and writes the figures to bench/results
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
+#[derive(Subcommand)]
+enum Bench {
+    /// Requests per second of examples/hello, beside `wasmtime serve`. Needs wrk, and wasmtime (or WASMTIME=PATH)
+    Http {
+        /// How often each server is measured
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace, whatever RUST_BACKTRACE says: it is seldom a chore that is at fault.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<()> {
     let repository = repository();
-    match Arguments::parse().chore {
+    match chore {
+        Chore::Demo => demo::run(&repository),
+        Chore::Test => test::run(&repository),
         Chore::Guests { force } => guests::build(&repository, force),
+        Chore::Bench { what: Bench::Http { rounds, seconds } } => {
+            bench::http(&repository, &bench::Options { rounds, seconds })
+        }
     }
 }
 
@@ -37,4 +82,22 @@ fn main() -> anyhow::Result<()> {
 fn repository() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_path_buf()
+}
+
+/// The cargo that runs this, so that every step uses one toolchain.
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// A call of that cargo, without what it set for this package alone: build scripts that look at it (ring's does) would
+/// otherwise run anew whenever a person calls cargo directly.
+fn cargo_command() -> Command {
+    let mut command = Command::new(cargo());
+    for (name, _) in env::vars_os() {
+        let own = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name.to_str().is_some_and(|name| own.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    command
 }

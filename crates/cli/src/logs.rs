@@ -7,10 +7,13 @@ use wasmhost_host::{LogFormat, render};
 use crate::args::Logs;
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::work::valid;
 
 pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
     let mut path = format!("/v1/logs?n={}&follow={}", logs.n, logs.follow);
     if let Some(target) = &logs.target {
+        let process = target.rsplit_once('.').map_or(target.as_str(), |(process, _index)| process);
+        valid("process type", process)?;
         path.push_str(&format!("&target={target}"));
     }
     let format = match LogFormat::detect() {

@@ -62,7 +62,7 @@ pub(crate) async fn enqueue(client: &Client, enqueue: &Enqueue) -> Outcome {
         attempts: enqueue.attempts,
         content_type: enqueue.content_type.clone(),
     };
-    let path = format!("/v1/queues/{}/jobs", enqueue.queue);
+    let path = format!("/v1/queues/{}/jobs", valid("queue", &enqueue.queue)?);
     let response: EnqueueResponse = client.post(&path, &request).await?;
     if enqueue.json {
         anstream::println!("{}", serde_json::to_string(&response)?);
@@ -72,8 +72,16 @@ pub(crate) async fn enqueue(client: &Client, enqueue: &Enqueue) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// A name that can stand in a path as it is.
+pub(crate) fn valid<'a>(what: &str, name: &'a str) -> Result<&'a str, Failed> {
+    match wasmhost_config::name_problem(name) {
+        None => Ok(name),
+        Some(problem) => Err(Failed::new(Exit::Usage, format!("{what}: {problem}"))),
+    }
+}
+
 pub(crate) async fn tick(client: &Client, tick: &Tick) -> Outcome {
-    let path = format!("/v1/schedules/{}/ticks", tick.process);
+    let path = format!("/v1/schedules/{}/ticks", valid("process type", &tick.process)?);
     let response: TickResponse = client.post(&path, &()).await?;
     if tick.json {
         anstream::println!("{}", serde_json::to_string(&response)?);

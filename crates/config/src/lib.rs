@@ -30,3 +30,4 @@ pub use error::{LoadError, Problem};
 pub use formation::*;
 pub use load::{Origin, load, parse};
 pub use route::RouteError;
+pub use spelling::name_problem;

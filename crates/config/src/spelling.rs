@@ -49,8 +49,8 @@ pub(crate) fn shown_key(key: &str) -> String {
     if bare { key.to_owned() } else { quoted(key) }
 }
 
-/// Where the name of a process type or a queue breaks the rule, what the rule is.
-pub(crate) fn name_problem(name: &str) -> Option<String> {
+/// Where the name of a process type or a queue breaks the rule, what was found and what the rule is.
+pub fn name_problem(name: &str) -> Option<String> {
     let first = name.starts_with(|c: char| c.is_ascii_lowercase());
     let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if first && rest && name.len() <= 63 {

@@ -94,6 +94,8 @@ pub trait Enqueue: Send + Sync + 'static {
 pub enum Refusal {
     /// A request or a connection; the text is what `outbound` would have to say.
     Outbound(String),
+    /// A look-up of this host's name.
+    Lookup(String),
     /// A queue's name.
     Enqueue(String),
     /// Listening, or UDP.

@@ -165,7 +165,7 @@ fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), 
         let handler = seen.handlers.iter().copied().find(|handler| default_trigger(*handler).is_some());
         let Some(handler) = handler else {
             return Err(format!(
-                "{}: none of them says what calls it. Give the type a `route`, `queue`, `schedule` or `run`, and a component that exports the handler for it",
+                "{}, which doesn't say what calls it: give the type a `route`, `queue`, `schedule` or `run`, and a component that exports the handler for it",
                 exports(seen)
             ));
         };

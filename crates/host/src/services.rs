@@ -70,6 +70,10 @@ impl RefusalSink for Refusals {
             Refusal::Outbound(target) => {
                 (format!("to connect to {target}"), format!("outbound = [\"{target}\"]"))
             }
+            Refusal::Lookup(name) => (
+                format!("to look up {name}"),
+                format!("outbound = [\"{name}:443\"], with the port that it connects to"),
+            ),
             Refusal::Enqueue(queue) => {
                 (format!("to enqueue on \"{queue}\""), format!("enqueue = [\"{queue}\"]"))
             }

@@ -276,10 +276,8 @@ impl Supervisor {
 
     /// Whether these counts fit; the answer shows the sum.
     fn admit(&self, wanted: &BTreeMap<usize, u32>) -> Result<(), Refused> {
-        let counts: Vec<(&str, u32)> = self
-            .types
-            .iter()
-            .enumerate()
+        let kinds = self.types.iter().enumerate().filter(|(_, kind)| kind.given.scalable);
+        let counts: Vec<(&str, u32)> = kinds
             .map(|(process, kind)| (&*kind.given.name, wanted.get(&process).copied().unwrap_or(kind.desired)))
             .collect();
         let fits = self.capacity.check(&counts);
@@ -351,6 +349,9 @@ impl Supervisor {
         let kind = &mut self.types[process];
         kind.last_end = Some(message.to_owned());
         let Some(place) = kind.members.get_mut(&member) else { return };
+        if self.draining {
+            return;
+        }
         let wait = backoff(place.failures);
         place.failures = place.failures.saturating_add(1);
         place.restarts += 1;
@@ -455,7 +456,7 @@ impl Supervisor {
     fn index_of(&self, name: &str) -> Result<usize, Refused> {
         self.types.iter().position(|kind| &*kind.given.name == name).ok_or_else(|| {
             let known: Vec<_> = self.types.iter().map(|kind| &*kind.given.name).collect();
-            Refused(format!("there is no process type \"{name}\"; this formation has {}", known.join(", ")))
+            Refused(unknown_type(name, &known))
         })
     }
 
@@ -468,6 +469,11 @@ impl Supervisor {
                 .collect(),
         }
     }
+}
+
+/// What a person is told who misspells a type.
+pub(crate) fn unknown_type(name: &str, known: &[&str]) -> String {
+    format!("there is no process type \"{name}\"; this formation has {}", known.join(", "))
 }
 
 impl Supervised {

@@ -10,8 +10,14 @@ use crate::spelling::quoted;
 const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 /// What the host itself tells a guest.
-const HOSTS_OWN: [&str; 5] =
-    ["WASMHOST_TYPE", "WASMHOST_INSTANCE", "WASMHOST_JOB_ID", "WASMHOST_QUEUE", "WASMHOST_ATTEMPT"];
+const HOSTS_OWN: [&str; 6] = [
+    "WASMHOST_TYPE",
+    "WASMHOST_INSTANCE",
+    "WASMHOST_JOB_ID",
+    "WASMHOST_JOB_QUEUE",
+    "WASMHOST_JOB_ATTEMPT",
+    "WASMHOST_TICK_MS",
+];
 
 /// Reads the keys of a process type that grant something.
 pub(super) fn grants(cx: &mut Reading<'_>, table: &mut Table<'_>) -> Grants {

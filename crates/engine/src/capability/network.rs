@@ -188,8 +188,7 @@ impl Host for Lookup<'_> {
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
         if !self.may_resolve(&name) {
-            let refusal = Refusal::Outbound(format!("{name}:PORT"));
-            self.state.services.refusals.refused(&self.state.sandbox.process, refusal);
+            self.state.services.refusals.refused(&self.state.sandbox.process, Refusal::Lookup(name));
             return Err(ErrorCode::PermanentResolverFailure.into());
         }
         let stream = Host::resolve_addresses(&mut self.state.sockets(), network, name.clone())?;

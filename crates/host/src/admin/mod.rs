@@ -6,7 +6,7 @@
 //! | `POST /v1/scale` | changes counts: [`ScaleRequest`] -> [`ScaleResponse`] |
 //! | `POST /v1/restart` | replaces instances: [`RestartRequest`] -> [`RestartResponse`] |
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
-//! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`](api::LogLine) |
+//! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`] |
 //! | `POST /v1/queues/{queue}/jobs` | enqueues a job: [`EnqueueRequest`] -> [`EnqueueResponse`] |
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`TickResponse`] |
 //!
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -33,11 +34,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+use wasmhost_config::name_problem;
 use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob};
 
 use crate::logs::Logs;
 use crate::services::Queues;
-use crate::supervisor::{Action, Refused, Target};
+use crate::supervisor::{Action, Refused, Target, unknown_type};
 use crate::trigger::schedule::{ScheduleTrigger, TickError};
 use api::{
     CountView, EnqueueRequest, EnqueueResponse, ErrorResponse, FormationView, LogLine, RestartRequest,
@@ -75,6 +77,7 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .route("/v1/queues/{queue}/jobs", post(enqueue))
         .route("/v1/schedules/{process}/ticks", post(tick))
         .fallback(nothing_here)
+        .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Arc::new(admin));
     if let Err(err) = axum::serve(listener, router).await {
@@ -148,8 +151,19 @@ struct LogsQuery {
     target: Option<String>,
 }
 
-async fn logs(State(admin): Shared, query: Query<LogsQuery>) -> Result<Response, ApiError> {
+async fn logs(
+    State(admin): Shared,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let target = query.target.as_deref().map(Target::parse).transpose().map_err(ApiError::bad)?;
+    if let Some(target) = &target {
+        let types = admin.ask(|reply| Action::Look { reply }).await?;
+        let known: Vec<_> = types.iter().map(|view| view.process.as_str()).collect();
+        if !known.contains(&target.process.as_str()) {
+            return Err(ApiError::missing(unknown_type(&target.process, &known)));
+        }
+    }
     let wanted = move |line: &LogLine| target.as_ref().is_none_or(|target| target.names(&line.instance));
     let (last, mut coming) = admin.logs.follow(query.n.unwrap_or(LINES_DEFAULT), &wanted);
     let first: String = last.iter().map(|line| encode_line(line)).collect();
@@ -200,6 +214,9 @@ async fn enqueue(
     Path(queue): Path<String>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<EnqueueResponse>), ApiError> {
+    if let Some(problem) = name_problem(&queue) {
+        return Err(ApiError::bad(format!("queue: {problem}")));
+    }
     let request: EnqueueRequest = decode(&body)?;
     let job = NewJob {
         payload: request.payload.into_bytes(),

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -95,11 +94,10 @@ impl Ingress {
                 connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
             }
         }
-        // Whoever has connected by now was promised an answer.
-        while let Some(Some((stream, permit))) = accept(&listener, &permits).now_or_never() {
+        for stream in close_listener(listener) {
+            let Ok(permit) = permits.clone().try_acquire_owned() else { break };
             connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
         }
-        drop(listener);
         connections.close();
         connections.wait().await;
     }
@@ -194,6 +192,34 @@ async fn accept(
         }
     }
 }
+
+/// Closes the listener, and returns the connections that it had taken by then: their clients were promised an answer,
+/// and closing alone would reset them.
+fn close_listener(listener: TcpListener) -> Vec<TcpStream> {
+    let mut waiting = Vec::new();
+    refuse_handshakes(&listener);
+    let Ok(listener) = listener.into_std() else { return waiting };
+    // It doesn't block. The runtime may not know yet of connections that are there, but the system does.
+    while let Ok((stream, _)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        waiting.extend(stream.ok());
+    }
+    waiting
+}
+
+/// From here on the listener takes part in no handshake, so that nothing comes between the last accept and the end.
+/// Clients try again for a moment, and then find it closed.
+#[cfg(target_os = "linux")]
+fn refuse_handshakes(listener: &TcpListener) {
+    /// A socket filter of one instruction: return 0, keep nothing of the packet (BPF_RET | BPF_K).
+    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06, 0, 0, 0);
+    if let Err(err) = socket2::SockRef::from(listener).attach_filter(&[DROP_ALL]) {
+        warn!("clients that connect right now may be reset: {err}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_handshakes(_listener: &TcpListener) {}
 
 impl Web {
     async fn serve(&self, request: Request<Incoming>) -> Answer {

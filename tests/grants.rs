@@ -1,0 +1,207 @@
+//! What a sandbox may touch: what the formation grants, and nothing else.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
+use crate::harness::{Formation, Host};
+
+const REFUSED: &str = "which the formation doesn't grant";
+
+fn with_dirs() -> Formation {
+    let dirs = "dirs = [{ host = \"public\", guest = \"/public\" }, { host = \"data\", guest = \"/data\", access = \"write\" }]";
+    let formation = Formation::web(dirs).directory("public").directory("data");
+    fs::write(formation.path("public/page"), "a page").unwrap();
+    fs::write(formation.path("secret"), "a secret").unwrap();
+    formation
+}
+
+#[test]
+fn a_directory_can_be_read_and_written_as_granted() {
+    let formation = with_dirs();
+    let host = Host::run(&formation);
+    assert_eq!(host.get("/read?path=/public/page").ok(), "a page");
+    assert_eq!(host.post("/write?path=/data/new", "new text").ok(), "written\n");
+    assert_eq!(formation.read("data/new"), "new text");
+    assert_eq!(host.get("/read?path=/data/new").ok(), "new text");
+
+    assert_eq!(host.post("/write?path=/public/page", "changed").status, 500);
+    assert_eq!(host.post("/write?path=/public/new", "new").status, 500);
+    assert_eq!(formation.read("public/page"), "a page");
+    assert!(!formation.path("public/new").exists());
+}
+
+#[test]
+fn nothing_outside_a_granted_directory_can_be_reached() {
+    let formation = with_dirs();
+    std::os::unix::fs::symlink(formation.path("secret"), formation.path("public/absolute")).unwrap();
+    std::os::unix::fs::symlink("../secret", formation.path("data/relative")).unwrap();
+    std::os::unix::fs::symlink("/", formation.path("data/root")).unwrap();
+    let host = Host::run(&formation);
+    for path in [
+        "/secret",
+        "/public/../secret",
+        "/public/../../../../etc/passwd",
+        "/etc/passwd",
+        "/public/absolute",
+        "/data/relative",
+        "/data/root/etc/passwd",
+        "/proc/self/environ",
+        "formation.toml",
+        "/data/../formation.toml",
+    ] {
+        let answer = host.get(&format!("/read?path={path}"));
+        assert_eq!(answer.status, 500, "{path}: {answer:?}");
+        assert!(!answer.text().contains("secret\n"), "{path}: {answer:?}");
+        assert_eq!(host.post(&format!("/write?path={path}"), "x").status, 500, "{path}");
+    }
+    assert_eq!(formation.read("secret"), "a secret");
+}
+
+#[test]
+fn without_a_grant_there_is_no_directory() {
+    let host = Host::run(&Formation::web(""));
+    for path in ["/", ".", "/tmp", "/etc/passwd"] {
+        assert_eq!(host.get(&format!("/read?path={path}")).status, 500, "{path}");
+    }
+    assert_eq!(host.post("/write?path=/tmp/x", "x").status, 500);
+}
+
+#[test]
+fn the_environment_is_what_was_granted() {
+    let formation =
+        Formation::web("env = { A = \"1\", FROM = { from_env = \"GUESTS\" }, TOKEN = { file = \"token\" } }");
+    fs::write(formation.path("token"), "s3cret\n").unwrap();
+    let host = Host::run(&formation);
+    let env = host.get("/env").ok();
+    let mut names: Vec<_> = env.lines().map(|line| line.split('=').next().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["A", "FROM", "TOKEN", "WASMHOST_INSTANCE", "WASMHOST_TYPE"]);
+    assert!(env.contains("TOKEN=s3cret\n") && env.contains("WASMHOST_INSTANCE=web.1\n"), "{env}");
+}
+
+/// A server that answers each request with `hello from outside`; the port is free again when the test ends.
+fn outside() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+                    head.extend_from_slice(&byte);
+                }
+                let body = "hello from outside";
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_request_goes_where_it_was_granted() {
+    let outside = outside();
+    let host = Host::run(&Formation::web(&format!("outbound = [\"http://{outside}\"]")));
+    assert_eq!(host.get(&format!("/fetch?url=http://{outside}/path")).ok(), "200\nhello from outside");
+    // A grant for requests is none for sockets.
+    assert_eq!(host.get(&format!("/connect?addr={outside}")).status, 500);
+}
+
+#[test]
+fn a_request_elsewhere_is_refused_and_logged_once_with_the_line_that_would_grant_it() {
+    let (granted, other) = (outside(), outside());
+    let host = Host::run(&Formation::web(&format!("count = 2\noutbound = [\"http://{granted}\"]")));
+    for _ in 0..3 {
+        let answer = host.get(&format!("/fetch?url=http://{other}/"));
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains("HttpRequestDenied"), "{answer:?}");
+    }
+    let line = host.stderr().wait_for(REFUSED);
+    assert!(
+        line.contains("[process.web]") && line.contains(&format!("outbound = [\\\"http://{other}\\\"]")),
+        "{line}"
+    );
+    assert_eq!(host.stderr().count(REFUSED), 1);
+}
+
+#[test]
+fn the_line_that_is_logged_grants_it() {
+    let outside = outside();
+    let formation = Formation::web("");
+    let host = Host::run(&formation);
+    assert_eq!(host.get(&format!("/fetch?url=http://{outside}/")).status, 500);
+    assert_eq!(host.get(&format!("/connect?addr={outside}")).status, 500);
+    let message = |part: &str| {
+        let line = host.stderr().wait_for(part);
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        json["message"].as_str().unwrap().split("would: ").nth(1).unwrap().to_owned()
+    };
+    let (request, socket) = (message("connect to http://"), message(&format!("connect to {outside}")));
+    host.stop().done();
+    let host = Host::run(&Formation::web(&request));
+    host.get(&format!("/fetch?url=http://{outside}/")).ok();
+    let host = Host::run(&Formation::web(&socket));
+    assert_eq!(host.get(&format!("/connect?addr={outside}")).ok(), "connected\n");
+}
+
+#[test]
+fn a_socket_connects_where_it_was_granted() {
+    let (granted, other) = (outside(), outside());
+    let host = Host::run(&Formation::web(&format!("outbound = [\"{granted}\"]")));
+    assert_eq!(host.get(&format!("/connect?addr={granted}")).ok(), "connected\n");
+    // It is for requests too.
+    host.get(&format!("/fetch?url=http://{granted}/")).ok();
+    for _ in 0..2 {
+        let answer = host.get(&format!("/connect?addr={other}"));
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains("access-denied"), "{answer:?}");
+    }
+    host.stderr().wait_for(&format!("outbound = [\\\"{other}\\\"]"));
+    assert_eq!(host.stderr().count(REFUSED), 1);
+}
+
+#[test]
+fn a_name_is_granted_by_its_name() {
+    let outside = outside();
+    let port = outside.port();
+    let host = Host::run(&Formation::web(&format!("outbound = [\"localhost:{port}\"]")));
+    // The address counts only under the name that it was asked by.
+    assert_eq!(host.get(&format!("/connect?addr={outside}")).status, 500);
+    let answer = host.get(&format!("/connect?addr=localhost:{port}"));
+    // `localhost` may be ::1 first, where nobody listens: that is no refusal.
+    assert!(answer.status == 200 || answer.text().contains("connection-refused"), "{answer:?}");
+    assert_eq!(host.get("/connect?addr=elsewhere.example:1").status, 500);
+    host.stderr().wait_for("elsewhere.example");
+}
+
+#[test]
+fn the_whole_network_can_be_granted() {
+    let outside = outside();
+    let host = Host::run(&Formation::web("network = \"all\""));
+    host.get(&format!("/fetch?url=http://{outside}/")).ok();
+    assert_eq!(host.get(&format!("/connect?addr={outside}")).ok(), "connected\n");
+    assert_eq!(host.stderr().count(REFUSED), 0);
+}
+
+#[test]
+fn a_grant_is_for_its_type_alone() {
+    let outside = outside();
+    let formation = Formation::web("").process(
+        "other",
+        "web-test",
+        &format!("route = \"other.example\"\noutbound = [\"{outside}\"]\nenv = {{ A = \"1\" }}"),
+    );
+    let host = Host::run(&formation);
+    assert_eq!(host.get(&format!("/connect?addr={outside}")).status, 500);
+    assert!(!host.get("/env").ok().contains("A=1"));
+    let request = |target: &str| crate::harness::http::Request::get(target).header("host", "other.example");
+    host.send(&request(&format!("/connect?addr={outside}"))).ok();
+    assert!(host.send(&request("/env")).ok().contains("A=1"));
+}

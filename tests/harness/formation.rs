@@ -1,0 +1,145 @@
+//! A formation in a temporary folder.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::{Ended, Process};
+
+/// A `formation.toml` and what lies beside it. They are deleted when it and its hosts are dropped.
+pub(crate) struct Formation {
+    folder: Arc<TempDir>,
+    top: String,
+    tables: String,
+}
+
+impl Formation {
+    /// No process types yet; requests on a free port.
+    pub(crate) fn new() -> Formation {
+        let folder = tempfile::Builder::new().prefix("wasmhost-").tempdir().unwrap();
+        let tables = "[http]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+        Formation { folder: Arc::new(folder), top: "name = \"test\"\n".to_owned(), tables }
+    }
+
+    /// One http type, `web`, of the guest `web-test`.
+    pub(crate) fn web(keys: &str) -> Formation {
+        Formation::new().process("web", "web-test", keys)
+    }
+
+    /// examples/shop as it is, but for the port.
+    pub(crate) fn shop() -> Formation {
+        let shop = repository().join("examples/shop");
+        let formation = Formation::new();
+        for component in ["web", "worker", "clock", "prepare"] {
+            let file = format!("{component}.wasm");
+            fs::copy(built(shop.join(&file)), formation.path(&file)).unwrap();
+        }
+        let text = fs::read_to_string(shop.join("formation.toml")).unwrap();
+        let formation = formation.directory("data").with_text(&text.replace("127.0.0.1:8080", "127.0.0.1:0"));
+        assert!(formation.text().contains("127.0.0.1:0"), "the shop's port has moved");
+        formation
+    }
+
+    /// Another process type of one of the test guests.
+    pub(crate) fn process(self, name: &str, guest: &str, keys: &str) -> Formation {
+        let component = guest_file(guest);
+        self.table(&format!("[process.{name}]\ncomponent = {component:?}\n{keys}"))
+    }
+
+    /// A table, such as `[queues.mail]`, with its keys.
+    pub(crate) fn table(mut self, text: &str) -> Formation {
+        writeln!(self.tables, "\n{text}").unwrap();
+        self.write()
+    }
+
+    /// Keys of the top level.
+    pub(crate) fn top(mut self, text: &str) -> Formation {
+        writeln!(self.top, "{text}").unwrap();
+        self.write()
+    }
+
+    /// A directory beside the file.
+    pub(crate) fn directory(self, name: &str) -> Formation {
+        fs::create_dir_all(self.path(name)).unwrap();
+        self
+    }
+
+    /// Another text in place of the whole file.
+    pub(crate) fn with_text(mut self, text: &str) -> Formation {
+        self.top = text.to_owned();
+        self.tables = String::new();
+        self.write()
+    }
+
+    /// Other text in place of some.
+    pub(crate) fn replace(self, old: &str, new: &str) -> Formation {
+        let text = self.text();
+        assert!(text.contains(old), "there is no {old:?} in\n{text}");
+        self.with_text(&text.replace(old, new))
+    }
+
+    fn write(self) -> Formation {
+        fs::write(self.file(), self.text()).unwrap();
+        self
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("{}\n{}", self.top, self.tables)
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.path("formation.toml")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Keeps the folder.
+    pub(crate) fn keep(&self) -> Arc<TempDir> {
+        self.folder.clone()
+    }
+
+    /// A path in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// A file's text; none while there is no such file.
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// `wasmhost run`, where it ends by itself.
+    pub(crate) fn run_to_end(&self) -> Ended {
+        Process::start(self.folder(), ["run"]).wait()
+    }
+
+    /// Any other verb, with this formation.
+    pub(crate) fn cli<const N: usize>(&self, arguments: [&str; N]) -> Ended {
+        Process::start(self.folder(), arguments).wait()
+    }
+}
+
+/// The file of a guest in tests/guests.
+pub(crate) fn guest_file(guest: &str) -> PathBuf {
+    built(guests().join(format!("{guest}.wasm")))
+}
+
+/// Where tests/guests are built to.
+pub(crate) fn guests() -> PathBuf {
+    repository().join("tests/guests/out")
+}
+
+pub(crate) fn repository() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap().to_owned()
+}
+
+fn built(file: PathBuf) -> PathBuf {
+    assert!(file.exists(), "{} is not built: `cargo xtask guests` builds it", file.display());
+    file
+}

@@ -1,0 +1,219 @@
+//! A host that runs a formation.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{Answer, Connection, Failed, Request};
+use super::{Ended, Formation, Lines, Process, Store, eventually};
+
+/// `wasmhost run`. It is killed when this is dropped, and what it said is shown if the test has failed.
+pub(crate) struct Host {
+    process: Option<Process>,
+    stdout: Lines,
+    stderr: Lines,
+    pid: u32,
+    http: Option<SocketAddr>,
+    folder: Arc<TempDir>,
+}
+
+impl Host {
+    /// Runs a formation, and waits until all of its instances are up.
+    #[track_caller]
+    pub(crate) fn run(formation: &Formation) -> Host {
+        let mut host = Host::spawn(formation);
+        host.stderr.wait_for("all instances are up");
+        host.find_address();
+        host
+    }
+
+    /// Runs a formation, and waits until it can be asked, whatever its instances do.
+    #[track_caller]
+    pub(crate) fn launch(formation: &Formation) -> Host {
+        let mut host = Host::spawn(formation);
+        eventually("the host can be asked", || {
+            assert!(!host.process.as_mut().unwrap().has_ended(), "it has ended:\n{}", host.stderr.text());
+            (host.cli(["ps"]).code == 0).then_some(())
+        });
+        host.find_address();
+        host
+    }
+
+    /// Runs a formation, and waits for nothing.
+    pub(crate) fn spawn(formation: &Formation) -> Host {
+        let process = Process::start(formation.folder(), ["run"]);
+        let (stdout, stderr, pid) = (process.stdout.clone(), process.stderr.clone(), process.pid());
+        Host { process: Some(process), stdout, stderr, pid, http: None, folder: formation.keep() }
+    }
+
+    /// The address is printed before the first instance is up.
+    fn find_address(&mut self) {
+        let lines = self.stderr.all();
+        let line = lines.iter().find_map(|line| line.strip_prefix("Serving HTTP on http://"));
+        self.http = line.map(|address| address.trim_end_matches('/').parse().unwrap());
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Guests' lines.
+    pub(crate) fn stdout(&self) -> &Lines {
+        &self.stdout
+    }
+
+    /// The host's own lines.
+    pub(crate) fn stderr(&self) -> &Lines {
+        &self.stderr
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::open(&self.folder.path().join(".wasmhost/store.db"))
+    }
+
+    // --- by HTTP
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.http.expect("it serves no HTTP")
+    }
+
+    /// A connection to it.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(self.address()).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.send(&Request::get(target))
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, target: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.send(&Request::post(target, body))
+    }
+
+    /// Sends a request on a connection of its own.
+    #[track_caller]
+    pub(crate) fn send(&self, request: &Request) -> Answer {
+        self.try_send(request)
+            .unwrap_or_else(|failed| panic!("{} {}: {failed:?}", request.method, request.target))
+    }
+
+    pub(crate) fn try_send(&self, request: &Request) -> Result<Answer, Failed> {
+        Connection::open(self.address())?.send(request)
+    }
+
+    // --- by command line
+
+    pub(crate) fn cli<const N: usize>(&self, arguments: [&str; N]) -> Ended {
+        Process::start(self.folder.path(), arguments).wait()
+    }
+
+    /// A verb that runs on beside the test.
+    pub(crate) fn cli_beside<const N: usize>(&self, arguments: [&str; N]) -> Process {
+        Process::start(self.folder.path(), arguments)
+    }
+
+    /// A verb with something on its standard input.
+    pub(crate) fn cli_with_input<const N: usize>(&self, arguments: [&str; N], input: &str) -> Ended {
+        Process::start_with_input(self.folder.path(), arguments, input).wait()
+    }
+
+    /// Puts a job on a queue; its id.
+    #[track_caller]
+    pub(crate) fn enqueue(&self, queue: &str, payload: &str) -> i64 {
+        self.cli(["enqueue", queue, payload]).done().trim().parse().unwrap()
+    }
+
+    /// The same for a payload that is too long for an argument.
+    #[track_caller]
+    pub(crate) fn enqueue_from_input(&self, queue: &str, payload: &str) -> i64 {
+        self.cli_with_input(["enqueue", queue], payload).done().trim().parse().unwrap()
+    }
+
+    /// How things stand.
+    #[track_caller]
+    pub(crate) fn ps(&self) -> Ps {
+        Ps(serde_json::from_str(&self.cli(["ps", "--json"]).done()).unwrap())
+    }
+
+    // --- its end
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.as_ref().unwrap().signal(signal);
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Ended {
+        self.process.take().unwrap().wait()
+    }
+
+    /// SIGTERM, and waits for its end.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Ended {
+        self.terminate();
+        self.wait()
+    }
+
+    /// `kill -9`
+    pub(crate) fn kill(self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        if std::thread::panicking() {
+            let lines = self.stderr.all();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            eprintln!("--- the host's last lines\n{}\n---", last.join("\n"));
+        }
+    }
+}
+
+/// The answer of `wasmhost ps --json`.
+#[derive(Debug)]
+pub(crate) struct Ps(pub(crate) Value);
+
+impl Ps {
+    #[track_caller]
+    pub(crate) fn process(&self, name: &str) -> &Value {
+        let types = self.0["types"].as_array().unwrap();
+        types.iter().find(|view| view["process"] == name).unwrap_or_else(|| panic!("no {name} in {self:#?}"))
+    }
+
+    /// One of a type's numbers, such as `actual`.
+    #[track_caller]
+    pub(crate) fn number(&self, name: &str, field: &str) -> u64 {
+        self.process(name)[field].as_u64().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn instances(&self, name: &str) -> &[Value] {
+        self.process(name)["instances"].as_array().unwrap()
+    }
+
+    /// How many instances of a type are in this state.
+    #[track_caller]
+    pub(crate) fn in_state(&self, name: &str, state: &str) -> usize {
+        self.instances(name).iter().filter(|instance| instance["state"] == state).count()
+    }
+}

@@ -1,0 +1,38 @@
+//! What the tests are written with: a [`Formation`] in a temporary folder, a [`Host`] that runs it, [`http`] to talk
+//! to it, and a [`Store`] to look at what it keeps.
+
+mod formation;
+mod host;
+pub(crate) mod http;
+mod load;
+mod process;
+mod store;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use formation::{Formation, guests, repository};
+pub(crate) use host::{Host, Ps};
+pub(crate) use load::{Load, Shop};
+pub(crate) use process::{Ended, Lines, Process};
+pub(crate) use store::Store;
+
+/// Longer than anything takes on a busy machine. What is awaited is there at once on a free one.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until there is an answer.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < until, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A number that whoever runs the tests may set, by an environment variable.
+pub(crate) fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.replace('_', "").parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,200 @@
+//! The binary as a child process, and its lines.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{PATIENCE, formation};
+
+/// A `wasmhost` process. It is killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) stdout: Lines,
+    pub(crate) stderr: Lines,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// 128 and the signal's number where one ended it, as shells say.
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Process {
+    /// Starts the binary in this folder.
+    pub(crate) fn start<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Process {
+        Process::start_with_input(folder, arguments, "")
+    }
+
+    /// The same, with text on its standard input.
+    pub(crate) fn start_with_input<S: AsRef<OsStr>>(
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        input: &str,
+    ) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
+        command.args(arguments).current_dir(folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for variable in ["NO_COLOR", "WASMHOST_FILE", "WASMHOST_LOG"] {
+            command.env_remove(variable);
+        }
+        // A backtrace that is never to be seen would be seen now.
+        command.env("RUST_BACKTRACE", "1").env("GUESTS", formation::guests());
+        let mut child = command.spawn().unwrap();
+        // Who doesn't read it may close it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let stdout = Lines::read(child.stdout.take().unwrap());
+        let stderr = Lines::read(child.stderr.take().unwrap());
+        Process { child, stdout, stderr }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Ended {
+        use std::os::unix::process::ExitStatusExt;
+        let until = Instant::now() + 2 * PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() >= until {
+                panic!("it doesn't end; it said\n{}{}", self.stdout.text(), self.stderr.text());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        self.stdout.wait_for_end();
+        self.stderr.wait_for_end();
+        let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap();
+        Ended { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ended {
+    /// It went well; what it printed.
+    #[track_caller]
+    pub(crate) fn done(self) -> String {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self.stdout
+    }
+
+    /// It failed with this code and one error in which this text is.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32, text: &str) -> Ended {
+        assert_eq!(self.code, code, "{self:#?}");
+        assert!(self.stderr.contains(text), "no {text:?} in {self:#?}");
+        assert_eq!(self.stderr.matches("error: ").count(), 1, "one error: {self:#?}");
+        self.never_panicked()
+    }
+
+    /// Nothing of what only the program's authors can use.
+    #[track_caller]
+    pub(crate) fn never_panicked(self) -> Ended {
+        for text in ["panicked", "stack backtrace", "RUST_BACKTRACE", ".rs:"] {
+            assert!(!self.stderr.contains(text), "{text:?} in {self:#?}");
+        }
+        self
+    }
+}
+
+/// The lines of a stream, so far.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    shared: Arc<(Mutex<Seen>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Seen {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn read(from: impl Read + Send + 'static) -> Lines {
+        let shared = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
+        let lines = Lines { shared: shared.clone() };
+        std::thread::spawn(move || {
+            let (seen, changed) = &*shared;
+            for line in BufReader::new(from).split(b'\n') {
+                let Ok(line) = line else { break };
+                seen.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
+                changed.notify_all();
+            }
+            seen.lock().unwrap().ended = true;
+            changed.notify_all();
+        });
+        lines
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.shared.0.lock().unwrap().lines.clone()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.all().into_iter().map(|line| line + "\n").collect()
+    }
+
+    /// How many lines have this text in them, so far.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.shared.0.lock().unwrap().lines.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits for a line with this text in it.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        self.wait_until(text, |lines| lines.iter().find(|line| line.contains(text)).cloned())
+    }
+
+    /// Waits until the lines give an answer.
+    #[track_caller]
+    pub(crate) fn wait_until<T>(&self, what: &str, mut answer: impl FnMut(&[String]) -> Option<T>) -> T {
+        let (seen, changed) = &*self.shared;
+        let until = Instant::now() + PATIENCE;
+        let mut seen = seen.lock().unwrap();
+        loop {
+            if let Some(answer) = answer(&seen.lines) {
+                return answer;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if seen.ended || left.is_zero() {
+                let lines = seen.lines.join("\n");
+                // The lock is not to be poisoned: other threads still add lines.
+                drop(seen);
+                panic!("no {what:?} in\n{lines}");
+            }
+            seen = changed.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+
+    fn wait_for_end(&self) {
+        let (seen, changed) = &*self.shared;
+        let seen = seen.lock().unwrap();
+        let _ended = changed.wait_timeout_while(seen, PATIENCE, |seen| !seen.ended).unwrap();
+    }
+}

@@ -1,0 +1,110 @@
+//! The store's file, as `sqlite3` would show it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::eventually;
+
+pub(crate) struct Store {
+    connection: Connection,
+}
+
+/// A row of `jobs`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct JobRow {
+    pub(crate) id: i64,
+    pub(crate) state: String,
+    pub(crate) attempt: i64,
+    pub(crate) attempts_max: Option<i64>,
+    pub(crate) crashes: i64,
+    /// Milliseconds between its coming and its being due.
+    pub(crate) wait_ms: i64,
+    pub(crate) last_error: Option<String>,
+}
+
+/// A row of `ticks`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TickRow {
+    pub(crate) nominal: i64,
+    pub(crate) manual: bool,
+    pub(crate) ended: bool,
+    pub(crate) error: Option<String>,
+}
+
+impl Store {
+    pub(crate) fn open(file: &Path) -> Store {
+        let connection = Connection::open(file).unwrap();
+        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        Store { connection }
+    }
+
+    pub(crate) fn jobs(&self) -> Vec<JobRow> {
+        let query = "SELECT id, state, attempt, attempts_max, crashes, run_at - enqueued_at, last_error FROM jobs ORDER BY id";
+        let mut query = self.connection.prepare(query).unwrap();
+        let rows = query.query_map([], |row| {
+            Ok(JobRow {
+                id: row.get(0)?,
+                state: row.get(1)?,
+                attempt: row.get(2)?,
+                attempts_max: row.get(3)?,
+                crashes: row.get(4)?,
+                wait_ms: row.get(5)?,
+                last_error: row.get(6)?,
+            })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn job(&self, id: i64) -> JobRow {
+        self.jobs().into_iter().find(|job| job.id == id).unwrap_or_else(|| panic!("no job {id}"))
+    }
+
+    /// Waits until a job is in this state.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, id: i64, state: &str) -> JobRow {
+        let mut last = None;
+        eventually(&format!("job {id} is {state}"), || {
+            let job = self.job(id);
+            let arrived = job.state == state;
+            assert!(arrived || job.state != "dead", "{job:?}");
+            last = Some(job.clone());
+            arrived.then_some(job)
+        })
+    }
+
+    /// Makes a job that waits for its next attempt due at once, as an impatient person would.
+    pub(crate) fn hasten(&self, id: i64) {
+        let hasten = "UPDATE jobs SET run_at = enqueued_at WHERE id = ?1 AND state = 'retrying'";
+        assert_eq!(self.connection.execute(hasten, [id]).unwrap(), 1);
+    }
+
+    pub(crate) fn ticks(&self, schedule: &str) -> Vec<TickRow> {
+        let query = "SELECT nominal, manual, ended_at IS NOT NULL, error FROM ticks WHERE schedule = ?1 ORDER BY nominal";
+        let mut query = self.connection.prepare(query).unwrap();
+        let rows = query.query_map([schedule], |row| {
+            Ok(TickRow { nominal: row.get(0)?, manual: row.get(1)?, ended: row.get(2)?, error: row.get(3)? })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// How many schedules have begun.
+    pub(crate) fn schedules(&self) -> i64 {
+        self.connection.query_row("SELECT count(*) FROM schedules", [], |row| row.get(0)).unwrap()
+    }
+
+    /// Whether a schedule has come to within an hour of now.
+    pub(crate) fn schedule_is_recent(&self, schedule: &str) -> bool {
+        let query = "SELECT nominal / 1000 > unixepoch() - 3600 FROM schedules WHERE schedule = ?1";
+        self.connection.query_row(query, [schedule], |row| row.get(0)).unwrap()
+    }
+
+    /// Makes a schedule believe that nobody ran it for so long.
+    pub(crate) fn set_schedule_back(&self, schedule: &str, by: Duration) {
+        let set = "UPDATE schedules SET nominal = nominal - ?2 WHERE schedule = ?1";
+        let by = i64::try_from(by.as_millis()).unwrap();
+        assert_eq!(self.connection.execute(set, rusqlite::params![schedule, by]).unwrap(), 1);
+    }
+}

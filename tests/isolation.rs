@@ -1,0 +1,154 @@
+//! Guests that misbehave cost their own call and their own instance, and nothing else.
+
+use crate::harness::http::{Client, Request};
+use crate::harness::{Formation, Host, Load, eventually, setting};
+
+#[test]
+fn a_trap_costs_its_request_and_its_instance() {
+    let host = Host::run(&Formation::web("count = 3"));
+    host.get("/trap").is_error(502, "H13");
+    host.get("/exit?code=1").is_error(502, "H13");
+    eventually("all three are idle again", || (host.ps().in_state("web", "idle") == 3).then_some(()));
+    assert_eq!(host.ps().number("web", "restarts"), 2);
+    // The successor begins with a memory of its own.
+    for _ in 0..3 {
+        let before = host.get("/instance").ok();
+        assert!(before.lines().nth(2).unwrap().parse::<u64>().unwrap() >= 1, "{before}");
+    }
+}
+
+#[test]
+fn an_endless_loop_ends_at_its_timeout() {
+    let host = Host::run(&Formation::web("timeout = \"100ms\""));
+    host.get("/loop").is_error(504, "H12");
+    host.get("/sleep?ms=60000").is_error(504, "H12");
+    assert_eq!(host.get("/ok").ok(), "ok\n");
+}
+
+#[test]
+fn memory_without_end_ends_at_its_limit() {
+    let host = Host::run(&Formation::web("memory = \"32MiB\""));
+    host.get("/alloc").is_error(502, "H13");
+    assert_eq!(host.get("/ok").ok(), "ok\n");
+    let line = host.stderr().wait_for("/alloc");
+    assert!(line.contains("ran out of the memory"), "{line}");
+}
+
+/// `CRASHES=1000` makes it longer.
+#[test]
+fn after_hundreds_of_crashes_the_host_is_as_it_was() {
+    let crashes = setting("CRASHES", 300);
+    let formation = Formation::new()
+        .process("loops", "web-test", "route = \"loops.example\"\ncount = 3\ntimeout = \"100ms\"")
+        .process("bad", "web-test", "route = \"bad.example\"\ncount = 3\nmemory = \"32MiB\"")
+        .process("good", "web-test", "count = 2");
+    let host = Host::run(&formation);
+    let others = Load::get(host.address(), 1, "/ok");
+    crash(&host, crashes / 2);
+    settle(&host);
+    let before = host.resident_bytes();
+    crash(&host, crashes);
+    settle(&host);
+    let after = host.resident_bytes();
+
+    assert!(others.stop() > 100, "others were served");
+    let ps = host.ps();
+    assert_eq!((ps.number("good", "restarts"), ps.number("good", "actual")), (0, 2), "{ps:?}");
+    let restarts = ps.number("bad", "restarts") + ps.number("loops", "restarts");
+    assert_eq!(restarts, (crashes + crashes / 2) as u64, "{ps:?}");
+    let grown = after.saturating_sub(before);
+    assert!(grown < 16 << 20, "{before} bytes before, {after} after {crashes} crashes");
+}
+
+/// So many requests, a third of each kind, three at a time.
+fn crash(host: &Host, crashes: usize) {
+    let kinds = [
+        ("/trap", "bad.example", 502, "H13"),
+        ("/loop", "loops.example", 504, "H12"),
+        ("/alloc", "bad.example", 502, "H13"),
+    ];
+    std::thread::scope(|scope| {
+        for client in 0..3 {
+            let kinds = &kinds;
+            scope.spawn(move || {
+                let mut http = Client::new(host.address());
+                for number in (client..crashes).step_by(3) {
+                    let (target, host, status, code) = kinds[(number / 3) % 3];
+                    let request = Request::get(target).header("host", host);
+                    http.send(&request).unwrap().is_error(status, code);
+                }
+            });
+        }
+    });
+}
+
+fn settle(host: &Host) {
+    eventually("exactly the count is idle", || {
+        let ps = host.ps();
+        let idle = |process| ps.in_state(process, "idle") == 3 && ps.instances(process).len() == 3;
+        (idle("bad") && idle("loops")).then_some(())
+    });
+}
+
+#[test]
+fn others_are_served_while_all_instances_of_a_type_loop() {
+    let formation = Formation::new()
+        .process("bad", "web-test", "route = \"bad.example\"\ncount = 4")
+        .process("good", "web-test", "");
+    let host = Host::run(&formation);
+    let loops: Vec<_> = (0..4)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send_raw(b"GET /loop HTTP/1.1\r\nhost: bad.example\r\n\r\n").unwrap();
+            connection
+        })
+        .collect();
+    eventually("all four loop", || (host.ps().in_state("bad", "busy") == 4).then_some(()));
+    for _ in 0..100 {
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+    }
+    drop(loops);
+}
+
+#[test]
+fn a_type_that_traps_at_its_start_backs_off_and_others_serve() {
+    let formation = Formation::web("").process(
+        "never",
+        "trap-start",
+        "route = \"never.example\"\ncount = 2\nqueue_timeout = \"10ms\"",
+    );
+    let host = Host::launch(&formation);
+    let request = Request::get("/").header("host", "never.example");
+    eventually("it is in backoff", || {
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+        let answer = host.send(&request);
+        // While one is being started there is something to wait for.
+        assert!([503, 504].contains(&answer.status), "{answer:?}");
+        (answer.status == 503).then(|| answer.is_error(503, "H10"))
+    });
+    let ps = eventually("ps says why", || Some(host.ps()).filter(|ps| ps.in_state("never", "backoff") == 2));
+    let note = ps.instances("never")[0]["note"].as_str().unwrap();
+    assert!(note.contains("failed to start") && note.contains("unreachable"), "{note}");
+    assert_eq!((ps.number("never", "actual"), ps.number("web", "restarts")), (0, 0));
+    assert_eq!(host.stop().never_panicked().code, 0);
+}
+
+#[test]
+fn a_type_that_loops_at_its_start_backs_off_and_others_serve() {
+    let formation = Formation::web("").process(
+        "never",
+        "spin-start",
+        "route = \"never.example\"\nqueue_timeout = \"10ms\"",
+    );
+    let host = Host::launch(&formation);
+    let request = Request::get("/").header("host", "never.example");
+    eventually("it is in backoff", || {
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+        let answer = host.send(&request);
+        (answer.status == 503).then(|| answer.is_error(503, "H10"))
+    });
+    assert_eq!(host.ps().number("never", "actual"), 0);
+    host.cli(["scale", "never=0"]).done();
+    host.send(&request).is_error(503, "H14");
+    assert_eq!(host.stop().never_panicked().code, 0);
+}

@@ -1,0 +1,20 @@
+//! Black-box tests: each runs the built `wasmhost` on a formation of its own, in a folder of its own, on a free port,
+//! with real components, and looks at what a person or a client would see: exit codes, output, answers, files.
+//!
+//! They need the guests: `cargo xtask guests` builds them.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the test runner shows it with a failure")]
+
+mod cli;
+mod commands;
+mod crash;
+mod drain;
+mod grants;
+mod harness;
+mod isolation;
+mod jobs;
+mod logs;
+mod scale;
+mod start;
+mod ticks;
+mod web;

@@ -1,0 +1,199 @@
+//! Counts that change while the formation runs.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::http::Request;
+use crate::harness::{Formation, Host, Load, Shop, eventually, setting};
+
+/// `CYCLES=500` makes it longer.
+#[test]
+fn no_request_fails_and_no_order_is_lost_while_the_shop_is_scaled() {
+    let cycles = setting("CYCLES", 50);
+    let formation = Formation::shop();
+    let host = Host::run(&formation);
+    let shop = Shop::default();
+    let pages = Load::get(host.address(), 2, "/");
+    let orders = shop.orders(host.address(), 2, false);
+    let live = |process: &str, count: u64| {
+        let ps = host.ps();
+        assert_eq!((ps.number(process, "desired"), ps.number(process, "actual")), (count, count), "{ps:#?}");
+        let states =
+            [ps.in_state(process, "idle"), ps.in_state(process, "busy")].iter().sum::<usize>() as u64;
+        let draining = ps.in_state(process, "draining") as u64;
+        assert_eq!((states, draining), (count, ps.number(process, "draining")), "{ps:#?}");
+        assert_eq!(ps.instances(process).len() as u64, count + draining, "{ps:#?}");
+    };
+    for _ in 0..cycles {
+        assert_eq!(host.cli(["scale", "web=20", "worker=8"]).done(), "web=20 worker=8 clock=1\n");
+        live("web", 20);
+        live("worker", 8);
+        assert_eq!(host.cli(["scale", "web=1", "worker=1"]).done(), "web=1 worker=1 clock=1\n");
+        live("web", 1);
+        live("worker", 1);
+        assert_eq!(host.cli(["scale", "--reset"]).done(), "web=4 worker=2 clock=1\n");
+        live("web", 4);
+        live("worker", 2);
+    }
+    orders.wait_for(10);
+    assert!(pages.stop() > cycles as u64);
+    assert!(orders.stop() > cycles as u64);
+    shop.has_all_receipts(&formation);
+    // Scaling is no restart.
+    assert_eq!((host.ps().number("web", "restarts"), host.ps().number("worker", "restarts")), (0, 0));
+    host.stop().done();
+}
+
+#[test]
+fn counts_are_set_raised_and_lowered() {
+    let host = Host::run(&Formation::web("").process("worker", "job-test", "queue = \"q\""));
+    assert_eq!(host.cli(["scale", "web=3", "worker+2"]).done(), "web=3 worker=3\n");
+    assert_eq!(host.cli(["scale", "web-1", "worker-9"]).done(), "web=2 worker=0\n");
+    assert_eq!(host.cli(["scale"]).done(), "wasmhost scale web=2 worker=0\n");
+    let json: serde_json::Value = serde_json::from_str(&host.cli(["scale", "--json"]).done()).unwrap();
+    assert_eq!(json[0]["process"], "web");
+    assert_eq!(json[0]["desired"], 2);
+    let text = host.cli(["ps"]).done();
+    assert!(text.contains("2 (1)") && text.contains("0 (1)"), "desired (file): {text}");
+    assert_eq!(host.cli(["scale", "--reset", "web"]).done(), "web=1 worker=0\n");
+    assert_eq!(host.cli(["scale", "--reset"]).done(), "web=1 worker=1\n");
+}
+
+#[test]
+fn a_change_that_can_not_be_made_changes_nothing() {
+    let host = Host::run(&Formation::web("").top("max_instances = 10").process(
+        "worker",
+        "job-test",
+        "queue = \"q\"",
+    ));
+    let ended = host.cli(["scale", "worker=2", "wbe=3"]).failed(1, "no process type \"wbe\"");
+    assert!(ended.stderr.contains("web, worker"), "{ended:#?}");
+    let ended = host.cli(["scale", "worker=2", "web=9"]).failed(1, "web 9 + worker 2 = 11 instances");
+    assert!(ended.stderr.contains("room for 10") && ended.stderr.contains("max_instances"), "{ended:#?}");
+    assert_eq!(host.cli(["scale"]).done(), "wasmhost scale web=1 worker=1\n");
+    host.cli(["scale", "web=9"]).done();
+    host.cli(["scale", "web+1"]).failed(1, "web 10 + worker 1 = 11 instances");
+    host.cli(["scale", "web=99999999"]).failed(1, "instances");
+    assert_eq!(host.ps().number("web", "actual"), 9);
+    host.cli(["scale", "--reset", "wbe"]).failed(1, "wbe");
+    assert_eq!(host.ps().number("web", "actual"), 9);
+}
+
+#[test]
+fn what_is_no_count_is_a_mistake_in_the_command() {
+    let host = Host::run(&Formation::web(""));
+    for change in ["web", "web=", "web=x", "web=-1", "=3"] {
+        let ended = host.cli(["scale", change]);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.stderr.contains("expected a type and a count"), "{ended:?}");
+    }
+}
+
+#[test]
+fn who_waits_in_vain_is_told_what_lacks() {
+    let host = Host::run(&Formation::web("").process("spin", "spin-start", "route = \"/spin\"\ncount = 0"));
+    let ended =
+        host.cli(["scale", "spin=2", "web=2", "--timeout", "500ms"]).failed(1, "spin has 0 of 2 instances");
+    assert!(ended.stderr.contains("the host goes on trying"), "{ended:#?}");
+    assert_eq!(host.ps().number("web", "actual"), 2);
+    host.cli(["scale", "spin=0"]).done();
+    assert_eq!(host.ps().instances("spin").len(), 0);
+}
+
+#[test]
+fn who_waits_for_what_traps_learns_why() {
+    let host = Host::run(&Formation::web("").process("bad", "trap-start", "route = \"/bad\"\ncount = 0"));
+    let ended = host.cli(["scale", "bad=1", "--timeout", "300ms"]).failed(1, "bad has 0 of 1 instances");
+    assert!(ended.stderr.contains("failed to start"), "{ended:#?}");
+}
+
+#[test]
+fn who_does_not_wait_gets_an_answer_at_once() {
+    let host = Host::run(&Formation::web("").process("spin", "spin-start", "route = \"/spin\"\ncount = 0"));
+    let begun = Instant::now();
+    host.cli(["scale", "spin=1", "--no-wait"]).done();
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!((host.ps().number("spin", "desired"), host.ps().number("spin", "actual")), (1, 0));
+}
+
+#[test]
+fn counts_that_were_set_survive_a_restart_of_the_host() {
+    let formation = Formation::web("count = 2").process("worker", "job-test", "queue = \"q\"");
+    let host = Host::run(&formation);
+    host.cli(["scale", "web=5"]).done();
+    host.stop().done();
+    let host = Host::run(&formation);
+    let ps = host.ps();
+    assert_eq!(
+        (ps.number("web", "desired"), ps.number("web", "in_file"), ps.number("web", "actual")),
+        (5, 2, 5)
+    );
+    host.kill();
+    let host = Host::run(&formation);
+    assert_eq!(host.ps().number("web", "actual"), 5);
+    host.cli(["scale", "--reset"]).done();
+    host.stop().done();
+    let host = Host::run(&formation);
+    assert_eq!(host.ps().number("web", "actual"), 2);
+}
+
+#[test]
+fn a_busy_instance_finishes_its_call_before_it_leaves() {
+    let host = Host::run(&Formation::web("count = 2"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(host.get("/sleep?ms=1500").ok(), "slept\n"));
+        eventually("one is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
+        host.cli(["scale", "web=0"]).done();
+        let ps = host.ps();
+        assert_eq!((ps.number("web", "actual"), ps.number("web", "draining")), (0, 1), "{ps:#?}");
+    });
+    eventually("it has left", || host.ps().instances("web").is_empty().then_some(()));
+}
+
+#[test]
+fn a_restart_replaces_every_instance_without_a_gap() {
+    let host = Host::run(&Formation::web("count = 3"));
+    let load = Load::get(host.address(), 2, "/ok");
+    for round in 1..=20 {
+        load.wait_for(10);
+        let said = host.cli(["restart", "web"]).done();
+        assert!(said.contains("restarted 3 instances of web"), "{said}");
+        let ps = host.ps();
+        assert_eq!((ps.number("web", "actual"), ps.number("web", "restarts")), (3, 3 * round), "{ps:#?}");
+    }
+    assert!(host.cli(["restart", "web.2"]).done().contains("restarted 1 instance of web.2"));
+    load.stop();
+    // A fresh memory counts from 1.
+    assert_eq!(host.get("/instance").ok().lines().nth(2), Some("1"));
+    host.cli(["restart", "web.9"]).failed(1, "no web.9");
+    host.cli(["restart", "wbe"]).failed(1, "wbe");
+    host.cli(["restart", "web.x"]).failed(2, "web.x");
+}
+
+#[test]
+fn many_changes_at_once_end_in_one_of_them() {
+    let host = Host::run(&Formation::web(""));
+    let load = Load::start(
+        host.address(),
+        1,
+        |_| Request::get("/ok"),
+        |_, answer| match answer {
+            Ok(answer) if answer.status == 200 => Ok(true),
+            other => Err(format!("{other:?}")),
+        },
+    );
+    std::thread::scope(|scope| {
+        for count in 1..=6 {
+            let host = &host;
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    host.cli(["scale", &format!("web={count}")]).done();
+                }
+            });
+        }
+    });
+    load.stop();
+    let ps = host.ps();
+    let desired = ps.number("web", "desired");
+    assert!((1..=6).contains(&desired), "{ps:#?}");
+    assert_eq!(ps.number("web", "actual"), desired, "{ps:#?}");
+}

@@ -1,0 +1,209 @@
+//! What can't start says why, in one error, and exits with the right code.
+//!
+//! tests/scenarios has a folder for each formation that is wrong by itself: `formation.toml`, what `wasmhost run`
+//! prints on stderr (`stderr`), and the exit codes of `run` and `check` (`exit`). `$DIR` and `$GUESTS` stand for
+//! folders that differ from run to run. With `BLESS=1` the tests write `stderr` instead of comparing it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Ended, Formation, Host, guests, repository};
+
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        const SCENARIOS: &[&str] = &[$(stringify!($name)),*];
+        $(#[test] fn $name() { run_scenario(stringify!($name)); })*
+    };
+}
+
+scenarios! {
+    a_component_that_is_a_directory
+    a_core_module_for_an_http_type
+    a_directory_that_is_not_there
+    a_variable_that_the_host_sets
+    a_file_that_is_not_wasm
+    a_formation_without_types
+    a_schedule_that_nothing_exported_serves
+    a_store_at_a_directory
+    a_store_below_a_file
+    a_store_that_is_another_kind_of_file
+    a_syntax_error
+    a_worker_that_exports_http
+    a_web_that_exports_nothing
+    an_import_that_nothing_provides
+    an_unknown_key
+    components_that_are_missing
+    more_instances_than_there_is_room_for
+    several_mistakes
+    state_below_a_file
+    two_types_with_one_route
+    two_types_with_one_default_route
+}
+
+fn scenarios() -> PathBuf {
+    repository().join("tests/scenarios")
+}
+
+#[test]
+fn every_scenario_is_run() {
+    let folders =
+        fs::read_dir(scenarios()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut folders: Vec<_> = folders.collect();
+    folders.sort();
+    let mut run = SCENARIOS.to_vec();
+    run.sort_unstable();
+    assert_eq!(folders, run);
+}
+
+#[track_caller]
+fn run_scenario(name: &str) {
+    let scenario = scenarios().join(name);
+    let formation = Formation::new();
+    copy_all(&scenario, formation.folder());
+    let exit = fs::read_to_string(scenario.join("exit")).unwrap();
+    let code = |verb: &str| -> i32 {
+        let line = exit.lines().find_map(|line| line.strip_prefix(verb));
+        line.unwrap_or_else(|| panic!("{name}/exit says nothing about {verb}")).trim().parse().unwrap()
+    };
+
+    let ran = formation.run_to_end().never_panicked();
+    let said = ran.stderr.replace(formation.folder().to_str().unwrap(), "$DIR");
+    let said = said.replace(guests().to_str().unwrap(), "$GUESTS");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(scenario.join("stderr"), &said).unwrap();
+    }
+    assert_eq!(said, fs::read_to_string(scenario.join("stderr")).unwrap_or_default());
+    assert_eq!(said.matches("error: ").count(), 1, "one error: {said}");
+    assert_eq!((ran.code, ran.stdout.as_str()), (code("run"), ""), "{ran:#?}");
+
+    let checked = formation.cli(["check"]).never_panicked();
+    assert_eq!(checked.code, code("check"), "{checked:#?}");
+    // What both of them find, both say in the same words.
+    if checked.code != 0 {
+        assert_eq!(checked.stderr, ran.stderr);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => {
+                fs::create_dir_all(&target).unwrap();
+                copy_all(&entry.path(), &target);
+            }
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let formation = Formation::new();
+    formation.cli(["run", "nowhere.toml"]).failed(2, "nowhere.toml: no such file");
+    formation.cli(["check", "nowhere.toml"]).failed(2, "nowhere.toml: no such file");
+    // It was never written.
+    formation.run_to_end().failed(2, "formation.toml: no such file");
+}
+
+#[test]
+fn a_directory_is_not_a_formation() {
+    let formation = Formation::web("").directory("app");
+    formation.cli(["run", "app"]).failed(2, "app: found a directory, expected a formation file");
+    formation.cli(["check", "app"]).failed(2, "app/formation.toml");
+}
+
+#[test]
+fn a_wasm_file_in_place_of_a_formation_is_recognised() {
+    let formation = Formation::web("");
+    fs::copy(guests().join("web-test.wasm"), formation.path("web.wasm")).unwrap();
+    formation.cli(["check", "web.wasm"]).failed(2, "web.wasm");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let formation = Formation::web("").replace("127.0.0.1:0", &address);
+    let ended = formation.run_to_end().failed(3, &format!("can't listen on {address}"));
+    assert!(ended.stderr.contains("another program listens there"), "{ended:#?}");
+    formation.cli(["check"]).done();
+}
+
+#[test]
+fn a_second_host_of_one_formation_is_refused_and_the_first_serves_on() {
+    let formation = Formation::web("");
+    let host = Host::run(&formation);
+    formation.run_to_end().failed(3, "another wasmhost runs this formation already");
+    assert_eq!(host.get("/ok").ok(), "ok\n");
+    host.cli(["ps"]).done();
+    host.stop().done();
+}
+
+#[test]
+fn what_a_dead_host_left_is_no_obstacle() {
+    let formation = Formation::web("");
+    Host::run(&formation).kill();
+    assert!(formation.path(".wasmhost/admin.sock").exists(), "kill -9 leaves the socket");
+    let host = Host::run(&formation);
+    assert_eq!(host.get("/ok").ok(), "ok\n");
+    assert_eq!(host.stop().code, 0);
+    assert!(!formation.path(".wasmhost/admin.sock").exists(), "an orderly end removes it");
+}
+
+#[test]
+fn the_file_may_be_given_in_each_way() {
+    let formation = Formation::web("");
+    for arguments in [["run", "formation.toml"], ["-f", "formation.toml"]] {
+        let mut arguments = arguments.to_vec();
+        if arguments[0] == "-f" {
+            arguments.push("run");
+        }
+        let process = crate::harness::Process::start(formation.folder(), arguments);
+        process.stderr.wait_for("all instances are up");
+    }
+}
+
+#[test]
+fn check_prints_the_formation_as_it_is_understood() {
+    let formation = Formation::web("count = 3\nenv = { SECRET = { file = \"secret\" } }");
+    fs::write(formation.path("secret"), "the-secret-itself\n").unwrap();
+    let text = formation.cli(["check"]).done();
+    assert!(text.contains("[process.web]") && text.contains("count = 3"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&formation.cli(["check", "--json"]).done()).unwrap();
+    assert_eq!(json["name"], "test");
+    assert!(!format!("{text}{json}").contains("the-secret-itself"), "{text}{json}");
+}
+
+#[test]
+fn what_check_prints_is_a_formation() {
+    let formation = Formation::web("count = 3\nroute = [\"/a\", \"b.example/c\"]").process(
+        "job",
+        "job-test",
+        "queue = \"q\"",
+    );
+    let text = formation.cli(["check"]).done();
+    let again = formation.with_text(&text);
+    assert_eq!(again.cli(["check"]).done(), text);
+}
+
+#[test]
+fn variables_come_from_the_environment_and_then_from_dotenv() {
+    let formation =
+        Formation::web("env = { A = \"${FROM_DOTENV}\", B = \"${NOWHERE:-else}\", C = \"$${x}\" }");
+    fs::write(formation.path(".env"), "FROM_DOTENV=dotenv\n").unwrap();
+    let host = Host::run(&formation);
+    let env = host.get("/env").ok();
+    for line in ["A=dotenv", "B=else", "C=${x}"] {
+        assert!(env.lines().any(|found| found == line), "{line} in {env}");
+    }
+}
+
+#[test]
+fn a_missing_variable_is_an_error_that_names_it() {
+    let formation = Formation::web("env = { A = \"${NOT_SET_ANYWHERE}\" }");
+    let ended: Ended = formation.run_to_end().failed(2, "NOT_SET_ANYWHERE");
+    assert!(ended.stderr.contains("process.web.env.A"), "{ended:#?}");
+}
