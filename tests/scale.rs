@@ -140,7 +140,7 @@ fn counts_that_were_set_survive_a_restart_of_the_host() {
 fn a_busy_instance_finishes_its_call_before_it_leaves() {
     let host = Host::run(&Formation::web("count = 2"));
     std::thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(host.get("/sleep?ms=1500").ok(), "slept\n"));
+        scope.spawn(|| assert_eq!(host.get("/sleep?ms=5000").ok(), "slept\n"));
         eventually("one is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
         host.cli(["scale", "web=0"]).done();
         let ps = host.ps();

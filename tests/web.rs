@@ -254,6 +254,19 @@ fn an_answer_that_its_guest_cut_off_does_not_look_whole() {
 }
 
 #[test]
+fn an_answer_that_a_timeout_cut_off_does_not_look_whole() {
+    let host = Host::run(&Formation::web("timeout = \"300ms\""));
+    let mut connection = host.connect();
+    connection.send_raw(b"GET /big?bytes=1000000000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    // Nobody reads it.
+    eventually("the call was ended", || (host.ps().number("web", "restarts") == 1).then_some(()));
+    match connection.read_answer(false) {
+        Err(Failed::Cut(answer)) => assert_eq!(answer.status, 200),
+        other => panic!("{:?}", other.map(|answer| (answer.status, answer.body.len()))),
+    }
+}
+
+#[test]
 fn a_guest_may_work_on_after_its_answer() {
     let host = Host::run(&Formation::web(""));
     // The client has gone by then, with all that it came for.

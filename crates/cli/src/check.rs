@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use wasmhost_config::{Formation, LoadError};
-use wasmhost_host::{Plan, PlanError};
+use wasmhost_host::{Plan, PlanError, check_capacity};
 
 use crate::args::Check;
 use crate::exit::{Exit, Failed, Outcome};
 
 pub(crate) fn check(file: Option<PathBuf>, check: &Check) -> Outcome {
     let plan = plan(&formation_file(file))?;
+    check_capacity(&plan).map_err(|err| Failed::new(Exit::Usage, err))?;
     if check.json {
         anstream::println!("{}", serde_json::to_string_pretty(&plan.formation)?);
     } else {

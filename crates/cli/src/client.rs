@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use wasmhost_config::LoadError;
 use wasmhost_host::admin::api::ErrorResponse;
-use wasmhost_host::socket_path;
+use wasmhost_host::{is_in_use, socket_path};
 
 use crate::check::formation_file;
 use crate::exit::{Exit, Failed, Outcome};
@@ -25,15 +25,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The host of one formation.
 pub(crate) struct Client {
     file: PathBuf,
+    state_dir: PathBuf,
     socket: PathBuf,
 }
 
 /// Runs a verb that asks the host of this formation.
 pub(crate) fn with(file: Option<PathBuf>, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
     let file = formation_file(file);
-    let socket = socket_path(&state_dir(&file)?);
+    let state_dir = state_dir(&file)?;
+    let socket = socket_path(&state_dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(verb(Client { file, socket }))
+    runtime.block_on(verb(Client { file, state_dir, socket }))
 }
 
 /// Where the formation's host keeps its state. A file that was broken while its host runs, or whose variables only
@@ -50,9 +52,9 @@ fn state_dir(file: &Path) -> Result<PathBuf, Failed> {
 }
 
 impl Client {
-    /// Whether a host answers.
-    pub(crate) async fn is_there(&self) -> bool {
-        UnixStream::connect(&self.socket).await.is_ok()
+    /// Whether the host is there, answering or not.
+    pub(crate) fn is_there(&self) -> bool {
+        is_in_use(&self.state_dir)
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {

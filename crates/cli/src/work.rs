@@ -33,7 +33,7 @@ pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
 pub(crate) async fn stop(client: &Client, stop: &Stop) -> Outcome {
     client.post_empty("/v1/stop").await?;
     let until = Instant::now() + stop.timeout;
-    while client.is_there().await {
+    while client.is_there() {
         if Instant::now() >= until {
             return Err(Failed::new(
                 Exit::Failed,

@@ -15,6 +15,7 @@ use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
 use crate::engine::Engine;
 use crate::inspect::Handler;
 use crate::instance::{Entry, Instance, end_of};
+use crate::meter::Meter;
 use crate::services::{InstanceName, Services};
 use crate::state::{Sandbox, State};
 
@@ -70,17 +71,17 @@ impl Component {
         Ok(Component { engine: engine.clone(), entry, sandbox: Arc::new(sandbox), services })
     }
 
-    /// Makes an instance. Its start functions run under the type's limits, for 10 s at most.
-    pub async fn start(&self, index: u32) -> Result<Instance, CallEnd> {
+    /// Makes an instance. Its start functions run under the type's limits, for 10 s at most; `meter` is the new
+    /// instance's, and interrupts them too.
+    pub async fn start(&self, index: u32, meter: Arc<Meter>) -> Result<Instance, CallEnd> {
         let name = InstanceName { process: self.sandbox.process.clone(), index };
         let outbound = OutboundHttp::new(
             self.engine.client.clone(),
             self.sandbox.clone(),
             self.services.refusals.clone(),
         );
-        let state = State::new(name, self.sandbox.clone(), self.services.clone(), outbound)
+        let state = State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone())
             .map_err(|err| CallEnd::Host(format!("{err:#}")))?;
-        let meter = state.meter.clone();
         let mut store = Store::new(&self.engine.wasmtime, state);
         store.limiter(|state| &mut state.limit);
         let ticker = self.engine.ticker.clone();

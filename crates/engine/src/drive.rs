@@ -117,6 +117,7 @@ impl<O> Drive<O> {
     }
 
     fn cut(&mut self, end: CallEnd) -> Poll<Driven<O>> {
+        self.meter.fail_call();
         self.call = None;
         Poll::Ready(Driven::Cut(end))
     }

@@ -90,7 +90,11 @@ impl Instance {
         })
         .await;
         match first {
-            First::Head(Ok(response)) => Ok(underway.answer(response)),
+            First::Head(Ok(response)) => match end.try_recv() {
+                // Nothing was sent yet: an answer that its guest didn't finish can still become an error.
+                Ok(end) if end != CallEnd::Returned(()) => Err(end),
+                _ => underway.answer(response),
+            },
             First::Head(Err(code)) => {
                 underway.go_on();
                 Err(CallEnd::Trap(format!("the guest answered with an error: {code:?}")))
@@ -200,11 +204,15 @@ impl Underway {
         Poll::Ready(())
     }
 
-    fn answer(mut self, response: Response<WasiBody>) -> Response<ResponseBody> {
+    fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
         let tail = Tail { meter: self.meter.clone(), call: self.call };
         let over = self.placed.is_none();
         self.go_on();
-        response.map(|body| ResponseBody::gather(body, (!over).then_some(tail)))
+        let (head, body) = response.into_parts();
+        match ResponseBody::gather(body, (!over).then_some(tail)) {
+            Ok(body) => Ok(Response::from_parts(head, body)),
+            Err(err) => Err(CallEnd::Trap(format!("the guest cut its answer off: {err}"))),
+        }
     }
 
     /// Lets the call end in a task of its own.
@@ -251,7 +259,8 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     /// Takes what is there already. A body that is there whole is known by its length.
-    fn gather(mut body: WasiBody, tail: Option<Tail>) -> Self {
+    /// An error is one that comes before anything was sent.
+    fn gather(mut body: WasiBody, tail: Option<Tail>) -> Result<Self, Error> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut data = BytesMut::new();
         let mut first: Option<Bytes> = None;
@@ -269,21 +278,31 @@ impl ResponseBody {
                         data.extend_from_slice(&bytes);
                     }
                     Err(trailers) => {
-                        let rest = Replayed { frame: Some(Ok(trailers)), body }.boxed_unsync();
-                        return ResponseBody { gathered: whole(first, data), rest: Some(rest), tail };
+                        let rest = Replayed { frame: Some(trailers), body }.boxed_unsync();
+                        return Ok(ResponseBody { gathered: whole(first, data), rest: Some(rest), tail });
                     }
                 },
-                Poll::Ready(Some(Err(err))) => {
-                    let rest = Replayed { frame: Some(Err(err)), body }.boxed_unsync();
-                    return ResponseBody { gathered: whole(first, data), rest: Some(rest), tail };
-                }
+                Poll::Ready(Some(Err(err))) => return Err(err),
+                // The call may have failed a moment ago, elsewhere.
+                Poll::Ready(None) if tail.as_ref().is_some_and(Tail::has_failed) => return Err(cut_off()),
                 Poll::Ready(None) => {
-                    return ResponseBody { gathered: whole(first, data), rest: None, tail: None };
+                    return Ok(ResponseBody { gathered: whole(first, data), rest: None, tail: None });
                 }
                 Poll::Pending => break,
             }
         }
-        ResponseBody { gathered: whole(first, data), rest: Some(body), tail }
+        Ok(ResponseBody { gathered: whole(first, data), rest: Some(body), tail })
+    }
+}
+
+/// What a client must not take for the end of an answer.
+fn cut_off() -> Error {
+    Error::InternalError(Some("the guest ended before its answer did".into()))
+}
+
+impl Tail {
+    fn has_failed(&self) -> bool {
+        self.meter.has_failed(self.call)
     }
 }
 
@@ -311,13 +330,16 @@ impl Body for ResponseBody {
         let frame = ready!(Pin::new(rest).poll_frame(cx));
         if frame.is_none() {
             this.rest = None;
-            this.tail = None;
+            if this.tail.take().is_some_and(|tail| tail.has_failed()) {
+                return Poll::Ready(Some(Err(cut_off().into())));
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.gathered.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        // With a tail only the next poll tells whether it is an end.
+        self.gathered.is_none() && self.tail.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -343,7 +365,7 @@ impl Drop for ResponseBody {
 
 /// A body whose next frame was taken out already.
 struct Replayed {
-    frame: Option<Result<Frame<Bytes>, Error>>,
+    frame: Option<Frame<Bytes>>,
     body: WasiBody,
 }
 
@@ -356,7 +378,7 @@ impl Body for Replayed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Some(frame) = self.frame.take() {
-            return Poll::Ready(Some(frame));
+            return Poll::Ready(Some(Ok(frame)));
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }

@@ -172,7 +172,11 @@ pub(crate) fn finish<T>(
             let instance = Some(instance).filter(|_| !meter.memory_refused());
             Finished { instance, ..Finished::ended(start, meter, CallEnd::Returned(answer)) }
         }
-        Driven::Ended((_, Err(err))) => Finished::ended(start, meter, end_of(err, meter)),
+        Driven::Ended((instance, Err(err))) => {
+            meter.fail_call();
+            drop(instance);
+            Finished::ended(start, meter, end_of(err, meter))
+        }
         Driven::Cut(end) => Finished::ended(start, meter, without_answer(end)),
     }
 }

@@ -26,6 +26,8 @@ pub struct Meter {
     call: AtomicU64,
     /// The number of the call that is to end, or [`EVERY_CALL`].
     interrupted: AtomicU64,
+    /// The number of the call that ended otherwise than by returning, if one has.
+    failed: AtomicU64,
     waker: AtomicWaker,
     deadline: Mutex<Option<Instant>>,
 }
@@ -78,6 +80,16 @@ impl Meter {
 
     pub(crate) fn wake_on_interrupt(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    /// Says that the call under way doesn't return. To be said before its store goes: what hangs on the store, such
+    /// as the rest of an answer, looks finished from then on.
+    pub(crate) fn fail_call(&self) {
+        self.failed.store(self.call.load(SeqCst), SeqCst);
+    }
+
+    pub(crate) fn has_failed(&self, call: u64) -> bool {
+        self.failed.load(SeqCst) == call
     }
 
     pub(crate) fn add_cpu(&self, spent: Duration) {

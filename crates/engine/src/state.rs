@@ -59,8 +59,8 @@ impl State {
         sandbox: Arc<Sandbox>,
         services: Services,
         outbound: OutboundHttp,
+        meter: Arc<Meter>,
     ) -> wasmtime::Result<State> {
-        let meter = Arc::new(Meter::default());
         let names = ResolvedNames::default();
         let stdout = LineWriter::new(name.clone(), Stream::Stdout, services.logs.clone());
         let stderr = LineWriter::new(name.clone(), Stream::Stderr, services.logs.clone());

@@ -36,6 +36,11 @@ pub(crate) struct Capacity {
 #[error("{0}")]
 pub struct TooMany(String);
 
+/// Whether the counts of the file fit this machine: for who checks a formation and doesn't run it.
+pub fn check_capacity(plan: &Plan) -> Result<(), TooMany> {
+    Capacity::find(plan, &BTreeMap::new()).map(drop)
+}
+
 impl Capacity {
     /// Finds the machine's limits, and the largest number of instances that is asked for and fits.
     pub(crate) fn find(plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<Capacity, TooMany> {

@@ -19,6 +19,7 @@ use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, TooMany};
+use crate::event::Event;
 use crate::ingress::{Ingress, Web};
 use crate::logs::{LogFormat, Logs};
 use crate::plan::{Plan, PlannedType};
@@ -120,6 +121,8 @@ pub struct Host {
     hang_up: CancellationToken,
     running: TaskTracker,
     triggers: TaskTracker,
+    /// All that runs in any guest, those included that nobody waits for any more.
+    calls: TaskTracker,
     http: Option<SocketAddr>,
     /// Somebody asked by the admin API that the host stops.
     stop: CancellationToken,
@@ -181,15 +184,17 @@ impl Host {
         let loaded = load(engine, plan, services, options.progress).await?;
         run_release_steps(&loaded).await?;
 
+        let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();
         let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
         let wired: Vec<Wired> = loaded
             .into_iter()
             .enumerate()
-            .map(|(process, loaded)| Wired::new(process, loaded, &event_sender))
+            .map(|(process, loaded)| Wired::new(process, loaded, &event_sender, &calls))
             .collect();
         let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
-        let supervisor = Supervisor::new(supervised, store.counts.clone(), capacity, event_sender);
+        let supervisor =
+            Supervisor::new(supervised, store.counts.clone(), capacity, event_sender, calls.clone());
         let supervisor = tokio::spawn(supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
@@ -228,6 +233,7 @@ impl Host {
             hang_up,
             running,
             triggers,
+            calls,
             http,
             stop,
             admin,
@@ -256,11 +262,24 @@ impl Host {
 
     /// Finishes what was begun, within grace, and stops. Ends the rest at once when `hurry` does.
     pub async fn drain(self, hurry: impl Future<Output = ()>) -> Stopped {
-        let Host { state, actions, ingress, intake, hang_up, running, triggers, admin, supervisor, .. } =
-            self;
+        let Host {
+            state,
+            actions,
+            ingress,
+            intake,
+            hang_up,
+            running,
+            triggers,
+            calls,
+            admin,
+            supervisor,
+            ..
+        } = self;
         info!("draining: calls under way may take {:?}", state.grace);
         intake.cancel();
         hang_up.cancel();
+        // An error says that the supervisor has ended: there is nothing to refuse then.
+        let _ = actions.send(Action::RefuseChanges).await;
         let finished = async {
             if let Some((ingress, serving)) = ingress {
                 ingress.close();
@@ -288,6 +307,9 @@ impl Host {
             }
         };
         interrupt(&actions).await;
+        calls.close();
+        // One that holds on for longer is in a host call that can't be interrupted.
+        let _ = tokio::time::timeout(INTERRUPTED_MAX, calls.wait()).await;
         admin.abort();
         let _ = admin.await;
         supervisor.abort();
@@ -435,10 +457,15 @@ struct Wired {
 }
 
 impl Wired {
-    fn new(process: usize, loaded: Loaded, events: &mpsc::UnboundedSender<crate::event::Event>) -> Wired {
+    fn new(
+        process: usize,
+        loaded: Loaded,
+        events: &mpsc::UnboundedSender<Event>,
+        calls: &TaskTracker,
+    ) -> Wired {
         let Loaded { planned, component } = loaded;
         let line_max = backlog(&planned).line_max(planned.count());
-        let pool = Pool::new(process, line_max, events.clone());
+        let pool = Pool::new(process, line_max, events.clone(), calls.clone());
         Wired { name: planned.process.name.as_str().into(), planned, component, pool }
     }
 

@@ -18,9 +18,9 @@ mod state_dir;
 mod supervisor;
 mod trigger;
 
-pub use capacity::TooMany;
+pub use capacity::{TooMany, check_capacity};
 pub use host::{Host, HostOptions, StartError, Stopped};
 pub use logs::{LogFormat, render};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType};
-pub use state_dir::{StateDirError, socket_path};
+pub use state_dir::{StateDirError, is_in_use, socket_path};
 pub use trigger::release::ReleaseFailed;

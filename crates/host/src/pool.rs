@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{CallEnd, Finished, Instance, Meter};
 
@@ -56,6 +58,8 @@ pub(crate) struct Pool {
     inner: Mutex<Inner>,
     /// Rung when an instance becomes idle and nobody is in the line: triggers that look for work wait for it.
     idle: Notify,
+    /// Counts calls that are under way.
+    calls: TaskTracker,
     /// Unbounded, since each live instance has at most one event in it.
     events: mpsc::UnboundedSender<Event>,
 }
@@ -100,7 +104,12 @@ pub(crate) enum NoInstance {
 }
 
 impl Pool {
-    pub(crate) fn new(process: usize, line_max: usize, events: mpsc::UnboundedSender<Event>) -> Arc<Pool> {
+    pub(crate) fn new(
+        process: usize,
+        line_max: usize,
+        events: mpsc::UnboundedSender<Event>,
+        calls: TaskTracker,
+    ) -> Arc<Pool> {
         let inner = Inner {
             idle: Vec::new(),
             live: HashMap::new(),
@@ -108,7 +117,7 @@ impl Pool {
             line_max,
             outlook: Outlook::Good,
         };
-        Arc::new(Pool { process, inner: Mutex::new(inner), idle: Notify::new(), events })
+        Arc::new(Pool { process, inner: Mutex::new(inner), idle: Notify::new(), calls, events })
     }
 
     /// An instance for one call. Waits in the line for at most `wait_max`.
@@ -163,7 +172,13 @@ impl Pool {
 
     fn lease(self: &Arc<Self>, idle: Idle) -> Lease {
         idle.slot.busy.store(true, Relaxed);
-        Lease { pool: self.clone(), slot: idle.slot, instance: Some(idle.instance), settled: false }
+        Lease {
+            pool: self.clone(),
+            slot: idle.slot,
+            instance: Some(idle.instance),
+            settled: false,
+            _call: self.calls.token(),
+        }
     }
 
     /// A new instance serves from now on.
@@ -296,6 +311,7 @@ pub(crate) struct Lease {
     slot: Arc<Slot>,
     instance: Option<Instance>,
     settled: bool,
+    _call: TaskTrackerToken,
 }
 
 impl Lease {

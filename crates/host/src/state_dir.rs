@@ -52,6 +52,14 @@ pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")
 }
 
+/// Whether a host has this state directory.
+pub fn is_in_use(state_dir: &Path) -> bool {
+    match File::open(state_dir.join("lock")) {
+        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK),
+        Err(_) => false,
+    }
+}
+
 impl StateDir {
     /// Makes the directory where it's missing, and takes it.
     pub(crate) fn take(path: &Path) -> Result<StateDir, StateDirError> {

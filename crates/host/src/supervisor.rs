@@ -16,9 +16,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 use wasmhost_engine::services::InstanceName;
-use wasmhost_engine::{CallEnd, CallLimits, Component, Instance};
+use wasmhost_engine::{CallEnd, CallLimits, Component, Instance, Meter};
 use wasmhost_store::Counts;
 
 use crate::admin::api::{InstanceView, ScaleChange, ScaleTo, TypeView};
@@ -42,6 +43,8 @@ pub(crate) enum Action {
     Settled { types: Vec<String>, reply: oneshot::Sender<()> },
     /// Answers with how things stand.
     Look { reply: oneshot::Sender<Vec<TypeView>> },
+    /// The host drains: counts stay as they are, and what ends is still replaced, since calls go on.
+    RefuseChanges,
     /// The host is going: starts nothing any more, and ends every call that still runs. Answers with how many there
     /// were, those of commands that run always left out: nothing can ask them to finish.
     InterruptAll { reply: oneshot::Sender<usize> },
@@ -101,9 +104,14 @@ pub(crate) struct Supervisor {
     counts: Arc<dyn Counts>,
     capacity: Capacity,
     events: mpsc::UnboundedSender<Event>,
+    /// Counts instances that start, and runs of `main`.
+    calls: TaskTracker,
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
     next_member: MemberId,
-    draining: bool,
+    /// The host drains.
+    changes_refused: bool,
+    /// Nothing starts any more.
+    ended: bool,
 }
 
 struct Type {
@@ -128,9 +136,13 @@ struct Member {
 }
 
 enum Phase {
-    Starting,
+    /// The meter interrupts a start that isn't wanted any more.
+    Starting(Arc<Meter>),
     Serving(Arc<Slot>),
-    Backoff { until: Instant, why: String },
+    Backoff {
+        until: Instant,
+        why: String,
+    },
 }
 
 impl Supervisor {
@@ -139,9 +151,20 @@ impl Supervisor {
         counts: Arc<dyn Counts>,
         capacity: Capacity,
         events: mpsc::UnboundedSender<Event>,
+        calls: TaskTracker,
     ) -> Supervisor {
         let types = types.into_iter().map(Type::new).collect();
-        Supervisor { types, counts, capacity, events, waiting: vec![], next_member: 1, draining: false }
+        Supervisor {
+            types,
+            counts,
+            capacity,
+            events,
+            calls,
+            waiting: vec![],
+            next_member: 1,
+            changes_refused: false,
+            ended: false,
+        }
     }
 
     /// Runs until nobody can send actions any more.
@@ -208,8 +231,9 @@ impl Supervisor {
             Action::Look { reply } => {
                 let _ = reply.send(self.types.iter().map(Type::view).collect());
             }
+            Action::RefuseChanges => self.changes_refused = true,
             Action::InterruptAll { reply } => {
-                self.draining = true;
+                self.ended = true;
                 let _ = reply.send(self.types.iter().map(Type::interrupt).sum());
             }
         }
@@ -257,7 +281,7 @@ impl Supervisor {
         wanted: BTreeMap<usize, u32>,
         live: BTreeMap<usize, Option<u32>>,
     ) -> Result<BTreeMap<String, u32>, Refused> {
-        if self.draining {
+        if self.changes_refused {
             return Err(Refused("the host is stopping".into()));
         }
         self.admit(&wanted)?;
@@ -288,7 +312,7 @@ impl Supervisor {
 
     /// Brings a type's members to the desired number.
     fn reconcile(&mut self, process: usize) {
-        if self.draining {
+        if self.ended {
             return;
         }
         let desired = usize::try_from(self.types[process].desired).unwrap_or(usize::MAX);
@@ -297,7 +321,13 @@ impl Supervisor {
             self.next_member += 1;
             let kind = &mut self.types[process];
             let index = kind.free_index();
-            let place = Member { index, phase: Phase::Starting, failures: 0, restarts: 0, replaces: None };
+            let place = Member {
+                index,
+                phase: Phase::Starting(Arc::default()),
+                failures: 0,
+                restarts: 0,
+                replaces: None,
+            };
             kind.members.insert(member, place);
             self.start(process, member);
         }
@@ -311,15 +341,16 @@ impl Supervisor {
 
     /// Starts the instance of a member, in a task of its own.
     fn start(&mut self, process: usize, member: MemberId) {
-        if self.draining {
+        if self.ended {
             return;
         }
         let kind = &mut self.types[process];
         let Some(place) = kind.members.get_mut(&member) else { return };
-        place.phase = Phase::Starting;
+        let meter = Arc::new(Meter::default());
+        place.phase = Phase::Starting(meter.clone());
         let (component, index, events) = (kind.given.component.clone(), place.index, self.events.clone());
-        tokio::spawn(async move {
-            let result = component.start(index).await;
+        self.calls.spawn(async move {
+            let result = component.start(index, meter).await;
             let _ = events.send(Event::Started { process, member, result });
         });
     }
@@ -334,7 +365,7 @@ impl Supervisor {
         let replaced = place.replaces.take();
         if kind.given.runs_always {
             kind.given.pool.admit_running(slot.clone());
-            run_main(instance, slot, kind.given.pool.clone(), kind.given.limits);
+            self.calls.spawn(run_main(instance, slot, kind.given.pool.clone(), kind.given.limits));
         } else {
             place.failures = 0;
             kind.given.pool.admit(slot, instance);
@@ -349,7 +380,7 @@ impl Supervisor {
         let kind = &mut self.types[process];
         kind.last_end = Some(message.to_owned());
         let Some(place) = kind.members.get_mut(&member) else { return };
-        if self.draining {
+        if self.ended {
             return;
         }
         let wait = backoff(place.failures);
@@ -394,7 +425,7 @@ impl Supervisor {
 
     /// Gives each chosen member a successor, behind which it leaves.
     fn restart(&mut self, target: &Target) -> Result<u32, Refused> {
-        if self.draining {
+        if self.changes_refused {
             return Err(Refused("the host is stopping".into()));
         }
         let process = self.index_of(&target.process)?;
@@ -429,11 +460,17 @@ impl Supervisor {
                 kind.leaving.insert(member, slot);
                 Some(member)
             }
-            Phase::Starting | Phase::Backoff { .. } => None,
+            Phase::Starting(_) | Phase::Backoff { .. } => None,
         };
         let restarts = place.restarts + 1;
         kind.restarts += 1;
-        let place = Member { index: place.index, phase: Phase::Starting, failures: 0, restarts, replaces };
+        let place = Member {
+            index: place.index,
+            phase: Phase::Starting(Arc::default()),
+            failures: 0,
+            restarts,
+            replaces,
+        };
         kind.members.insert(successor, place);
         self.start(process, successor);
     }
@@ -524,7 +561,9 @@ impl Type {
         while self.members.len() > desired
             && let Some((_, member)) = absent.pop()
         {
-            self.members.remove(&member);
+            if let Some(Member { phase: Phase::Starting(meter), .. }) = self.members.remove(&member) {
+                meter.interrupt();
+            }
         }
         let surplus = self.members.len().saturating_sub(desired);
         for slot in self.given.pool.drain(surplus) {
@@ -550,7 +589,11 @@ impl Type {
     fn interrupt(&self) -> usize {
         let serving = self.members.values().filter_map(|place| match &place.phase {
             Phase::Serving(slot) => Some(slot),
-            Phase::Starting | Phase::Backoff { .. } => None,
+            Phase::Starting(meter) => {
+                meter.interrupt();
+                None
+            }
+            Phase::Backoff { .. } => None,
         });
         let mut busy = 0;
         for slot in serving.chain(self.leaving.values()) {
@@ -607,7 +650,7 @@ impl Type {
             Phase::Serving(slot) => {
                 view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, place.restarts)
             }
-            Phase::Starting => self.view_absent(place, "starting", None),
+            Phase::Starting(_) => self.view_absent(place, "starting", None),
             Phase::Backoff { until, why } => {
                 let left = until.saturating_duration_since(Instant::now()).as_secs();
                 self.view_absent(place, "backoff", Some(format!("{why}; again in {left} s")))
@@ -645,18 +688,16 @@ fn view_slot(slot: &Slot, state: &str, restarts: u64) -> InstanceView {
 }
 
 /// Runs a command's `main` until it ends.
-fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: CallLimits) {
-    tokio::spawn(async move {
-        let report = instance.call_command(limits).await.report;
-        let why = match &report.end {
-            CallEnd::Returned(code) => format!("exited with code {code}"),
-            end => end.summary(),
-        };
-        if let CallEnd::Trap(backtrace) = &report.end {
-            warn!(instance = %slot.name, "trapped: {backtrace}");
-        }
-        pool.report(&slot, Ended::Exited(why));
-    });
+async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: CallLimits) {
+    let report = instance.call_command(limits).await.report;
+    let why = match &report.end {
+        CallEnd::Returned(code) => format!("exited with code {code}"),
+        end => end.summary(),
+    };
+    if let CallEnd::Trap(backtrace) = &report.end {
+        warn!(instance = %slot.name, "trapped: {backtrace}");
+    }
+    pool.report(&slot, Ended::Exited(why));
 }
 
 /// How long to wait after `failures` failures in a row before this one: 0, 1, 2, 4 ... 60 s, and up to a tenth more.

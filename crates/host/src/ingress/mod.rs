@@ -9,15 +9,16 @@ mod answer;
 mod router;
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -25,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{error, warn};
 use wasmhost_config::Route;
 use wasmhost_engine::{CallEnd, CallLimits, RequestScheme, ResponseBody};
@@ -45,6 +47,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection may stay silent once the host drains. A client that has just sent a request on a
 /// connection that it thinks is open gets its answer if it comes within this time.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a connection without any request in it may take to end once the host drains: for the last bytes of an
+/// answer that its client reads slowly. One that holds half a request would stay until its head is overdue.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// An http type, as the ingress sees it.
 pub(crate) struct Web {
@@ -115,9 +121,14 @@ impl Ingress {
     ) {
         // Without it small answers would wait for acknowledgements; failing is no reason not to serve.
         let _ = stream.set_nodelay(true);
+        let underway = TaskTracker::new();
         let service = service_fn(|request| {
             let ingress = self.clone();
-            async move { Ok::<_, Infallible>(ingress.answer(request).await) }
+            let token = underway.token();
+            async move {
+                let answer = ingress.answer(request).await;
+                Ok::<_, Infallible>(answer.map(|body| Held { body, _token: token }))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -136,7 +147,18 @@ impl Ingress {
             _ = connection.as_mut() => return,
             () = &mut silent_too_long => connection.as_mut().graceful_shutdown(),
         }
-        let _ = connection.await;
+        let mut was_empty = false;
+        loop {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = tokio::time::sleep(LAST_BYTES) => {
+                    if was_empty && underway.is_empty() {
+                        return;
+                    }
+                    was_empty = underway.is_empty();
+                }
+            }
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
@@ -157,6 +179,32 @@ impl Ingress {
         }
         let authority = authority(request).ok_or(Failure::NO_AUTHORITY)?;
         self.router.find(authority, request.uri().path()).cloned().ok_or(Failure::NO_ROUTE)
+    }
+}
+
+/// An answer's body, and with it the proof that its request is not done.
+struct Held<B> {
+    body: B,
+    _token: TaskTrackerToken,
+}
+
+impl<B: Body + Unpin> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

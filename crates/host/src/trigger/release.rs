@@ -1,5 +1,7 @@
 //! What runs once before a release goes live: commands with `run = "release"`, one after another in the file's order.
 
+use std::sync::Arc;
+
 use tracing::info;
 use wasmhost_engine::{CallEnd, CallLimits, Component};
 
@@ -18,7 +20,7 @@ pub(crate) async fn run(
     limits: CallLimits,
 ) -> Result<(), ReleaseFailed> {
     let failed = |how: String| ReleaseFailed { process: process.to_owned(), how };
-    let instance = component.start(1).await;
+    let instance = component.start(1, Arc::default()).await;
     let instance = instance.map_err(|end| failed(format!("failed to start: {}", end.summary())))?;
     let report = instance.call_command(limits).await.report;
     match report.end {

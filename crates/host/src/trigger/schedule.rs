@@ -87,11 +87,13 @@ impl ScheduleTrigger {
                 vec![]
             }
         };
+        let mut taken = Vec::new();
         for nominal in missed.into_iter().chain(current) {
             if self.ticks.take(&self.process, nominal, false).await? {
-                self.begin(nominal, running).await?;
+                taken.push(nominal);
             }
         }
+        self.begin(taken, running).await?;
         Ok(self.until_next(Timestamp::now()))
     }
 
@@ -115,20 +117,34 @@ impl ScheduleTrigger {
         next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY).max(Duration::from_millis(1))
     }
 
-    /// Calls an instance with a tick that was taken.
-    async fn begin(self: &Arc<Self>, nominal: Timestamp, running: &TaskTracker) -> Result<(), StoreError> {
-        if self.schedule.overlap == Overlap::Skip && !self.underway.is_empty() {
-            let why = "skipped: the tick before it was still running".to_owned();
-            warn!("schedule \"{}\": {nominal} was {why}", self.process);
-            return self.ticks.finish(&self.process, nominal, Some(why)).await;
+    /// Calls instances with ticks that were taken: at once, or one after another where they may not overlap.
+    async fn begin(self: &Arc<Self>, taken: Vec<Timestamp>, running: &TaskTracker) -> Result<(), StoreError> {
+        match self.schedule.overlap {
+            Overlap::Allow => taken.into_iter().for_each(|nominal| self.spawn_calls(vec![nominal], running)),
+            Overlap::Skip if self.underway.is_empty() => self.spawn_calls(taken, running),
+            Overlap::Skip => {
+                for nominal in taken {
+                    let why = "skipped: the tick before it was still running".to_owned();
+                    warn!("schedule \"{}\": {nominal} was {why}", self.process);
+                    self.ticks.finish(&self.process, nominal, Some(why)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn_calls(self: &Arc<Self>, taken: Vec<Timestamp>, running: &TaskTracker) {
+        if taken.is_empty() {
+            return;
         }
         let this = self.clone();
         let token = self.underway.token();
         running.spawn(async move {
-            this.call(nominal, false).await;
+            for nominal in taken {
+                this.call(nominal, false).await;
+            }
             drop(token);
         });
-        Ok(())
     }
 
     /// Runs a tick now, because a person asked for it. `None` where it went well.
