@@ -52,6 +52,9 @@ const LINGER: Duration = Duration::from_millis(500);
 /// answer that its client reads slowly. One that holds half a request would stay until its head is overdue.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
+/// How long a handshake may take that had begun when the listener closes.
+const HANDSHAKE: Duration = Duration::from_millis(100);
+
 /// An http type, as the ingress sees it.
 pub(crate) struct Web {
     pub(crate) name: Arc<str>,
@@ -83,21 +86,21 @@ impl Ingress {
     ) {
         let connections = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let closed = {
-            let drain = drain.clone();
-            async move {
+        {
+            let mut closed = pin!(async {
                 drain.cancelled().await;
                 tokio::time::sleep(drain_delay).await;
-            }
-        };
-        let mut closed = pin!(closed);
-        loop {
-            let accepted = tokio::select! {
-                accepted = accept(&listener, &permits) => accepted,
-                () = &mut closed => break,
-            };
-            if let Some((stream, permit)) = accepted {
-                connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
+                refuse_handshakes(&listener);
+                tokio::time::sleep(HANDSHAKE).await;
+            });
+            loop {
+                let accepted = tokio::select! {
+                    accepted = accept(&listener, &permits) => accepted,
+                    () = &mut closed => break,
+                };
+                if let Some((stream, permit)) = accepted {
+                    connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
+                }
             }
         }
         for stream in close_listener(listener) {
@@ -245,7 +248,6 @@ async fn accept(
 /// and closing alone would reset them.
 fn close_listener(listener: TcpListener) -> Vec<TcpStream> {
     let mut waiting = Vec::new();
-    refuse_handshakes(&listener);
     let Ok(listener) = listener.into_std() else { return waiting };
     // It doesn't block. The runtime may not know yet of connections that are there, but the system does.
     while let Ok((stream, _)) = listener.accept() {
@@ -255,13 +257,22 @@ fn close_listener(listener: TcpListener) -> Vec<TcpStream> {
     waiting
 }
 
-/// From here on the listener takes part in no handshake, so that nothing comes between the last accept and the end.
-/// Clients try again for a moment, and then find it closed.
+/// From here on the listener begins no handshake, and finishes those that it has begun, so that nothing comes between
+/// the last accept and the end. Clients try again for a moment, and then find it closed.
 #[cfg(target_os = "linux")]
 fn refuse_handshakes(listener: &TcpListener) {
-    /// A socket filter of one instruction: return 0, keep nothing of the packet (BPF_RET | BPF_K).
-    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06, 0, 0, 0);
-    if let Err(err) = socket2::SockRef::from(listener).attach_filter(&[DROP_ALL]) {
+    use socket2::SockFilter;
+    /// A socket filter, as linux/filter.h writes it, over the TCP header: drop what has SYN set, keep the rest.
+    const DROP_SYN: [SockFilter; 4] = [
+        // BPF_LD | BPF_B | BPF_ABS: the byte with the flags
+        SockFilter::new(0x30, 0, 0, 13),
+        // BPF_JMP | BPF_JSET | BPF_K: with SYN the next instruction, otherwise the one behind it
+        SockFilter::new(0x45, 0, 1, 0x02),
+        // BPF_RET | BPF_K
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    if let Err(err) = socket2::SockRef::from(listener).attach_filter(&DROP_SYN) {
         warn!("clients that connect right now may be reset: {err}");
     }
 }
