@@ -105,7 +105,7 @@ impl Component {
         match placed.await {
             Driven::Ended((store, Ok(entry))) => Ok(Instance::new(store, entry, meter, self.engine.clone())),
             Driven::Ended((_, Err(err))) => Err(end_of(err, &meter)),
-            Driven::Cut(end) => Err(end),
+            Driven::Cut(cut) => Err(cut.into()),
         }
     }
 }

@@ -41,10 +41,26 @@ fn slice_ticks() -> u64 {
     if ON_COMPUTE.get() { COMPUTE_SLICE_TICKS } else { IO_SLICE_TICKS }
 }
 
-/// Why a call was cut short, on its way through wasmtime's error.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.summary())]
-pub(crate) struct CutShort(pub(crate) CallEnd);
+/// Why the host cut a call short; also on its way through wasmtime's error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Cut {
+    #[error("interrupted")]
+    Interrupted,
+    #[error("timed out")]
+    Timeout,
+    #[error("{0}")]
+    Host(String),
+}
+
+impl<T> From<Cut> for CallEnd<T> {
+    fn from(cut: Cut) -> CallEnd<T> {
+        match cut {
+            Cut::Interrupted => CallEnd::Interrupted,
+            Cut::Timeout => CallEnd::Timeout,
+            Cut::Host(message) => CallEnd::Host(message),
+        }
+    }
+}
 
 /// What every store does when the epoch passes its deadline.
 pub(crate) fn on_epoch(
@@ -53,10 +69,10 @@ pub(crate) fn on_epoch(
 ) -> wasmtime::Result<UpdateDeadline> {
     let meter = &store.data().meter;
     if meter.is_interrupted() {
-        return Err(CutShort(CallEnd::Interrupted).into());
+        return Err(Cut::Interrupted.into());
     }
     if meter.is_past_deadline() {
-        return Err(CutShort(CallEnd::Timeout).into());
+        return Err(Cut::Timeout.into());
     }
     let slice = slice_ticks();
     let age = ticker.now().saturating_sub(meter.slice_tick());
@@ -80,7 +96,7 @@ pub(crate) enum Driven<O> {
     /// The guest's function ended, well or not.
     Ended(O),
     /// The call was dropped where it stood, and its instance with it.
-    Cut(CallEnd),
+    Cut(Cut),
 }
 
 /// A call, with its limits.
@@ -116,10 +132,10 @@ impl<O> Drive<O> {
         }
     }
 
-    fn cut(&mut self, end: CallEnd) -> Poll<Driven<O>> {
+    fn cut(&mut self, cut: Cut) -> Poll<Driven<O>> {
         self.meter.fail_call();
         self.call = None;
-        Poll::Ready(Driven::Cut(end))
+        Poll::Ready(Driven::Cut(cut))
     }
 }
 
@@ -129,7 +145,7 @@ impl<O> Future for Drive<O> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Driven<O>> {
         let this = &mut *self;
         if this.meter.is_interrupted() {
-            return this.cut(CallEnd::Interrupted);
+            return this.cut(Cut::Interrupted);
         }
         match this.poll_slice(cx) {
             Poll::Ready(Ok(outcome)) => {
@@ -137,18 +153,18 @@ impl<O> Future for Drive<O> {
                 return Poll::Ready(Driven::Ended(outcome));
             }
             Poll::Ready(Err(panic)) => {
-                return this.cut(CallEnd::Host(format!("the host panicked: {}", panic_text(&*panic))));
+                return this.cut(Cut::Host(format!("the host panicked: {}", panic_text(&*panic))));
             }
             Poll::Pending => {}
         }
         this.meter.wake_on_interrupt(cx.waker());
         if this.meter.is_interrupted() {
-            return this.cut(CallEnd::Interrupted);
+            return this.cut(Cut::Interrupted);
         }
         if let Some(deadline) = this.deadline {
             let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
             if timer.as_mut().poll(cx).is_ready() {
-                return this.cut(CallEnd::Timeout);
+                return this.cut(Cut::Timeout);
             }
         }
         Poll::Pending

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use crate::bindings::{ticker, worker};
 use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
-use crate::drive::{CutShort, Drive, Driven, Placed, first_deadline};
+use crate::drive::{Cut, Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
 use crate::meter::Meter;
 use crate::state::{Input, State};
@@ -177,14 +177,14 @@ pub(crate) fn finish<T>(
             drop(instance);
             Finished::ended(start, meter, end_of(err, meter))
         }
-        Driven::Cut(end) => Finished::ended(start, meter, without_answer(end)),
+        Driven::Cut(cut) => Finished::ended(start, meter, cut.into()),
     }
 }
 
 /// Reads wasmtime's error.
 pub(crate) fn end_of<T>(err: wasmtime::Error, meter: &Meter) -> CallEnd<T> {
-    if let Some(CutShort(end)) = err.downcast_ref::<CutShort>() {
-        return without_answer(end.clone());
+    if let Some(cut) = err.downcast_ref::<Cut>() {
+        return cut.clone().into();
     }
     if let Some(I32Exit(code)) = err.downcast_ref::<I32Exit>() {
         return CallEnd::Exited(*code);
@@ -199,19 +199,6 @@ pub(crate) fn end_of<T>(err: wasmtime::Error, meter: &Meter) -> CallEnd<T> {
     match err.downcast_ref::<WasmBacktrace>() {
         Some(backtrace) => CallEnd::Trap(format!("{reason}\n{}", backtrace.to_string().trim_end())),
         None => CallEnd::Trap(reason),
-    }
-}
-
-/// A call that the host cut short has no answer of the guest's.
-fn without_answer<T>(end: CallEnd) -> CallEnd<T> {
-    match end {
-        CallEnd::Returned(()) => CallEnd::Host("the call was cut short".into()),
-        CallEnd::Exited(code) => CallEnd::Exited(code),
-        CallEnd::Trap(message) => CallEnd::Trap(message),
-        CallEnd::OutOfMemory => CallEnd::OutOfMemory,
-        CallEnd::Timeout => CallEnd::Timeout,
-        CallEnd::Interrupted => CallEnd::Interrupted,
-        CallEnd::Host(message) => CallEnd::Host(message),
     }
 }
 

@@ -10,9 +10,11 @@
 //! An instance that a call ended is replaced at once. One that dies before it serves, and a command that exits,
 //! wait for 0, 1, 2, 4 ... 60 s; a minute of health forgives.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod members;
+mod view;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -22,10 +24,11 @@ use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{CallEnd, CallLimits, Component, Instance, Meter};
 use wasmhost_store::Counts;
 
-use crate::admin::api::{InstanceView, ScaleChange, ScaleTo, TypeView};
+use crate::admin::api::{ScaleChange, ScaleTo, TypeView};
 use crate::capacity::Capacity;
 use crate::event::{Ended, Event, MemberId};
-use crate::pool::{Outlook, Pool, Slot};
+use crate::pool::{Pool, Slot};
+use members::{Member, Phase, Type};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
@@ -112,37 +115,6 @@ pub(crate) struct Supervisor {
     changes_refused: bool,
     /// Nothing starts any more.
     ended: bool,
-}
-
-struct Type {
-    given: Supervised,
-    desired: u32,
-    members: HashMap<MemberId, Member>,
-    /// Those that were asked to leave and haven't left yet.
-    leaving: HashMap<MemberId, Arc<Slot>>,
-    restarts: u64,
-    last_end: Option<String>,
-}
-
-/// What holds a place in a type's count.
-struct Member {
-    index: u32,
-    phase: Phase,
-    /// Failures in a row before it served, or exits of a command.
-    failures: u32,
-    restarts: u64,
-    /// An older instance that leaves when this one serves.
-    replaces: Option<MemberId>,
-}
-
-enum Phase {
-    /// The meter interrupts a start that isn't wanted any more.
-    Starting(Arc<Meter>),
-    Serving(Arc<Slot>),
-    Backoff {
-        until: Instant,
-        why: String,
-    },
 }
 
 impl Supervisor {
@@ -511,180 +483,6 @@ impl Supervisor {
 /// What a person is told who misspells a type.
 pub(crate) fn unknown_type(name: &str, known: &[&str]) -> String {
     format!("there is no process type \"{name}\"; this formation has {}", known.join(", "))
-}
-
-impl Supervised {
-    /// Asks an instance to leave. A `main` can't be asked, as WASI has no signals: it is ended.
-    fn dismiss(&self, slot: &Arc<Slot>) {
-        self.pool.drain_one(slot);
-        if self.runs_always {
-            slot.meter.interrupt();
-        }
-    }
-}
-
-impl Type {
-    fn new(given: Supervised) -> Type {
-        Type {
-            desired: given.count,
-            given,
-            members: HashMap::new(),
-            leaving: HashMap::new(),
-            restarts: 0,
-            last_end: None,
-        }
-    }
-
-    /// The lowest index that no instance has, those that are leaving included.
-    fn free_index(&self) -> u32 {
-        let members = self.members.values().map(|member| member.index);
-        let taken: BTreeSet<u32> = members.chain(self.leaving.values().map(|slot| slot.name.index)).collect();
-        let mut index = 1;
-        for taken in taken {
-            if taken != index {
-                break;
-            }
-            index += 1;
-        }
-        index
-    }
-
-    /// Lets members go: those that don't serve first, then as the pool chooses.
-    fn shrink_to(&mut self, desired: usize) {
-        let mut absent: Vec<(u32, MemberId)> = self
-            .members
-            .iter()
-            .filter(|(_, place)| !matches!(place.phase, Phase::Serving(_)) && place.replaces.is_none())
-            .map(|(member, place)| (place.index, *member))
-            .collect();
-        absent.sort_unstable();
-        while self.members.len() > desired
-            && let Some((_, member)) = absent.pop()
-        {
-            if let Some(Member { phase: Phase::Starting(meter), .. }) = self.members.remove(&member) {
-                meter.interrupt();
-            }
-        }
-        let surplus = self.members.len().saturating_sub(desired);
-        for slot in self.given.pool.drain(surplus) {
-            self.members.remove(&slot.member);
-            self.leaving.insert(slot.member, slot.clone());
-            if self.given.runs_always {
-                slot.meter.interrupt();
-            }
-        }
-        // What is left over are replacements whose predecessors were let go.
-        while self.members.len() > desired {
-            let absent = self.members.iter().filter(|(_, place)| !matches!(place.phase, Phase::Serving(_)));
-            let Some(member) = absent.map(|(member, _)| *member).max() else { return };
-            if let Some(place) = self.members.remove(&member)
-                && let Some(slot) = place.replaces.and_then(|old| self.leaving.get(&old).cloned())
-            {
-                self.given.dismiss(&slot);
-            }
-        }
-    }
-
-    /// Ends the calls of all its instances, and says how many had one that could have finished.
-    fn interrupt(&self) -> usize {
-        let serving = self.members.values().filter_map(|place| match &place.phase {
-            Phase::Serving(slot) => Some(slot),
-            Phase::Starting(meter) => {
-                meter.interrupt();
-                None
-            }
-            Phase::Backoff { .. } => None,
-        });
-        let mut busy = 0;
-        for slot in serving.chain(self.leaving.values()) {
-            busy += usize::from(slot.is_busy() && !self.given.runs_always);
-            slot.meter.interrupt();
-        }
-        busy
-    }
-
-    fn serving(&self) -> usize {
-        self.members.values().filter(|place| matches!(place.phase, Phase::Serving(_))).count()
-    }
-
-    fn is_settled(&self) -> bool {
-        self.members.len() == usize::try_from(self.desired).unwrap_or(usize::MAX)
-            && self.serving() == self.members.len()
-            && self.given.pool.live() == self.members.len()
-    }
-
-    fn outlook(&self) -> Outlook {
-        if self.desired == 0 {
-            return Outlook::NoCount;
-        }
-        let in_backoff = |place: &Member| matches!(place.phase, Phase::Backoff { .. });
-        match !self.members.is_empty() && self.members.values().all(in_backoff) {
-            true => Outlook::AllInBackoff,
-            false => Outlook::Good,
-        }
-    }
-
-    fn view(&self) -> TypeView {
-        let mut instances: Vec<InstanceView> =
-            self.members.values().map(|place| self.view_member(place)).collect();
-        instances.extend(self.leaving.values().map(|slot| view_slot(slot, "draining", 0)));
-        instances.sort_by(|a, b| (a.index, &a.state).cmp(&(b.index, &b.state)));
-        let count = |state: &str| instances.iter().filter(|instance| instance.state == state).count();
-        let as_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        TypeView {
-            process: self.given.name.to_string(),
-            trigger: self.given.trigger.to_owned(),
-            desired: self.desired,
-            in_file: self.given.count_in_file,
-            actual: as_u32(count("idle") + count("busy")),
-            draining: as_u32(count("draining")),
-            waiting: as_u32(self.given.pool.waiting()),
-            restarts: self.restarts,
-            last_end: self.last_end.clone(),
-            instances,
-        }
-    }
-
-    fn view_member(&self, place: &Member) -> InstanceView {
-        match &place.phase {
-            Phase::Serving(slot) => {
-                view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, place.restarts)
-            }
-            Phase::Starting(_) => self.view_absent(place, "starting", None),
-            Phase::Backoff { until, why } => {
-                let left = until.saturating_duration_since(Instant::now()).as_secs();
-                self.view_absent(place, "backoff", Some(format!("{why}; again in {left} s")))
-            }
-        }
-    }
-
-    fn view_absent(&self, place: &Member, state: &str, note: Option<String>) -> InstanceView {
-        InstanceView {
-            name: format!("{}.{}", self.given.name, place.index),
-            index: place.index,
-            state: state.to_owned(),
-            uptime_s: 0.0,
-            calls: 0,
-            restarts: place.restarts,
-            cpu_s: 0.0,
-            memory_bytes: 0,
-            note,
-        }
-    }
-}
-
-fn view_slot(slot: &Slot, state: &str, restarts: u64) -> InstanceView {
-    InstanceView {
-        name: slot.name.to_string(),
-        index: slot.name.index,
-        state: state.to_owned(),
-        uptime_s: slot.since.elapsed().as_secs_f64(),
-        calls: slot.calls.load(Relaxed),
-        restarts,
-        cpu_s: slot.meter.cpu().as_secs_f64(),
-        memory_bytes: slot.meter.memory(),
-        note: None,
-    }
 }
 
 /// Runs a command's `main` until it ends.
