@@ -171,6 +171,15 @@ impl<O> Future for Drive<O> {
     }
 }
 
+impl<O> Drop for Drive<O> {
+    /// Dropped in the middle, its store goes too.
+    fn drop(&mut self) {
+        if self.call.is_some() {
+            self.meter.fail_call();
+        }
+    }
+}
+
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")

@@ -46,7 +46,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a connection may stay silent once the host drains. A client that has just sent a request on a
 /// connection that it thinks is open gets its answer if it comes within this time.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a connection without any request in it may take to end once the host drains: for the last bytes of an
 /// answer that its client reads slowly. One that holds half a request would stay until its head is overdue.
