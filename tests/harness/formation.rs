@@ -135,8 +135,9 @@ pub(crate) fn guests() -> PathBuf {
 }
 
 pub(crate) fn repository() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().nth(2).unwrap().to_owned()
+    // As it runs: what was compiled in may be another clone's, where two of them share a target folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(package).ancestors().nth(2).unwrap().to_owned()
 }
 
 fn built(file: PathBuf) -> PathBuf {

@@ -10,7 +10,7 @@ mod test;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -78,10 +78,12 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     }
 }
 
-/// The folder of the repository: the one that holds this package's.
+/// The folder of the repository: the one that holds this package's. Cargo says where that is as it runs this; what was
+/// compiled in may be another clone's, where two of them share a target folder.
 fn repository() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package).to_path_buf()
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
+    package.parent().unwrap_or(&package).to_path_buf()
 }
 
 /// The cargo that runs this, so that every step uses one toolchain.

@@ -79,7 +79,7 @@ impl From<types::Job> for Job {
     }
 }
 
-/// Why a job was not done. The message is for people: `wasmhost jobs show` prints its first 4 KiB.
+/// Why a job was not done. The message is for people: its first 4 KiB are kept with the job.
 ///
 /// Every error turns into one by `?`, as a [retry](Failure::retry) whose message is the error and what caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
