@@ -7,6 +7,7 @@
 
 mod answer;
 mod router;
+mod web;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -27,13 +28,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::{error, warn};
+use tracing::warn;
 use wasmhost_config::Route;
-use wasmhost_engine::{CallEnd, CallLimits, RequestScheme, ResponseBody};
+use wasmhost_engine::ResponseBody;
 
-use crate::pool::Pool;
 use answer::Failure;
 use router::Router;
+pub(crate) use web::Web;
 
 /// Connections that are open at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -54,14 +55,6 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// How long a handshake may take that had begun when the listener closes.
 const HANDSHAKE: Duration = Duration::from_millis(100);
-
-/// An http type, as the ingress sees it.
-pub(crate) struct Web {
-    pub(crate) name: Arc<str>,
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) limits: CallLimits,
-    pub(crate) wait_max: Duration,
-}
 
 /// See the module.
 pub(crate) struct Ingress {
@@ -279,44 +272,6 @@ fn refuse_handshakes(listener: &TcpListener) {
 
 #[cfg(not(target_os = "linux"))]
 fn refuse_handshakes(_listener: &TcpListener) {}
-
-impl Web {
-    async fn serve(&self, request: Request<Incoming>) -> Answer {
-        let mut lease = match self.pool.lend(self.wait_max).await {
-            Ok(lease) => lease,
-            Err(none) => {
-                let failure = Failure::of_no_instance(none);
-                warn!(code = failure.code, process = %self.name, "{} {}", request.method(), request.uri().path());
-                return failure.response().map(Either::Right);
-            }
-        };
-        let Some(instance) = lease.take() else {
-            return Failure::of_call(&CallEnd::Host(String::new())).response().map(Either::Right);
-        };
-        let slot = lease.slot().clone();
-        // Only a failure needs them, and by then the request is gone.
-        let what = (request.method().clone(), request.uri().clone());
-        let done = move |finished| lease.give_back(finished);
-        match instance.call_http(request, RequestScheme::Http, self.limits, done).await {
-            Ok(response) => response.map(Either::Left),
-            Err(end) => {
-                let failure = Failure::of_call(&end);
-                report(&end, failure, &slot.name.to_string(), &what.0, what.1.path());
-                failure.response().map(Either::Right)
-            }
-        }
-    }
-}
-
-/// One line for each request that got no answer from its guest, with the backtrace of a trap.
-fn report(end: &CallEnd, failure: Failure, instance: &str, method: &Method, path: &str) {
-    let code = failure.code;
-    match end {
-        CallEnd::Trap(backtrace) => warn!(code, instance, "{method} {path}: {backtrace}"),
-        CallEnd::Host(message) => error!(code, instance, "{method} {path}: {message}"),
-        end => warn!(code, instance, "{method} {path}: the call {}", end.summary()),
-    }
-}
 
 #[cfg(test)]
 mod tests {
