@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p3::bindings as async_cli;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings as async_http;
 
 use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
 use crate::call::CallEnd;
 use crate::capability::outbound::OutboundHttp;
 use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
+use crate::http::service::Service;
 use crate::inspect::Handler;
-use crate::instance::{Entry, Instance, end_of};
+use crate::instance::{Entry, Instance, Kind, Solo, end_of};
 use crate::meter::Meter;
 use crate::services::{InstanceName, Services};
 use crate::state::{Sandbox, State};
@@ -26,6 +29,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Component {
     engine: Arc<Engine>,
+    wasmtime: wasmtime::Engine,
     entry: EntryPre,
     sandbox: Arc<Sandbox>,
     services: Services,
@@ -34,9 +38,11 @@ pub struct Component {
 #[derive(Clone)]
 enum EntryPre {
     Http(ProxyPre<State>),
+    AsyncHttp(async_http::ServicePre<State>),
     Job(WorkerPre<State>),
     Tick(TickerPre<State>),
     Command(CommandPre<State>),
+    AsyncCommand(async_cli::CommandPre<State>),
 }
 
 /// Why a component could not be loaded.
@@ -48,27 +54,38 @@ pub enum LoadError {
     /// It imports what nothing provides, or in another shape.
     #[error("can't be linked: {0}")]
     Link(String),
+    /// There is no engine for it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// This version can't call it so.
     #[error("exports {0}, which this version can't call yet")]
     Unsupported(Handler),
 }
 
 impl Component {
-    /// Compiles and links `bytes`, whose calls go to `handler`. Takes all cores, for up to seconds: not for an async
+    /// Compiles and links `bytes`, whose calls go to `handler`; `is_async` is [`Inspection::is_async`]. Takes all cores, for up to seconds: not for an async
     /// thread.
     pub fn load(
         engine: &Arc<Engine>,
         bytes: &[u8],
         handler: Handler,
+        is_async: bool,
         sandbox: Sandbox,
         services: Services,
     ) -> Result<Component, LoadError> {
-        let component = wasmtime::component::Component::from_binary(&engine.wasmtime, bytes)
+        let flavor = engine.flavor(is_async)?;
+        let component = wasmtime::component::Component::from_binary(&flavor.wasmtime, bytes)
             .map_err(|err| LoadError::Compile(format!("{err:#}")))?;
-        let pre = engine.linker.instantiate_pre(&component);
+        let pre = flavor.linker.instantiate_pre(&component);
         let pre = pre.map_err(|err| LoadError::Link(format!("{err:#}")))?;
         let entry = EntryPre::new(pre, handler)?;
-        Ok(Component { engine: engine.clone(), entry, sandbox: Arc::new(sandbox), services })
+        Ok(Component {
+            engine: engine.clone(),
+            wasmtime: flavor.wasmtime.clone(),
+            entry,
+            sandbox: Arc::new(sandbox),
+            services,
+        })
     }
 
     /// Makes an instance. Its start functions run under the type's limits, for 10 s at most; `meter` is the new
@@ -82,7 +99,7 @@ impl Component {
         );
         let state = State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone())
             .map_err(|err| CallEnd::Host(format!("{err:#}")))?;
-        let mut store = Store::new(&self.engine.wasmtime, state);
+        let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.limit);
         let ticker = self.engine.ticker.clone();
         store.epoch_deadline_callback(move |store| on_epoch(&store, &ticker));
@@ -96,14 +113,14 @@ impl Component {
             let entry = entry.instantiate(&mut store).await;
             (store, entry)
         });
-        let drive = Drive::new(starting, meter.clone(), self.engine.ticker.clone(), deadline);
+        let drive = Drive::new(starting, meter.clone(), self.engine.ticker.clone());
         let placed = Placed::Here {
             work: Box::pin(drive),
             meter: meter.clone(),
             compute: self.engine.compute().clone(),
         };
         match placed.await {
-            Driven::Ended((store, Ok(entry))) => Ok(Instance::new(store, entry, meter, self.engine.clone())),
+            Driven::Ended((store, Ok(started))) => Ok(started.with(store, meter, self.engine.clone())),
             Driven::Ended((_, Err(err))) => Err(end_of(err, &meter)),
             Driven::Cut(cut) => Err(cut.into()),
         }
@@ -120,19 +137,41 @@ impl EntryPre {
             Handler::Job => WorkerPre::new(pre).map(EntryPre::Job),
             Handler::Tick => TickerPre::new(pre).map(EntryPre::Tick),
             Handler::Command02 => CommandPre::new(pre).map(EntryPre::Command),
-            Handler::Http03 | Handler::AsyncJob | Handler::AsyncTick | Handler::Command03 => {
+            Handler::Http03 => async_http::ServicePre::new(pre).map(EntryPre::AsyncHttp),
+            Handler::Command03 => async_cli::CommandPre::new(pre).map(EntryPre::AsyncCommand),
+            Handler::AsyncJob | Handler::AsyncTick => {
                 return Err(LoadError::Unsupported(handler));
             }
         };
         entry.map_err(|err| LoadError::Link(format!("{err:#}")))
     }
 
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Entry> {
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Started> {
         Ok(match self {
-            EntryPre::Http(pre) => Entry::Http(pre.instantiate_async(store).await?),
-            EntryPre::Job(pre) => Entry::Job(pre.instantiate_async(store).await?),
-            EntryPre::Tick(pre) => Entry::Tick(pre.instantiate_async(store).await?),
-            EntryPre::Command(pre) => Entry::Command(pre.instantiate_async(store).await?),
+            EntryPre::Http(pre) => Started::Solo(Entry::Http(pre.instantiate_async(store).await?)),
+            EntryPre::AsyncHttp(pre) => Started::Service(pre.instantiate_async(store).await?),
+            EntryPre::Job(pre) => Started::Solo(Entry::Job(pre.instantiate_async(store).await?)),
+            EntryPre::Tick(pre) => Started::Solo(Entry::Tick(pre.instantiate_async(store).await?)),
+            EntryPre::Command(pre) => Started::Solo(Entry::Command(pre.instantiate_async(store).await?)),
+            EntryPre::AsyncCommand(pre) => {
+                Started::Solo(Entry::AsyncCommand(pre.instantiate_async(store).await?))
+            }
         })
+    }
+}
+
+/// An instance's exports.
+enum Started {
+    Solo(Entry),
+    Service(async_http::Service),
+}
+
+impl Started {
+    fn with(self, store: Store<State>, meter: Arc<Meter>, engine: Arc<Engine>) -> Instance {
+        let kind = match self {
+            Started::Solo(entry) => Kind::Solo(Solo { store, entry, meter, engine }),
+            Started::Service(exports) => Kind::Service(Service::new(store, exports, meter, engine)),
+        };
+        Instance { kind }
     }
 }

@@ -83,6 +83,7 @@ pub(crate) fn on_epoch(
     if !ON_COMPUTE.get() {
         meter.ask_to_move();
     }
+    meter.has_yielded();
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
@@ -104,7 +105,6 @@ pub(crate) struct Drive<O> {
     call: Option<Pin<Box<dyn Future<Output = O> + Send>>>,
     meter: Arc<Meter>,
     ticker: Arc<Ticker>,
-    deadline: Option<Instant>,
     /// Made when the guest first waits: most calls never do.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -114,9 +114,8 @@ impl<O> Drive<O> {
         call: Pin<Box<dyn Future<Output = O> + Send>>,
         meter: Arc<Meter>,
         ticker: Arc<Ticker>,
-        deadline: Option<Instant>,
     ) -> Self {
-        Drive { call: Some(call), meter, ticker, deadline, timer: None }
+        Drive { call: Some(call), meter, ticker, timer: None }
     }
 
     fn poll_slice(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, Box<dyn Any + Send>>> {
@@ -155,14 +154,18 @@ impl<O> Future for Drive<O> {
             Poll::Ready(Err(panic)) => {
                 return this.cut(Cut::Host(format!("the host panicked: {}", panic_text(&*panic))));
             }
-            Poll::Pending => {}
+            Poll::Pending => this.meter.end_slice(),
         }
         this.meter.wake_on_interrupt(cx.waker());
         if this.meter.is_interrupted() {
             return this.cut(Cut::Interrupted);
         }
-        if let Some(deadline) = this.deadline {
-            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        // Where calls share an instance, each that joins may put it off.
+        if let Some(deadline) = this.meter.deadline().map(tokio::time::Instant::from) {
+            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
             if timer.as_mut().poll(cx).is_ready() {
                 return this.cut(Cut::Timeout);
             }

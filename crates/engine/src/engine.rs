@@ -1,7 +1,7 @@
 //! The engine that all instances of a host share: compiled code, the pool of their memories and stacks, the ticker,
 //! and the compute threads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::component::Linker;
@@ -43,13 +43,24 @@ pub enum EngineError {
 }
 
 /// See the module.
+///
+/// It is two of wasmtime's engines, each made when the first component needs it: calls of WASI 0.2 components are a
+/// fifth faster on one that knows nothing of component-model async.
 pub struct Engine {
-    pub(crate) wasmtime: wasmtime::Engine,
-    pub(crate) linker: Linker<State>,
+    options: EngineOptions,
+    plain: OnceLock<Flavor>,
+    concurrent: OnceLock<Flavor>,
+    making: Mutex<()>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) client: HttpClient,
     compute: Option<Runtime>,
     compute_handle: Handle,
+}
+
+/// One of wasmtime's engines, and what its components may import.
+pub(crate) struct Flavor {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) linker: Linker<State>,
 }
 
 /// A stack may be this deep in wasm; the rest of it is for the host's functions.
@@ -72,15 +83,13 @@ const COMPUTE_NICE: i32 = 10;
 impl Engine {
     /// Makes the engine, and starts its threads.
     pub fn new(options: EngineOptions) -> Result<Arc<Engine>, EngineError> {
-        let wasmtime = wasmtime::Engine::new(&config(options))
-            .map_err(|err| EngineError::Pool { slots: options.slots, reason: format!("{err:#}") })?;
-        let linker = linker(&wasmtime)
-            .map_err(|err| EngineError::Pool { slots: options.slots, reason: format!("{err:#}") })?;
-        let ticker = Arc::new(Ticker::start(wasmtime.weak())?);
+        let ticker = Arc::new(Ticker::start()?);
         let compute = compute_runtime()?;
         Ok(Arc::new(Engine {
-            wasmtime,
-            linker,
+            options,
+            plain: OnceLock::new(),
+            concurrent: OnceLock::new(),
+            making: Mutex::new(()),
             ticker,
             client: HttpClient::default(),
             compute_handle: compute.handle().clone(),
@@ -91,6 +100,22 @@ impl Engine {
     /// What each thread that will run guests should do once, before it does.
     pub fn prepare_thread() {
         wasmtime::Engine::tls_eager_initialize();
+    }
+
+    /// The engine for components that use component-model async, or for those that don't.
+    pub(crate) fn flavor(&self, is_async: bool) -> Result<&Flavor, EngineError> {
+        let cell = if is_async { &self.concurrent } else { &self.plain };
+        if let Some(flavor) = cell.get() {
+            return Ok(flavor);
+        }
+        // Components load on several threads at once, and an engine reserves a lot of address space.
+        let _making = self.making.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some(flavor) = cell.get() {
+            return Ok(flavor);
+        }
+        let made = Flavor::new(self.options, is_async)?;
+        self.ticker.drive(made.wasmtime.weak());
+        Ok(cell.get_or_init(|| made))
     }
 
     pub(crate) fn compute(&self) -> &Handle {
@@ -107,12 +132,21 @@ impl Drop for Engine {
     }
 }
 
-fn config(options: EngineOptions) -> Config {
+impl Flavor {
+    fn new(options: EngineOptions, is_async: bool) -> Result<Flavor, EngineError> {
+        let problem =
+            |err: wasmtime::Error| EngineError::Pool { slots: options.slots, reason: format!("{err:#}") };
+        let wasmtime = wasmtime::Engine::new(&config(options, is_async)).map_err(problem)?;
+        let linker = linker(&wasmtime, is_async).map_err(problem)?;
+        Ok(Flavor { wasmtime, linker })
+    }
+}
+
+fn config(options: EngineOptions, is_async: bool) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // 0.2 calls are a fifth slower on an engine that supports component-model async.
-    config.concurrency_support(false);
-    config.wasm_component_model_async(false);
+    config.concurrency_support(is_async);
+    config.wasm_component_model_async(is_async);
     config.max_wasm_stack(WASM_STACK_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
     config
@@ -143,7 +177,7 @@ fn pool(options: EngineOptions) -> PoolingAllocationConfig {
     pool
 }
 
-fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+fn linker(engine: &wasmtime::Engine, is_async: bool) -> wasmtime::Result<Linker<State>> {
     use crate::bindings::producer::wasmhost::job::queue;
     use wasmtime::component::HasSelf;
 
@@ -151,6 +185,11 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     network::link_name_lookup(&mut linker)?;
+    if is_async {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        network::link_async_name_lookup(&mut linker)?;
+    }
     queue::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 /// What [`inspect`] saw in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// What one instance of it takes from the pool.
     pub footprint: Footprint,
+    /// Whether it uses component-model async, as WASI 0.3 does: in what it exports, or only in what it imports.
+    pub is_async: bool,
 }
 
 /// What one instance takes from the pool, at most.
@@ -80,12 +82,21 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     }
     let malformed = |err: wasmparser::BinaryReaderError| InspectError::Malformed(err.to_string());
 
-    let mut seen =
-        Inspection { handlers: vec![], exports: vec![], imports: vec![], footprint: Footprint::default() };
+    let mut seen = Inspection {
+        handlers: vec![],
+        exports: vec![],
+        imports: vec![],
+        footprint: Footprint::default(),
+        is_async: false,
+    };
+    // What is valid without async needs none. Function bodies aren't looked at: compiling does that.
+    let mut validator = Validator::new_with_features(WasmFeatures::all().difference(async_features()));
     // Nested modules and components follow their parent in one flat sequence of payloads.
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(malformed)? {
+        let payload = payload.map_err(malformed)?;
+        seen.is_async = seen.is_async || validator.payload(&payload).is_err();
+        match payload {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
                 return Err(InspectError::CoreModule);
             }
@@ -109,6 +120,14 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     }
     seen.handlers = ORDER.into_iter().filter(|handler| exports_handler(&seen.exports, *handler)).collect();
     Ok(seen)
+}
+
+fn async_features() -> WasmFeatures {
+    WasmFeatures::CM_ASYNC
+        | WasmFeatures::CM_ASYNC_STACKFUL
+        | WasmFeatures::CM_MORE_ASYNC_BUILTINS
+        | WasmFeatures::CM_THREADING
+        | WasmFeatures::CM_ERROR_CONTEXT
 }
 
 const ORDER: [Handler; 8] = [
@@ -158,14 +177,20 @@ impl fmt::Display for Handler {
 }
 
 /// Interfaces that this engine provides, by the beginning of their names.
-const PROVIDED: [(&str, &str); 9] = [
+const PROVIDED: [(&str, &str); 15] = [
     ("wasi:cli/", "0.2."),
+    ("wasi:cli/", "0.3."),
     ("wasi:clocks/", "0.2."),
+    ("wasi:clocks/", "0.3."),
     ("wasi:filesystem/", "0.2."),
+    ("wasi:filesystem/", "0.3."),
     ("wasi:http/", "0.2."),
+    ("wasi:http/", "0.3."),
     ("wasi:io/", "0.2."),
     ("wasi:random/", "0.2."),
+    ("wasi:random/", "0.3."),
     ("wasi:sockets/", "0.2."),
+    ("wasi:sockets/", "0.3."),
     ("wasmhost:clock/", "0.1."),
     ("wasmhost:job/", "0.1."),
 ];

@@ -9,28 +9,44 @@ use futures_util::future::BoxFuture;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::Command;
+use wasmtime_wasi::p3::bindings as async_cli;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use crate::bindings::{ticker, worker};
 use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
 use crate::drive::{Cut, Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
+use crate::http::service::Service;
 use crate::meter::Meter;
 use crate::state::{Input, State};
 
 /// A live sandbox. Dropping it frees its memories and its slot.
 pub struct Instance {
+    pub(crate) kind: Kind,
+}
+
+pub(crate) enum Kind {
+    /// Serves one call at a time.
+    Solo(Solo),
+    /// Serves several requests at once.
+    Service(Arc<Service>),
+}
+
+/// An instance that serves one call at a time: whoever has it may call it.
+pub(crate) struct Solo {
     pub(crate) store: Store<State>,
     pub(crate) entry: Entry,
     pub(crate) meter: Arc<Meter>,
     pub(crate) engine: Arc<Engine>,
 }
 
+/// The exports that calls of a [`Solo`] go to.
 pub(crate) enum Entry {
     Http(Proxy),
     Job(worker::Worker),
     Tick(ticker::Ticker),
     Command(Command),
+    AsyncCommand(async_cli::Command),
 }
 
 /// A call that is over.
@@ -45,32 +61,52 @@ pub struct Finished<T = ()> {
 const EXIT_BURY: i32 = 65;
 
 impl Instance {
-    pub(crate) fn new(store: Store<State>, entry: Entry, meter: Arc<Meter>, engine: Arc<Engine>) -> Self {
-        Instance { store, entry, meter, engine }
-    }
-
     /// What it uses, and the way to interrupt it. Outlives the instance.
     pub fn meter(&self) -> &Arc<Meter> {
-        &self.meter
+        match &self.kind {
+            Kind::Solo(solo) => &solo.meter,
+            Kind::Service(service) => service.meter(),
+        }
+    }
+
+    /// Another handle on it, for a call beside those that run in it; none where it serves one at a time. The type's
+    /// `concurrency` is for the caller to heed.
+    pub fn share(&self) -> Option<Instance> {
+        match &self.kind {
+            Kind::Solo(_) => None,
+            Kind::Service(service) => Some(Instance { kind: Kind::Service(service.clone()) }),
+        }
+    }
+
+    /// Whether it would take another call now: one that shares its instance with others may have ended with them.
+    pub fn is_open(&self) -> bool {
+        match &self.kind {
+            Kind::Solo(_) => true,
+            Kind::Service(service) => service.is_open(),
+        }
     }
 
     /// Does one job. A command gets the payload as its standard input; exit code 0 is done, 65 buries.
-    pub async fn call_job(mut self, job: Job, limits: CallLimits) -> Finished<Result<(), JobFailure>> {
-        if let Entry::Command(_) = self.entry {
+    pub async fn call_job(self, job: Job, limits: CallLimits) -> Finished<Result<(), JobFailure>> {
+        let mut solo = match self.into_solo("jobs") {
+            Ok(solo) => solo,
+            Err(finished) => return finished,
+        };
+        if solo.entry.is_command() {
             let env = vec![
                 ("WASMHOST_JOB_ID".to_owned(), job.id),
                 ("WASMHOST_JOB_QUEUE".to_owned(), job.queue),
                 ("WASMHOST_JOB_ATTEMPT".to_owned(), job.attempt.to_string()),
             ];
-            let run = self.run_main(Input { stdin: job.payload, env }, limits).await;
+            let run = solo.run_main(Input { stdin: job.payload, env }, limits).await;
             return run.map_exit(|code| match code {
                 0 => Ok(()),
                 EXIT_BURY => Err(JobFailure::Bury(format!("exited with code {EXIT_BURY}"))),
                 code => Err(JobFailure::Retry(format!("exited with code {code}"))),
             });
         }
-        let start = self.begin(limits);
-        let finished = self.on_compute(start, move |instance| {
+        let start = solo.begin(limits);
+        let finished = solo.on_compute(start, move |instance| {
             Box::pin(async move {
                 let Entry::Job(worker) = &instance.entry else { return Err(wrong_entry("jobs")) };
                 let handler = worker.wasmhost_job_handler();
@@ -81,17 +117,21 @@ impl Instance {
     }
 
     /// Serves one tick. The error is the guest's own; of a command, that it exited with another code than 0.
-    pub async fn call_tick(mut self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
-        if let Entry::Command(_) = self.entry {
+    pub async fn call_tick(self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
+        let mut solo = match self.into_solo("ticks") {
+            Ok(solo) => solo,
+            Err(finished) => return finished,
+        };
+        if solo.entry.is_command() {
             let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
-            let run = self.run_main(Input { stdin: vec![], env }, limits).await;
+            let run = solo.run_main(Input { stdin: vec![], env }, limits).await;
             return run.map_exit(|code| match code {
                 0 => Ok(()),
                 code => Err(format!("exited with code {code}")),
             });
         }
-        let start = self.begin(limits);
-        let finished = self.on_compute(start, move |instance| {
+        let start = solo.begin(limits);
+        let finished = solo.on_compute(start, move |instance| {
             Box::pin(async move {
                 let Entry::Tick(ticker) = &instance.entry else { return Err(wrong_entry("ticks")) };
                 let handler = ticker.wasmhost_clock_handler();
@@ -103,9 +143,31 @@ impl Instance {
 
     /// Runs `main`, which answers with its exit code. The instance can't run it again.
     pub async fn call_command(self, limits: CallLimits) -> Finished<i32> {
-        self.run_main(Input::default(), limits).await.map_exit(|code| code)
+        match self.into_solo("runs") {
+            Ok(solo) => solo.run_main(Input::default(), limits).await.map_exit(|code| code),
+            Err(finished) => finished,
+        }
     }
 
+    fn into_solo<T>(self, what: &str) -> Result<Solo, Finished<T>> {
+        match self.kind {
+            Kind::Solo(solo) => Ok(solo),
+            Kind::Service(service) => {
+                let start = CallStart { at: Instant::now(), call: 0, cpu: service.meter().cpu() };
+                let end = CallEnd::Host(wrong_entry(what).to_string());
+                Err(Finished::ended(start, service.meter(), end))
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn is_command(&self) -> bool {
+        matches!(self, Entry::Command(_) | Entry::AsyncCommand(_))
+    }
+}
+
+impl Solo {
     async fn run_main(mut self, input: Input, limits: CallLimits) -> Finished<i32> {
         let start = self.begin(limits);
         // Without any input it sees what it was started with.
@@ -115,8 +177,16 @@ impl Instance {
         }
         let finished = self.on_compute(start, |instance| {
             Box::pin(async move {
-                let Entry::Command(command) = &instance.entry else { return Err(wrong_entry("runs")) };
-                let returned = command.wasi_cli_run().call_run(&mut instance.store).await?;
+                let returned = match &instance.entry {
+                    Entry::Command(command) => command.wasi_cli_run().call_run(&mut instance.store).await?,
+                    Entry::AsyncCommand(command) => {
+                        let run = instance
+                            .store
+                            .run_concurrent(async |store| command.wasi_cli_run().call_run(store).await);
+                        run.await??
+                    }
+                    _ => return Err(wrong_entry("runs")),
+                };
                 Ok(if returned.is_ok() { 0 } else { 1 })
             })
         });
@@ -125,18 +195,17 @@ impl Instance {
 
     /// What every call begins with.
     pub(crate) fn begin(&mut self, limits: CallLimits) -> CallStart {
-        let at = Instant::now();
-        let deadline = limits.deadline(at);
-        let call = self.meter.begin_call(deadline);
         self.store.set_epoch_deadline(first_deadline());
-        CallStart { at, deadline, call, cpu: self.meter.cpu() }
+        let start = Instant::now();
+        let call = self.meter.begin_call(limits.deadline(start));
+        CallStart { at: start, call, cpu: self.meter.cpu() }
     }
 
     /// Runs `call` on the compute threads: jobs, ticks and commands are expected to take their time.
     fn on_compute<T, F>(self, start: CallStart, call: F) -> Placed<Finished<T>>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut Instance) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
+        F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
     {
         let meter = self.meter.clone();
         let ticker = self.engine.ticker.clone();
@@ -146,7 +215,7 @@ impl Instance {
             let result = call(&mut instance).await;
             (instance, result)
         });
-        let drive = Drive::new(work, meter.clone(), ticker, start.deadline);
+        let drive = Drive::new(work, meter.clone(), ticker);
         Placed::on_compute(async move { finish(drive.await, start, &meter) }, &compute)
     }
 }
@@ -154,22 +223,21 @@ impl Instance {
 /// When a call began, and what the meter said then.
 #[derive(Clone, Copy)]
 pub(crate) struct CallStart {
-    at: Instant,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) at: Instant,
     pub(crate) call: u64,
-    cpu: Duration,
+    pub(crate) cpu: Duration,
 }
 
 /// Turns what came of a call into its report, and decides whether the instance may take another.
 pub(crate) fn finish<T>(
-    driven: Driven<(Instance, wasmtime::Result<T>)>,
+    driven: Driven<(Solo, wasmtime::Result<T>)>,
     start: CallStart,
     meter: &Meter,
 ) -> Finished<T> {
     match driven {
         Driven::Ended((instance, Ok(answer))) => {
             // A guest that ran into its limit and coped has fragments of that in its memory: a fresh one is better.
-            let instance = Some(instance).filter(|_| !meter.memory_refused());
+            let instance = Some(Instance { kind: Kind::Solo(instance) }).filter(|_| !meter.memory_refused());
             Finished { instance, ..Finished::ended(start, meter, CallEnd::Returned(answer)) }
         }
         Driven::Ended((instance, Err(err))) => {

@@ -30,6 +30,10 @@ pub struct Meter {
     failed: AtomicU64,
     waker: AtomicWaker,
     deadline: Mutex<Option<Instant>>,
+    /// The guest yielded in its last poll, and didn't wait.
+    yielded: AtomicBool,
+    /// Since when it has computed without waiting.
+    held_since: Mutex<Option<Instant>>,
 }
 
 impl Meter {
@@ -115,6 +119,24 @@ impl Meter {
         self.slice_tick.store(tick, Relaxed);
     }
 
+    /// The guest has used up its slice.
+    pub(crate) fn has_yielded(&self) {
+        self.yielded.store(true, Relaxed);
+    }
+
+    /// A poll is over in which the guest has not come to its end.
+    pub(crate) fn end_slice(&self) {
+        let yielded = self.yielded.swap(false, Relaxed);
+        let mut held_since = self.held_since.lock().unwrap_or_else(|poison| poison.into_inner());
+        *held_since = yielded.then(|| held_since.unwrap_or_else(Instant::now));
+    }
+
+    /// How long the guest has computed without waiting for anything.
+    pub(crate) fn held_for(&self) -> Duration {
+        let held_since = *self.held_since.lock().unwrap_or_else(|poison| poison.into_inner());
+        held_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
     pub(crate) fn slice_tick(&self) -> u64 {
         self.slice_tick.load(Relaxed)
     }
@@ -127,9 +149,19 @@ impl Meter {
         self.wants_move.load(Relaxed) && self.wants_move.swap(false, Relaxed)
     }
 
+    /// When the call under way must be over; of several, the last one.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Another call has joined those under way.
+    pub(crate) fn put_off_deadline(&self, joined: Option<Instant>) {
+        let mut deadline = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
+        *deadline = deadline.zip(joined).map(|(one, other)| one.max(other));
+    }
+
     pub(crate) fn is_past_deadline(&self) -> bool {
-        let deadline = *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
-        deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 

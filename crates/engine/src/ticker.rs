@@ -1,8 +1,8 @@
-//! The engine's clock: an OS thread that raises the epoch each tick, so that every running guest comes by its
+//! The engines' clock: an OS thread that raises their epoch each tick, so that every running guest comes by its
 //! epoch callback. A thread and not a task, since busy guests can starve an async runtime's timers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub(crate) struct Ticker {
 
 #[derive(Default)]
 struct Shared {
+    engines: Mutex<Vec<EngineWeak>>,
     /// Guests that are being polled right now.
     running: AtomicUsize,
     /// Ticks since the start.
@@ -34,15 +35,20 @@ struct Shared {
 }
 
 impl Ticker {
-    /// Starts the thread for `engine`.
-    pub(crate) fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
+    /// Starts the thread.
+    pub(crate) fn start() -> std::io::Result<Ticker> {
         let shared = Arc::new(Shared::default());
         let thread = {
             let shared = shared.clone();
-            thread::Builder::new().name("wasmhost-ticker".into()).spawn(move || run(&shared, &engine))?
+            thread::Builder::new().name("wasmhost-ticker".into()).spawn(move || run(&shared))?
         };
         let handle = thread.thread().clone();
         Ok(Ticker { shared, thread: Some(thread), handle })
+    }
+
+    /// Raises this engine's epoch too from now on.
+    pub(crate) fn drive(&self, engine: EngineWeak) {
+        self.shared.engines.lock().unwrap_or_else(|poison| poison.into_inner()).push(engine);
     }
 
     /// Ticks since the start.
@@ -80,13 +86,16 @@ impl Drop for Ticker {
     }
 }
 
-fn run(shared: &Shared, engine: &EngineWeak) {
+fn run(shared: &Shared) {
     let mut idle_ticks = 0;
     while !shared.stop.load(SeqCst) {
         thread::sleep(TICK);
-        let Some(engine) = engine.upgrade() else { return };
         shared.now.fetch_add(1, SeqCst);
-        engine.increment_epoch();
+        for engine in shared.engines.lock().unwrap_or_else(|poison| poison.into_inner()).iter() {
+            if let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+            }
+        }
         if shared.running.load(SeqCst) > 0 {
             idle_ticks = 0;
             continue;

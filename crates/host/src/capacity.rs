@@ -55,10 +55,13 @@ impl Capacity {
             })
             .collect();
         let total = wanted.iter().map(|(_, count)| *count).fold(0, u32::saturating_add);
+        let engines = plan.engines();
         let instances_max = match plan.formation.max_instances {
-            Some(max) if maps_of(max) > maps_max => return Err(too_many_maps(max, maps_max)),
+            Some(max) if maps_of(max, engines) > maps_max => {
+                return Err(too_many_maps(max, engines, maps_max));
+            }
             Some(max) => max,
-            None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(maps_max)),
+            None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(engines, maps_max)),
         };
         let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
         let capacity =
@@ -111,29 +114,30 @@ fn slots_of(instances: u32) -> u32 {
     instances.saturating_add(instances / 4).saturating_add(8)
 }
 
-fn maps_of(instances: u32) -> u64 {
-    u64::from(slots_of(instances)) * MAPS_PER_SLOT
+/// Each engine has a pool of that size, since any type may be scaled to all of it.
+fn maps_of(instances: u32, engines: u32) -> u64 {
+    u64::from(engines) * u64::from(slots_of(instances)) * MAPS_PER_SLOT
         + u64::from(instances) * MAPS_PER_INSTANCE
         + MAPS_OF_THE_HOST
 }
 
 /// The largest number of instances whose maps are at most `maps_max`.
-fn most_that_fit(maps_max: u64) -> u32 {
+fn most_that_fit(engines: u32, maps_max: u64) -> u32 {
     let (mut fits, mut too_many) = (1, u32::MAX);
     while too_many - fits > 1 {
         let middle = fits + (too_many - fits) / 2;
-        if maps_of(middle) <= maps_max { fits = middle } else { too_many = middle }
+        if maps_of(middle, engines) <= maps_max { fits = middle } else { too_many = middle }
     }
     fits
 }
 
-fn too_many_maps(instances: u32, maps_max: u64) -> TooMany {
+fn too_many_maps(instances: u32, engines: u32, maps_max: u64) -> TooMany {
+    let pools = if engines > 1 { format!("{engines} engines x ") } else { String::new() };
+    let needed = maps_of(instances, engines);
     TooMany(format!(
-        "max_instances = {instances} needs {} memory maps ({} slots x {MAPS_PER_SLOT} + {instances} x {MAPS_PER_INSTANCE} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {maps_max}, enough for {}: lower it, or raise the limit with `sysctl vm.max_map_count={}`",
-        maps_of(instances),
+        "max_instances = {instances} needs {needed} memory maps ({pools}{} slots x {MAPS_PER_SLOT} + {instances} x {MAPS_PER_INSTANCE} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {maps_max}, enough for {}: lower it, or raise the limit with `sysctl vm.max_map_count={needed}`",
         slots_of(instances),
-        most_that_fit(maps_max),
-        maps_of(instances)
+        most_that_fit(engines, maps_max),
     ))
 }
 
@@ -158,9 +162,9 @@ mod tests {
 
     #[test]
     fn the_default_fits_under_the_default_limit_of_maps() {
-        assert!(maps_of(INSTANCES_DEFAULT) < MAPS_MAX_DEFAULT);
-        let most = most_that_fit(MAPS_MAX_DEFAULT);
-        assert!(maps_of(most) <= MAPS_MAX_DEFAULT && maps_of(most + 1) > MAPS_MAX_DEFAULT);
+        assert!(maps_of(INSTANCES_DEFAULT, 2) < MAPS_MAX_DEFAULT);
+        let most = most_that_fit(1, MAPS_MAX_DEFAULT);
+        assert!(maps_of(most, 1) <= MAPS_MAX_DEFAULT && maps_of(most + 1, 1) > MAPS_MAX_DEFAULT);
     }
 
     #[test]

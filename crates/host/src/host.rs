@@ -428,7 +428,7 @@ fn load_type(
         memory_bytes_max: process.memory_bytes_max,
     };
     let bytes = std::mem::take(&mut planned.bytes);
-    match Component::load(engine, &bytes, planned.handler, sandbox, services) {
+    match Component::load(engine, &bytes, planned.handler, planned.is_async, sandbox, services) {
         Ok(component) => Ok(Loaded { planned, component }),
         Err(err) => Err(StartError::Load {
             process: planned.process.name.clone(),

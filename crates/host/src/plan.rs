@@ -30,6 +30,8 @@ pub struct PlannedType {
     pub bytes: Vec<u8>,
     /// What an instance takes from the pool.
     pub footprint: Footprint,
+    /// Whether it uses component-model async, as WASI 0.3 does.
+    pub is_async: bool,
 }
 
 /// Why there is no plan: everything that was found wrong.
@@ -90,6 +92,13 @@ impl Plan {
         self.types.iter().any(|planned| matches!(planned.trigger, Trigger::Http { .. }))
     }
 
+    /// How many engines the components need: those that use component-model async have one of their own, with a pool
+    /// of its own.
+    pub fn engines(&self) -> u32 {
+        let asynchronous = self.types.iter().filter(|planned| planned.is_async).count();
+        u32::from(asynchronous > 0) + u32::from(asynchronous < self.types.len())
+    }
+
     /// The most that an instance of any type takes from the pool.
     pub fn footprint(&self) -> Footprint {
         self.types.iter().fold(Footprint::default(), |most, planned| Footprint {
@@ -125,7 +134,7 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
     let unknown = seen.unknown_imports();
     if !unknown.is_empty() {
         return Err(problem(format!(
-            "{} imports {}, which nothing here provides (provided are WASI 0.2 and wasmhost:job/queue)",
+            "{} imports {}, which nothing here provides (provided are WASI 0.2 and 0.3, and wasmhost:job/queue)",
             path.display(),
             unknown.join(", ")
         )));
@@ -143,6 +152,7 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
         timeout: process.timeout.or(default),
         bytes,
         footprint: seen.footprint,
+        is_async: seen.is_async,
     })
 }
 
@@ -203,10 +213,10 @@ fn default_trigger(handler: Handler) -> Option<Trigger> {
 
 fn supported(handler: Handler) -> Result<Handler, String> {
     match handler {
-        Handler::Http02 | Handler::Job | Handler::Tick | Handler::Command02 => Ok(handler),
-        Handler::Http03 | Handler::AsyncJob | Handler::AsyncTick | Handler::Command03 => Err(format!(
-            "exports {handler}, and this version calls components of WASI 0.2 only: build it against 0.2"
+        Handler::AsyncJob | Handler::AsyncTick => Err(format!(
+            "exports {handler}, which this version doesn't call yet: export the handler that isn't async"
         )),
+        _ => Ok(handler),
     }
 }
 

@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use wasmhost_config::Outbound;
-use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime::component::{Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{
     self, Host, HostResolveAddressStream, ResolveAddressStream,
 };
 use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, Network};
 use wasmtime_wasi::p2::{DynPollable, SocketError};
-use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView};
+use wasmtime_wasi::p3::bindings::sockets::{ip_name_lookup as async_lookup, types as async_types};
+use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsView};
 
 use crate::services::{Refusal, Services};
 use crate::state::{Sandbox, State};
@@ -39,11 +40,16 @@ impl ResolvedNames {
         act(&mut self.shared.lock().unwrap_or_else(|poison| poison.into_inner()))
     }
 
-    fn remember(&self, handle: u32, address: IpAddr) {
+    fn remember_asked(&self, handle: u32, address: IpAddr) {
+        if let Some(name) = self.with(|names| names.asked.get(&handle).cloned()) {
+            self.remember(&name, address);
+        }
+    }
+
+    fn remember(&self, name: &str, address: IpAddr) {
         self.with(|names| {
-            let Some(name) = names.asked.get(&handle).cloned() else { return };
             if names.by_address.len() < ADDRESSES_MAX || names.by_address.contains_key(&address) {
-                names.by_address.entry(address).or_default().insert(name);
+                names.by_address.entry(address).or_default().insert(name.to_owned());
             }
         });
     }
@@ -142,6 +148,14 @@ pub(crate) fn link_name_lookup(linker: &mut Linker<State>) -> wasmtime::Result<(
     Ok(())
 }
 
+/// The same for WASI 0.3.
+pub(crate) fn link_async_name_lookup(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    async_lookup::add_to_linker::<State, GrantedNames>(linker, |state| Lookup { state })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 struct GrantedNames;
 
 impl HasData for GrantedNames {
@@ -158,6 +172,15 @@ impl Lookup<'_> {
         grants.network_all
             || name.parse::<IpAddr>().is_ok()
             || grants.outbound.iter().any(|grant| grant.scheme.is_none() && names_host(grant, name))
+    }
+
+    fn may_resolve_or_say(&self, name: &str) -> bool {
+        let may = self.may_resolve(name);
+        if !may {
+            let refusal = Refusal::Lookup(name.to_owned());
+            self.state.services.refusals.refused(&self.state.sandbox.process, refusal);
+        }
+        may
     }
 }
 
@@ -187,8 +210,7 @@ impl Host for Lookup<'_> {
         network: Resource<Network>,
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
-        if !self.may_resolve(&name) {
-            self.state.services.refusals.refused(&self.state.sandbox.process, Refusal::Lookup(name));
+        if !self.may_resolve_or_say(&name) {
             return Err(ErrorCode::PermanentResolverFailure.into());
         }
         let stream = Host::resolve_addresses(&mut self.state.sockets(), network, name.clone())?;
@@ -205,7 +227,7 @@ impl HostResolveAddressStream for Lookup<'_> {
         let handle = stream.rep();
         let next = HostResolveAddressStream::resolve_next_address(&mut self.state.sockets(), stream)?;
         if let Some(address) = next {
-            self.state.names.remember(handle, to_ip(address));
+            self.state.names.remember_asked(handle, to_ip(address));
         }
         Ok(next)
     }
@@ -220,6 +242,29 @@ impl HostResolveAddressStream for Lookup<'_> {
     fn drop(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
         self.state.names.with(|names| names.asked.remove(&stream.rep()));
         HostResolveAddressStream::drop(&mut self.state.sockets(), stream)
+    }
+}
+
+impl async_lookup::Host for Lookup<'_> {}
+
+impl async_lookup::HostWithStore<State> for GrantedNames {
+    async fn resolve_addresses(
+        store: &Accessor<State, Self>,
+        name: String,
+    ) -> wasmtime::Result<Result<Vec<async_types::IpAddress>, async_lookup::ErrorCode>> {
+        let granted = store.with(|mut access| access.get().may_resolve_or_say(&name));
+        if !granted {
+            return Ok(Err(async_lookup::ErrorCode::PermanentResolverFailure));
+        }
+        let sockets = store.with_getter::<WasiSockets>(|state| state.sockets());
+        let found =
+            <WasiSockets as async_lookup::HostWithStore<State>>::resolve_addresses(&sockets, name.clone());
+        let found = found.await?;
+        if let Ok(addresses) = &found {
+            let names = store.with(|mut access| access.get().state.names.clone());
+            addresses.iter().for_each(|address| names.remember(&name, IpAddr::from(*address).to_canonical()));
+        }
+        Ok(found)
     }
 }
 
@@ -251,8 +296,8 @@ mod tests {
     fn an_address_counts_under_the_name_it_was_resolved_from() {
         let names = ResolvedNames::default();
         names.with(|names| names.asked.insert(7, "db.internal".into()));
-        names.remember(7, IpAddr::from([10, 0, 0, 1]));
-        names.remember(8, IpAddr::from([10, 0, 0, 2]));
+        names.remember_asked(7, IpAddr::from([10, 0, 0, 1]));
+        names.remember_asked(8, IpAddr::from([10, 0, 0, 2]));
         assert_eq!(names.of(IpAddr::from([10, 0, 0, 1])), ["db.internal"]);
         assert!(names.of(IpAddr::from([10, 0, 0, 2])).is_empty());
     }

@@ -1,0 +1,210 @@
+//! Requests to an instance that serves one at a time, as WASI 0.2 has them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+use super::body::{Gathering, ResponseBody, Tail};
+use super::{BoxError, DETACHED_MAX, RequestScheme, body_error};
+use crate::call::{CallEnd, CallLimits};
+use crate::drive::{Drive, Placed};
+use crate::instance::{CallStart, Entry, Finished, Solo, finish};
+use crate::meter::Meter;
+
+/// [`crate::Instance::call_http`] for such an instance.
+pub(super) async fn call<B, D>(
+    mut solo: Solo,
+    request: Request<B>,
+    scheme: RequestScheme,
+    limits: CallLimits,
+    done: D,
+) -> Result<Response<ResponseBody>, CallEnd>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    D: FnOnce(Finished) + Send + 'static,
+{
+    let (head_sender, head) = oneshot::channel();
+    let (end_sender, mut end) = oneshot::channel();
+    let start = solo.begin(limits);
+    let handles = match solo.hand_over(request, scheme, head_sender) {
+        Ok(handles) => handles,
+        Err(err) => {
+            let end = CallEnd::Host(format!("{err:#}"));
+            done(Finished::ended(start, &solo.meter, end.clone()));
+            return Err(end);
+        }
+    };
+    let mut underway = begin(solo, start, handles, end_sender, done);
+    // A call that ends without a head closes this before its report is there; it must not be polled again.
+    let mut head = Some(head);
+    let first = std::future::poll_fn(|cx| {
+        let over = underway.poll(cx).is_ready();
+        if let Some(coming) = &mut head
+            && let Poll::Ready(came) = Pin::new(coming).poll(cx)
+        {
+            match came {
+                Ok(came) => return Poll::Ready(First::Head(came)),
+                Err(_) => head = None,
+            }
+        }
+        match Pin::new(&mut end).poll(cx) {
+            Poll::Ready(Ok(end)) => Poll::Ready(First::End(end)),
+            Poll::Ready(Err(_)) => Poll::Ready(First::End(CallEnd::Host("the call was dropped".into()))),
+            Poll::Pending if over => {
+                Poll::Ready(First::End(CallEnd::Host("the call ended without a report".into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    match first {
+        First::Head(Ok(response)) => match end.try_recv() {
+            // Nothing was sent yet: an answer that its guest didn't finish can still become an error.
+            Ok(end) if end != CallEnd::Returned(()) => Err(end),
+            _ => underway.answer(response),
+        },
+        First::Head(Err(code)) => {
+            underway.go_on();
+            Err(CallEnd::Trap(format!("the guest answered with an error: {code:?}")))
+        }
+        First::End(end) => Err(end),
+    }
+}
+
+fn begin<D>(
+    mut solo: Solo,
+    start: CallStart,
+    (request, outparam): Handles,
+    end: oneshot::Sender<CallEnd>,
+    done: D,
+) -> Underway
+where
+    D: FnOnce(Finished) + Send + 'static,
+{
+    let meter = solo.meter.clone();
+    let engine = solo.engine.clone();
+    let call = Box::pin(async move {
+        let result = match &solo.entry {
+            Entry::Http(proxy) => {
+                let handler = proxy.wasi_http_incoming_handler();
+                handler.call_handle(&mut solo.store, request, outparam).await
+            }
+            _ => Err(wasmtime::Error::msg("this instance was not loaded for requests")),
+        };
+        (solo, result)
+    });
+    let drive = Drive::new(call, meter.clone(), engine.ticker.clone());
+    let compute = engine.compute().clone();
+    let work = {
+        let meter = meter.clone();
+        Box::pin(async move {
+            let finished = finish(drive.await, start, &meter);
+            // Nobody waits for it any more once there was a head.
+            let _ = end.send(finished.report.end.clone());
+            done(finished);
+        })
+    };
+    let placed = Placed::Here { work, meter: meter.clone(), compute };
+    Underway { placed: Some(placed), meter, call: start.call }
+}
+
+type Handles = (Resource<HostIncomingRequest>, Resource<HostResponseOutparam>);
+
+impl Solo {
+    fn hand_over<B>(
+        &mut self,
+        request: Request<B>,
+        scheme: RequestScheme,
+        head: oneshot::Sender<Head>,
+    ) -> wasmtime::Result<Handles>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let scheme = match scheme {
+            RequestScheme::Http => Scheme::Http,
+            RequestScheme::Https => Scheme::Https,
+        };
+        let request = request.map(|body| body.map_err(body_error));
+        let mut http = self.store.data_mut().http();
+        let request = http.new_incoming_request(scheme, request)?;
+        let outparam = http.new_response_outparam(head)?;
+        Ok((request, outparam))
+    }
+}
+
+type Head = Result<Response<WasiBody>, ErrorCode>;
+
+enum First {
+    Head(Head),
+    End(CallEnd),
+}
+
+/// A call that is polled by its request's task; what is left of it goes on in a task of its own when this is dropped.
+struct Underway {
+    placed: Option<Placed<()>>,
+    meter: Arc<Meter>,
+    call: u64,
+}
+
+impl Underway {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(placed) = &mut self.placed else { return Poll::Ready(()) };
+        ready!(Pin::new(placed).poll(cx));
+        self.placed = None;
+        Poll::Ready(())
+    }
+
+    fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
+        let over = self.placed.is_none();
+        let tail = (!over).then(|| Tail::Solo { meter: self.meter.clone(), call: self.call });
+        self.go_on();
+        let (head, body) = response.into_parts();
+        let mut body = Gathering::new(body);
+        let body = body.take().and_then(|_| body.finish(tail));
+        match body {
+            Ok(body) => Ok(Response::from_parts(head, body)),
+            Err(err) => Err(CallEnd::Trap(format!("the guest cut its answer off: {err}"))),
+        }
+    }
+
+    /// Lets the call end in a task of its own.
+    fn go_on(&mut self) {
+        if let Some(placed) = self.placed.take() {
+            tokio::spawn(placed);
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.placed.is_some() {
+            end_soon(&self.meter, self.call);
+            self.go_on();
+        }
+    }
+}
+
+/// Ends a call that nobody waits for, after a second.
+pub(super) fn end_soon(meter: &Arc<Meter>, call: u64) {
+    let Ok(runtime) = Handle::try_current() else {
+        return meter.interrupt_call(call);
+    };
+    let meter = meter.clone();
+    runtime.spawn(async move {
+        tokio::time::sleep(DETACHED_MAX).await;
+        meter.interrupt_call(call);
+    });
+}
