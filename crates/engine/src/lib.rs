@@ -16,6 +16,7 @@ mod inspect;
 mod instance;
 mod limits;
 mod meter;
+mod quiet;
 pub mod services;
 mod state;
 mod ticker;

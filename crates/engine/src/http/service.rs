@@ -40,6 +40,7 @@ use crate::drive::{Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
 use crate::instance::{CallStart, Finished, Instance, Kind, end_of};
 use crate::meter::Meter;
+use crate::quiet::Quiet;
 use crate::state::State;
 
 /// A guest that has computed for so long when the time of another call is over is what keeps that call waiting.
@@ -192,7 +193,8 @@ impl Service {
         inner.calls.insert(call, Call { head: Some(sender), done, start });
         inner.arriving.push_back(Arriving { call, request, scheme });
         let last = inner.last.take();
-        let waker = inner.waker.take();
+        // One that was left from an earlier run would wake somebody who has nothing to do with this one.
+        let waker = inner.waker.take().filter(|_| store.is_none());
         drop(inner);
         if let Some(last) = last {
             self.is_over(last, CallEnd::Returned(()), true);
@@ -209,7 +211,9 @@ impl Service {
         store.set_epoch_deadline(first_deadline());
         let run = {
             let service = self.clone();
-            Box::pin(async move { service.run(store).await })
+            let mut run = Box::pin(async move { service.run(store).await });
+            let quiet = Quiet::default();
+            Box::pin(std::future::poll_fn(move |cx| quiet.poll(run.as_mut(), cx)))
         };
         let drive = Drive::new(run, self.meter.clone(), self.engine.ticker.clone());
         let work = {
