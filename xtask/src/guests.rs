@@ -70,6 +70,13 @@ const WORKSPACES: &[Workspace] = &[
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },
         ],
     },
+    Workspace {
+        folder: "bench/guests",
+        guests: &[
+            Guest { module: "bench_web.wasm", kind: Library, output: "out/web.wasm" },
+            Guest { module: "bench_web_async.wasm", kind: Library, output: "out/web-async.wasm" },
+        ],
+    },
 ];
 
 /// Guests that are easier said in text, each of which becomes `tests/guests/out/NAME.wasm`.
