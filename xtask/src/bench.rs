@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 /// Measures, prints, and writes `bench/results/http.{md,json}`.
 pub(crate) fn http(repository: &Path, options: &Options) -> Result<()> {
-    crate::guests::build(repository, false)?;
+    crate::guests::build(repository, &crate::guests::Which::Quick, false)?;
     let wasmhost = server::build_wasmhost(repository)?;
     let wasmtime = server::find_wasmtime()?;
     let load = Load::find()?;

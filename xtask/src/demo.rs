@@ -19,7 +19,7 @@ const SHOP: &str = "http://127.0.0.1:8080";
 /// the host's own.
 pub(crate) fn run(repository: &Path) -> Result<()> {
     println!("building the guests");
-    guests::build(repository, false)?;
+    guests::build(repository, &guests::Which::Quick, false)?;
     println!("building wasmhost (the first time this takes a few minutes)");
     let wasmhost = build_host(repository)?;
     let shown = wasmhost.strip_prefix(repository).unwrap_or(&wasmhost).display();

@@ -1,111 +1,124 @@
-//! `cargo xtask guests`: from the guests' sources to the components that the examples and the tests run.
+//! `cargo xtask guests`: from the guests' sources to the components that the examples, the tests and the benchmarks run.
 //!
-//! Cargo makes a core module of each guest, by whichever [toolchain] this machine has; what makes a component of
-//! it is always the same, so that a component doesn't depend on who built it.
+//! Each [`Project`] is built by the tools of its language, which are looked for, or fetched, only when its sources
+//! changed. Those whose tools fill hundreds of megabytes are built where they are asked for.
 
+mod apt;
+mod c;
+mod component;
+mod go;
+mod python;
+mod rust;
+mod sources;
+mod staging;
 mod toolchain;
+mod typescript;
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use std::{env, fs, process};
 
-use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
-use toolchain::Toolchain;
-use wasi_preview1_component_adapter_provider::{
-    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
-    WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-};
-use wit_component::ComponentEncoder;
+use anyhow::{Context, Result, bail};
+use component::Kind::{Library, Module, Program};
+use rust::Guest;
 
-/// A cargo workspace of guests, outside the host's.
-struct Workspace {
-    /// Its folder in the repository.
+/// A folder of guests that are built together.
+struct Project {
+    /// In the repository.
     folder: &'static str,
-    guests: &'static [Guest],
+    language: Language,
 }
 
-struct Guest {
-    /// What cargo calls the module it makes.
-    module: &'static str,
-    kind: Kind,
-    /// Where the component goes, in the workspace's folder.
-    output: &'static str,
+enum Language {
+    /// A cargo workspace, outside the host's.
+    Rust(&'static [Guest]),
+    C,
+    TypeScript,
+    Python,
+    Go,
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    /// A component that exports handlers.
-    Library,
-    /// A component that exports `wasi:cli/run`.
-    Program,
-    /// The core module as it is: a WASI 0.1 command.
-    Module,
-}
-
-use Kind::{Library, Module, Program};
-
-const WORKSPACES: &[Workspace] = &[
-    Workspace {
+const PROJECTS: &[Project] = &[
+    Project {
         folder: "examples/hello",
-        guests: &[Guest { module: "hello.wasm", kind: Library, output: "hello.wasm" }],
+        language: Language::Rust(&[Guest { module: "hello.wasm", kind: Library, output: "hello.wasm" }]),
     },
-    Workspace {
+    Project {
+        folder: "examples/hello-async",
+        language: Language::Rust(&[Guest {
+            module: "hello_async.wasm",
+            kind: Library,
+            output: "hello-async.wasm",
+        }]),
+    },
+    Project { folder: "examples/c", language: Language::C },
+    Project { folder: "examples/typescript", language: Language::TypeScript },
+    Project { folder: "examples/python", language: Language::Python },
+    Project { folder: "examples/go", language: Language::Go },
+    Project {
         folder: "examples/shop",
-        guests: &[
+        language: Language::Rust(&[
             Guest { module: "shop_web.wasm", kind: Library, output: "web.wasm" },
             Guest { module: "shop_worker.wasm", kind: Library, output: "worker.wasm" },
             Guest { module: "shop_clock.wasm", kind: Library, output: "clock.wasm" },
             Guest { module: "shop-prepare.wasm", kind: Program, output: "prepare.wasm" },
-        ],
+        ]),
     },
-    Workspace {
+    Project {
         folder: "tests/guests",
-        guests: &[
+        language: Language::Rust(&[
             Guest { module: "web_test.wasm", kind: Library, output: "out/web-test.wasm" },
             Guest { module: "job_test.wasm", kind: Library, output: "out/job-test.wasm" },
             Guest { module: "tick_test.wasm", kind: Library, output: "out/tick-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Program, output: "out/cmd-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },
-        ],
+        ]),
     },
-    Workspace {
+    Project {
         folder: "bench/guests",
-        guests: &[
+        language: Language::Rust(&[
             Guest { module: "bench_web.wasm", kind: Library, output: "out/web.wasm" },
             Guest { module: "bench_web_async.wasm", kind: Library, output: "out/web-async.wasm" },
-        ],
+        ]),
     },
 ];
 
 /// Guests that are easier said in text, each of which becomes `tests/guests/out/NAME.wasm`.
 const TEXT_GUESTS: &str = "tests/guests/wat";
 
-/// The cargo workspaces of guests, by their folders in the repository.
-pub(crate) fn folders() -> impl Iterator<Item = &'static str> {
-    WORKSPACES.iter().map(|workspace| workspace.folder)
+/// Which guests are built.
+pub(crate) enum Which {
+    /// Those that the tests and the demo need, whose tools are small.
+    Quick,
+    All,
+    /// The projects in folders of these names.
+    Named(Vec<String>),
 }
 
-/// Builds the guests whose sources changed since they were last built; all of them with `force`.
-pub(crate) fn build(repository: &Path, force: bool) -> Result<()> {
+/// The cargo workspaces of guests, by their folders in the repository.
+pub(crate) fn cargo_folders() -> impl Iterator<Item = &'static str> {
+    PROJECTS
+        .iter()
+        .filter(|project| matches!(project.language, Language::Rust(_)))
+        .map(|project| project.folder)
+}
+
+/// Those that [`Which::Quick`] leaves out, by name, and whether they have been built all the same.
+pub(crate) fn slow(repository: &Path) -> impl Iterator<Item = (&'static str, bool)> {
+    let slow = PROJECTS.iter().filter(|project| !project.is_quick());
+    slow.map(|project| {
+        let folder = repository.join(project.folder);
+        (project.name(), project.outputs().iter().all(|output| folder.join(output).exists()))
+    })
+}
+
+/// Builds the guests whose sources changed since they were last built; all of these with `force`.
+pub(crate) fn build(repository: &Path, which: &Which, force: bool) -> Result<()> {
     let target_folder = target_folder(repository);
     fs::create_dir_all(&target_folder).with_context(|| target_folder.display().to_string())?;
-    let mut stale = Vec::new();
-    for workspace in WORKSPACES {
-        let stamp = target_folder.join(workspace.folder.replace('/', "-")).with_extension("stamp");
-        let sources = workspace.hash_sources(repository)?;
-        if force || !workspace.is_fresh(repository, &stamp, &sources) {
-            stale.push((workspace, stamp, sources));
-        }
-    }
-    // Looked for only where there is something to build: a checkout that is built needs none.
-    if !stale.is_empty() {
-        let toolchain = Toolchain::find()?;
-        for (workspace, stamp, sources) in stale {
-            workspace.build(repository, &toolchain, &target_folder)?;
-            fs::write(stamp, sources + &workspace.hash_outputs(repository)?)?;
-        }
+    for project in which.projects()? {
+        project.build_if_stale(repository, &target_folder, force)?;
     }
     assemble_text_guests(repository)
 }
@@ -117,27 +130,74 @@ fn target_folder(repository: &Path) -> PathBuf {
     env::current_dir().unwrap_or_default().join(target).join("guests")
 }
 
-impl Workspace {
-    fn build(&self, repository: &Path, toolchain: &Toolchain, target_folder: &Path) -> Result<()> {
-        println!("building {}", self.folder);
-        let status = toolchain
-            .cargo_build()
-            .current_dir(repository.join(self.folder))
-            .args(["--locked", "--target-dir"])
-            .arg(target_folder)
-            .status()
-            .context("cargo could not be started")?;
-        ensure!(status.success(), "cargo could not build {}", self.folder);
-
-        for guest in self.guests {
-            let module = target_folder.join(toolchain::TARGET).join("release").join(guest.module);
-            let module = fs::read(&module).with_context(|| module.display().to_string())?;
-            let output = repository.join(self.folder).join(guest.output);
-            let component =
-                guest.kind.encode(module).with_context(|| format!("{} is not a component", guest.module))?;
-            replace(&output, &component)?;
-            println!("  {}/{} ({} KB)", self.folder, guest.output, component.len() / 1000);
+impl Which {
+    fn projects(&self) -> Result<Vec<&'static Project>> {
+        let all = PROJECTS.iter();
+        match self {
+            Self::Quick => Ok(all.filter(|project| project.is_quick()).collect()),
+            Self::All => Ok(all.collect()),
+            Self::Named(names) => names.iter().map(|name| named(name)).collect(),
         }
+    }
+}
+
+fn named(name: &str) -> Result<&'static Project> {
+    // As a shell completes it, too: `examples/go/`.
+    let wanted = name.trim_end_matches('/');
+    let Some(project) = PROJECTS.iter().find(|project| [project.name(), project.folder].contains(&wanted))
+    else {
+        let known: Vec<_> = PROJECTS.iter().map(Project::name).collect();
+        bail!("there are no guests in a folder {name:?}, only in: {}", known.join(", "));
+    };
+    Ok(project)
+}
+
+impl Project {
+    /// The folder's last part, or what tells it from another of that name.
+    fn name(&self) -> &'static str {
+        self.folder.strip_prefix("examples/").unwrap_or(self.folder)
+    }
+
+    /// The components, in its folder.
+    fn outputs(&self) -> Vec<&'static str> {
+        match &self.language {
+            Language::Rust(guests) => guests.iter().map(|guest| guest.output).collect(),
+            Language::C => c::OUTPUTS.to_vec(),
+            Language::TypeScript => typescript::OUTPUTS.to_vec(),
+            Language::Python => python::OUTPUTS.to_vec(),
+            Language::Go => go::OUTPUTS.to_vec(),
+        }
+    }
+
+    /// Whether no tools of hundreds of megabytes are needed.
+    fn is_quick(&self) -> bool {
+        matches!(self.language, Language::Rust(_) | Language::C)
+    }
+
+    fn build_if_stale(&self, repository: &Path, target_folder: &Path, force: bool) -> Result<()> {
+        let stamp = target_folder.join(self.folder.replace('/', "-")).with_extension("stamp");
+        let sources = self.hash_sources(repository)?;
+        if !force && self.is_fresh(repository, &stamp, &sources) {
+            return Ok(());
+        }
+        println!("building {}", self.folder);
+        let started = Instant::now();
+        let folder = repository.join(self.folder);
+        let built = match &self.language {
+            Language::Rust(guests) => rust::build(&folder, guests, target_folder),
+            Language::C => c::build(&folder, target_folder),
+            Language::TypeScript => typescript::build(&folder, target_folder),
+            Language::Python => python::build(&folder, target_folder),
+            Language::Go => go::build(&folder, target_folder),
+        };
+        built.with_context(|| format!("{} could not be built", self.folder))?;
+        for output in self.outputs() {
+            let bytes =
+                fs::metadata(folder.join(output)).with_context(|| format!("{output} was not built"))?.len();
+            println!("  {}/{output} ({} KB)", self.folder, bytes / 1000);
+        }
+        println!("  in {:.1} s", started.elapsed().as_secs_f64());
+        fs::write(stamp, sources + &self.hash_outputs(repository)?)?;
         Ok(())
     }
 
@@ -150,41 +210,16 @@ impl Workspace {
 
     /// Of all that the components depend on: their own sources, the SDK's, and how they are made.
     fn hash_sources(&self, repository: &Path) -> Result<String> {
-        let mut files = BTreeSet::new();
-        for folder in [self.folder, "crates/guest", "wit"] {
-            collect_sources(&repository.join(folder), &mut files)?;
-        }
-        let mut hash = Sha256::new();
-        hash.update(include_bytes!("guests.rs"));
-        hash.update(include_bytes!("guests/toolchain.rs"));
-        hash.update(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER);
-        for file in files {
-            hash_file(&mut hash, repository, &file)?;
-        }
-        Ok(hex(hash))
+        let folders: &[&str] = match self.language {
+            Language::Rust(_) => &[self.folder, "crates/guest", "wit"],
+            _ => &[self.folder, "wit"],
+        };
+        sources::hash_folders(repository, folders)
     }
 
     fn hash_outputs(&self, repository: &Path) -> Result<String> {
-        let mut hash = Sha256::new();
-        for guest in self.guests {
-            hash_file(&mut hash, repository, &repository.join(self.folder).join(guest.output))?;
-        }
-        Ok(hex(hash))
-    }
-}
-
-impl Kind {
-    fn encode(self, module: Vec<u8>) -> Result<Vec<u8>> {
-        let adapter = match self {
-            Self::Library => WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-            Self::Program => WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
-            Self::Module => return Ok(module),
-        };
-        ComponentEncoder::default()
-            .module(&module)?
-            .validate(true)
-            .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter)?
-            .encode()
+        let folder = repository.join(self.folder);
+        sources::hash_files(repository, self.outputs().into_iter().map(|output| folder.join(output)))
     }
 }
 
@@ -214,36 +249,4 @@ fn replace(file: &Path, contents: &[u8]) -> Result<()> {
     let new = file.with_extension(format!("{}.new", process::id()));
     fs::write(&new, contents).with_context(|| new.display().to_string())?;
     fs::rename(&new, file).with_context(|| file.display().to_string())
-}
-
-fn collect_sources(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            // Where someone ran cargo by hand.
-            if entry.file_name() != "target" {
-                collect_sources(&path, files)?;
-            }
-        } else if path
-            .extension()
-            .is_some_and(|kind| ["rs", "toml", "lock", "wit"].map(OsStr::new).contains(&kind))
-        {
-            files.insert(path);
-        }
-    }
-    Ok(())
-}
-
-/// With its name and length, so that no two sets of files look the same.
-fn hash_file(hash: &mut Sha256, repository: &Path, file: &Path) -> Result<()> {
-    let contents = fs::read(file).with_context(|| file.display().to_string())?;
-    let name = file.strip_prefix(repository).unwrap_or(file);
-    hash.update(format!("{}:{}\n", name.display(), contents.len()));
-    hash.update(contents);
-    Ok(())
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
+use guests::Which;
 
 /// The project's own chores.
 #[derive(Parser)]
@@ -29,9 +30,15 @@ enum Chore {
     Demo,
     /// Runs all checks: format, lints, documentation, links, dependencies, and the tests
     Test,
-    /// Builds the guests of examples/ and tests/guests/, those whose sources changed
+    /// Builds the guests of examples/, tests/guests/ and bench/guests/, those whose sources changed
     Guests {
-        /// Builds them all, changed or not
+        /// Those of these folders alone, such as `go` for examples/go [default: those in Rust and C]
+        #[arg(value_name = "FOLDER")]
+        folders: Vec<String>,
+        /// Those too whose tools fill hundreds of megabytes: TypeScript, Python and Go
+        #[arg(long, conflicts_with = "folders")]
+        all: bool,
+        /// Changed or not
         #[arg(long)]
         force: bool,
     },
@@ -71,7 +78,14 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     match chore {
         Chore::Demo => demo::run(&repository),
         Chore::Test => test::run(&repository),
-        Chore::Guests { force } => guests::build(&repository, force),
+        Chore::Guests { folders, all, force } => {
+            let which = match (all, folders.is_empty()) {
+                (true, _) => Which::All,
+                (false, true) => Which::Quick,
+                (false, false) => Which::Named(folders),
+            };
+            guests::build(&repository, &which, force)
+        }
         Chore::Bench { what: Bench::Http { rounds, seconds } } => {
             bench::http(&repository, &bench::Options { rounds, seconds })
         }

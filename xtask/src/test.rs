@@ -13,7 +13,7 @@ use crate::{cargo_command, guests, links};
 pub(crate) fn run(repository: &Path) -> Result<()> {
     let checks = Checks { repository, started: Instant::now() };
     checks.step("format", || {
-        let guests = guests::folders().map(|folder| repository.join(folder));
+        let guests = guests::cargo_folders().map(|folder| repository.join(folder));
         [repository.to_path_buf()].into_iter().chain(guests).try_for_each(|folder| {
             // All packages of a workspace. With `--all` it would also be those that guests depend on, over again.
             run_in(&folder, cargo_command().args(["fmt", "--check"])).context("`cargo fmt` there mends it")
@@ -30,7 +30,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         true => checks.cargo("dependencies", "deny --locked check bans licenses sources")?,
         false => println!("== dependencies: left out, since cargo-deny isn't installed"),
     }
-    checks.step("guests", || guests::build(repository, false))?;
+    checks.step("guests", || guests::build(repository, &guests::Which::Quick, false))?;
     if is_installed("nextest") {
         checks.cargo("examples in the documentation", "test --workspace --doc --locked")?;
         checks.last("tests", "nextest run --workspace --locked")

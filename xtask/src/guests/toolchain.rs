@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::apt;
+
 /// The one target of all guests here. A component is made of its modules whoever compiled them, and the tests want
 /// modules too; a user's own `wasm32-wasip2` gives the same in one step.
 pub(super) const TARGET: &str = "wasm32-wasip1";
@@ -60,7 +62,7 @@ impl Toolchain {
              apt-get install --no-install-recommends {} {}\n\n\
              and call `cargo xtask guests` once as root, which links the C library to where rustc looks for it.",
             DEBIAN_PACKAGES.join(" "),
-            newest_lld().unwrap_or_else(|| "lld".to_string()),
+            apt::newest_lld().unwrap_or_else(|| "lld".to_string()),
         )
     }
 
@@ -155,46 +157,21 @@ fn link_wasi_libc(folder: &Path) -> Result<()> {
 
 fn debian_linker() -> Option<PathBuf> {
     let programs = fs::read_dir("/usr/bin").ok()?.flatten().map(|program| program.path());
-    programs.filter_map(|path| Some((llvm_version(&path, "wasm-ld-")?, path))).max().map(|(_, path)| path)
-}
-
-fn llvm_version(path: &Path, prefix: &str) -> Option<u32> {
-    path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok()
+    let linkers =
+        programs.filter_map(|path| Some((apt::llvm_version(path.file_name()?.to_str()?, "wasm-ld-")?, path)));
+    linkers.max().map(|(_, path)| path)
 }
 
 /// Whether it could be tried at all, and worked.
 fn install_by_apt() -> Result<bool> {
-    if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+    if !apt::can_install() {
         return Ok(false);
     }
-    apt_get(&["update"])?;
-    let Some(lld) = newest_lld() else { return Ok(false) };
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-    arguments.extend(DEBIAN_PACKAGES);
-    arguments.push(&lld);
-    apt_get(&arguments)?;
-    Ok(true)
-}
-
-fn apt_get(arguments: &[&str]) -> Result<()> {
-    println!("apt-get {}", arguments.join(" "));
-    let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status()?;
-    ensure!(status.success(), "`apt-get {}` failed", arguments.join(" "));
-    Ok(())
-}
-
-/// The package of the linker is named after LLVM's version, which moves.
-fn newest_lld() -> Option<String> {
-    let found = output(Command::new("apt-cache").args(["search", "--names-only", "^lld-[0-9]+$"])).ok()?;
-    let packages = found.lines().filter_map(|line| line.split(' ').next());
-    packages
-        .filter_map(|package| Some((llvm_version(Path::new(package), "lld-")?, package)))
-        .max()
-        .map(|(_, package)| package.to_string())
-}
-
-fn is_root() -> bool {
-    output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0")
+    apt::update()?;
+    let Some(lld) = apt::newest_lld() else { return Ok(false) };
+    let mut packages = DEBIAN_PACKAGES.to_vec();
+    packages.push(&lld);
+    apt::install(&packages)
 }
 
 fn output(command: &mut Command) -> Result<String> {
