@@ -13,6 +13,7 @@ mod grants;
 mod harness;
 mod isolation;
 mod jobs;
+mod languages;
 mod logs;
 mod scale;
 mod start;

@@ -31,15 +31,20 @@ impl Formation {
 
     /// examples/shop as it is, but for the port.
     pub(crate) fn shop() -> Formation {
-        let shop = repository().join("examples/shop");
+        Formation::example("shop", &["web", "worker", "clock", "prepare"]).directory("data")
+    }
+
+    /// An example as it is, but for the port.
+    pub(crate) fn example(name: &str, components: &[&str]) -> Formation {
+        let example = repository().join("examples").join(name);
         let formation = Formation::new();
-        for component in ["web", "worker", "clock", "prepare"] {
+        for component in components {
             let file = format!("{component}.wasm");
-            fs::copy(built(shop.join(&file)), formation.path(&file)).unwrap();
+            fs::copy(built(example.join(&file)), formation.path(&file)).unwrap();
         }
-        let text = fs::read_to_string(shop.join("formation.toml")).unwrap();
-        let formation = formation.directory("data").with_text(&text.replace("127.0.0.1:8080", "127.0.0.1:0"));
-        assert!(formation.text().contains("127.0.0.1:0"), "the shop's port has moved");
+        let text = fs::read_to_string(example.join("formation.toml")).unwrap();
+        let formation = formation.with_text(&text.replace("127.0.0.1:8080", "127.0.0.1:0"));
+        assert!(formation.text().contains("127.0.0.1:0"), "the port of {name} has moved");
         formation
     }
 

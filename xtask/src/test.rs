@@ -31,7 +31,9 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         false => println!("== dependencies: left out, since cargo-deny isn't installed"),
     }
     checks.step("guests", || guests::build(repository, &guests::Which::Quick, false))?;
-    if is_installed("nextest") {
+    let with_nextest = is_installed("nextest");
+    checks.languages(with_nextest)?;
+    if with_nextest {
         checks.cargo("examples in the documentation", "test --workspace --doc --locked")?;
         checks.last("tests", "nextest run --workspace --locked")
     } else {
@@ -56,6 +58,28 @@ impl Checks<'_> {
 
     fn cargo(&self, name: &str, arguments: &str) -> Result<()> {
         self.step(name, || run_in(self.repository, cargo_command().args(arguments.split(' '))))
+    }
+
+    /// The examples that are built only where someone asked for it have tests that are ignored elsewhere.
+    fn languages(&self, with_nextest: bool) -> Result<()> {
+        let (built, not_built): (Vec<_>, Vec<_>) =
+            guests::slow(self.repository).partition(|(_, built)| *built);
+        for (name, _) in built {
+            // What is there may be of older sources.
+            let which = guests::Which::Named(vec![name.to_string()]);
+            self.step(&format!("guests in {name}"), || guests::build(self.repository, &which, false))?;
+            let test = match with_nextest {
+                true => format!("nextest run -p wasmhost --locked --run-ignored only languages::{name}"),
+                false => format!("test -p wasmhost --test blackbox --locked -- --ignored languages::{name}"),
+            };
+            self.cargo(&format!("tests of guests in {name}"), &test)?;
+        }
+        for (name, _) in not_built {
+            println!(
+                "== tests of guests in {name}: left out, since `cargo xtask guests --all` hasn't built them"
+            );
+        }
+        Ok(())
     }
 
     /// The same for the last one, after which nothing is printed.

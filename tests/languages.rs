@@ -1,0 +1,118 @@
+//! The examples in languages other than the SDK's: they run as they are, by instances that are kept between calls.
+//!
+//! Those whose tools fill hundreds of megabytes are ignored here. `cargo xtask test` says so, and runs them where
+//! `cargo xtask guests --all` has built them.
+
+use crate::harness::http::Request;
+use crate::harness::{Formation, Host, eventually};
+
+/// Enough for what one call leaves behind to be seen by later ones, and for a garbage collector to come by.
+const CALLS: u64 = 300;
+
+/// Runs an example with one web instance, which then answers one request after another.
+fn run(example: &str, components: &[&str]) -> Host {
+    let mut formation = Formation::example(example, components);
+    if formation.text().contains("\ncount = ") {
+        let lines = formation.text();
+        let lines: Vec<_> = lines.lines().filter(|line| !line.starts_with("count = ")).collect();
+        formation = formation.with_text(&lines.join("\n"));
+    }
+    let host = Host::run(&formation);
+    for call in 1..=CALLS {
+        let answer = host.get("/");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "Hello, world!\n"), "call {call}");
+    }
+    assert_eq!(host.send(&Request::head("/")).ok(), "");
+    assert_eq!(host.get("/elsewhere").status, 404);
+    host
+}
+
+/// All calls were of one instance, which is still there.
+#[track_caller]
+fn was_kept(host: &Host) {
+    let ps = host.ps();
+    assert_eq!(ps.number("web", "restarts"), 0, "{ps:#?}");
+    let calls = ps.instances("web")[0]["calls"].as_u64().unwrap();
+    assert!(calls > CALLS, "{calls} calls");
+}
+
+/// A worker does one job, and refuses another for good.
+#[track_caller]
+fn works(host: &Host, queue: &str, job: &str, says: &str, refused: &str, because: &str) {
+    let id = host.enqueue(queue, job);
+    host.store().wait_for(id, "done");
+    assert!(host.stdout().wait_for(says).contains(&id.to_string()));
+    let id = host.enqueue_from_input(queue, refused);
+    let job = eventually("it is dead", || Some(host.store().job(id)).filter(|job| job.state == "dead"));
+    assert_eq!((job.attempt, job.crashes), (1, 0), "{job:?}");
+    assert!(job.last_error.as_deref().is_some_and(|error| error.contains(because)), "{job:?}");
+    assert_eq!(host.ps().number("worker", "restarts"), 0);
+}
+
+#[test]
+fn c() {
+    let host = run("c", &["web", "worker"]);
+    assert_eq!(host.get("/primes?below=100").ok(), "25\n");
+    assert_eq!(host.get("/primes?below=1000000").ok(), "78498\n");
+    assert_eq!(host.get("/primes?below=1000001").status, 400);
+    assert_eq!(host.get("/primes").status, 400);
+    assert_eq!(host.post("/rot13", "Hello").ok(), "Uryyb");
+    let long = "Why did the chicken cross the road? ".repeat(100_000);
+    let rotated = host.post("/rot13", long.clone()).ok();
+    assert_eq!(host.post("/rot13", rotated).ok(), long);
+    was_kept(&host);
+    works(&host, "texts", "to be or not", "4 words", "a\0b", "zero byte");
+}
+
+#[test]
+#[ignore = "run by `cargo xtask test` where `cargo xtask guests --all` has built it"]
+fn typescript() {
+    let host = run("typescript", &["web", "worker"]);
+    assert_eq!(host.get("/greet/Ann?times=2").ok(), r#"{"greetings":["Hello, Ann!","Hello, Ann!"]}"#);
+    assert_eq!(host.post("/sum", "[1, 2, 3.5]").ok(), r#"{"sum":6.5}"#);
+    assert_eq!(host.post("/sum", "{}").status, 400);
+    let long = format!("[{}0]", "1,".repeat(100_000));
+    assert_eq!(host.post("/sum", long).ok(), r#"{"sum":100000}"#);
+    assert_eq!(host.get("/visits").ok(), r#"{"visits":1}"#);
+    assert_eq!(host.get("/visits").ok(), r#"{"visits":2}"#);
+    was_kept(&host);
+    let job = r#"{"image": "a.png", "width": 80}"#;
+    works(&host, "thumbnails", job, "a.png at 80 pixels", "no JSON", "expected");
+}
+
+#[test]
+#[ignore = "run by `cargo xtask test` where `cargo xtask guests --all` has built it"]
+fn python() {
+    let host = run("python", &["web", "worker"]);
+    assert_eq!(host.get("/greet/Ann?times=2").ok(), r#"{"greetings": ["Hello, Ann!", "Hello, Ann!"]}"#);
+    assert_eq!(host.get("/greet/Ann?times=x").status, 400);
+    let words = host.post("/words", r#"{"text": "a tale of two cities"}"#).ok();
+    assert_eq!(words, r#"{"words": 5, "longest": ["cities", "tale", "two"]}"#);
+    assert_eq!(host.post("/words", "x").status, 400);
+    assert_eq!(host.post("/words", vec![b'x'; 2 << 20]).status, 413);
+    assert_eq!(host.get("/words").header("allow"), Some("POST"));
+    assert_eq!(host.get("/visits").ok(), r#"{"visits": 1}"#);
+    assert_eq!(host.get("/visits").ok(), r#"{"visits": 2}"#);
+    was_kept(&host);
+    let job = r#"{"to": "ann@example.com", "subject": "hi"}"#;
+    works(&host, "mail", job, "mail to ann@example.com: hi", "{}", "expected");
+}
+
+#[test]
+#[ignore = "run by `cargo xtask test` where `cargo xtask guests --all` has built it"]
+fn go() {
+    let host = run("go", &["web"]);
+    assert_eq!(host.get("/greet/Ann?times=2").ok(), "{\"greetings\":[\"Hello, Ann!\",\"Hello, Ann!\"]}\n");
+    assert_eq!(
+        host.post("/words", r#"{"text": "to be or not to be"}"#).ok().trim(),
+        r#"{"be":2,"not":1,"or":1,"to":2}"#
+    );
+    assert_eq!(host.post("/words", "x").status, 400);
+    let text = |words: usize| format!("{{\"text\": \"{}\"}}", "ab ".repeat(words));
+    assert_eq!(host.post("/words", text(300_000)).ok().trim(), r#"{"ab":300000}"#);
+    assert_eq!(host.post("/words", text(600_000)).status, 413);
+    assert_eq!(host.get("/words").header("allow"), Some("POST"));
+    assert_eq!(host.get("/visits").ok(), "1\n");
+    assert_eq!(host.get("/visits").ok(), "2\n");
+    was_kept(&host);
+}
