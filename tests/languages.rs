@@ -50,6 +50,15 @@ fn works(host: &Host, queue: &str, job: &str, says: &str, refused: &str, because
 }
 
 #[test]
+fn rust_for_wasi_0_3() {
+    let host = run("hello-async", &["hello-async"]);
+    assert_eq!(host.post("/shout", "hello").ok(), "HELLO");
+    assert_eq!(host.post("/shout", vec![b'x'; 2 << 20]).status, 413);
+    assert_eq!(host.get("/together").ok(), "1\n");
+    was_kept(&host);
+}
+
+#[test]
 fn c() {
     let host = run("c", &["web", "worker"]);
     assert_eq!(host.get("/primes?below=100").ok(), "25\n");

@@ -1,4 +1,4 @@
-//! A web process for WASI 0.3: one instance serves several requests at once, as an async server in a process does.
+//! A web process for WASI 0.3: one instance may serve several requests at once, as an async server in a process does.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -20,13 +20,18 @@ impl wasip3::exports::http::handler::Guest for Web {
         request: wasip3::http::types::Request,
     ) -> Result<wasip3::http::types::Response, ErrorCode> {
         let request = http_from_wasi_request(request)?;
-        http_into_wasi_response(serve(request).await)
+        let is_head = request.method() == Method::HEAD;
+        let mut response = serve(request).await;
+        if is_head {
+            response.body_mut().clear();
+        }
+        http_into_wasi_response(response)
     }
 }
 
 async fn serve(request: Request<IncomingRequestBody>) -> Response<String> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/") => text(StatusCode::OK, "Hello, world!\n"),
+        (&Method::GET | &Method::HEAD, "/") => text(StatusCode::OK, "Hello, world!\n"),
         (&Method::GET, "/together") => together().await,
         (&Method::POST, "/shout") => shout(request).await,
         _ => text(StatusCode::NOT_FOUND, "There is nothing here\n"),
