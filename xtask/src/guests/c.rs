@@ -50,11 +50,14 @@ fn find_clang() -> Result<PathBuf> {
     if let Some(clang) = debian_clang() {
         return Ok(clang);
     }
-    if let Some(packages) = packages()
-        && apt::install(&packages)?
-        && let Some(clang) = debian_clang()
-    {
-        return Ok(clang);
+    if apt::can_install() {
+        apt::update()?;
+        if let Some(packages) = packages()
+            && apt::install(&packages)?
+            && let Some(clang) = debian_clang()
+        {
+            return Ok(clang);
+        }
     }
     bail!(
         "no C compiler here builds for WebAssembly. Set WASI_SDK_PATH to where a wasi-sdk is unpacked; or on Debian, as \

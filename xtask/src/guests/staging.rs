@@ -1,4 +1,5 @@
-//! A copy of a guest's sources in the target folder, for tools that put what they make beside what they read.
+//! What is set up in the target folder: a copy of a guest's sources, for tools that put what they make beside what they
+//! read, and stamps that say which tools are there.
 
 use std::ffi::OsStr;
 use std::fs;
