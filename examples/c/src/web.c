@@ -22,6 +22,9 @@ typedef struct {
   wasi_io_streams_own_output_stream_t stream;
 } Writer;
 
+// Whether the request is a HEAD, which has the head of GET's answer alone. An instance has one request at a time.
+static bool is_head;
+
 // Sends the head of a response; its body is to be written, and finished.
 static Writer begin(Out out, uint16_t status) {
   static const char name[] = "content-type", value[] = "text/plain; charset=utf-8";
@@ -51,6 +54,7 @@ static Writer begin(Out out, uint16_t status) {
 // False if the client went away.
 static bool put(Writer writer, uint8_t *bytes, size_t len) {
   wasi_io_streams_borrow_output_stream_t stream = wasi_io_streams_borrow_output_stream(writer.stream);
+  if (is_head) return true;
   while (len > 0) {
     uint64_t room;
     wasi_io_streams_stream_error_t error;
@@ -148,14 +152,14 @@ static void rot13(Request request, Out out) {
   wasi_http_types_incoming_body_drop_own(body);
 }
 
-static bool is(uint8_t method, uint8_t wanted, const char *path, const char *route) {
-  return method == wanted && strcmp(path, route) == 0;
-}
 
 void exports_wasi_http_incoming_handler_handle(Request request, Out out) {
   wasi_http_types_borrow_incoming_request_t borrowed = wasi_http_types_borrow_incoming_request(request);
   wasi_http_types_method_t method;
   wasi_http_types_method_incoming_request_method(borrowed, &method);
+  is_head = method.tag == WASI_HTTP_TYPES_METHOD_HEAD;
+  bool is_get = is_head || method.tag == WASI_HTTP_TYPES_METHOD_GET;
+  bool is_post = method.tag == WASI_HTTP_TYPES_METHOD_POST;
 
   // Cut to what the routes need, with a zero at its end.
   char path[256] = "/";
@@ -168,11 +172,11 @@ void exports_wasi_http_incoming_handler_handle(Request request, Out out) {
   const char *query = mark ? mark + 1 : "";
   if (mark) *mark = '\0';
 
-  if (is(method.tag, WASI_HTTP_TYPES_METHOD_GET, path, "/")) {
+  if (is_get && strcmp(path, "/") == 0) {
     answer(out, 200, "Hello, world!\n");
-  } else if (is(method.tag, WASI_HTTP_TYPES_METHOD_GET, path, "/primes")) {
+  } else if (is_get && strcmp(path, "/primes") == 0) {
     primes(out, query);
-  } else if (is(method.tag, WASI_HTTP_TYPES_METHOD_POST, path, "/rot13")) {
+  } else if (is_post && strcmp(path, "/rot13") == 0) {
     rot13(request, out);
   } else {
     answer(out, 404, "There is nothing here\n");
