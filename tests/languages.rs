@@ -3,11 +3,16 @@
 //! Those whose tools fill hundreds of megabytes are ignored here. `cargo xtask test` says so, and runs them where
 //! `cargo xtask guests --all` has built them.
 
+use std::time::Duration;
+
 use crate::harness::http::Request;
 use crate::harness::{Formation, Host, eventually};
 
 /// Enough for what one call leaves behind to be seen by later ones, and for a garbage collector to come by.
 const CALLS: u64 = 300;
+
+/// Nothing has compiled these components before: a whole interpreter takes minutes where the machine is busy.
+const COMPILING: Duration = Duration::from_secs(600);
 
 /// Runs an example with one web instance, which then answers one request after another.
 fn run(example: &str, components: &[&str]) -> Host {
@@ -17,7 +22,7 @@ fn run(example: &str, components: &[&str]) -> Host {
         let lines: Vec<_> = lines.lines().filter(|line| !line.starts_with("count = ")).collect();
         formation = formation.with_text(&lines.join("\n"));
     }
-    let host = Host::run(&formation);
+    let host = Host::run_within(COMPILING, &formation);
     for call in 1..=CALLS {
         let answer = host.get("/");
         assert_eq!((answer.status, answer.text().as_str()), (200, "Hello, world!\n"), "call {call}");

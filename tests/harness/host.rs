@@ -3,13 +3,14 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{Answer, Connection, Failed, Request};
-use super::{Ended, Formation, Lines, Process, Store, eventually};
+use super::{Ended, Formation, Lines, PATIENCE, Process, Store, eventually};
 
 /// `wasmhost run`. It is killed when this is dropped, and what it said is shown if the test has failed.
 pub(crate) struct Host {
@@ -25,8 +26,16 @@ impl Host {
     /// Runs a formation, and waits until all of its instances are up.
     #[track_caller]
     pub(crate) fn run(formation: &Formation) -> Host {
+        Host::run_within(PATIENCE, formation)
+    }
+
+    /// The same for components that take long to compile, as they do in a host that isn't built for speed.
+    #[track_caller]
+    pub(crate) fn run_within(patience: Duration, formation: &Formation) -> Host {
         let mut host = Host::spawn(formation);
-        host.stderr.wait_for("all instances are up");
+        let up = "all instances are up";
+        host.stderr
+            .wait_within(patience, up, |lines| lines.iter().any(|line| line.contains(up)).then_some(()));
         host.find_address();
         host
     }

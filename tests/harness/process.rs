@@ -173,9 +173,20 @@ impl Lines {
 
     /// Waits until the lines give an answer.
     #[track_caller]
-    pub(crate) fn wait_until<T>(&self, what: &str, mut answer: impl FnMut(&[String]) -> Option<T>) -> T {
+    pub(crate) fn wait_until<T>(&self, what: &str, answer: impl FnMut(&[String]) -> Option<T>) -> T {
+        self.wait_within(PATIENCE, what, answer)
+    }
+
+    /// The same, for what takes another while than most.
+    #[track_caller]
+    pub(crate) fn wait_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut answer: impl FnMut(&[String]) -> Option<T>,
+    ) -> T {
         let (seen, changed) = &*self.shared;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         let mut seen = seen.lock().unwrap();
         loop {
             if let Some(answer) = answer(&seen.lines) {
