@@ -1,5 +1,6 @@
 //! A formation in a temporary folder.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub(crate) struct Formation {
     folder: Arc<TempDir>,
     top: String,
     tables: String,
+    variables: Vec<(String, OsString)>,
 }
 
 impl Formation {
@@ -21,7 +23,7 @@ impl Formation {
     pub(crate) fn new() -> Formation {
         let folder = tempfile::Builder::new().prefix("wasmhost-").tempdir().unwrap();
         let tables = "[http]\nlisten = \"127.0.0.1:0\"\n".to_owned();
-        Formation { folder: Arc::new(folder), top: "name = \"test\"\n".to_owned(), tables }
+        Formation { folder: Arc::new(folder), top: "name = \"test\"\n".to_owned(), tables, variables: vec![] }
     }
 
     /// One http type, `web`, of the guest `web-test`.
@@ -79,6 +81,12 @@ impl Formation {
         self.write()
     }
 
+    /// A variable in the environment of what is run with this formation.
+    pub(crate) fn variable(mut self, name: &str, value: impl Into<OsString>) -> Formation {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Other text in place of some.
     pub(crate) fn replace(self, old: &str, new: &str) -> Formation {
         let text = self.text();
@@ -120,12 +128,17 @@ impl Formation {
 
     /// `wasmhost run`, where it ends by itself.
     pub(crate) fn run_to_end(&self) -> Ended {
-        Process::start(self.folder(), ["run"]).wait()
+        self.start(["run"]).wait()
+    }
+
+    /// Starts the binary with this formation.
+    pub(crate) fn start<const N: usize>(&self, arguments: [&str; N]) -> Process {
+        Process::start_with(self.folder(), arguments, "", &self.variables)
     }
 
     /// Any other verb, with this formation.
     pub(crate) fn cli<const N: usize>(&self, arguments: [&str; N]) -> Ended {
-        Process::start(self.folder(), arguments).wait()
+        self.start(arguments).wait()
     }
 }
 

@@ -54,7 +54,7 @@ impl Host {
 
     /// Runs a formation, and waits for nothing.
     pub(crate) fn spawn(formation: &Formation) -> Host {
-        let process = Process::start(formation.folder(), ["run"]);
+        let process = formation.start(["run"]);
         let (stdout, stderr, pid) = (process.stdout.clone(), process.stderr.clone(), process.pid());
         Host { process: Some(process), stdout, stderr, pid, http: None, folder: formation.keep() }
     }

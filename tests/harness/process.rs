@@ -1,6 +1,6 @@
 //! The binary as a child process, and its lines.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -39,14 +39,28 @@ impl Process {
         arguments: impl IntoIterator<Item = S>,
         input: &str,
     ) -> Process {
+        Process::start_with(folder, arguments, input, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub(crate) fn start_with<S: AsRef<OsStr>>(
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        input: &str,
+        variables: &[(String, OsString)],
+    ) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
         command.args(arguments).current_dir(folder);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for variable in ["NO_COLOR", "WASMHOST_FILE", "WASMHOST_LOG"] {
+        for variable in ["NO_COLOR", "WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG"]
+        {
             command.env_remove(variable);
         }
+        // One for all tests, so that each guest is compiled once.
+        command.env("WASMHOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
         // A backtrace that is never to be seen would be seen now.
         command.env("RUST_BACKTRACE", "1").env("GUESTS", formation::guests());
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().unwrap();
         // Who doesn't read it may close it.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());

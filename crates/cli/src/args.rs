@@ -29,6 +29,9 @@ pub(crate) enum Verb {
         after_help = "Exits with 2 if the formation is wrong, 4 if a component is missing or can't be used."
     )]
     Check(Check),
+    /// Compile a component to a .cwasm, for this version of wasmhost on machines like this one.
+    #[command(after_help = COMPILE_HELP)]
+    Compile(Compile),
     /// Show process types and instances.
     Ps(Ps),
     /// Change counts while the formation runs.
@@ -55,9 +58,18 @@ const RUN_HELP: &str = "\
 Guests' lines go to standard output (JSON unless it is a terminal), the host's own to standard error.
 WASMHOST_LOG=debug shows more of them.
 
+Compiled components are kept from start to start in ~/.cache/wasmhost/compiled, or where
+WASMHOST_CACHE_DIR says; at most 1GiB of them, or what WASMHOST_CACHE_SIZE says. WASMHOST_CACHE=off
+keeps none.
+
 SIGTERM and SIGINT drain: calls under way finish within `grace`. A second SIGINT ends them at once.
 Exits with 0 after a drain, 124 if a call was cut off, 2 if the formation is wrong, 3 if it can't
 start, 4 if a component is missing or can't be loaded.";
+
+const COMPILE_HELP: &str = "\
+A formation takes the file as `component` beside `trust_cwasm = true`: compiled code runs outside of
+the sandbox, so take it only from where you would take a program. Without this verb components are
+compiled when they are first run, and kept.";
 
 const SCALE_HELP: &str = "\
 Examples:
@@ -82,6 +94,15 @@ pub(crate) struct Check {
     /// Print the formation as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Compile {
+    /// The component, a .wasm file.
+    pub(crate) component: PathBuf,
+    /// The file to write [default: the component's name with .cwasm, beside it]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Args)]

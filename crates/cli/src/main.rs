@@ -1,8 +1,10 @@
 //! The `wasmhost` binary: arguments in, exit code out.
 
 mod args;
+mod cache;
 mod check;
 mod client;
+mod compile;
 mod exit;
 mod logs;
 mod ps;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let outcome = match verb {
         Verb::Run(run) => run::run(run.file.or(file)),
         Verb::Check(check) => check::check(check.file.clone().or(file), &check),
+        Verb::Compile(compile) => compile::compile(&compile),
         Verb::Ps(ps) => client::with(file, async |client| ps::ps(&client, &ps).await),
         Verb::Scale(scale) => client::with(file, async |client| scale::scale(&client, &scale).await),
         Verb::Logs(logs) => client::with(file, async |client| logs::logs(&client, &logs).await),

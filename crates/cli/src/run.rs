@@ -6,25 +6,28 @@ use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
+use wasmhost_engine::Cache;
 use wasmhost_host::{Host, HostOptions, LogFormat, Plan, StartError};
 
+use crate::cache;
 use crate::check::{formation_file, plan};
 use crate::exit::{Exit, Failed, Outcome};
 
 pub(crate) fn run(file: Option<PathBuf>) -> Outcome {
     log_to_stderr();
     let plan = plan(&formation_file(file))?;
+    let cache = cache::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("wasmhost-io")
         .on_thread_start(wasmhost_engine::Engine::prepare_thread)
         .build()?;
-    runtime.block_on(runtime.spawn(live(plan))).map_err(|err| Failed::new(Exit::Failed, err))?
+    runtime.block_on(runtime.spawn(live(plan, cache))).map_err(|err| Failed::new(Exit::Failed, err))?
 }
 
-async fn live(plan: Plan) -> Outcome {
+async fn live(plan: Plan, cache: Cache) -> Outcome {
     let mut signals = Signals::new()?;
-    let options = HostOptions { log_format: LogFormat::detect(), progress: Box::new(show_progress) };
+    let options = HostOptions { log_format: LogFormat::detect(), cache, progress: Box::new(show_progress) };
     let host = tokio::select! {
         started = Host::start(plan, options) => started.map_err(|err| Failed::new(exit_of(&err), err))?,
         () = signals.stop() => return Ok(Exit::Done),

@@ -60,6 +60,8 @@ pub struct ProcessType {
     pub name: String,
     /// The component's file, absolute. Whether it exists is for whoever loads it to find out.
     pub component: PathBuf,
+    /// Whether the component may be compiled code, which runs outside of the sandbox.
+    pub trust_cwasm: bool,
     /// What a command's arguments are, its own name not among them.
     pub args: Vec<String>,
     /// How many instances to keep.
@@ -255,6 +257,7 @@ impl ProcessType {
         ProcessType {
             name: name.into(),
             component,
+            trust_cwasm: false,
             args: Vec::new(),
             count: 1,
             trigger: None,

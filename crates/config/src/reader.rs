@@ -255,6 +255,14 @@ impl<'t> Item<'t> {
         choice
     }
 
+    /// `true` or `false`.
+    pub(crate) fn boolean(&self, cx: &mut Reading<'_>) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.wrong_type(cx, "true or false"),
+        }
+    }
+
     /// A table; `expected` says what is in it.
     pub(crate) fn table(&self, cx: &mut Reading<'_>, expected: &str) -> Option<Table<'t>> {
         let DeValue::Table(entries) = self.value else { return self.wrong_type(cx, expected) };

@@ -136,6 +136,8 @@ impl From<&Queue> for QueueTable {
 #[derive(Serialize)]
 struct ProcessTable<'a> {
     component: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    trust_cwasm: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     args: Vec<String>,
     count: u32,
@@ -180,6 +182,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
         let grants = &process.grants;
         ProcessTable {
             component: path(&process.component),
+            trust_cwasm: process.trust_cwasm,
             args: process.args.iter().map(|arg| escape(arg)).collect(),
             count: process.count,
             trigger: process.trigger.as_ref().map(|trigger| trigger_keys(trigger, process.attempts)),

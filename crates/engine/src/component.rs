@@ -11,8 +11,10 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings as async_http;
 
 use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
+use crate::cache::Shared;
 use crate::call::CallEnd;
 use crate::capability::outbound::OutboundHttp;
+use crate::code::Code;
 use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
 use crate::engine::{Engine, EngineError};
 use crate::http::service::Service;
@@ -31,6 +33,8 @@ pub struct Component {
     engine: Arc<Engine>,
     wasmtime: wasmtime::Engine,
     entry: EntryPre,
+    /// For as long as this lives, the cache has it for other types of the same component.
+    _shared: Shared,
     sandbox: Arc<Sandbox>,
     services: Services,
 }
@@ -51,6 +55,11 @@ pub enum LoadError {
     /// It could not be compiled.
     #[error("can't be compiled: {0}")]
     Compile(String),
+    /// It was compiled for another engine.
+    #[error(
+        "was compiled for another machine or with other settings ({0}): make it again here with `wasmhost compile`, or name the .wasm file"
+    )]
+    OtherSettings(String),
     /// It imports what nothing provides, or in another shape.
     #[error("can't be linked: {0}")]
     Link(String),
@@ -63,19 +72,18 @@ pub enum LoadError {
 }
 
 impl Component {
-    /// Compiles and links `bytes`, whose calls go to `handler`; `is_async` is [`Inspection::is_async`]. Takes all cores, for up to seconds: not for an async
-    /// thread.
+    /// Compiles and links `code`, whose calls go to `handler`; `is_async` is what its inspection says. Takes all cores,
+    /// for up to seconds, unless the cache has it: not for an async thread.
     pub fn load(
         engine: &Arc<Engine>,
-        bytes: &[u8],
+        code: &Code,
         handler: Handler,
         is_async: bool,
         sandbox: Sandbox,
         services: Services,
     ) -> Result<Component, LoadError> {
         let flavor = engine.flavor(is_async)?;
-        let component = wasmtime::component::Component::from_binary(&flavor.wasmtime, bytes)
-            .map_err(|err| LoadError::Compile(format!("{err:#}")))?;
+        let component = code.component(&flavor.wasmtime, &engine.cache)?;
         let pre = flavor.linker.instantiate_pre(&component);
         let pre = pre.map_err(|err| LoadError::Link(format!("{err:#}")))?;
         let entry = EntryPre::new(pre, handler)?;
@@ -83,6 +91,7 @@ impl Component {
             engine: engine.clone(),
             wasmtime: flavor.wasmtime.clone(),
             entry,
+            _shared: component,
             sandbox: Arc::new(sandbox),
             services,
         })

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::component::Linker;
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
+use crate::cache::Cache;
 use crate::capability::network;
 use crate::capability::outbound::HttpClient;
 use crate::inspect::Footprint;
@@ -53,6 +54,7 @@ pub struct Engine {
     making: Mutex<()>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) client: HttpClient,
+    pub(crate) cache: Cache,
     compute: Option<Runtime>,
     compute_handle: Handle,
 }
@@ -82,7 +84,7 @@ const COMPUTE_NICE: i32 = 10;
 
 impl Engine {
     /// Makes the engine, and starts its threads.
-    pub fn new(options: EngineOptions) -> Result<Arc<Engine>, EngineError> {
+    pub fn new(options: EngineOptions, cache: Cache) -> Result<Arc<Engine>, EngineError> {
         let ticker = Arc::new(Ticker::start()?);
         let compute = compute_runtime()?;
         Ok(Arc::new(Engine {
@@ -92,6 +94,7 @@ impl Engine {
             making: Mutex::new(()),
             ticker,
             client: HttpClient::default(),
+            cache,
             compute_handle: compute.handle().clone(),
             compute: Some(compute),
         }))
@@ -142,8 +145,11 @@ impl Flavor {
     }
 }
 
-fn config(options: EngineOptions, is_async: bool) -> Config {
+/// What of this has a part in what is compiled is part of the cache's keys.
+pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
     let mut config = Config::new();
+    // Compiled files say by themselves only which major version made them. (Only names of 256 bytes are refused.)
+    let _ = config.module_version(ModuleVersionStrategy::Custom(wasmtime_environ::VERSION.to_owned()));
     config.epoch_interruption(true);
     config.concurrency_support(is_async);
     config.wasm_component_model_async(is_async);

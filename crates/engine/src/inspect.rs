@@ -2,13 +2,17 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
-/// What [`inspect`] saw in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::cwasm::CwasmError;
+
+/// What [`inspect`] saw in a file. Part of the [form of compiled files](crate::cwasm).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
     /// What calls it can serve, best first: 0.2 before 0.3 where it has both, since 0.2 is the faster and the
     /// maintained one.
+    #[serde(skip)]
     pub handlers: Vec<Handler>,
     /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`).
     pub exports: Vec<String>,
@@ -21,7 +25,7 @@ pub struct Inspection {
 }
 
 /// What one instance takes from the pool, at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Footprint {
     /// Core instances.
     pub core_instances: u32,
@@ -69,6 +73,9 @@ pub enum InspectError {
     /// It is damaged, or uses what this version doesn't know.
     #[error("is not a valid component: {0}")]
     Malformed(String),
+    /// It is compiled code, which can't be used.
+    #[error(transparent)]
+    Compiled(#[from] CwasmError),
 }
 
 /// Looks at a file's bytes.
@@ -118,7 +125,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
             _ => {}
         }
     }
-    seen.handlers = ORDER.into_iter().filter(|handler| exports_handler(&seen.exports, *handler)).collect();
+    seen.find_handlers();
     Ok(seen)
 }
 
@@ -196,6 +203,12 @@ const PROVIDED: [(&str, &str); 15] = [
 ];
 
 impl Inspection {
+    /// Fills in `handlers`, which follow from the exports.
+    pub(crate) fn find_handlers(&mut self) {
+        self.handlers =
+            ORDER.into_iter().filter(|handler| exports_handler(&self.exports, *handler)).collect();
+    }
+
     /// The imports that nothing provides, as far as names and versions tell.
     pub fn unknown_imports(&self) -> Vec<&str> {
         self.imports.iter().map(String::as_str).filter(|import| !is_provided(import)).collect()

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use wasmhost_config::{Route, Run, StoreUrl, Trigger};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
+use wasmhost_engine::{Cache, CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
 use wasmhost_store::jobs::Retention;
 use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 
@@ -48,6 +48,8 @@ const ACTIONS_MAX: usize = 64;
 pub struct HostOptions {
     /// How guests' lines are printed.
     pub log_format: LogFormat,
+    /// Where compiled components are kept.
+    pub cache: Cache,
     /// Is told of progress while components compile: how many are done, of how many.
     pub progress: Box<dyn Fn(usize, usize) + Send + Sync>,
 }
@@ -180,7 +182,7 @@ impl Host {
         let services =
             Services { logs: logs.clone(), enqueue: queues.clone(), refusals: Arc::new(Refusals::default()) };
         let capacity = Capacity::find(&plan, &counts)?;
-        let engine = Engine::new(engine_options(&plan, &capacity))?;
+        let engine = Engine::new(engine_options(&plan, &capacity), options.cache)?;
         let loaded = load(engine, plan, services, options.progress).await?;
         run_release_steps(&loaded).await?;
 
@@ -390,7 +392,7 @@ struct Loaded {
     component: Component,
 }
 
-/// Compiles every component, each on a thread of its own.
+/// Compiles every component that the cache doesn't have, each on a thread of its own.
 async fn load(
     engine: Arc<Engine>,
     plan: Plan,
@@ -427,8 +429,8 @@ fn load_type(
         args: process.args.clone(),
         memory_bytes_max: process.memory_bytes_max,
     };
-    let bytes = std::mem::take(&mut planned.bytes);
-    match Component::load(engine, &bytes, planned.handler, planned.is_async, sandbox, services) {
+    let code = std::mem::take(&mut planned.code);
+    match Component::load(engine, &code, planned.handler, planned.is_async, sandbox, services) {
         Ok(component) => Ok(Loaded { planned, component }),
         Err(err) => Err(StartError::Load {
             process: planned.process.name.clone(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger};
-use wasmhost_engine::{Footprint, Handler, Inspection, inspect};
+use wasmhost_engine::{Code, Footprint, Handler, Inspection};
 
 /// A formation that can be run, as far as can be told without compiling.
 pub struct Plan {
@@ -27,7 +27,7 @@ pub struct PlannedType {
     /// Wall time of a call: the file's, or the trigger's default.
     pub timeout: Option<Duration>,
     /// The component's file.
-    pub bytes: Vec<u8>,
+    pub code: Code,
     /// What an instance takes from the pool.
     pub footprint: Footprint,
     /// Whether it uses component-model async, as WASI 0.3 does.
@@ -128,7 +128,8 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
     let problem = |message| PlanProblem { process: process.name.clone(), message, in_component: true };
     let path = &process.component;
     let bytes = read(path).map_err(problem)?;
-    let seen = inspect(&bytes).map_err(|err| problem(format!("{} {err}", path.display())))?;
+    let (code, seen) =
+        Code::new(bytes, process.trust_cwasm).map_err(|err| problem(format!("{} {err}", path.display())))?;
     let (trigger, handler) =
         join(process, &seen).map_err(|message| problem(format!("{} {message}", path.display())))?;
     let unknown = seen.unknown_imports();
@@ -150,7 +151,7 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
         trigger,
         handler,
         timeout: process.timeout.or(default),
-        bytes,
+        code,
         footprint: seen.footprint,
         is_async: seen.is_async,
     })

@@ -24,6 +24,7 @@ pub(super) fn process_type(
     let mut table = item.table(cx, &format!("a table, such as [process.{name}]"))?;
     let component = component(cx, &mut table);
     let mut process = ProcessType::new(name, component.unwrap_or_default());
+    process.trust_cwasm = table.take("trust_cwasm").and_then(|item| item.boolean(cx)).unwrap_or(false);
     if let Some(count) = table.take("count").and_then(|item| count(cx, &item)) {
         process.count = count;
     }

@@ -1,0 +1,41 @@
+//! `wasmhost compile`
+
+use std::fs::Permissions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::args::Compile;
+use crate::exit::{Exit, Failed, Outcome};
+
+pub(crate) fn compile(compile: &Compile) -> Outcome {
+    let component = &compile.component;
+    let output = compile.output.clone().unwrap_or_else(|| component.with_extension("cwasm"));
+    if output == *component {
+        let message = format!("{} would be replaced: name another file with -o", component.display());
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    let wasm = std::fs::read(component).map_err(|err| {
+        let message = match err.kind() {
+            ErrorKind::NotFound => format!("the component {} doesn't exist", component.display()),
+            _ => format!("can't read the component {}: {err}", component.display()),
+        };
+        Failed::new(Exit::Component, message)
+    })?;
+    let compiled = wasmhost_engine::compile(&wasm)
+        .map_err(|err| Failed::new(Exit::Component, format!("{} {err}", component.display())))?;
+    write(&output, &compiled)
+        .map_err(|err| Failed::new(Exit::Failed, format!("can't write {}: {err}", output.display())))?;
+    anstream::println!("{}", output.display());
+    Ok(Exit::Done)
+}
+
+/// Whoever reads the file meanwhile finds the old one, or the new one, whole.
+fn write(output: &Path, compiled: &[u8]) -> std::io::Result<()> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+    file.write_all(compiled)?;
+    file.as_file().sync_data()?;
+    file.persist(output)?;
+    Ok(())
+}

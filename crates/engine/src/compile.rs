@@ -1,0 +1,64 @@
+//! `wasmhost compile`: compiled code as a file, for a host of the same version on such a machine.
+
+use crate::cache::key;
+use crate::component::LoadError;
+use crate::cwasm::{About, Maker, ending};
+use crate::engine::{EngineOptions, config};
+use crate::inspect::{Footprint, InspectError, inspect};
+
+/// Why there is no compiled file.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// It isn't a component.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// It is one that the compiler refuses.
+    #[error(transparent)]
+    Compile(#[from] LoadError),
+}
+
+/// Compiles a component as a host does. What comes back is what [`Code::new`](crate::Code::new) takes as compiled
+/// code. Takes all cores, for up to seconds.
+pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let inspection = inspect(wasm)?;
+    let failed = |err: wasmtime::Error| LoadError::Compile(format!("{err:#}"));
+    // How large the pool is has no part in what is compiled.
+    let smallest = EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default() };
+    let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async)).map_err(failed)?;
+    let mut file = engine.precompile_component(wasm).map_err(failed)?;
+    let about = About { maker: Maker::here(), key: key(&engine, wasm), inspection };
+    let end = ending(&file, &about);
+    file.extend_from_slice(&end);
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_with(options: EngineOptions) -> String {
+        let engine = wasmtime::Engine::new(&config(options, false)).unwrap();
+        key(&engine, b"the same")
+    }
+
+    #[test]
+    fn the_size_of_the_pool_has_no_part_in_what_is_compiled() {
+        let small = EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default() };
+        let footprint = Footprint { core_instances: 20, memories: 3, tables: 5 };
+        let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint };
+        assert_eq!(key_with(small), key_with(large));
+    }
+
+    #[test]
+    fn other_settings_and_other_components_have_other_keys() {
+        let small = EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default() };
+        let engine = wasmtime::Engine::new(&config(small, false)).unwrap();
+        let mut other = config(small, false);
+        other.epoch_interruption(false);
+        let other = wasmtime::Engine::new(&other).unwrap();
+        assert_ne!(key(&engine, b"the same"), key(&other, b"the same"));
+        assert_ne!(key(&engine, b"the same"), key(&engine, b"the other"));
+        let concurrent = wasmtime::Engine::new(&config(small, true)).unwrap();
+        assert_ne!(key(&engine, b"the same"), key(&concurrent, b"the same"));
+    }
+}
