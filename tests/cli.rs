@@ -5,7 +5,19 @@ use crate::harness::{Formation, Host, eventually};
 #[test]
 fn every_verb_explains_itself() {
     let formation = Formation::new();
-    let verbs = ["run", "check", "ps", "scale", "logs", "restart", "stop", "enqueue", "tick", "completions"];
+    let verbs = [
+        "run",
+        "check",
+        "compile",
+        "ps",
+        "scale",
+        "logs",
+        "restart",
+        "stop",
+        "enqueue",
+        "tick",
+        "completions",
+    ];
     let help = formation.cli(["--help"]).done();
     for verb in verbs {
         assert!(help.contains(&format!("  {verb} ")), "{verb} in {help}");

@@ -10,7 +10,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use formation::{Formation, guests, repository};
+pub(crate) use formation::{Formation, guest_file, guests, repository};
 pub(crate) use host::{Host, Ps};
 pub(crate) use load::{Load, Shop};
 pub(crate) use process::{Ended, Lines, Process};

@@ -163,13 +163,15 @@ fn grants() -> impl Strategy<Value = Grants> {
 fn process() -> impl Strategy<Value = ProcessType> {
     let limits =
         (65_536u64..=4 << 30, option::of(duration()), option::of(0u32..=1_000_000), duration(), 1u32..=1000);
-    (name(), path(), vec(text(), 0..3), 0u32..=100_000, trigger(), limits, grants()).prop_map(
-        |(name, component, args, count, trigger, limits, grants)| {
+    let component = (path(), any::<bool>());
+    (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, grants()).prop_map(
+        |(name, (component, trust_cwasm), args, count, trigger, limits, grants)| {
             let (memory_bytes_max, timeout, backlog, queue_timeout, attempts) = limits;
             let attempts = if matches!(trigger, Some(Trigger::Queue { .. })) { attempts } else { 25 };
             ProcessType {
                 name,
                 component,
+                trust_cwasm,
                 args,
                 count,
                 trigger,

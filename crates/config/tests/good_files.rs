@@ -36,6 +36,7 @@ fn the_smallest_file_has_every_default() {
         processes: vec![ProcessType {
             name: "web".to_owned(),
             component: "/srv/shop/web.wasm".into(),
+            trust_cwasm: false,
             args: vec![],
             count: 1,
             trigger: None,
@@ -85,7 +86,8 @@ attempts = 5
 network = "all"
 
 [process.mailer]
-component = "mailer.wasm"
+component = "mailer.cwasm"
+trust_cwasm = true
 queue = "mail"
 count = 0
 
@@ -118,6 +120,8 @@ fn a_file_with_everything_is_read() {
     assert_eq!(formation.store, StoreUrl::Sqlite("/var/lib/shop/store.db".into()));
     assert_eq!(formation.queues["idle"], Queue::default());
 
+    let trusted: Vec<bool> = formation.processes.iter().map(|process| process.trust_cwasm).collect();
+    assert_eq!(trusted, [false, false, true, false, false, false, false]);
     let web = formation.process("web").unwrap();
     assert_eq!(web.component, Path::new("/srv/shop/build/web.wasm"));
     assert_eq!(web.memory_bytes_max, 64_000_000);

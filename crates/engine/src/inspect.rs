@@ -7,7 +7,7 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::cwasm::CwasmError;
 
-/// What [`inspect`] saw in a file. Part of the [form of compiled files](crate::cwasm).
+/// What [`inspect`] saw in a file. Part of the form of compiled files: see `cwasm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
     /// What calls it can serve, best first: 0.2 before 0.3 where it has both, since 0.2 is the faster and the

@@ -14,7 +14,7 @@ use rustix::fs::{FileType, OFlags, Timespec, Timestamps, UTIME_NOW};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::cwasm;
+use crate::cwasm::{self, CwasmError};
 
 /// Why a cache entry isn't used.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,13 @@ pub(crate) enum Unusable {
 pub(crate) fn map_entry(engine: &Engine, path: &Path, key: &str) -> Result<Component, Unusable> {
     let because = |text: String| Unusable::Because(text);
     let mut file = open_own(path)?;
-    let about = cwasm::read(&mut file).map_err(|err| because(err.to_string()))?;
+    let about = cwasm::read(&mut file).map_err(|err| {
+        because(match err {
+            CwasmError::NotOurs | CwasmError::Untrusted => "was cut short".to_owned(),
+            CwasmError::Damaged(why) => format!("is damaged ({why})"),
+            CwasmError::OtherVersion { made_by, .. } => format!("was made by {made_by}"),
+        })
+    })?;
     if about.key != key {
         return Err(because("is another component's".into()));
     }
