@@ -8,6 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::harness::{Ended, Formation, Host, guest_file};
 
+/// What the log says of each component that is compiled, and of each that isn't.
+const COMPILED: &str = "compiled a component";
+const MAPPED: &str = "mapped ";
+
 /// A formation whose cache is its own, in the directory `cache` beside it.
 fn with_own_cache(formation: Formation) -> Formation {
     let cache = formation.path("cache");
@@ -58,11 +62,11 @@ fn warns_of_nothing(stderr: &str) {
 fn a_second_start_compiles_nothing() {
     let formation = with_own_cache(Formation::web("")).variable("WASMHOST_LOG", "debug");
     let first = serves(&formation);
-    assert!(first.contains("compiled ") && !first.contains("mapped "), "{first}");
+    assert!(first.contains(COMPILED) && !first.contains(MAPPED), "{first}");
     let (file, inode) = entry(&formation);
     make_older(&file, Duration::from_secs(3600));
     let second = serves(&formation);
-    assert!(!second.contains("compiled ") && second.contains("mapped "), "{second}");
+    assert!(!second.contains(COMPILED) && second.contains(MAPPED), "{second}");
     assert_eq!(entry(&formation), (file.clone(), inode));
     let age = SystemTime::now().duration_since(fs::metadata(file).unwrap().modified().unwrap()).unwrap();
     assert!(age < Duration::from_secs(1800), "what is used counts as new: {age:?}");
@@ -79,11 +83,16 @@ fn only_its_owner_can_read_the_cache() {
 
 #[test]
 fn types_with_one_component_compile_it_once() {
-    let formation = with_own_cache(Formation::web("").process("api", "web-test", "route = \"/api\""))
-        .variable("WASMHOST_LOG", "debug");
-    let stderr = serves(&formation);
-    assert_eq!(stderr.matches("compiled ").count(), 1, "{stderr}");
-    entry(&formation);
+    let formation = || {
+        let formation = Formation::web("").process("api", "web-test", "route = \"/api\"");
+        with_own_cache(formation).variable("WASMHOST_LOG", "debug")
+    };
+    let kept = formation();
+    let stderr = serves(&kept);
+    assert_eq!(stderr.matches(COMPILED).count(), 1, "{stderr}");
+    entry(&kept);
+    let stderr = serves(&formation().variable("WASMHOST_CACHE", "off"));
+    assert_eq!(stderr.matches(COMPILED).count(), 1, "{stderr}");
 }
 
 #[test]
@@ -226,7 +235,7 @@ fn hosts_that_start_together_compile_once() {
     for process in &started {
         process.stderr.wait_for("all instances are up");
     }
-    let compiled: usize = started.iter().map(|process| process.stderr.count("compiled ")).sum();
+    let compiled: usize = started.iter().map(|process| process.stderr.count(COMPILED)).sum();
     let files: Vec<_> = fs::read_dir(&cache).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!((compiled, files.len()), (1, 1), "{files:?}");
 }

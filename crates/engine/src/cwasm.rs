@@ -7,7 +7,7 @@
 //! length of about    u32, little-endian
 //! format             u32
 //! checksum           u32, CRC-32 of all before it: against damage, not against people
-//! "wasmhost"         last, so that it is what a file that was cut short lacks
+//! 8 bytes            a mark that is in no text, and last: what was cut short lacks it
 //! ```
 //!
 //! wasmtime looks at nothing behind its own part, so that a whole file can be mapped as it is.
@@ -22,7 +22,7 @@ use crate::inspect::Inspection;
 /// and the beginnings of [`Maker`] their names, so that any version can say which one made a file.
 pub(crate) const FORMAT: u32 = 1;
 
-const MAGIC: &[u8; 8] = b"wasmhost";
+const MAGIC: &[u8; 8] = b"\x89cwasm\r\n";
 const ELF: &[u8] = b"\x7fELF";
 
 /// Everything behind `about`.

@@ -90,7 +90,10 @@ impl Cache {
 }
 
 fn compile(engine: &Engine, wasm: &[u8]) -> Result<Component, LoadError> {
-    Component::from_binary(engine, wasm).map_err(|err| LoadError::Compile(format!("{err:#}")))
+    let started = Instant::now();
+    let component = Component::from_binary(engine, wasm);
+    debug!("compiled a component of {} bytes in {:?}", wasm.len(), started.elapsed());
+    component.map_err(|err| LoadError::Compile(format!("{err:#}")))
 }
 
 fn find_or_compile(
@@ -118,7 +121,6 @@ fn find_or_compile(
         return Ok(component);
     }
     let component = compile(engine, wasm)?;
-    debug!("compiled {} in {:?}", entry.display(), started.elapsed());
     if let Err(problem) = store(directory, key, &component, wasm) {
         warn!("a compiled component is not kept: {} {problem}", entry.display());
         return Ok(component);
