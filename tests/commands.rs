@@ -41,7 +41,6 @@ fn each_instance_of_a_command_runs() {
 }
 
 #[test]
-#[ignore = "core WASI 0.1 commands are not supported yet"]
 fn a_core_command_runs_like_a_component() {
     let host =
         Host::launch(&Formation::new().process("echo", "cmd-test-core", "args = [\"echo\", \"from core\"]"));

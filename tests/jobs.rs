@@ -271,7 +271,6 @@ fn a_command_that_exits_with_a_failure_is_tried_again() {
 }
 
 #[test]
-#[ignore = "core WASI 0.1 commands are not supported yet"]
 fn a_core_command_gets_the_payload_on_its_standard_input() {
     let host = Host::run(&command("cmd-test-core", "[\"cat\"]"));
     let id = host.enqueue("default", "the payload");
@@ -280,7 +279,6 @@ fn a_core_command_gets_the_payload_on_its_standard_input() {
 }
 
 #[test]
-#[ignore = "core WASI 0.1 commands are not supported yet"]
 fn a_core_command_that_exits_with_a_failure_is_tried_again() {
     let host = Host::run(&command("cmd-test-core", "[\"exit\", \"3\"]"));
     let id = host.enqueue("default", "");
@@ -290,7 +288,6 @@ fn a_core_command_that_exits_with_a_failure_is_tried_again() {
 }
 
 #[test]
-#[ignore = "core WASI 0.1 commands are not supported yet"]
 fn a_core_command_may_bury_its_job() {
     let host = Host::run(&command("cmd-test-core", "[\"exit\", \"65\"]"));
     let id = host.enqueue("default", "");

@@ -39,6 +39,11 @@ impl Code {
         Ok((Code { bytes, form: Form::Compiled { key: about.key } }, about.inspection))
     }
 
+    /// The file's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The component, for this engine.
     pub(crate) fn component(&self, engine: &wasmtime::Engine, cache: &Cache) -> Result<Shared, LoadError> {
         match &self.form {

@@ -21,8 +21,9 @@ use crate::http::service::Service;
 use crate::inspect::Handler;
 use crate::instance::{Entry, Instance, Kind, Solo, end_of};
 use crate::meter::Meter;
+use crate::module;
 use crate::services::{InstanceName, Services};
-use crate::state::{Sandbox, State};
+use crate::state::{Sandbox, State, WasiVersion};
 
 /// How long an instance may take to start: its start functions are guest code.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ pub struct Component {
     wasmtime: wasmtime::Engine,
     entry: EntryPre,
     /// For as long as this lives, the cache has it for other types of the same component.
-    _shared: Shared,
+    _shared: Option<Shared>,
     sandbox: Arc<Sandbox>,
     services: Services,
 }
@@ -47,6 +48,7 @@ enum EntryPre {
     Tick(TickerPre<State>),
     Command(CommandPre<State>),
     AsyncCommand(async_cli::CommandPre<State>),
+    Core(wasmtime::InstancePre<State>),
 }
 
 /// Why a component could not be loaded.
@@ -83,18 +85,22 @@ impl Component {
         services: Services,
     ) -> Result<Component, LoadError> {
         let flavor = engine.flavor(is_async)?;
+        let loaded = |entry, shared| Component {
+            engine: engine.clone(),
+            wasmtime: flavor.wasmtime.clone(),
+            entry,
+            _shared: shared,
+            sandbox: Arc::new(sandbox),
+            services,
+        };
+        if handler == Handler::CoreCommand {
+            return Ok(loaded(EntryPre::Core(module::load(&flavor.wasmtime, code.bytes())?), None));
+        }
         let component = code.component(&flavor.wasmtime, &engine.cache)?;
         let pre = flavor.linker.instantiate_pre(&component);
         let pre = pre.map_err(|err| LoadError::Link(format!("{err:#}")))?;
         let entry = EntryPre::new(pre, handler)?;
-        Ok(Component {
-            engine: engine.clone(),
-            wasmtime: flavor.wasmtime.clone(),
-            entry,
-            _shared: component,
-            sandbox: Arc::new(sandbox),
-            services,
-        })
+        Ok(loaded(entry, Some(component)))
     }
 
     /// Makes an instance. Its start functions run under the type's limits, for 10 s at most; `meter` is the new
@@ -106,14 +112,15 @@ impl Component {
             self.sandbox.clone(),
             self.services.refusals.clone(),
         );
-        let state = State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone())
+        let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
+        let state = State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone(), wasi)
             .map_err(|err| CallEnd::Host(format!("{err:#}")))?;
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.limit);
         let ticker = self.engine.ticker.clone();
         store.epoch_deadline_callback(move |store| on_epoch(&store, &ticker));
         store.set_epoch_deadline(first_deadline());
-        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        store.set_hostcall_fuel(self.sandbox.hostcall_fuel());
 
         let deadline = Instant::now().checked_add(START_TIMEOUT);
         meter.begin_call(deadline);
@@ -136,9 +143,6 @@ impl Component {
     }
 }
 
-/// Bytes that one host call may copy out of a guest; the library's default is 128 MiB.
-const HOSTCALL_FUEL: usize = 32 << 20;
-
 impl EntryPre {
     fn new(pre: InstancePre<State>, handler: Handler) -> Result<EntryPre, LoadError> {
         let entry = match handler {
@@ -148,7 +152,8 @@ impl EntryPre {
             Handler::Command02 => CommandPre::new(pre).map(EntryPre::Command),
             Handler::Http03 => async_http::ServicePre::new(pre).map(EntryPre::AsyncHttp),
             Handler::Command03 => async_cli::CommandPre::new(pre).map(EntryPre::AsyncCommand),
-            Handler::AsyncJob | Handler::AsyncTick => {
+            // A core module is no component: `module` loads it.
+            Handler::AsyncJob | Handler::AsyncTick | Handler::CoreCommand => {
                 return Err(LoadError::Unsupported(handler));
             }
         };
@@ -165,6 +170,7 @@ impl EntryPre {
             EntryPre::AsyncCommand(pre) => {
                 Started::Solo(Entry::AsyncCommand(pre.instantiate_async(store).await?))
             }
+            EntryPre::Core(pre) => Started::Solo(Entry::Core(pre.instantiate_async(store).await?)),
         })
     }
 }

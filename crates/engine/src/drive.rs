@@ -192,6 +192,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 pub(crate) enum Placed<T> {
     /// Polled by whoever polls this.
     Here { work: Pin<Box<dyn Future<Output = T> + Send>>, meter: Arc<Meter>, compute: Handle },
+    /// The same, but never moved: there is nothing else that it could hold up.
+    Alone(Pin<Box<dyn Future<Output = T> + Send>>),
     /// On the compute threads.
     Moved(JoinHandle<T>),
 }
@@ -207,6 +209,9 @@ impl<T: Send + 'static> Future for Placed<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        if let Placed::Alone(work) = &mut *self {
+            return work.as_mut().poll(cx);
+        }
         if let Placed::Here { work, meter, compute } = &mut *self {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(output);

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
 
 use crate::cwasm::CwasmError;
+use crate::module;
 
 /// What [`inspect`] saw in a file. Part of the form of compiled files: see `cwasm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +15,9 @@ pub struct Inspection {
     /// maintained one.
     #[serde(skip)]
     pub handlers: Vec<Handler>,
-    /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`).
+    /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`); a core module's functions.
     pub exports: Vec<String>,
-    /// The interfaces it imports.
+    /// The interfaces it imports; the names before the functions that a core module imports.
     pub imports: Vec<String>,
     /// What one instance of it takes from the pool.
     pub footprint: Footprint,
@@ -54,6 +55,8 @@ pub enum Handler {
     Command02,
     /// `wasi:cli/run@0.3.x`
     Command03,
+    /// `_start` of a core module, which speaks WASI 0.1.
+    CoreCommand,
 }
 
 /// Why a file is not a component that could be loaded.
@@ -65,9 +68,9 @@ pub enum InspectError {
         /// Its first bytes.
         found: String,
     },
-    /// It is WebAssembly of the older kind.
+    /// It is WebAssembly of the older kind, and no command of WASI 0.1.
     #[error(
-        "is a core WebAssembly module, where a component is expected: build it for the target wasm32-wasip2, or turn it into one with `wasm-tools component new`"
+        "is a core WebAssembly module without a function `_start`, where a component or a command of WASI 0.1 is expected: build it for the target wasm32-wasip2, or turn it into one with `wasm-tools component new`"
     )]
     CoreModule,
     /// It is damaged, or uses what this version doesn't know.
@@ -100,14 +103,31 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     let mut validator = Validator::new_with_features(WasmFeatures::all().difference(async_features()));
     // Nested modules and components follow their parent in one flat sequence of payloads.
     let mut depth = 0_u32;
+    let mut is_core = false;
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(malformed)?;
         seen.is_async = seen.is_async || validator.payload(&payload).is_err();
         match payload {
-            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
-                return Err(InspectError::CoreModule);
+            Payload::Version { encoding, .. } => {
+                is_core |= depth == 0 && encoding == Encoding::Module;
+                depth += 1;
             }
-            Payload::Version { .. } => depth += 1,
+            Payload::ExportSection(section) if is_core => {
+                for export in section {
+                    let export = export.map_err(malformed)?;
+                    if export.kind == ExternalKind::Func {
+                        seen.exports.push(export.name.to_owned());
+                    }
+                }
+            }
+            Payload::ImportSection(section) if is_core => {
+                for import in section.into_imports() {
+                    let package = import.map_err(malformed)?.module;
+                    if !seen.imports.iter().any(|known| known == package) {
+                        seen.imports.push(package.to_owned());
+                    }
+                }
+            }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentExportSection(section) if depth == 1 => {
                 for export in section {
@@ -124,6 +144,14 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
             Payload::TableSection(section) => seen.footprint.tables += section.count(),
             _ => {}
         }
+    }
+    if is_core {
+        if !seen.exports.iter().any(|export| export == module::START) {
+            return Err(InspectError::CoreModule);
+        }
+        seen.handlers = vec![Handler::CoreCommand];
+        seen.footprint.core_instances = 1;
+        return Ok(seen);
     }
     seen.find_handlers();
     Ok(seen)
@@ -164,6 +192,7 @@ impl Handler {
             Handler::AsyncTick => ("wasmhost:clock/async-handler", "0.1."),
             Handler::Command02 => ("wasi:cli/run", "0.2."),
             Handler::Command03 => ("wasi:cli/run", "0.3."),
+            Handler::CoreCommand => (module::START, "0.1."),
         }
     }
 
@@ -179,7 +208,10 @@ impl Handler {
 impl fmt::Display for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (interface, version) = self.interface();
-        write!(f, "{interface}@{version}x")
+        match self {
+            Handler::CoreCommand => write!(f, "{interface} of a core WASI {version}x module"),
+            _ => write!(f, "{interface}@{version}x"),
+        }
     }
 }
 
@@ -216,6 +248,9 @@ impl Inspection {
 }
 
 fn is_provided(import: &str) -> bool {
+    if module::IMPORTED.contains(&import) {
+        return true;
+    }
     let Some((interface, version)) = import.split_once('@') else { return false };
     PROVIDED.iter().any(|(prefix, known)| interface.starts_with(prefix) && version.starts_with(known))
 }

@@ -18,6 +18,7 @@ use crate::drive::{Cut, Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
 use crate::http::service::Service;
 use crate::meter::Meter;
+use crate::module;
 use crate::state::{Input, State};
 
 /// A live sandbox. Dropping it frees its memories and its slot.
@@ -47,6 +48,8 @@ pub(crate) enum Entry {
     Tick(ticker::Ticker),
     Command(Command),
     AsyncCommand(async_cli::Command),
+    /// A core module; `_start` is its `main`.
+    Core(wasmtime::Instance),
 }
 
 /// A call that is over.
@@ -163,7 +166,7 @@ impl Instance {
 
 impl Entry {
     fn is_command(&self) -> bool {
-        matches!(self, Entry::Command(_) | Entry::AsyncCommand(_))
+        matches!(self, Entry::Command(_) | Entry::AsyncCommand(_) | Entry::Core(_))
     }
 }
 
@@ -175,7 +178,8 @@ impl Solo {
         if !unchanged && let Err(err) = self.store.data_mut().give(input) {
             return Finished::ended(start, &self.meter, CallEnd::Host(format!("{err:#}")));
         }
-        let finished = self.on_compute(start, |instance| {
+        let place = if self.store.data().sandbox.program.is_some() { Place::Here } else { Place::Compute };
+        let finished = self.drive(place, start, |instance| {
             Box::pin(async move {
                 let returned = match &instance.entry {
                     Entry::Command(command) => command.wasi_cli_run().call_run(&mut instance.store).await?,
@@ -184,6 +188,10 @@ impl Solo {
                             .store
                             .run_concurrent(async |store| command.wasi_cli_run().call_run(store).await);
                         run.await??
+                    }
+                    Entry::Core(main) => {
+                        module::run(main, &mut instance.store).await?;
+                        Ok(())
                     }
                     _ => return Err(wrong_entry("runs")),
                 };
@@ -207,6 +215,14 @@ impl Solo {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
     {
+        self.drive(Place::Compute, start, call)
+    }
+
+    fn drive<T, F>(self, place: Place, start: CallStart, call: F) -> Placed<Finished<T>>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
+    {
         let meter = self.meter.clone();
         let ticker = self.engine.ticker.clone();
         let compute = self.engine.compute().clone();
@@ -216,8 +232,21 @@ impl Solo {
             (instance, result)
         });
         let drive = Drive::new(work, meter.clone(), ticker);
-        Placed::on_compute(async move { finish(drive.await, start, &meter) }, &compute)
+        let work = async move { finish(drive.await, start, &meter) };
+        match place {
+            Place::Compute => Placed::on_compute(work, &compute),
+            Place::Here => Placed::Alone(Box::pin(work)),
+        }
     }
+}
+
+/// Where a call that takes its time is run.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// On the compute threads, whose priority is low.
+    Compute,
+    /// Where it was called: a program that a person runs has nobody to give way to.
+    Here,
 }
 
 /// When a call began, and what the meter said then.

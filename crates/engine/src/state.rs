@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmhost_config::Grants;
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -29,6 +30,36 @@ pub struct Sandbox {
     pub args: Vec<String>,
     /// Bytes of memories and tables.
     pub memory_bytes_max: u64,
+    /// Set where the instance is no part of a formation, but a program that a person runs.
+    pub program: Option<Program>,
+}
+
+/// A command that is run as if it were one of the system's own programs: the host's standard streams are its own, and
+/// its environment has what was granted and nothing else.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// What it finds as its first argument.
+    pub argv0: String,
+}
+
+/// Bytes that one host call may copy out of a guest. The library's default, which programs have, would cost too much
+/// where there are many instances.
+const HOSTCALL_FUEL: usize = 32 << 20;
+const HOSTCALL_FUEL_OF_PROGRAM: usize = 128 << 20;
+
+impl Sandbox {
+    pub(crate) fn hostcall_fuel(&self) -> usize {
+        if self.program.is_some() { HOSTCALL_FUEL_OF_PROGRAM } else { HOSTCALL_FUEL }
+    }
+}
+
+/// Which interface of WASI a guest speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WasiVersion {
+    /// 0.1: a core module.
+    P1,
+    /// A later one.
+    Component,
 }
 
 pub(crate) struct State {
@@ -40,6 +71,8 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) names: ResolvedNames,
     wasi: WasiCtx,
+    /// In the place of `wasi` and `table` for a core module.
+    p1: Option<WasiP1Ctx>,
     http: WasiHttpCtx,
     outbound: OutboundHttp,
     stdout: LineWriter,
@@ -60,6 +93,7 @@ impl State {
         services: Services,
         outbound: OutboundHttp,
         meter: Arc<Meter>,
+        version: WasiVersion,
     ) -> wasmtime::Result<State> {
         let names = ResolvedNames::default();
         let stdout = LineWriter::new(name.clone(), Stream::Stdout, services.logs.clone());
@@ -69,6 +103,7 @@ impl State {
         let mut state = State {
             limit: MemoryLimit::new(sandbox.memory_bytes_max, meter.clone()),
             wasi: WasiCtxBuilder::new().build(),
+            p1: (version == WasiVersion::P1).then(|| WasiCtxBuilder::new().build_p1()),
             http: WasiHttpCtx::new(),
             outbound,
             table,
@@ -88,17 +123,25 @@ impl State {
     pub(crate) fn give(&mut self, input: Input) -> wasmtime::Result<()> {
         let grants = &self.sandbox.grants;
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(self.stdout.clone()).stderr(self.stderr.clone());
-        if !input.stdin.is_empty() {
-            wasi.stdin(MemoryInputPipe::new(input.stdin));
-        }
-        wasi.arg(&*self.sandbox.process).args(&self.sandbox.args);
         for var in &grants.env {
             wasi.env(&var.name, &var.value);
         }
-        wasi.env("WASMHOST_TYPE", &*self.sandbox.process);
-        wasi.env("WASMHOST_INSTANCE", self.name.to_string());
-        wasi.envs(&input.env);
+        match &self.sandbox.program {
+            Some(program) => {
+                wasi.inherit_stdio().arg(&program.argv0);
+            }
+            None => {
+                wasi.stdout(self.stdout.clone()).stderr(self.stderr.clone());
+                if !input.stdin.is_empty() {
+                    wasi.stdin(MemoryInputPipe::new(input.stdin));
+                }
+                wasi.arg(&*self.sandbox.process);
+                wasi.env("WASMHOST_TYPE", &*self.sandbox.process);
+                wasi.env("WASMHOST_INSTANCE", self.name.to_string());
+                wasi.envs(&input.env);
+            }
+        }
+        wasi.args(&self.sandbox.args);
         for dir in &grants.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|err| {
@@ -109,8 +152,19 @@ impl State {
             })?;
         }
         NetworkGrant::new(&self.sandbox, &self.services, &self.names).apply(&mut wasi);
-        self.wasi = wasi.build();
+        match &mut self.p1 {
+            Some(p1) => {
+                *p1 = wasi.build_p1();
+                p1.ctx().table.set_max_capacity(HANDLES_MAX);
+            }
+            None => self.wasi = wasi.build(),
+        }
         Ok(())
+    }
+
+    /// The world of a core module.
+    pub(crate) fn p1(&mut self) -> &mut WasiP1Ctx {
+        self.p1.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
     }
 }
 

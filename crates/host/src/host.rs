@@ -428,6 +428,7 @@ fn load_type(
         grants: process.grants.clone(),
         args: process.args.clone(),
         memory_bytes_max: process.memory_bytes_max,
+        program: None,
     };
     let code = std::mem::take(&mut planned.code);
     match Component::load(engine, &code, planned.handler, planned.is_async, sandbox, services) {

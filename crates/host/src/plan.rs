@@ -186,12 +186,26 @@ fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), 
     let (key, wanted): (_, &[Handler]) = match trigger {
         Trigger::Http { .. } => ("route", &[Handler::Http02, Handler::Http03]),
         Trigger::Queue { .. } => {
-            ("queue", &[Handler::Job, Handler::AsyncJob, Handler::Command02, Handler::Command03])
+            let any = &[
+                Handler::Job,
+                Handler::AsyncJob,
+                Handler::Command02,
+                Handler::Command03,
+                Handler::CoreCommand,
+            ];
+            ("queue", any)
         }
         Trigger::Schedule(_) => {
-            ("schedule", &[Handler::Tick, Handler::AsyncTick, Handler::Command02, Handler::Command03])
+            let any = &[
+                Handler::Tick,
+                Handler::AsyncTick,
+                Handler::Command02,
+                Handler::Command03,
+                Handler::CoreCommand,
+            ];
+            ("schedule", any)
         }
-        Trigger::Command { .. } => ("run", &[Handler::Command02, Handler::Command03]),
+        Trigger::Command { .. } => ("run", &[Handler::Command02, Handler::Command03, Handler::CoreCommand]),
     };
     match wanted.iter().find(|handler| seen.handlers.contains(handler)) {
         Some(handler) => Ok((trigger.clone(), supported(*handler)?)),
@@ -207,7 +221,7 @@ fn default_trigger(handler: Handler) -> Option<Trigger> {
         Handler::Http02 | Handler::Http03 => {
             Some(Trigger::Http { routes: vec![Route { host: None, path: "/".into() }] })
         }
-        Handler::Command02 | Handler::Command03 => Some(Trigger::Command { run: Run::Always }),
+        Handler::Command02 | Handler::Command03 | Handler::CoreCommand => Some(Trigger::Command { run: Run::Always }),
         Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick => None,
     }
 }

@@ -1,0 +1,45 @@
+//! Core modules of WASI 0.1, as commands: what `wasm32-wasip1` makes. They keep their exit codes, which they would lose
+//! as components behind the usual adapter.
+
+use wasmtime::{InstancePre, Linker, Module, Store};
+use wasmtime_wasi::{I32Exit, p0, p1};
+
+use crate::component::LoadError;
+use crate::state::State;
+
+/// What a reactor, and some a command, wants to be called first.
+const INITIALIZE: &str = "_initialize";
+/// A command's `main`.
+pub(crate) const START: &str = "_start";
+/// The package of WASI 0.1, and of the version before it, which nothing makes any more.
+pub(crate) const IMPORTED: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
+
+/// Compiles a module and links it to WASI.
+pub(crate) fn load(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<InstancePre<State>, LoadError> {
+    let module = Module::from_binary(engine, bytes)
+        .map_err(|err| LoadError::Compile(format!("{err:#}")))?;
+    let pre = linker(engine).and_then(|linker| linker.instantiate_pre(&module));
+    pre.map_err(|err| LoadError::Link(format!("{err:#}")))
+}
+
+/// Runs `main`; its exit code comes as [`I32Exit`], and is 0 where it just returns.
+pub(crate) async fn run(instance: &wasmtime::Instance, store: &mut Store<State>) -> wasmtime::Result<()> {
+    if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, INITIALIZE) {
+        initialize.call_async(&mut *store, ()).await?;
+    }
+    instance.get_typed_func::<(), ()>(&mut *store, START)?.call_async(store, ()).await
+}
+
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, State::p1)?;
+    p0::add_to_linker_async(&mut linker, State::p1)?;
+    // The library's own calls a code above 125 an error. The system knows codes up to 255, and so do programs.
+    linker.allow_shadowing(true);
+    for package in IMPORTED {
+        linker.func_wrap(package, "proc_exit", |code: i32| -> wasmtime::Result<()> {
+            Err(I32Exit(code).into())
+        })?;
+    }
+    Ok(linker)
+}
