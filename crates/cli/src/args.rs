@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use wasmhost_config::Outbound;
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Run a formation in the foreground until SIGTERM or Ctrl-C.
+    /// Run a formation in the foreground until SIGTERM or Ctrl-C, or one app without a formation.
     #[command(after_help = RUN_HELP)]
     Run(Run),
     /// Say what is wrong with a formation, or print it as it is understood.
@@ -55,7 +56,15 @@ pub(crate) enum Verb {
 }
 
 const RUN_HELP: &str = "\
-Guests' lines go to standard output (JSON unless it is a terminal), the host's own to standard error.
+FILE is an app if it is WebAssembly (or called .wasm), else a formation.
+
+An app that exports an http handler is served, with nothing granted but what the options say. A command
+(a component, or a core WASI 0.1 module) is run once: standard input, output and error are its own, and
+its exit code is this program's; 134 if it trapped, 124 if --timeout ended it.
+  wasmhost run app.wasm --listen 127.0.0.1:0 --outbound https://api.example.com
+  wasmhost run tool.wasm --dir . --env HOME -- --verbose input.txt
+
+Of a formation or a served app, guests' lines go to standard output (JSON unless it is a terminal), the host's own to standard error.
 WASMHOST_LOG=debug shows more of them.
 
 Compiled components are kept from start to start in ~/.cache/wasmhost/compiled, or where
@@ -81,9 +90,70 @@ All changes are made, or none. Counts that were set survive a restart of the hos
 
 #[derive(Args)]
 pub(crate) struct Run {
-    /// The formation file [default: formation.toml]
+    /// The formation file, or an app: a component or a core WASI 0.1 module [default: formation.toml]
     #[arg(id = "formation", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) app: AppFlags,
+}
+
+/// What `run` takes for an app: a formation says all of it in its file.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Options for an app")]
+pub(crate) struct AppFlags {
+    /// An environment variable for it, with this value or with the one that it has here.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<EnvFlag>,
+    /// A directory for it, under this path in the sandbox or under the same; to write in, unless it is `ro`.
+    #[arg(long, value_name = "HOST[::GUEST[::ro|rw]]")]
+    pub(crate) dir: Vec<DirFlag>,
+    /// A host that it may send requests or connect to: https://api.example.com, db.internal:5432.
+    #[arg(long, value_name = "URL|HOST:PORT")]
+    pub(crate) outbound: Vec<Outbound>,
+    /// Every address, UDP and listening sockets too.
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// Where it is served [default: 127.0.0.1:8080]; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// How many instances serve it [default: 1]: `2` or `web=2`.
+    #[arg(long, value_name = "[web=]COUNT")]
+    pub(crate) count: Option<CountFlag>,
+    /// Memory of an instance [default: 128MiB if it is served, 4GiB for a command].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// How long a request, or the command, may take [default: 30s, or no limit for a command].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Its arguments.
+    #[arg(trailing_var_arg = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+impl AppFlags {
+    /// One that was given, if any was.
+    pub(crate) fn first(&self) -> Option<&'static str> {
+        let given = [
+            ("--env", !self.env.is_empty()),
+            ("--dir", !self.dir.is_empty()),
+            ("--outbound", !self.outbound.is_empty()),
+            ("--network", self.network),
+            ("--memory", self.memory.is_some()),
+            ("--timeout", self.timeout.is_some()),
+            ("an argument", !self.args.is_empty()),
+        ];
+        let given = given.iter().find(|(_, is_given)| *is_given).map(|(flag, _)| *flag);
+        given.or(self.first_for_http())
+    }
+
+    /// One that was given and means nothing to a command, if there is one.
+    pub(crate) fn first_for_http(&self) -> Option<&'static str> {
+        match (&self.listen, &self.count) {
+            (Some(_), _) => Some("--listen"),
+            (None, Some(_)) => Some("--count"),
+            (None, None) => None,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -201,6 +271,76 @@ fn duration(text: &str) -> Result<Duration, String> {
     wasmhost_config::units::parse_duration(text).map_err(|err| err.to_string())
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    wasmhost_config::units::parse_size(text).map_err(|err| err.to_string())
+}
+
+/// `NAME=VALUE`, or a name alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EnvFlag {
+    pub(crate) name: String,
+    pub(crate) value: Option<String>,
+}
+
+impl FromStr for EnvFlag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        match name.is_empty() {
+            true => Err("expected a name, such as LOG=info"),
+            false => Ok(EnvFlag { name: name.to_owned(), value }),
+        }
+    }
+}
+
+/// `HOST`, `HOST::GUEST` or `HOST::GUEST::ro`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DirFlag {
+    pub(crate) host: String,
+    pub(crate) guest: String,
+    pub(crate) writable: bool,
+}
+
+impl FromStr for DirFlag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split("::");
+        let host = parts.next().unwrap_or_default();
+        let guest = parts.next().unwrap_or(host);
+        let writable = match parts.next() {
+            None | Some("rw") => true,
+            Some("ro") => false,
+            Some(_) => return Err("expected `ro` or `rw` after the second `::`"),
+        };
+        if host.is_empty() || guest.is_empty() || parts.next().is_some() {
+            return Err("expected HOST, HOST::GUEST or HOST::GUEST::ro, such as ./public::/public::ro");
+        }
+        Ok(DirFlag { host: host.to_owned(), guest: guest.to_owned(), writable })
+    }
+}
+
+/// `2`, or `web=2`: an app's one type is called so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CountFlag(pub(crate) u32);
+
+impl FromStr for CountFlag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count = text.strip_prefix("web=").unwrap_or(text).parse();
+        let count = count.ok().filter(|count| (1..=COUNT_MAX).contains(count));
+        count.map(CountFlag).ok_or("expected a count from 1 to 100000, such as 4 or web=4")
+    }
+}
+
+/// As many as a formation may ask for.
+const COUNT_MAX: u32 = 100_000;
+
 /// `web=10`, `worker+2` or `clock-1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change(pub(crate) ScaleChange);
@@ -245,6 +385,37 @@ mod tests {
         assert_eq!(change("worker+2"), Ok(("worker".into(), ScaleTo::More(2))));
         assert_eq!(change("mail-worker-1"), Ok(("mail-worker".into(), ScaleTo::Fewer(1))));
         assert_eq!(change("mail-worker=3"), Ok(("mail-worker".into(), ScaleTo::Count(3))));
+    }
+
+    #[test]
+    fn a_directory_is_writable_under_its_own_name_unless_it_says_otherwise() {
+        let dir = |host: &str, guest: &str, writable| {
+            Ok(DirFlag { host: host.into(), guest: guest.into(), writable })
+        };
+        assert_eq!("a/b".parse(), dir("a/b", "a/b", true));
+        assert_eq!("a::/b".parse(), dir("a", "/b", true));
+        assert_eq!("a::/b::ro".parse(), dir("a", "/b", false));
+        assert_eq!("a::/b::rw".parse(), dir("a", "/b", true));
+        for text in ["", "::", "a::", "::b", "a::b::x", "a::b::ro::c"] {
+            assert!(text.parse::<DirFlag>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_apps_arguments_follow_it_with_and_without_dashes() {
+        let args = |line: &[&str]| {
+            let line = ["wasmhost", "run", "app.wasm"].iter().chain(line);
+            match Arguments::try_parse_from(line).map(|arguments| arguments.verb) {
+                Ok(Verb::Run(run)) => Some((run.app.network, run.app.args.join(" "))),
+                _ => None,
+            }
+        };
+        assert_eq!(args(&["a", "b"]), Some((false, "a b".into())));
+        assert_eq!(args(&["--network", "--", "--a", "-b"]), Some((true, "--a -b".into())));
+        assert_eq!(args(&["a", "--network"]), Some((false, "a --network".into())));
+        assert_eq!(args(&["--", "a", "--", "b"]), Some((false, "a -- b".into())));
+        assert_eq!(args(&["a", "--", "b"]), Some((false, "a -- b".into())));
+        assert_eq!(args(&["--netwrok"]), None, "a slip isn't taken for the app's");
     }
 
     #[test]

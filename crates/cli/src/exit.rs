@@ -12,24 +12,38 @@ pub(crate) const RESET: Reset = Reset;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// All went well.
-    Done = 0,
+    Done,
     /// It was refused, or failed.
-    Failed = 1,
+    Failed,
     /// The arguments or the formation are wrong. clap uses the same number.
-    Usage = 2,
+    Usage,
     /// The host could not start: port, store, second host, release step.
-    NotStarted = 3,
+    NotStarted,
     /// A component is missing, or can't be loaded.
-    Component = 4,
+    Component,
     /// No host runs this formation.
-    NoHost = 5,
-    /// Something was cut off at grace.
-    CutOff = 124,
+    NoHost,
+    /// Something was cut off: at grace, or a program at its timeout.
+    CutOff,
+    /// A program trapped. Shells say 134 of one that was aborted.
+    Trapped,
+    /// A program's own.
+    OfProgram(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::NotStarted => 3,
+            Exit::Component => 4,
+            Exit::NoHost => 5,
+            Exit::CutOff => 124,
+            Exit::Trapped => 134,
+            Exit::OfProgram(code) => code,
+        })
     }
 }
 

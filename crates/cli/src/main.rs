@@ -1,5 +1,6 @@
 //! The `wasmhost` binary: arguments in, exit code out.
 
+mod app;
 mod args;
 mod cache;
 mod check;
@@ -26,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let Arguments { file, verb } = Arguments::parse();
     let outcome = match verb {
-        Verb::Run(run) => run::run(run.file.or(file)),
+        Verb::Run(run) => run::run(run, file),
         Verb::Check(check) => check::check(check.file.clone().or(file), &check),
         Verb::Compile(compile) => compile::compile(&compile),
         Verb::Ps(ps) => client::with(file, async |client| ps::ps(&client, &ps).await),

@@ -1,40 +1,67 @@
 //! `wasmhost run`: load, start, run until told, drain.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use wasmhost_engine::Cache;
-use wasmhost_host::{Host, HostOptions, LogFormat, Plan, StartError};
+use wasmhost_host::{GrantedBy, Host, HostOptions, LogFormat, Plan, StartError};
 
+use crate::app;
+use crate::args::Run;
 use crate::cache;
 use crate::check::{formation_file, plan};
 use crate::exit::{Exit, Failed, Outcome};
 
-pub(crate) fn run(file: Option<PathBuf>) -> Outcome {
+pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
+    let file = formation_file(run.file.or(file));
+    if app::is_app(&file) {
+        return app::run(&file, run.app);
+    }
+    if let Some(flag) = run.app.first() {
+        let file = file.display();
+        return Err(Failed::new(
+            Exit::Usage,
+            format!("{flag} is for an app (a .wasm file), and {file} is a formation: write it there"),
+        ));
+    }
     log_to_stderr();
-    let plan = plan(&formation_file(file))?;
+    serve(plan(&file)?, GrantedBy::Formation)
+}
+
+/// Serves a plan until it is told to stop.
+pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let cache = cache::from_environment()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = runtime()?;
+    let live = runtime.spawn(live(plan, cache, granted_by));
+    runtime.block_on(live).map_err(|err| Failed::new(Exit::Failed, err))?
+}
+
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("wasmhost-io")
         .on_thread_start(wasmhost_engine::Engine::prepare_thread)
-        .build()?;
-    runtime.block_on(runtime.spawn(live(plan, cache))).map_err(|err| Failed::new(Exit::Failed, err))?
+        .build()
 }
 
-async fn live(plan: Plan, cache: Cache) -> Outcome {
+async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy) -> Outcome {
     let mut signals = Signals::new()?;
-    let options = HostOptions { log_format: LogFormat::detect(), cache, progress: Box::new(show_progress) };
+    let options = HostOptions {
+        log_format: LogFormat::detect(),
+        cache,
+        progress: Box::new(show_progress),
+        serving: Box::new(show_address),
+        granted_by,
+    };
     let host = tokio::select! {
-        started = Host::start(plan, options) => started.map_err(|err| Failed::new(exit_of(&err), err))?,
+        started = Host::start(plan, options) => started.map_err(|err| failed(&err, granted_by))?,
         () = signals.stop() => return Ok(Exit::Done),
     };
-    if let Some(address) = host.http() {
-        anstream::eprintln!("Serving HTTP on http://{address}/");
-    }
     let stop_asked = host.stop_asked();
     tokio::select! {
         () = async { host.settled().await; info!("all instances are up"); std::future::pending().await } => {}
@@ -45,7 +72,18 @@ async fn live(plan: Plan, cache: Cache) -> Outcome {
     Ok(if stopped.cut_off == 0 { Exit::Done } else { Exit::CutOff })
 }
 
-fn exit_of(err: &StartError) -> Exit {
+fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
+    let message = match (err, granted_by) {
+        (StartError::Listen { listen, err }, GrantedBy::Flags) => {
+            format!("can't listen on {listen}: {err}; --listen takes another address, or port 0 for any free one")
+        }
+        (StartError::Load { component, err, .. }, GrantedBy::Flags) => format!("{component} {err}"),
+        _ => err.to_string(),
+    };
+    Failed::new(exit_of(err), message)
+}
+
+pub(crate) fn exit_of(err: &StartError) -> Exit {
     match err {
         StartError::Load { .. } => Exit::Component,
         StartError::TooMany(_) => Exit::Usage,
@@ -90,6 +128,10 @@ impl Signals {
     }
 }
 
+fn show_address(http: SocketAddr) {
+    anstream::eprintln!("Serving HTTP on http://{http}/");
+}
+
 /// One line that is written over again, and only where a person sees it.
 fn show_progress(done: usize, of: usize) {
     let mut err = std::io::stderr().lock();
@@ -102,7 +144,7 @@ fn show_progress(done: usize, of: usize) {
 }
 
 /// The host's own lines: for people on a terminal, otherwise one JSON object each.
-fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

@@ -209,7 +209,7 @@ impl fmt::Display for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (interface, version) = self.interface();
         match self {
-            Handler::CoreCommand => write!(f, "{interface} of a core WASI {version}x module"),
+            Handler::CoreCommand => write!(f, "{interface} of a core WASI 0.1 module"),
             _ => write!(f, "{interface}@{version}x"),
         }
     }

@@ -24,7 +24,7 @@ use crate::ingress::{Ingress, Web};
 use crate::logs::{LogFormat, Logs};
 use crate::plan::{Plan, PlannedType};
 use crate::pool::Pool;
-use crate::services::{Queues, Refusals};
+use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervisor::{Action, Backlog, Supervised, Supervisor};
 use crate::trigger::Triggering;
@@ -52,6 +52,10 @@ pub struct HostOptions {
     pub cache: Cache,
     /// Is told of progress while components compile: how many are done, of how many.
     pub progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+    /// Is told where requests are served, if any type takes them: once, before the first instance is started.
+    pub serving: Box<dyn FnOnce(SocketAddr) + Send>,
+    /// What a refused grant's warning advises.
+    pub granted_by: GrantedBy,
 }
 
 /// Why a host did not start.
@@ -180,11 +184,14 @@ impl Host {
         let logs = Logs::start(options.log_format)?;
         let queues = Arc::new(Queues { jobs: store.jobs.clone(), settings: formation.queues.clone() });
         let services =
-            Services { logs: logs.clone(), enqueue: queues.clone(), refusals: Arc::new(Refusals::default()) };
+            Services { logs: logs.clone(), enqueue: queues.clone(), refusals: Arc::new(Refusals::new(options.granted_by)) };
         let capacity = Capacity::find(&plan, &counts)?;
         let engine = Engine::new(engine_options(&plan, &capacity), options.cache)?;
         let loaded = load(engine, plan, services, options.progress).await?;
         run_release_steps(&loaded).await?;
+        if let Some(http) = http {
+            (options.serving)(http);
+        }
 
         let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();

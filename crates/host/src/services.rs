@@ -52,10 +52,25 @@ fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJo
     }
 }
 
-/// Logs each refused grant once, with the line that would grant it.
-#[derive(Default)]
+/// Where a person writes what guests may touch, and so what a refusal advises to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantedBy {
+    /// Keys of the type's table in the formation.
+    Formation,
+    /// Flags of `wasmhost run app.wasm`.
+    Flags,
+}
+
+/// Logs each refused grant once, with what would grant it.
 pub(crate) struct Refusals {
+    granted_by: GrantedBy,
     told: Mutex<HashSet<(Arc<str>, Refusal)>>,
+}
+
+impl Refusals {
+    pub(crate) fn new(granted_by: GrantedBy) -> Refusals {
+        Refusals { granted_by, told: Mutex::default() }
+    }
 }
 
 impl RefusalSink for Refusals {
@@ -66,21 +81,49 @@ impl RefusalSink for Refusals {
                 return;
             }
         }
-        let (what, line) = match &refusal {
-            Refusal::Outbound(target) => {
-                (format!("to connect to {target}"), format!("outbound = [\"{target}\"]"))
+        let tried = tried(&refusal);
+        match self.granted_by {
+            GrantedBy::Formation => {
+                let line = key(&refusal);
+                warn!(
+                    "{process} tried {tried}, which the formation doesn't grant; under [process.{process}] this would: {line}"
+                );
             }
-            Refusal::Lookup(name) => (
-                format!("to look up {name}"),
-                format!("outbound = [\"{name}:443\"], with the port that it connects to"),
-            ),
-            Refusal::Enqueue(queue) => {
-                (format!("to enqueue on \"{queue}\""), format!("enqueue = [\"{queue}\"]"))
-            }
-            Refusal::Network => ("to listen, or to use UDP".to_owned(), "network = \"all\"".to_owned()),
-        };
-        warn!(
-            "{process} tried {what}, which the formation doesn't grant; under [process.{process}] this would: {line}"
-        );
+            GrantedBy::Flags => match flag(&refusal) {
+                Some(flag) => warn!("{process} tried {tried}, which is not granted; this would: {flag}"),
+                None => warn!("{process} tried {tried}, which only a formation can grant"),
+            },
+        }
+    }
+}
+
+fn tried(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Outbound(target) => format!("to connect to {target}"),
+        Refusal::Lookup(name) => format!("to look up {name}"),
+        Refusal::Enqueue(queue) => format!("to enqueue on \"{queue}\""),
+        Refusal::Network => "to listen, or to use UDP".to_owned(),
+    }
+}
+
+/// The line of a formation that grants it.
+fn key(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Outbound(target) => format!("outbound = [\"{target}\"]"),
+        Refusal::Lookup(name) => {
+            format!("outbound = [\"{name}:443\"], with the port that it connects to")
+        }
+        Refusal::Enqueue(queue) => format!("enqueue = [\"{queue}\"]"),
+        Refusal::Network => "network = \"all\"".to_owned(),
+    }
+}
+
+/// The flag of `wasmhost run app.wasm` that does, if one can.
+fn flag(refusal: &Refusal) -> Option<String> {
+    match refusal {
+        Refusal::Outbound(target) => Some(format!("--outbound {target}")),
+        Refusal::Lookup(name) => Some(format!("--outbound {name}:443, with the port that it connects to")),
+        Refusal::Enqueue(_) => None,
+        Refusal::Network => Some("--network".to_owned()),
     }
 }

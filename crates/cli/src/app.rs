@@ -1,0 +1,196 @@
+//! `wasmhost run app.wasm`: one component, or one core WASI 0.1 module, without a formation. One that exports an http
+//! handler is served; a command is run once, with this process's standard streams for its own, and its exit code passed
+//! on.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use tracing_subscriber::EnvFilter;
+use wasmhost_config::{DirGrant, EnvVar, Formation, LoadError, Origin, ProcessType};
+use wasmhost_engine::{CallEnd, Handler, inspect};
+use wasmhost_host::{GrantedBy, Plan, PlanError, StartError, run_program};
+
+use crate::args::{AppFlags, DirFlag, EnvFlag};
+use crate::exit::{Exit, Failed, Outcome};
+use crate::run::{exit_of, log_to_stderr, runtime, serve};
+
+/// The memory that a command may have where no flag says: as much as a 32-bit memory can. A person who runs a program
+/// doesn't expect a limit; instances that are served have a formation's default.
+const COMMAND_MEMORY_BYTES: u64 = 4 << 30;
+
+/// What every instance finds in its environment.
+const SET_BY_HOST: [&str; 2] = ["WASMHOST_TYPE", "WASMHOST_INSTANCE"];
+
+/// Whether a file is an app, and not a formation: by its first bytes, or else by its name.
+pub(crate) fn is_app(file: &Path) -> bool {
+    let mut magic = [0; 4];
+    let begins = File::open(file).and_then(|mut file| file.read_exact(&mut magic));
+    (begins.is_ok() && magic == *b"\0asm") || file.extension().is_some_and(|kind| kind == "wasm")
+}
+
+pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
+    File::open(file).map_err(|err| {
+        Failed::new(Exit::Component, format!("can't read {}: {err}; build it, or correct the path", file.display()))
+    })?;
+    let state_dir = tempfile::Builder::new().prefix("wasmhost-").tempdir()?;
+    let formation = formation(file, state_dir.path(), &flags)?;
+    let plan = Plan::new(formation).map_err(|err| why_not(file, &err))?;
+    match plan.has_http() {
+        true => run_http(plan, &flags),
+        false => run_command(plan, file, &flags),
+    }
+}
+
+/// Serves it until it is told to stop.
+fn run_http(plan: Plan, flags: &AppFlags) -> Outcome {
+    if let Some(flag) = flags.env.iter().find(|flag| SET_BY_HOST.contains(&flag.name.as_str())) {
+        return Err(usage(format!("--env {}: the host sets it, to tell instances who they are", flag.name)));
+    }
+    log_to_stderr();
+    serve(plan, GrantedBy::Flags)
+}
+
+/// Runs it once. Signals are left as they are: they end it, and this process with it, as they would end any program.
+fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
+    let shown = file.display();
+    if let Some(flag) = flags.first_for_http() {
+        return Err(usage(format!(
+            "{flag} is for an app that serves HTTP, and {shown} is a command: leave it out"
+        )));
+    }
+    let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+    let Some(mut planned) = plan.types.pop() else {
+        return Err(Failed::new(Exit::Component, format!("{shown} has nothing to run")));
+    };
+    planned.process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
+    log_warnings_to_stderr();
+    let runtime = runtime()?;
+    let ended = runtime.block_on(run_program(planned, &name));
+    // A read of the standard input may be under way, which nothing can end.
+    runtime.shutdown_background();
+    let ended = ended.map_err(|err| match err {
+        StartError::Load { err, .. } => Failed::new(Exit::Component, format!("{shown} {err}")),
+        err => Failed::new(exit_of(&err), err),
+    })?;
+    match ended {
+        // The system takes the lowest eight bits, too.
+        CallEnd::Returned(code) | CallEnd::Exited(code) => Ok(Exit::OfProgram(code.to_le_bytes()[0])),
+        CallEnd::Trap(backtrace) => Err(Failed::new(Exit::Trapped, format!("{shown} trapped: {backtrace}"))),
+        CallEnd::OutOfMemory => Err(Failed::new(
+            Exit::Trapped,
+            format!("{shown} ran out of the memory granted to it: --memory grants more"),
+        )),
+        CallEnd::Timeout => {
+            Err(Failed::new(Exit::CutOff, format!("{shown} took longer than its --timeout, and was ended")))
+        }
+        end @ (CallEnd::Interrupted | CallEnd::Host(_)) => {
+            Err(Failed::new(Exit::Failed, format!("{shown}: {}", end.summary())))
+        }
+    }
+}
+
+/// The formation that the flags amount to: one process type, a store in memory.
+fn formation(file: &Path, state_dir: &Path, flags: &AppFlags) -> Result<Formation, Failed> {
+    let folder = std::env::current_dir()?;
+    let origin = Origin { file, folder: &folder, environment: &|_| None, dotenv: None };
+    let formation = wasmhost_config::parse(&formation_text(flags)?, &origin);
+    let mut formation = formation.map_err(|err| match err {
+        // All of the text is ours, but for the address.
+        LoadError::Invalid(problems) => {
+            usage(format!("--listen: {}", problems.first().map(|found| found.message.as_str()).unwrap_or_default()))
+        }
+        err => Failed::new(Exit::Usage, err),
+    })?;
+    formation.state_dir = state_dir.to_owned();
+    for process in &mut formation.processes {
+        file.clone_into(&mut process.component);
+        grant(process, flags)?;
+        formation.max_instances = Some(process.count.max(1));
+    }
+    Ok(formation)
+}
+
+fn formation_text(flags: &AppFlags) -> Result<String, Failed> {
+    let app = "[store]\nurl = \"memory:\"\n[process.web]\ncomponent = \"app.wasm\"\n";
+    let Some(listen) = &flags.listen else { return Ok(app.to_owned()) };
+    // A JSON string is a TOML string; `$` is doubled, since it isn't to begin a variable.
+    let listen = serde_json::to_string(&listen.replace("${", "$${"))?;
+    Ok(format!("{app}[http]\nlisten = {listen}\n"))
+}
+
+/// What the flags say, in the type's fields.
+fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
+    if let Some(count) = flags.count {
+        process.count = count.0;
+    }
+    if let Some(memory) = flags.memory {
+        process.memory_bytes_max = memory;
+    }
+    process.timeout = flags.timeout;
+    process.args.clone_from(&flags.args);
+    process.grants.env = flags.env.iter().filter_map(|flag| env(flag).transpose()).collect::<Result<_, _>>()?;
+    process.grants.dirs = flags.dir.iter().map(dir).collect::<Result<_, _>>()?;
+    process.grants.outbound.clone_from(&flags.outbound);
+    process.grants.network_all = flags.network;
+    Ok(())
+}
+
+/// The variable; none where it is to be passed on and isn't set here.
+fn env(flag: &EnvFlag) -> Result<Option<EnvVar>, Failed> {
+    let value = match &flag.value {
+        Some(value) => value.clone(),
+        None => match std::env::var_os(&flag.name) {
+            Some(value) => value.into_string().map_err(|_| {
+                usage(format!("--env {}: its value is no UTF-8, and guests know no other text", flag.name))
+            })?,
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(EnvVar { name: flag.name.clone(), value, secret: flag.value.is_none() }))
+}
+
+fn dir(flag: &DirFlag) -> Result<DirGrant, Failed> {
+    let host = PathBuf::from(&flag.host);
+    if !host.is_dir() {
+        let found = if host.exists() { "is not a directory" } else { "doesn't exist" };
+        return Err(usage(format!("--dir: {} {found}: create it, or correct the path", host.display())));
+    }
+    Ok(DirGrant { host: std::path::absolute(&host)?, guest: flag.guest.clone(), writable: flag.writable })
+}
+
+/// What is wrong with the app, without the words of a formation.
+fn why_not(file: &Path, err: &PlanError) -> Failed {
+    let shown = file.display();
+    let seen = fs::read(file).ok().and_then(|bytes| inspect(&bytes).ok());
+    let is_of_formation = |handler: &Handler| {
+        matches!(handler, Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick)
+    };
+    let messages: Vec<_> = err.problems.iter().map(|problem| problem.message.as_str()).collect();
+    let message = match seen {
+        Some(seen) if seen.handlers.is_empty() => format!(
+            "{shown} exports {}, and an app exports {} or {}: there is nothing to serve or to run",
+            if seen.exports.is_empty() { "nothing".to_owned() } else { seen.exports.join(", ") },
+            Handler::Http02,
+            Handler::Command02
+        ),
+        Some(seen) if seen.handlers.iter().all(is_of_formation) => format!(
+            "{shown} exports {}, which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that",
+            seen.exports.join(", ")
+        ),
+        _ => messages.join("\n"),
+    };
+    Failed::new(Exit::Component, message)
+}
+
+fn usage(message: String) -> Failed {
+    Failed::new(Exit::Usage, message)
+}
+
+/// The streams are the program's: of the host there is what it was refused, and no more.
+fn log_warnings_to_stderr() {
+    let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("wasmhost_host=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    builder.with_target(false).with_ansi(ansi).without_time().compact().init();
+}
