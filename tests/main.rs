@@ -16,6 +16,7 @@ mod isolation;
 mod jobs;
 mod languages;
 mod logs;
+mod run_app;
 mod scale;
 mod start;
 mod ticks;
