@@ -30,7 +30,10 @@ impl App {
     fn start(&self, guest: &str, arguments: &[&str]) -> Process {
         let guest = guest_file(guest);
         let arguments = arguments.iter().map(OsStr::new);
-        Process::start(self.folder.path(), [OsStr::new("run"), guest.as_os_str()].into_iter().chain(arguments))
+        Process::start(
+            self.folder.path(),
+            [OsStr::new("run"), guest.as_os_str()].into_iter().chain(arguments),
+        )
     }
 
     fn run(&self, guest: &str, arguments: &[&str]) -> Ended {
@@ -101,7 +104,8 @@ fn a_command_has_the_streams_to_itself_byte_by_byte() {
 #[test]
 fn all_of_standard_input_reaches_a_command_as_it_is() {
     let input: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 253) as u8).collect();
-    for (guest, arguments) in [("wasi02", &["do", "cat"][..]), ("cmd-test", &["cat"]), ("cmd-test-core", &["cat"])]
+    for (guest, arguments) in
+        [("wasi02", &["do", "cat"][..]), ("cmd-test", &["cat"]), ("cmd-test-core", &["cat"])]
     {
         let output = App::new().output(guest, arguments, &input);
         assert!(output.stdout == input, "{guest}: {} bytes of {}", output.stdout.len(), input.len());
@@ -166,9 +170,12 @@ fn the_exit_code_is_the_commands_own() {
         assert_eq!((code(&output), output.stderr.len()), (expected, 0), "{arguments:?}");
     }
     // A component of the usual adapter can say 0 or 1, and a core module anything.
-    for (guest, said, expected) in
-        [("cmd-test", "7", 1), ("cmd-test-core", "7", 7), ("cmd-test-core", "200", 200), ("cmd-test-core", "0", 0)]
-    {
+    for (guest, said, expected) in [
+        ("cmd-test", "7", 1),
+        ("cmd-test-core", "7", 7),
+        ("cmd-test-core", "200", 200),
+        ("cmd-test-core", "0", 0),
+    ] {
         assert_eq!(code(&app.output(guest, &["exit", said], b"")), expected, "{guest} {said}");
     }
 }
@@ -180,8 +187,15 @@ fn a_command_that_traps_leaves_a_backtrace_and_134() {
         assert_eq!((ended.code, ended.stdout.as_str()), (134, ""), "{ended:#?}");
         assert!(ended.stderr.contains("asked to trap"), "its own words come first: {ended:#?}");
         let error = ended.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
-        assert!(error.ends_with(&format!("{guest}.wasm trapped: wasm trap: wasm `unreachable` instruction executed")));
-        assert!(ended.stderr.contains("wasm backtrace:") && ended.stderr.contains("rust_panic"), "{ended:#?}");
+        assert!(
+            error.ends_with(&format!(
+                "{guest}.wasm trapped: wasm trap: wasm `unreachable` instruction executed"
+            ))
+        );
+        assert!(
+            ended.stderr.contains("wasm backtrace:") && ended.stderr.contains("rust_panic"),
+            "{ended:#?}"
+        );
     }
 }
 
@@ -282,8 +296,9 @@ fn a_command_connects_where_it_may_and_a_refusal_names_the_flag() {
     assert_eq!(app.run("wasi02", &["--network", "do", "connect", &address]).done(), "connected\n");
     let refused = app.run("wasi02", &["do", "connect", &address]);
     assert_eq!(refused.code, 1, "{refused:#?}");
-    let expected =
-        format!("wasi02.wasm tried to connect to {address}, which is not granted; this would: --outbound {address}");
+    let expected = format!(
+        "wasi02.wasm tried to connect to {address}, which is not granted; this would: --outbound {address}"
+    );
     assert_eq!(refused.stderr.matches(&expected).count(), 1, "{refused:#?}");
 }
 
@@ -321,7 +336,8 @@ fn a_served_app_has_as_many_instances_and_the_grants_that_flags_say() {
     let app = App::new();
     let tmp = app.path("tmp");
     fs::create_dir(&tmp).unwrap();
-    let arguments = ["--count", "web=3", "--env", "A=1", "--memory", "64MiB", "--timeout", "2s", "--", "an argument"];
+    let arguments =
+        ["--count", "web=3", "--env", "A=1", "--memory", "64MiB", "--timeout", "2s", "--", "an argument"];
     let served = Served::start("wasi02-service", &arguments);
     let seen = served.get("/env");
     for line in ["A=1", "WASMHOST_TYPE=web", "an argument"] {
@@ -352,7 +368,8 @@ fn a_served_app_that_is_refused_a_host_is_told_which_flag_grants_it() {
     for _ in 0..2 {
         assert_eq!(served.get(&format!("/fetch?{url}/hello")), "ErrorCode::HttpRequestDenied\n");
     }
-    let expected = format!("web tried to connect to {url}, which is not granted; this would: --outbound {url}");
+    let expected =
+        format!("web tried to connect to {url}, which is not granted; this would: --outbound {url}");
     served.process.stderr.wait_for(&expected);
     for grant in [&["--outbound", &url][..], &["--network"]] {
         assert_eq!(Served::start("wasi02-service", grant).get(&format!("/fetch?{url}/hello")), "200\n");
@@ -394,20 +411,60 @@ fn what_is_no_app_is_refused_and_says_why() {
     let guest = |name: &str| guests.join(name).display().to_string();
     let job = guest("job-test.wasm");
     for (arguments, code, text) in [
-        (&["missing.wasm"][..], 4, "can't read missing.wasm: No such file or directory (os error 2); build it, or correct the path"),
-        (&["text.wasm"], 4, "text.wasm is not WebAssembly: it begins with \"hello\", where a component begins with \\0asm"),
+        (
+            &["missing.wasm"][..],
+            4,
+            "can't read missing.wasm: No such file or directory (os error 2); build it, or correct the path",
+        ),
+        (
+            &["text.wasm"],
+            4,
+            "text.wasm is not WebAssembly: it begins with \"hello\", where a component begins with \\0asm",
+        ),
         (&["cut"], 4, "cut is not a valid component: "),
-        (&[&job], 4, "which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that"),
-        (&[&guest("empty.wasm")], 4, "exports nothing, and an app exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x"),
+        (
+            &[&job],
+            4,
+            "which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that",
+        ),
+        (
+            &[&guest("empty.wasm")],
+            4,
+            "exports nothing, and an app exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x",
+        ),
         (&[&guest("core.wasm")], 4, "is a core WebAssembly module without a function `_start`"),
         (&[&guest("imports-unknown.wasm")], 4, "which nothing here provides"),
-        (&[&guest("cmd-test.wasm"), "--listen", "127.0.0.1:0"], 2, "--listen is for an app that serves HTTP, and "),
+        (
+            &[&guest("cmd-test.wasm"), "--listen", "127.0.0.1:0"],
+            2,
+            "--listen is for an app that serves HTTP, and ",
+        ),
         (&[&guest("cmd-test.wasm"), "--count", "2"], 2, "--count is for an app that serves HTTP, and "),
-        (&[&guest("wasi02-service.wasm"), "--listen", "nowhere"], 2, "--listen: found \"nowhere\", expected a host and a port"),
-        (&[&guest("wasi02-service.wasm"), "--env", "WASMHOST_TYPE=x"], 2, "--env WASMHOST_TYPE: the host sets it"),
-        (&[&guest("cmd-test.wasm"), "--dir", "missing"], 2, "--dir: missing doesn't exist: create it, or correct the path"),
-        (&[&guest("cmd-test.wasm"), "--dir", "cut"], 2, "--dir: cut is not a directory: create it, or correct the path"),
-        (&[&guest("cmd-test.wasm"), "--outbound", "example.com"], 2, "expected \"https://HOST\", \"http://HOST\" or \"HOST:PORT\""),
+        (
+            &[&guest("wasi02-service.wasm"), "--listen", "nowhere"],
+            2,
+            "--listen: found \"nowhere\", expected a host and a port",
+        ),
+        (
+            &[&guest("wasi02-service.wasm"), "--env", "WASMHOST_TYPE=x"],
+            2,
+            "--env WASMHOST_TYPE: the host sets it",
+        ),
+        (
+            &[&guest("cmd-test.wasm"), "--dir", "missing"],
+            2,
+            "--dir: missing doesn't exist: create it, or correct the path",
+        ),
+        (
+            &[&guest("cmd-test.wasm"), "--dir", "cut"],
+            2,
+            "--dir: cut is not a directory: create it, or correct the path",
+        ),
+        (
+            &[&guest("cmd-test.wasm"), "--outbound", "example.com"],
+            2,
+            "expected \"https://HOST\", \"http://HOST\" or \"HOST:PORT\"",
+        ),
         (&[&guest("cmd-test.wasm"), "--memory", "128"], 2, "such as \"128MiB\""),
         (&[&guest("cmd-test.wasm"), "--netwrok"], 2, "--network"),
     ] {

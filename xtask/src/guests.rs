@@ -73,8 +73,10 @@ const PROJECTS: &[Project] = &[
             Guest { module: "tick_test.wasm", kind: Library, output: "out/tick-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Program, output: "out/cmd-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },
-            Guest { module: "wasi02.wasm", kind: Program, output: "out/wasi02.wasm" },
+            Guest { module: "wasi02.wasm", kind: Library, output: "out/wasi02.wasm" },
             Guest { module: "wasi02_service.wasm", kind: Library, output: "out/wasi02-service.wasm" },
+            Guest { module: "wasi03.wasm", kind: Library, output: "out/wasi03.wasm" },
+            Guest { module: "wasi03_service.wasm", kind: Library, output: "out/wasi03-service.wasm" },
         ]),
     },
     Project {

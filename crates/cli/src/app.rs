@@ -31,7 +31,10 @@ pub(crate) fn is_app(file: &Path) -> bool {
 
 pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
     File::open(file).map_err(|err| {
-        Failed::new(Exit::Component, format!("can't read {}: {err}; build it, or correct the path", file.display()))
+        Failed::new(
+            Exit::Component,
+            format!("can't read {}: {err}; build it, or correct the path", file.display()),
+        )
     })?;
     let state_dir = tempfile::Builder::new().prefix("wasmhost-").tempdir()?;
     let formation = formation(file, state_dir.path(), &flags)?;
@@ -97,9 +100,10 @@ fn formation(file: &Path, state_dir: &Path, flags: &AppFlags) -> Result<Formatio
     let formation = wasmhost_config::parse(&formation_text(flags)?, &origin);
     let mut formation = formation.map_err(|err| match err {
         // All of the text is ours, but for the address.
-        LoadError::Invalid(problems) => {
-            usage(format!("--listen: {}", problems.first().map(|found| found.message.as_str()).unwrap_or_default()))
-        }
+        LoadError::Invalid(problems) => usage(format!(
+            "--listen: {}",
+            problems.first().map(|found| found.message.as_str()).unwrap_or_default()
+        )),
         err => Failed::new(Exit::Usage, err),
     })?;
     formation.state_dir = state_dir.to_owned();
@@ -129,7 +133,8 @@ fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
     }
     process.timeout = flags.timeout;
     process.args.clone_from(&flags.args);
-    process.grants.env = flags.env.iter().filter_map(|flag| env(flag).transpose()).collect::<Result<_, _>>()?;
+    process.grants.env =
+        flags.env.iter().filter_map(|flag| env(flag).transpose()).collect::<Result<_, _>>()?;
     process.grants.dirs = flags.dir.iter().map(dir).collect::<Result<_, _>>()?;
     process.grants.outbound.clone_from(&flags.outbound);
     process.grants.network_all = flags.network;
@@ -189,7 +194,8 @@ fn usage(message: String) -> Failed {
 
 /// The streams are the program's: of the host there is what it was refused, and no more.
 fn log_warnings_to_stderr() {
-    let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("wasmhost_host=warn"));
+    let filter =
+        EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("wasmhost_host=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     builder.with_target(false).with_ansi(ansi).without_time().compact().init();

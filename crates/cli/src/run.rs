@@ -75,7 +75,9 @@ async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy) -> Outcome {
 fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
     let message = match (err, granted_by) {
         (StartError::Listen { listen, err }, GrantedBy::Flags) => {
-            format!("can't listen on {listen}: {err}; --listen takes another address, or port 0 for any free one")
+            format!(
+                "can't listen on {listen}: {err}; --listen takes another address, or port 0 for any free one"
+            )
         }
         (StartError::Load { component, err, .. }, GrantedBy::Flags) => format!("{component} {err}"),
         _ => err.to_string(),

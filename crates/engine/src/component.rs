@@ -113,8 +113,9 @@ impl Component {
             self.services.refusals.clone(),
         );
         let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
-        let state = State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone(), wasi)
-            .map_err(|err| CallEnd::Host(format!("{err:#}")))?;
+        let state =
+            State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone(), wasi)
+                .map_err(|err| CallEnd::Host(format!("{err:#}")))?;
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.limit);
         let ticker = self.engine.ticker.clone();

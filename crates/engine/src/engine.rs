@@ -23,6 +23,9 @@ pub struct EngineOptions {
     pub memory_bytes_max: u64,
     /// The most that an instance of any type takes.
     pub footprint: Footprint,
+    /// For a single instance, which takes what it needs from the system as it needs it: there is no pool, and none of
+    /// its bounds.
+    pub alone: bool,
 }
 
 /// Why there is no engine.
@@ -154,7 +157,9 @@ pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
     config.concurrency_support(is_async);
     config.wasm_component_model_async(is_async);
     config.max_wasm_stack(WASM_STACK_BYTES);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    if !options.alone {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    }
     config
 }
 

@@ -151,6 +151,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
         }
         seen.handlers = vec![Handler::CoreCommand];
         seen.footprint.core_instances = 1;
+        seen.is_async = false;
         return Ok(seen);
     }
     seen.find_handlers();

@@ -183,8 +183,11 @@ impl Host {
 
         let logs = Logs::start(options.log_format)?;
         let queues = Arc::new(Queues { jobs: store.jobs.clone(), settings: formation.queues.clone() });
-        let services =
-            Services { logs: logs.clone(), enqueue: queues.clone(), refusals: Arc::new(Refusals::new(options.granted_by)) };
+        let services = Services {
+            logs: logs.clone(),
+            enqueue: queues.clone(),
+            refusals: Arc::new(Refusals::new(options.granted_by)),
+        };
         let capacity = Capacity::find(&plan, &counts)?;
         let engine = Engine::new(engine_options(&plan, &capacity), options.cache)?;
         let loaded = load(engine, plan, services, options.progress).await?;
@@ -390,6 +393,7 @@ fn engine_options(plan: &Plan, capacity: &Capacity) -> EngineOptions {
         slots: capacity.slots(),
         memory_bytes_max: memory.unwrap_or(0),
         footprint: plan.footprint(),
+        alone: false,
     }
 }
 

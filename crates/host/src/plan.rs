@@ -221,7 +221,9 @@ fn default_trigger(handler: Handler) -> Option<Trigger> {
         Handler::Http02 | Handler::Http03 => {
             Some(Trigger::Http { routes: vec![Route { host: None, path: "/".into() }] })
         }
-        Handler::Command02 | Handler::Command03 | Handler::CoreCommand => Some(Trigger::Command { run: Run::Always }),
+        Handler::Command02 | Handler::Command03 | Handler::CoreCommand => {
+            Some(Trigger::Command { run: Run::Always })
+        }
         Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick => None,
     }
 }

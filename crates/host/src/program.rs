@@ -9,9 +9,7 @@ use futures_util::future::BoxFuture;
 use wasmhost_engine::services::{
     Enqueue, EnqueueRefusal, InstanceName, LogSink, NewJob, Receipt, Services, Stream,
 };
-use wasmhost_engine::{
-    CallEnd, CallLimits, Component, Engine, EngineOptions, LoadError, Meter, Program, Sandbox,
-};
+use wasmhost_engine::{CallEnd, CallLimits, Component, Engine, EngineOptions, Meter, Program, Sandbox};
 
 use crate::host::StartError;
 use crate::plan::PlannedType;
@@ -51,8 +49,9 @@ pub async fn run_program(planned: PlannedType, name: &str) -> Result<CallEnd<i32
 }
 
 fn load(planned: PlannedType, name: &str) -> Result<Component, StartError> {
-    let PlannedType { process, handler, bytes, footprint, .. } = planned;
-    let options = EngineOptions { slots: 1, memory_bytes_max: process.memory_bytes_max, footprint };
+    let PlannedType { process, handler, bytes, footprint, is_async, .. } = planned;
+    let memory_bytes_max = process.memory_bytes_max;
+    let options = EngineOptions { slots: 1, memory_bytes_max, footprint, alone: true };
     let engine = Engine::new(options)?;
     let sandbox = Sandbox {
         process: name.into(),
@@ -66,11 +65,8 @@ fn load(planned: PlannedType, name: &str) -> Result<Component, StartError> {
         enqueue: Arc::new(NoQueues),
         refusals: Arc::new(Refusals::new(GrantedBy::Flags)),
     };
-    Component::load(&engine, &bytes, handler, sandbox, services).map_err(|err: LoadError| StartError::Load {
-        process: process.name,
-        component: name.to_owned(),
-        err,
-    })
+    let loaded = Component::load(&engine, &bytes, handler, is_async, sandbox, services);
+    loaded.map_err(|err| StartError::Load { process: process.name, component: name.to_owned(), err })
 }
 
 /// A program writes to this process's own streams.

@@ -1,11 +1,11 @@
 //! `wasi:filesystem`. Its caller passes `--dir A::/w --dir B::/ro::ro`, both fresh: A is empty, B has a file `file`, that
 //! says `read me`, and an empty directory `dir`. Beside A is a file `outside`.
 
+use wasip2::clocks::wall_clock::Datetime;
 use wasip2::filesystem::preopens::get_directories;
 use wasip2::filesystem::types::{
     Advice, Descriptor, DescriptorFlags, DescriptorType, ErrorCode, NewTimestamp, OpenFlags, PathFlags,
 };
-use wasip2::clocks::wall_clock::Datetime;
 use wasip2::io::streams::StreamError;
 
 const NO: PathFlags = PathFlags::empty();
@@ -41,7 +41,12 @@ fn granted(name: &str) -> Descriptor {
     found.unwrap_or_else(|| panic!("no {name}")).0
 }
 
-fn open(dir: &Descriptor, path: &str, how: OpenFlags, flags: DescriptorFlags) -> Result<Descriptor, ErrorCode> {
+fn open(
+    dir: &Descriptor,
+    path: &str,
+    how: OpenFlags,
+    flags: DescriptorFlags,
+) -> Result<Descriptor, ErrorCode> {
     dir.open_at(NO, path, how, flags)
 }
 
@@ -83,7 +88,10 @@ fn write_and_read(_: &[String]) {
     // What lies between is zeros.
     assert_eq!(file.write(b"!", 8), Ok(1));
     assert_eq!(text(&file), "hello\0\0\0!");
-    assert_eq!(file.get_flags().unwrap() & (DescriptorFlags::READ | DescriptorFlags::WRITE), DescriptorFlags::READ | DescriptorFlags::WRITE);
+    assert_eq!(
+        file.get_flags().unwrap() & (DescriptorFlags::READ | DescriptorFlags::WRITE),
+        DescriptorFlags::READ | DescriptorFlags::WRITE
+    );
     let reader = reading(&dir, "a").unwrap();
     fails(reader.write(b"x", 0), &[ErrorCode::BadDescriptor, ErrorCode::NotPermitted]);
     let writer = open(&dir, "a", OpenFlags::empty(), DescriptorFlags::WRITE).unwrap();
@@ -159,7 +167,10 @@ fn truncate(_: &[String]) {
     assert_eq!(text(&file), "he\0\0");
     open(&dir, "a", OpenFlags::TRUNCATE, DescriptorFlags::WRITE).unwrap();
     assert_eq!(file.stat().unwrap().size, 0);
-    fails(reading(&dir, "a").unwrap().set_size(1), &[ErrorCode::BadDescriptor, ErrorCode::Invalid, ErrorCode::NotPermitted]);
+    fails(
+        reading(&dir, "a").unwrap().set_size(1),
+        &[ErrorCode::BadDescriptor, ErrorCode::Invalid, ErrorCode::NotPermitted],
+    );
 }
 
 fn entries(dir: &Descriptor) -> Vec<(String, DescriptorType)> {
@@ -181,7 +192,9 @@ fn directories(_: &[String]) {
     dir.create_directory_at("sub/b").unwrap();
     create(&dir, "sub/a");
     dir.symlink_at("a", "sub/c").unwrap();
-    let sub = open(&dir, "sub", OpenFlags::DIRECTORY, DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY).unwrap();
+    let sub =
+        open(&dir, "sub", OpenFlags::DIRECTORY, DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY)
+            .unwrap();
     let expected = [
         ("a".to_owned(), DescriptorType::RegularFile),
         ("b".to_owned(), DescriptorType::Directory),
@@ -206,7 +219,9 @@ fn rename(_: &[String]) {
     let dir = granted("/w");
     create_with(&dir, "a", "a");
     dir.create_directory_at("sub").unwrap();
-    let sub = open(&dir, "sub", OpenFlags::DIRECTORY, DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY).unwrap();
+    let sub =
+        open(&dir, "sub", OpenFlags::DIRECTORY, DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY)
+            .unwrap();
     dir.rename_at("a", &sub, "b").unwrap();
     fails(reading(&dir, "a"), &[ErrorCode::NoEntry]);
     create_with(&dir, "c", "c");
@@ -379,7 +394,10 @@ fn wrong_paths(_: &[String]) {
     fails(reading(&dir, &"x".repeat(300)), &[ErrorCode::NameTooLong]);
     fails(reading(&dir, &"x/".repeat(5000)), &[ErrorCode::NameTooLong, ErrorCode::NoEntry]);
     fails(reading(&dir, "a\0b"), &[ErrorCode::Invalid, ErrorCode::IllegalByteSequence]);
-    fails(open(&dir, "new/", OpenFlags::CREATE, DescriptorFlags::WRITE), &[ErrorCode::IsDirectory, ErrorCode::NoEntry, ErrorCode::NotDirectory, ErrorCode::Invalid]);
+    fails(
+        open(&dir, "new/", OpenFlags::CREATE, DescriptorFlags::WRITE),
+        &[ErrorCode::IsDirectory, ErrorCode::NoEntry, ErrorCode::NotDirectory, ErrorCode::Invalid],
+    );
     let file = create_with(&dir, "ü ♥", "any name");
     assert_eq!(text(&reading(&dir, "./ü ♥").unwrap()), text(&file));
 }
@@ -390,7 +408,14 @@ fn sync_and_advise(_: &[String]) {
     file.sync().unwrap();
     file.sync_data().unwrap();
     dir.sync().unwrap();
-    for advice in [Advice::Normal, Advice::Sequential, Advice::Random, Advice::WillNeed, Advice::DontNeed, Advice::NoReuse] {
+    for advice in [
+        Advice::Normal,
+        Advice::Sequential,
+        Advice::Random,
+        Advice::WillNeed,
+        Advice::DontNeed,
+        Advice::NoReuse,
+    ] {
         file.advise(0, 4, advice).unwrap();
     }
 }

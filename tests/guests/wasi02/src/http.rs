@@ -170,7 +170,8 @@ fn trailers(arguments: &[String]) {
 
 fn statuses(arguments: &[String]) {
     for status in [200, 201, 204, 304, 404, 418, 500, 599] {
-        let response = send(new(&Method::Get, &arguments[0], &format!("/status/{status}"), Fields::new()), None);
+        let response =
+            send(new(&Method::Get, &arguments[0], &format!("/status/{status}"), Fields::new()), None);
         assert_eq!(response.unwrap().status(), status);
     }
 }
@@ -248,7 +249,15 @@ fn fields() {
         let found = fields.append(name, value.as_bytes());
         assert!(matches!(found, Err(HeaderError::InvalidSyntax)), "{name:?}");
     }
-    for name in ["Connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host", "http2-settings"] {
+    for name in [
+        "Connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "http2-settings",
+    ] {
         let found = Fields::from_list(&[(name.to_owned(), b"x".to_vec())]);
         assert!(matches!(found, Err(HeaderError::Forbidden)), "{name}");
         let found = fields.set(name, &[b"x".to_vec()]);
@@ -259,7 +268,9 @@ fn fields() {
 fn requests_are_checked() {
     let request = OutgoingRequest::new(Fields::new());
     assert!(matches!(request.method(), Method::Get));
-    assert!(request.scheme().is_none() && request.authority().is_none() && request.path_with_query().is_none());
+    assert!(
+        request.scheme().is_none() && request.authority().is_none() && request.path_with_query().is_none()
+    );
     assert!(request.set_method(&Method::Other("not a method".to_owned())).is_err());
     assert!(request.set_authority(Some("not an authority")).is_err());
     assert!(request.set_path_with_query(Some("not a path\n")).is_err());

@@ -90,10 +90,7 @@ fn listener(address: IpSocketAddress) -> TcpSocket {
     socket
 }
 
-fn connect(
-    socket: &TcpSocket,
-    address: IpSocketAddress,
-) -> Result<(InputStream, OutputStream), ErrorCode> {
+fn connect(socket: &TcpSocket, address: IpSocketAddress) -> Result<(InputStream, OutputStream), ErrorCode> {
     socket.start_connect(&instance_network(), address)?;
     wait(&socket.subscribe(), || socket.finish_connect())
 }
@@ -217,10 +214,7 @@ fn tcp_nobody_listens() {
     let socket = create_tcp_socket(IpAddressFamily::Ipv4).unwrap();
     let refused = connect(&socket, taken.local_address().unwrap());
     assert_eq!(refused.err(), Some(ErrorCode::ConnectionRefused));
-    for address in [
-        local(0),
-        IpSocketAddress::Ipv4(Ipv4SocketAddress { port: 80, address: (0, 0, 0, 0) }),
-    ] {
+    for address in [local(0), IpSocketAddress::Ipv4(Ipv4SocketAddress { port: 80, address: (0, 0, 0, 0) })] {
         let socket = create_tcp_socket(IpAddressFamily::Ipv4).unwrap();
         assert_eq!(connect(&socket, address).err(), Some(ErrorCode::InvalidArgument), "{address:?}");
     }
@@ -260,7 +254,8 @@ fn udp_both_ways() {
     let (one, two) = (udp(local(0)), udp(local(0)));
     let (one_in, one_out) = one.stream(None).unwrap();
     let (two_in, two_out) = two.stream(None).unwrap();
-    let to_two = OutgoingDatagram { data: b"ping".to_vec(), remote_address: Some(two.local_address().unwrap()) };
+    let to_two =
+        OutgoingDatagram { data: b"ping".to_vec(), remote_address: Some(two.local_address().unwrap()) };
     assert!(wait(&one_out.subscribe(), || one_out.check_send()).unwrap() >= 1);
     assert_eq!(one_out.send(&[to_two]), Ok(1));
     let received = receive(&two_in);
@@ -326,7 +321,10 @@ fn resolved(name: &str) -> Result<Vec<IpAddress>, ErrorCode> {
 }
 
 fn lookup() {
-    assert_eq!(format!("{:?}", resolved("127.0.0.1").unwrap()), format!("{:?}", [IpAddress::Ipv4((127, 0, 0, 1))]));
+    assert_eq!(
+        format!("{:?}", resolved("127.0.0.1").unwrap()),
+        format!("{:?}", [IpAddress::Ipv4((127, 0, 0, 1))])
+    );
     let v6 = IpAddress::Ipv6((0, 0, 0, 0, 0, 0, 0, 1));
     assert_eq!(format!("{:?}", resolved("::1").unwrap()), format!("{:?}", [v6]));
     assert!(!resolved("localhost").unwrap().is_empty());

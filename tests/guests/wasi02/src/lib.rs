@@ -16,6 +16,10 @@ mod sockets;
 
 use std::process::exit;
 
+wasip2::cli::command::export!(Command);
+
+struct Command;
+
 /// A case, by its name; it panics where something isn't as it should be.
 type Case = (&'static str, fn(&[String]));
 
@@ -28,7 +32,14 @@ const AREAS: &[(&str, &[Case])] = &[
     ("sockets", sockets::CASES),
 ];
 
-fn main() {
+impl wasip2::exports::cli::run::Guest for Command {
+    fn run() -> Result<(), ()> {
+        run();
+        Ok(())
+    }
+}
+
+fn run() {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
         exit(1);

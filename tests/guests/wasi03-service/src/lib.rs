@@ -1,0 +1,87 @@
+//! An http component in WASI 0.3's own words, with the paths of `wasi02-service` that its clients need: see there.
+
+use wasip3::clocks::monotonic_clock;
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
+use wasip3::wit_bindgen::rt::async_support::StreamReader;
+use wasip3::{spawn_local, wit_future, wit_stream};
+
+wasip3::http::service::export!(Service);
+
+struct Service;
+
+impl wasip3::exports::http::handler::Guest for Service {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let target = request.get_path_with_query().unwrap_or_default();
+        let path = target.split('?').next().unwrap_or_default();
+        Ok(match path {
+            "/hello" => answer(200, b"hello\n".to_vec()),
+            "/method" => answer(200, method(&request).into_bytes()),
+            "/echo" => echo(request, false),
+            "/trailers" => echo(request, true),
+            "/headers" => {
+                let mut text = Vec::new();
+                for (name, value) in request.get_headers().copy_all() {
+                    text.extend([name.as_bytes(), b": ", &value, b"\n"].concat());
+                }
+                answer(200, text)
+            }
+            "/late" => {
+                monotonic_clock::wait_for(10_000_000_000).await;
+                answer(200, b"late".to_vec())
+            }
+            _ if path.starts_with("/seen") => {
+                let (method, scheme) = (request.get_method(), request.get_scheme());
+                let authority = request.get_authority().unwrap_or_default();
+                answer(200, format!("{method:?} {:?} {authority} {target}", scheme.unwrap()).into_bytes())
+            }
+            _ => match path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
+                Some(status) => answer(status, vec![]),
+                None => answer(404, b"nothing here\n".to_vec()),
+            },
+        })
+    }
+}
+
+fn method(request: &Request) -> String {
+    match request.get_method() {
+        Method::Other(name) => name,
+        known => format!("{known:?}").trim_start_matches("Method::").to_uppercase(),
+    }
+}
+
+fn answer(status: u16, text: Vec<u8>) -> Response {
+    let headers = [
+        ("content-type".to_owned(), b"text/plain".to_vec()),
+        ("x-twice".to_owned(), b"1".to_vec()),
+        ("x-twice".to_owned(), b"2".to_vec()),
+    ];
+    let (mut writer, reader) = wit_stream::new();
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let body: Option<StreamReader<u8>> = (!text.is_empty()).then_some(reader);
+    let (response, _sent) = Response::new(Fields::from_list(&headers).unwrap(), body, trailers);
+    response.set_status_code(status).unwrap();
+    if !text.is_empty() {
+        spawn_local(async move { drop(writer.write_all(text).await) });
+    }
+    response
+}
+
+/// The body goes back as it comes: nothing of it is held here.
+fn echo(request: Request, with_trailers: bool) -> Response {
+    let (_done, done) = wit_future::new(|| Ok(()));
+    let (body, received) = Request::consume_body(request, done);
+    let (writer, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(body), trailers);
+    spawn_local(async move {
+        let received: Result<Option<Trailers>, ErrorCode> = received.await;
+        let sent = received.map(|received| {
+            with_trailers.then(|| {
+                let sent = received.map(|received| received.clone()).unwrap_or_else(Fields::new);
+                sent.append("x-of-service", b"yes").unwrap();
+                sent
+            })
+        });
+        drop(writer.write(sent).await);
+    });
+    response
+}
