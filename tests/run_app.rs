@@ -94,11 +94,13 @@ impl Served {
 
 #[test]
 fn a_command_has_the_streams_to_itself_byte_by_byte() {
-    let output = App::new().output("wasi02", &["do", "bytes"], b"");
-    let all: Vec<u8> = (0..=255).collect();
-    assert_eq!(output.stdout, all);
-    assert_eq!(output.stderr, all.into_iter().rev().collect::<Vec<_>>());
-    assert_eq!(code(&output), 0);
+    for guest in ["wasi02", "wasi03"] {
+        let output = App::new().output(guest, &["do", "bytes"], b"");
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(output.stdout, all);
+        assert_eq!(output.stderr, all.into_iter().rev().collect::<Vec<_>>());
+        assert_eq!(code(&output), 0);
+    }
 }
 
 #[test]
@@ -132,22 +134,26 @@ fn a_command_talks_with_whoever_is_at_its_input() {
 
 #[test]
 fn a_command_may_end_before_its_input_does() {
-    let app = App::new();
-    let mut child = app.command("wasi02", &["do", "take", "4"]).stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"abcdef").unwrap();
-    // The input stays open: nothing waits for it.
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.stdout.as_slice(), code(&output)), (&b"abcd"[..], 0));
+    for guest in ["wasi02", "wasi03"] {
+        let app = App::new();
+        let mut child = app.command(guest, &["do", "take", "4"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"abcdef").unwrap();
+        // The input stays open: nothing waits for it.
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.stdout.as_slice(), code(&output)), (&b"abcd"[..], 0), "{guest}");
+    }
 }
 
 #[test]
 fn an_output_that_nobody_reads_is_an_error_of_the_commands() {
-    let app = App::new();
-    let mut child = app.command("wasi02", &["do", "flood"]).spawn().unwrap();
-    child.stdout.take().unwrap().read_exact(&mut [0; 100]).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((String::from_utf8_lossy(&output.stderr).as_ref(), code(&output)), ("closed\n", 3));
+    for (guest, why) in [("wasi02", "closed\n"), ("wasi03", "ErrorCode::Pipe\n")] {
+        let app = App::new();
+        let mut child = app.command(guest, &["do", "flood"]).spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0; 100]).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((String::from_utf8_lossy(&output.stderr).as_ref(), code(&output)), (why, 3));
+    }
 }
 
 #[test]
@@ -159,6 +165,7 @@ fn pipes_and_files_are_no_terminals() {
 #[test]
 fn the_exit_code_is_the_commands_own() {
     let app = App::new();
+    assert_eq!(code(&app.output("wasi03", &["do", "return", "err"], b"")), 1);
     for (arguments, expected) in [
         (&["do", "exit", "ok"][..], 0),
         (&["do", "exit", "err"], 1),
@@ -166,8 +173,10 @@ fn the_exit_code_is_the_commands_own() {
         (&["do", "exit", "42"], 42),
         (&["do", "exit", "255"], 255),
     ] {
-        let output = app.output("wasi02", arguments, b"");
-        assert_eq!((code(&output), output.stderr.len()), (expected, 0), "{arguments:?}");
+        for guest in ["wasi02", "wasi03"] {
+            let output = app.output(guest, arguments, b"");
+            assert_eq!((code(&output), output.stderr.len()), (expected, 0), "{guest} {arguments:?}");
+        }
     }
     // A component of the usual adapter can say 0 or 1, and a core module anything.
     for (guest, said, expected) in [
@@ -205,9 +214,9 @@ fn a_command_that_takes_too_much_memory_or_time_is_ended() {
     let ended = app.run("wasi02", &["--memory", "32MiB", "do", "grow"]);
     assert_eq!(ended.code, 134, "{ended:#?}");
     assert!(ended.stderr.contains("wasi02.wasm ran out of the memory granted to it: --memory grants more"));
-    for act in ["wait", "spin"] {
-        let ended = app.run("wasi02", &["--timeout", "300ms", "do", act]);
-        let ended = ended.failed(124, "wasi02.wasm took longer than its --timeout, and was ended");
+    for (guest, act) in [("wasi02", "wait"), ("wasi02", "spin"), ("wasi03", "wait"), ("wasi03", "spin")] {
+        let ended = app.run(guest, &["--timeout", "300ms", "do", act]);
+        let ended = ended.failed(124, &format!("{guest}.wasm took longer than its --timeout, and was ended"));
         assert!(!ended.stdout.is_empty(), "it had begun: {ended:#?}");
     }
     // Nor does an output that nobody takes hold it.
@@ -218,12 +227,9 @@ fn a_command_that_takes_too_much_memory_or_time_is_ended() {
 }
 
 #[test]
-fn a_command_without_a_limit_may_have_much_memory() {
-    let ended = App::new().run("wasi02", &["--memory", "600MiB", "do", "grow"]);
-    assert_eq!(ended.code, 134);
-    // More than a formation's default: one that needs it gets it.
-    let output = App::new().output("cmd-test-core", &["echo", "fits"], b"");
-    assert_eq!(output.stdout, b"fits\n");
+fn a_command_may_have_more_memory_than_a_formation_gives() {
+    let ended = App::new().run("wasi02", &["do", "grow", "300"]);
+    assert_eq!(ended.done(), "took 300 MiB\n");
 }
 
 #[test]
@@ -524,38 +530,52 @@ fn try_area(guest: &str, area: &str, grants: &[&str], arguments: &[&str]) {
 
 const DIRS: [&str; 4] = ["--dir", "rw::/w", "--dir", "ro::/ro::ro"];
 
-#[test]
-fn wasi_0_2_cli() {
-    let env = ["--env", "A=1", "--env", "EMPTY=", "--env", "U=ü"];
-    try_area("wasi02", "cli", &env, &["a b", "", "ü", "--x"]);
+macro_rules! wasi {
+    ($($version:ident: $guest:literal;)*) => {$(
+        mod $version {
+            use super::*;
+
+            #[test]
+            fn cli() {
+                let env = ["--env", "A=1", "--env", "EMPTY=", "--env", "U=ü"];
+                try_area($guest, "cli", &env, &["a b", "", "ü", "--x"]);
+            }
+
+            #[test]
+            fn clocks() {
+                try_area($guest, "clocks", &[], &[]);
+            }
+
+            #[test]
+            fn random() {
+                try_area($guest, "random", &[], &[]);
+            }
+
+            #[test]
+            fn filesystem() {
+                try_area($guest, "filesystem", &DIRS, &[]);
+            }
+
+            #[test]
+            fn sockets() {
+                try_area($guest, "sockets", &["--network"], &[]);
+                let denied = App::new().run($guest, &["sockets/denied_without_a_grant", "denied"]);
+                assert_eq!(denied.code, 0, "{denied:#?}");
+            }
+
+            #[test]
+            fn http() {
+                let service = Served::start(concat!($guest, "-service"), &["--count", "4"]);
+                let address = service.address.to_string();
+                let url = format!("http://{address}");
+                let grants = ["--outbound", &url, "--outbound", "http://127.0.0.1:1"];
+                try_area($guest, "http", &grants, &[&address]);
+            }
+        }
+    )*};
 }
 
-#[test]
-fn wasi_0_2_clocks() {
-    try_area("wasi02", "clocks", &[], &[]);
-}
-
-#[test]
-fn wasi_0_2_random() {
-    try_area("wasi02", "random", &[], &[]);
-}
-
-#[test]
-fn wasi_0_2_filesystem() {
-    try_area("wasi02", "filesystem", &DIRS, &[]);
-}
-
-#[test]
-fn wasi_0_2_sockets() {
-    try_area("wasi02", "sockets", &["--network"], &[]);
-    App::new().run("wasi02", &["sockets/denied_without_a_grant", "denied"]).done();
-}
-
-#[test]
-fn wasi_0_2_http() {
-    let service = Served::start("wasi02-service", &["--count", "4"]);
-    let address = service.address.to_string();
-    let url = format!("http://{address}");
-    let grants = ["--outbound", &url, "--outbound", "http://127.0.0.1:1"];
-    try_area("wasi02", "http", &grants, &[&address]);
+wasi! {
+    wasi_0_2: "wasi02";
+    wasi_0_3: "wasi03";
 }

@@ -108,7 +108,8 @@ fn answer(out: ResponseOutparam, status: u16, text: &[u8]) {
 fn echo(request: IncomingRequest, out: ResponseOutparam, with_trailers: bool) {
     let received = request.consume().unwrap();
     let input = received.stream().unwrap();
-    let body = respond(out, 200, Fields::new());
+    let announced = [("trailer".to_owned(), b"x-sum, x-of-service".to_vec())];
+    let body = respond(out, 200, Fields::from_list(&announced).unwrap());
     let output = body.write().unwrap();
     loop {
         match input.blocking_read(4096) {
@@ -149,6 +150,8 @@ fn headers(request: &IncomingRequest, out: ResponseOutparam) {
 fn cut(out: ResponseOutparam) {
     let body = respond(out, 200, Fields::new());
     body.write().unwrap().blocking_write_and_flush(b"not all").unwrap();
+    // The head goes out while this waits.
+    subscribe_duration(20_000_000).block();
     // Dropped, and not finished.
     drop(body);
 }

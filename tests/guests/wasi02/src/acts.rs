@@ -12,7 +12,7 @@
 //! | `arguments`, `environment` | prints each in a line of its own |
 //! | `wait` | prints `waiting`, and waits for ever |
 //! | `spin` | prints `spinning`, and computes for ever |
-//! | `grow` | takes memory until there is no more |
+//! | `grow`, `grow MIB` | takes memory until there is no more, or this much |
 //! | `trap` | traps |
 //! | `connect ADDRESS:PORT` | as it says |
 
@@ -62,6 +62,10 @@ pub(crate) fn act(arguments: &[String]) {
             loop {
                 taken.push(std::hint::black_box(vec![1; 1 << 20]));
             }
+        }
+        ["grow", mib] => {
+            let taken: Vec<Vec<u8>> = (0..mib.parse().unwrap()).map(|_| vec![1; 1 << 20]).collect();
+            println!("took {} MiB", std::hint::black_box(taken).len());
         }
         ["trap"] => std::process::abort(),
         ["connect", address] => crate::sockets::connect_to(address),

@@ -153,8 +153,15 @@ fn headers(arguments: &[String]) {
     assert!(matches!(response.headers().append("x-new", b"1"), Err(HeaderError::Immutable)));
 }
 
+/// On HTTP/1.1 trailers come only to who says that it takes them, and only those that were announced.
+fn announced() -> Fields {
+    let headers = [("te", "trailers"), ("trailer", "x-sum")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    Fields::from_list(&headers).unwrap()
+}
+
 fn trailers(arguments: &[String]) {
-    let request = new(&Method::Post, &arguments[0], "/trailers", Fields::new());
+    let request = new(&Method::Post, &arguments[0], "/trailers", announced());
     let sent = request.body().unwrap();
     let future = handle(request, None).unwrap();
     sent.write().unwrap().blocking_write_and_flush(b"body").unwrap();

@@ -71,7 +71,8 @@ fn echo(request: Request, with_trailers: bool) -> Response {
     let (_done, done) = wit_future::new(|| Ok(()));
     let (body, received) = Request::consume_body(request, done);
     let (writer, trailers) = wit_future::new(|| Ok(None));
-    let (response, _sent) = Response::new(Fields::new(), Some(body), trailers);
+    let announced = [("trailer".to_owned(), b"x-sum, x-of-service".to_vec())];
+    let (response, _sent) = Response::new(Fields::from_list(&announced).unwrap(), Some(body), trailers);
     spawn_local(async move {
         let received: Result<Option<Trailers>, ErrorCode> = received.await;
         let sent = received.map(|received| {

@@ -125,10 +125,14 @@ async fn headers(arguments: Vec<String>) {
 }
 
 async fn trailers(arguments: Vec<String>) {
+    // On HTTP/1.1 trailers come only to who says that it takes them, and only those that were announced.
+    let announced = [("te", "trailers"), ("trailer", "x-sum")];
+    let announced = announced.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    let announced = Fields::from_list(&announced).unwrap();
     let (mut writer, reader) = wit_stream::new();
     let trailers = Fields::from_list(&[("x-sum".to_owned(), b"42".to_vec())]).unwrap();
     let request =
-        new(&Method::Post, &arguments[0], "/trailers", Fields::new(), Some(reader), Some(trailers), None);
+        new(&Method::Post, &arguments[0], "/trailers", announced, Some(reader), Some(trailers), None);
     let writing = async {
         assert!(writer.write_all(b"body".to_vec()).await.is_empty());
         drop(writer);
