@@ -23,7 +23,8 @@ pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
     let failed = |err: wasmtime::Error| LoadError::Compile(format!("{err:#}"));
     // How large the pool is has no part in what is compiled.
-    let smallest = EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default() };
+    let smallest =
+        EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default(), alone: false };
     let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async)).map_err(failed)?;
     let mut file = engine.precompile_component(wasm).map_err(failed)?;
     let about = About { maker: Maker::here(), key: key(&engine, wasm), inspection };
@@ -43,7 +44,12 @@ mod tests {
 
     #[test]
     fn the_size_of_the_pool_has_no_part_in_what_is_compiled() {
-        let small = EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default() };
+        let small = EngineOptions {
+            slots: 1,
+            memory_bytes_max: 1 << 16,
+            footprint: Footprint::default(),
+            alone: false,
+        };
         let footprint = Footprint { core_instances: 20, memories: 3, tables: 5 };
         let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint };
         assert_eq!(key_with(small), key_with(large));
@@ -51,7 +57,12 @@ mod tests {
 
     #[test]
     fn other_settings_and_other_components_have_other_keys() {
-        let small = EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default() };
+        let small = EngineOptions {
+            slots: 1,
+            memory_bytes_max: 1 << 16,
+            footprint: Footprint::default(),
+            alone: false,
+        };
         let engine = wasmtime::Engine::new(&config(small, false)).unwrap();
         let mut other = config(small, false);
         other.epoch_interruption(false);
