@@ -32,7 +32,7 @@ pub(crate) fn act(arguments: &[String]) {
         ["take", count] => {
             let mut taken = vec![0; count.parse().unwrap()];
             stdin().read_exact(&mut taken).unwrap();
-            stdout().write_all(&taken).unwrap();
+            stdout().write_all(&taken).and_then(|()| stdout().flush()).unwrap();
         }
         ["terminals"] => println!(
             "stdin {} stdout {} stderr {}",
@@ -43,7 +43,7 @@ pub(crate) fn act(arguments: &[String]) {
         ["exit", "ok"] => exit::exit(Ok(())),
         ["exit", "err"] => exit::exit(Err(())),
         ["exit", code] => exit::exit_with_code(code.parse().unwrap()),
-        ["arguments"] => environment::get_arguments().iter().for_each(|argument| println!("{argument}")),
+        ["arguments", ..] => environment::get_arguments().iter().for_each(|argument| println!("{argument}")),
         ["environment"] => {
             environment::get_environment().iter().for_each(|(name, value)| println!("{name}={value}"));
         }

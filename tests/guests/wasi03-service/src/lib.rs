@@ -2,7 +2,7 @@
 
 use wasip3::clocks::monotonic_clock;
 use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
-use wasip3::wit_bindgen::rt::async_support::StreamReader;
+use wasip3::wit_bindgen::rt::async_support::{StreamReader, StreamResult};
 use wasip3::{spawn_local, wit_future, wit_stream};
 
 wasip3::http::service::export!(Service);
@@ -66,14 +66,24 @@ fn answer(status: u16, text: Vec<u8>) -> Response {
     response
 }
 
-/// The body goes back as it comes: nothing of it is held here.
+/// The body goes back as it comes, piece by piece.
 fn echo(request: Request, with_trailers: bool) -> Response {
     let (_done, done) = wit_future::new(|| Ok(()));
-    let (body, received) = Request::consume_body(request, done);
+    let (mut body, received) = Request::consume_body(request, done);
+    let (mut pieces, echoed) = wit_stream::new();
     let (writer, trailers) = wit_future::new(|| Ok(None));
     let announced = [("trailer".to_owned(), b"x-sum, x-of-service".to_vec())];
-    let (response, _sent) = Response::new(Fields::from_list(&announced).unwrap(), Some(body), trailers);
+    let (response, _sent) = Response::new(Fields::from_list(&announced).unwrap(), Some(echoed), trailers);
     spawn_local(async move {
+        loop {
+            let (read, piece) = body.read(Vec::with_capacity(4096)).await;
+            let is_over = !matches!(read, StreamResult::Complete(_));
+            // What can't be written nobody waits for any more.
+            if !pieces.write_all(piece).await.is_empty() || is_over {
+                break;
+            }
+        }
+        drop((pieces, body));
         let received: Result<Option<Trailers>, ErrorCode> = received.await;
         let sent = received.map(|received| {
             with_trailers.then(|| {

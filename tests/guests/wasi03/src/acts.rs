@@ -52,7 +52,7 @@ pub(crate) async fn act(arguments: &[String]) -> Result<(), ()> {
         ["exit", "err"] => exit::exit(Err(())),
         ["exit", code] => exit::exit_with_code(code.parse().unwrap()),
         ["return", "err"] => return Err(()),
-        ["arguments"] => print((environment::get_arguments().join("\n") + "\n").into_bytes()).await,
+        ["arguments", ..] => print((environment::get_arguments().join("\n") + "\n").into_bytes()).await,
         ["environment"] => {
             let lines =
                 environment::get_environment().into_iter().map(|(name, value)| format!("{name}={value}\n"));
