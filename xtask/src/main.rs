@@ -43,23 +43,7 @@ enum Chore {
         force: bool,
     },
     /// Measures speed beside other servers, and writes the figures to bench/results
-    Bench {
-        #[command(subcommand)]
-        what: Bench,
-    },
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// Requests per second of examples/hello, beside `wasmtime serve`. Needs wrk, and wasmtime (or WASMTIME=PATH)
-    Http {
-        /// How often each server is measured
-        #[arg(long, default_value_t = 5)]
-        rounds: u32,
-        /// Seconds of each measurement
-        #[arg(long, default_value_t = 5)]
-        seconds: u64,
-    },
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,9 +70,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             };
             guests::build(&repository, &which, force)
         }
-        Chore::Bench { what: Bench::Http { rounds, seconds } } => {
-            bench::http(&repository, &bench::Options { rounds, seconds })
-        }
+        Chore::Bench(options) => bench::run(&repository, &options),
     }
 }
 

@@ -7,14 +7,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo_command, guests, links};
+use crate::{bench, cargo_command, guests, links};
 
 /// Runs all checks; the first that fails is the last.
 pub(crate) fn run(repository: &Path) -> Result<()> {
     let checks = Checks { repository, started: Instant::now() };
     checks.step("format", || {
         let guests = guests::cargo_folders().map(|folder| repository.join(folder));
-        [repository.to_path_buf()].into_iter().chain(guests).try_for_each(|folder| {
+        let native = repository.join(bench::NATIVE);
+        [repository.to_path_buf(), native].into_iter().chain(guests).try_for_each(|folder| {
             // All packages of a workspace. With `--all` it would also be those that guests depend on, over again.
             run_in(&folder, cargo_command().args(["fmt", "--check"])).context("`cargo fmt` there mends it")
         })
@@ -30,6 +31,20 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         true => checks.cargo("dependencies", "deny --locked check bans licenses sources")?,
         false => println!("== dependencies: left out, since cargo-deny isn't installed"),
     }
+    checks.step("what benchmarks compare with", || {
+        let native = repository.join(bench::NATIVE);
+        ["clippy --all-targets", "test"].into_iter().try_for_each(|check| {
+            let mut command = cargo_command();
+            command
+                .args(check.split(' '))
+                .args(["--locked", "--target-dir"])
+                .arg(bench::target_folder(repository));
+            if check != "test" {
+                command.args(["--", "--deny", "warnings"]);
+            }
+            run_in(&native, &mut command)
+        })
+    })?;
     checks.step("guests", || guests::build(repository, &guests::Which::Quick, false))?;
     let with_nextest = is_installed("nextest");
     checks.languages(with_nextest)?;

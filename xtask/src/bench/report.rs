@@ -1,104 +1,221 @@
-//! Medians, spreads and ratios, as Markdown for people and JSON for programs.
+//! Figures, ratios and goals, as Markdown for people and JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::Options;
+use super::Settings;
 use super::load::Sample;
 use super::machine::Machine;
+use super::spread::Spread;
 
-/// One server at one number of connections.
+/// What one suite found.
 #[derive(Serialize)]
-pub(crate) struct Measured {
-    server: String,
-    connections: u32,
-    pub(crate) samples: Vec<Sample>,
+pub(super) struct Report {
+    /// The suite's name, and the file's.
+    pub(super) name: &'static str,
+    /// What was measured, and how, in a sentence or two.
+    pub(super) what: String,
+    pub(super) machine: Machine,
+    pub(super) versions: BTreeMap<&'static str, String>,
+    pub(super) settings: Settings,
+    pub(super) goals: Vec<Goal>,
+    pub(super) sections: Vec<Section>,
+    pub(super) not_measured: Vec<NotMeasured>,
 }
 
-/// A whole run.
+/// What belongs into one table.
 #[derive(Serialize)]
-pub(crate) struct Report {
-    name: &'static str,
-    what: &'static str,
-    machine: Machine,
-    rounds: u32,
-    seconds: u64,
-    measured: Vec<Measured>,
+pub(super) struct Section {
+    pub(super) title: String,
+    pub(super) rows: Vec<Row>,
 }
 
-impl Measured {
-    pub(crate) fn new(server: &str, connections: u32) -> Measured {
-        Measured { server: server.to_owned(), connections, samples: vec![] }
+/// One contender under one load.
+#[derive(Serialize)]
+pub(super) struct Row {
+    pub(super) server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connections: Option<u32>,
+    /// Requests that failed, of those that should have been answered.
+    pub(super) errors: u64,
+    pub(super) figures: Vec<Figure>,
+}
+
+/// A figure, with its unit in its name, each time it was measured.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) samples: Vec<f64>,
+}
+
+/// What was to be measured and could not be.
+#[derive(Serialize)]
+pub(super) struct NotMeasured {
+    pub(super) what: String,
+    pub(super) why: String,
+}
+
+/// A number that the project wants to reach.
+#[derive(Serialize)]
+pub(super) struct Goal {
+    pub(super) what: String,
+    pub(super) better: Better,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) goal: Option<f64>,
+    /// What is hoped for, beyond the goal or where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) aim: Option<f64>,
+    /// `None` where it could not be measured.
+    pub(super) found: Option<Spread>,
+}
+
+/// Which numbers are good: those that reach a goal, or those that stay below it.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Better {
+    More,
+    Less,
+}
+
+impl Goal {
+    /// What is found should be this, or more.
+    pub(super) fn at_least(goal: f64, what: impl Into<String>, found: Option<Spread>) -> Goal {
+        Goal { what: what.into(), better: Better::More, goal: Some(goal), aim: None, found }
     }
 
-    fn of(&self, value: impl Fn(&Sample) -> f64) -> Spread {
-        let mut values: Vec<f64> = self.samples.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            1 => at(middle),
-            _ => (at(middle.saturating_sub(1)) + at(middle)) / 2.0,
+    /// What is found should be less than this.
+    pub(super) fn below(goal: f64, what: impl Into<String>, found: Option<Spread>) -> Goal {
+        Goal { what: what.into(), better: Better::Less, goal: Some(goal), aim: None, found }
+    }
+
+    pub(super) fn aim(self, aim: f64) -> Goal {
+        Goal { aim: Some(aim), ..self }
+    }
+
+    /// There is no goal: its number is what is hoped for.
+    pub(super) fn only_aimed_at(self) -> Goal {
+        Goal { aim: self.goal, goal: None, ..self }
+    }
+
+    fn verdict(&self) -> &'static str {
+        let Some(found) = self.found else { return "not measured" };
+        let reached = |number: f64| match self.better {
+            Better::More => found.median >= number,
+            Better::Less => found.median < number,
         };
-        Spread { min: at(0), median, max: at(values.len().saturating_sub(1)) }
+        match (self.goal.map(reached), self.aim.map(reached)) {
+            (Some(false), _) => "**missed**",
+            (Some(true), Some(true)) => "met, the aim too",
+            (Some(true), Some(false)) => "met, not the aim",
+            (Some(true), None) => "met",
+            (None, Some(true)) => "the aim is met",
+            (None, _) => "the aim is missed",
+        }
     }
 }
 
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
+impl Row {
+    pub(super) fn new(server: impl Into<String>, connections: Option<u32>) -> Row {
+        Row { server: server.into(), connections, errors: 0, figures: Vec::new() }
+    }
 
-impl Report {
-    pub(crate) fn new(
-        name: &'static str,
-        what: &'static str,
-        options: &Options,
-        measured: Vec<Measured>,
-    ) -> Report {
-        Report {
-            name,
-            what,
-            machine: Machine::this(),
-            rounds: options.rounds,
-            seconds: options.seconds,
-            measured,
+    /// Adds a measurement of what this name says.
+    pub(super) fn add(&mut self, name: &'static str, sample: f64) {
+        match self.figures.iter_mut().find(|figure| figure.name == name) {
+            Some(figure) => figure.samples.push(sample),
+            None => self.figures.push(Figure { name, samples: vec![sample] }),
         }
     }
 
-    pub(crate) fn to_markdown(&self) -> String {
+    /// Adds what wrk measured.
+    pub(super) fn add_sample(&mut self, sample: &Sample) {
+        self.add("requests_per_second", sample.requests_per_second);
+        self.add("p50_ms", sample.p50_ms);
+        self.add("p99_ms", sample.p99_ms);
+        self.add("max_ms", sample.max_ms);
+        self.errors += sample.errors;
+    }
+
+    pub(super) fn samples(&self, name: &str) -> &[f64] {
+        self.figures.iter().find(|figure| figure.name == name).map_or(&[], |figure| &figure.samples)
+    }
+}
+
+impl Section {
+    pub(super) fn new(title: impl Into<String>) -> Section {
+        Section { title: title.into(), rows: Vec::new() }
+    }
+
+    /// The measurements of a server at so many connections; empty where there are none.
+    pub(super) fn samples(&self, server: &str, connections: Option<u32>, name: &str) -> &[f64] {
+        let mut rows = self.rows.iter();
+        let row = rows.find(|row| row.server == server && row.connections == connections);
+        row.map_or(&[], |row| row.samples(name))
+    }
+}
+
+impl Serialize for Figure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            name: &'static str,
+            #[serde(flatten)]
+            spread: Option<Spread>,
+            samples: &'a [f64],
+        }
+        let Figure { name, samples } = self;
+        Written { name, spread: Spread::of(samples), samples }.serialize(serializer)
+    }
+}
+
+impl Report {
+    pub(super) fn to_markdown(&self) -> String {
+        let Report { name, what, machine, .. } = self;
+        let versions: Vec<String> =
+            self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let mut text = format!(
-            "# {}\n\n{}; {} rounds of {} s, alternating, after a warm-up. The load is `wrk -t1` on the same machine.\n\nMeasured on {}.\n\n",
-            self.name, self.what, self.rounds, self.seconds, self.machine
+            "# {name}\n\n{what}\n\nA figure is the median, and in brackets the least and the most. Measured on {machine}, \
+             with {}.\n",
+            versions.join(", ")
         );
-        text += "| server | connections | req/s: median (min - max) | p50 ms | p99 ms | the first / this |\n";
-        text += "| --- | --- | --- | --- | --- | --- |\n";
-        for measured in &self.measured {
-            let first = self.measured.iter().find(|first| first.connections == measured.connections);
-            let rate = measured.of(|sample| sample.requests_per_second);
-            let ratio = first
-                .map_or(f64::NAN, |first| first.of(|sample| sample.requests_per_second).median / rate.median);
-            // Writing to a String can't fail.
-            let _ = writeln!(
-                text,
-                "| {} | {} | {:.0} ({:.0} - {:.0}) | {:.2} | {:.2} | {ratio:.2} |",
-                measured.server,
-                measured.connections,
-                rate.median,
-                rate.min,
-                rate.max,
-                measured.of(|sample| sample.p50_ms).median,
-                measured.of(|sample| sample.p99_ms).median,
-            );
+        text += &self.goals_to_markdown();
+        for section in &self.sections {
+            text += &section.to_markdown();
+        }
+        if !self.not_measured.is_empty() {
+            text += "\n## Not measured\n\n";
+            for NotMeasured { what, why } in &self.not_measured {
+                let _ = writeln!(text, "- {what}: {why}");
+            }
         }
         text
     }
 
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    fn goals_to_markdown(&self) -> String {
+        if self.goals.is_empty() {
+            return String::new();
+        }
+        let mut text =
+            String::from("\n## Goals\n\n| what | goal | aim | found | |\n| --- | --- | --- | --- | --- |\n");
+        for goal in &self.goals {
+            let written = |wanted: Option<f64>| match (wanted, goal.better) {
+                (None, _) => String::new(),
+                (Some(least), Better::More) => format!("at least {}", number(least)),
+                (Some(most), Better::Less) => format!("below {}", number(most)),
+            };
+            let (wanted, aim) = (written(goal.goal), written(goal.aim));
+            let found = goal.found.map(spread).unwrap_or_default();
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "| {} | {wanted} | {aim} | {found} | {} |", goal.what, goal.verdict());
+        }
+        text
+    }
+
+    /// Writes `NAME.md` and `NAME.json`.
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)?;
         let write = |ending: &str, text: String| {
             let file = folder.join(format!("{}.{ending}", self.name));
@@ -106,5 +223,121 @@ impl Report {
         };
         write("md", self.to_markdown())?;
         write("json", serde_json::to_string_pretty(self)? + "\n")
+    }
+}
+
+impl Section {
+    fn to_markdown(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for figure in self.rows.iter().flat_map(|row| &row.figures) {
+            if !names.contains(&figure.name) {
+                names.push(figure.name);
+            }
+        }
+        let with_connections = self.rows.iter().any(|row| row.connections.is_some());
+        let with_errors = self.rows.iter().any(|row| row.errors > 0);
+        let mut heads = vec!["server".to_owned()];
+        heads.extend(with_connections.then(|| "connections".to_owned()));
+        heads.extend(names.iter().map(|name| title(name)));
+        heads.extend(with_errors.then(|| "errors".to_owned()));
+
+        let mut text =
+            format!("\n## {}\n\n| {} |\n|{}\n", self.title, heads.join(" | "), " --- |".repeat(heads.len()));
+        for row in &self.rows {
+            let mut cells = vec![row.server.clone()];
+            if with_connections {
+                cells.push(row.connections.map(|count| count.to_string()).unwrap_or_default());
+            }
+            let figures =
+                names.iter().map(|name| Spread::of(row.samples(name)).map(spread).unwrap_or_default());
+            cells.extend(figures);
+            if with_errors {
+                cells.push(if row.errors > 0 { format!("**{}**", row.errors) } else { "0".to_owned() });
+            }
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+        text
+    }
+}
+
+/// `p99_ms` -> `p99 ms`
+fn title(name: &str) -> String {
+    match name {
+        "requests_per_second" => "req/s".to_owned(),
+        name => {
+            let units =
+                [("_per_second", "/s"), ("_percent", ", %"), ("kib", "KiB"), ("mib", "MiB"), ("_", " ")];
+            units.into_iter().fold(name.to_owned(), |name, (written, read)| name.replace(written, read))
+        }
+    }
+}
+
+fn spread(spread: Spread) -> String {
+    let Spread { median, min, max } = spread;
+    match min == max {
+        true => number(median),
+        false => format!("{} ({} - {})", number(median), number(min), number(max)),
+    }
+}
+
+/// As many digits as say something.
+fn number(number: f64) -> String {
+    let digits = match number.abs() {
+        0.0 => 0,
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{number:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(median: f64) -> Option<Spread> {
+        Some(Spread { median, min: median, max: median })
+    }
+
+    #[test]
+    fn numbers_have_the_digits_that_count() {
+        let written = [0.0, 0.0123, 1.5, 2.0, 12.34, 110.0, 58_123.4].map(number);
+        assert_eq!(written, ["0", "0.01", "1.5", "2", "12.3", "110", "58123"]);
+    }
+
+    #[test]
+    fn a_goal_is_met_or_missed_or_not_measured() {
+        let ratio = |found| Goal::at_least(1.3, "x", found).aim(1.5).verdict();
+        assert_eq!(ratio(found(1.2)), "**missed**");
+        assert_eq!(ratio(found(1.4)), "met, not the aim");
+        assert_eq!(ratio(found(1.5)), "met, the aim too");
+        assert_eq!(ratio(None), "not measured");
+        let time = |found| Goal::below(50.0, "x", found);
+        assert_eq!(time(found(50.0)).verdict(), "**missed**");
+        assert_eq!(time(found(49.0)).verdict(), "met");
+        assert_eq!(time(found(50.0)).only_aimed_at().verdict(), "the aim is missed");
+        assert_eq!(time(found(49.0)).only_aimed_at().verdict(), "the aim is met");
+    }
+
+    #[test]
+    fn a_table_has_a_column_for_each_figure_and_marks_errors() {
+        let mut good = Row::new("a", Some(16));
+        [1000.0, 3000.0, 2000.0].into_iter().for_each(|rate| good.add("requests_per_second", rate));
+        good.add("p99_ms", 0.5);
+        let mut bad = Row::new("b", Some(16));
+        bad.add("requests_per_second", 10.0);
+        bad.errors = 7;
+        let section = Section { title: "t".into(), rows: vec![good, bad] };
+        assert_eq!(
+            section.to_markdown(),
+            "\n## t\n\n| server | connections | req/s | p99 ms | errors |\n| --- | --- | --- | --- | --- |\n\
+             | a | 16 | 2000 (1000 - 3000) | 0.5 | 0 |\n| b | 16 | 10 |  | **7** |\n"
+        );
+        assert_eq!(section.samples("a", Some(16), "p99_ms"), [0.5]);
+        assert!(section.samples("a", Some(64), "p99_ms").is_empty());
     }
 }

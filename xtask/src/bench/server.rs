@@ -1,124 +1,147 @@
 //! The servers that are measured, as processes of their own on ports of their own.
 
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
-/// How long a server may take to start: it compiles its component first.
-const START_MAX: Duration = Duration::from_secs(60);
+use super::client::{Admin, status_of};
+use super::memory::Memory;
+use super::process::{Process, go_on};
+
+/// How long a server may take to start: some components are compiled for 20 s on one core.
+const START_MAX: Duration = Duration::from_secs(120);
+
+/// How much of what a server wrote goes into the reason why it didn't start.
+const REASON_BYTES_MAX: usize = 300;
 
 /// A server that runs until this is dropped.
-pub(crate) struct Server {
-    pub(crate) name: String,
-    pub(crate) url: String,
-    process: Child,
-    /// What the server was given, which goes with it.
-    _folder: Option<tempfile::TempDir>,
+pub(super) struct Server {
+    /// `127.0.0.1:PORT`
+    pub(super) address: String,
+    pub(super) process: Process,
+    /// From its start to its first answer.
+    pub(super) started_in: Duration,
+    folder: TempDir,
+}
+
+/// How a server is started, in a folder of its own.
+pub(super) struct Starting {
+    folder: TempDir,
+    address: String,
+}
+
+impl Starting {
+    pub(super) fn new() -> Result<Starting> {
+        Ok(Starting { folder: tempfile::tempdir()?, address: free_address()? })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `127.0.0.1:PORT`, with a port that was free a moment ago.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn write(&self, file: &str, text: &str) -> Result<()> {
+        let file = self.folder().join(file);
+        std::fs::write(&file, text).with_context(|| file.display().to_string())
+    }
+
+    /// Runs it, and waits until it answers a `GET` of this path, looking each `pause`.
+    pub(super) fn run(self, command: &mut Command, path: &str, pause: Duration) -> Result<Server> {
+        let log = self.folder().join("log");
+        let written = std::fs::File::create(&log)?;
+        command.stdout(Stdio::null()).stderr(written).current_dir(self.folder());
+        let start = Instant::now();
+        let mut process = Process::start(command)?;
+        loop {
+            // A server may listen before it can answer, and refuse for a moment.
+            let status = status_of(&self.address, path);
+            if let Ok(status) = &status
+                && *status < 500
+            {
+                break;
+            }
+            go_on()?;
+            if process.ended()?.is_some() {
+                bail!("{}", reason(&std::fs::read_to_string(&log).unwrap_or_default()));
+            }
+            ensure!(
+                start.elapsed() < START_MAX,
+                "no answer on {path} within {START_MAX:?}: {}",
+                status.map_or_else(|err| format!("{err:#}"), |status| status.to_string())
+            );
+            std::thread::sleep(pause);
+        }
+        Ok(Server { address: self.address, process, started_in: start.elapsed(), folder: self.folder })
+    }
 }
 
 impl Server {
-    /// A formation with the component as its one web type, and no settings.
-    pub(crate) fn wasmhost(wasmhost: &Path, component: &Path) -> Result<Server> {
-        let folder = tempfile::tempdir()?;
-        let formation = folder.path().join("formation.toml");
-        let text = format!(
-            "http = {{ listen = \"127.0.0.1:0\" }}\n[process.web]\ncomponent = \"{}\"\ncount = 16\n",
-            component.display()
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) fn memory(&self) -> Result<Memory> {
+        Memory::of(self.process.id())
+    }
+
+    /// The admin API, of a wasmhost.
+    pub(super) fn admin(&self) -> Admin<'_> {
+        Admin { folder: self.folder.path() }
+    }
+
+    /// Ends it as one would, so that what it keeps is whole, and gives its folder and its address back.
+    pub(super) fn stop(self) -> Starting {
+        self.process.stop();
+        Starting { folder: self.folder, address: self.address }
+    }
+}
+
+fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// What a server said last, in one line, without this machine's folders.
+fn reason(log: &str) -> String {
+    let temporary = std::env::temp_dir();
+    let said = log.replace(&*temporary.to_string_lossy(), "");
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let error = lines.iter().position(|line| line.to_lowercase().contains("error"));
+    let text = lines[error.unwrap_or(lines.len().saturating_sub(1))..].join(" ");
+    match text.char_indices().nth(REASON_BYTES_MAX) {
+        _ if text.is_empty() => "it ended without a word".to_owned(),
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_what_a_server_said_of_an_error() {
+        assert_eq!(
+            reason("starting\nerror: no such key\n\n  `isolation`\n"),
+            "error: no such key `isolation`"
         );
-        std::fs::write(&formation, text)?;
-        let mut process = Command::new(wasmhost)
-            .arg("run")
-            .arg(&formation)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("wasmhost did not start")?;
-        let err = process.stderr.take().context("wasmhost has no standard error")?;
-        let mut lines = BufReader::new(err).lines();
-        let url = lines.find_map(|line| Some(line.ok()?.strip_prefix("Serving HTTP on ")?.to_owned()));
-        // The rest has to go somewhere, or the host would stop at a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        let url = url.context("wasmhost ended before it served")?;
-        let server = Server { name: "wasmhost".into(), url, process, _folder: Some(folder) };
-        server.wait()
+        assert_eq!(reason("a\nlast words\n"), "last words");
+        assert_eq!(reason(""), "it ended without a word");
+        assert!(reason(&"error ".repeat(200)).len() < 400);
     }
 
-    /// `wasmtime serve` with these options.
-    pub(crate) fn wasmtime(
-        name: &str,
-        wasmtime: &Path,
-        component: &Path,
-        options: &[&str],
-    ) -> Result<Server> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let process = Command::new(wasmtime)
-            .args(["serve", "-Scli=y", "--addr", &format!("127.0.0.1:{port}")])
-            .args(options)
-            .arg(component)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("wasmtime did not start")?;
-        let url = format!("http://127.0.0.1:{port}/");
-        Server { name: name.into(), url, process, _folder: None }.wait()
+    #[test]
+    fn a_server_that_ends_says_why() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo error: so it is >&2; exit 3"]);
+        let started = Starting::new().unwrap().run(&mut command, "/", Duration::from_millis(1));
+        assert_eq!(started.err().unwrap().to_string(), "error: so it is");
     }
-
-    /// Waits until it accepts connections.
-    fn wait(mut self) -> Result<Server> {
-        let address = self.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let until = Instant::now() + START_MAX;
-        while TcpStream::connect(&address).is_err() {
-            if let Some(status) = self.process.try_wait()? {
-                bail!("{} ended before it served: {status}", self.name);
-            }
-            ensure!(Instant::now() < until, "{} doesn't listen on {address}", self.name);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(self)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, which the measurement has noticed.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Builds the program as users run it.
-pub(crate) fn build_wasmhost(repository: &Path) -> Result<PathBuf> {
-    let status = crate::cargo_command()
-        .args(["build", "--release", "--locked", "--package", "wasmhost"])
-        .current_dir(repository)
-        .status()?;
-    ensure!(status.success(), "wasmhost could not be built");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from);
-    Ok(target.join("release/wasmhost"))
-}
-
-/// `WASMTIME`, or the one on the path.
-pub(crate) fn find_wasmtime() -> Result<PathBuf> {
-    if let Some(given) = std::env::var_os("WASMTIME") {
-        let given = PathBuf::from(given);
-        ensure!(given.is_file(), "WASMTIME is {}, which is no file", given.display());
-        return Ok(given);
-    }
-    match on_path("wasmtime") {
-        Some(found) => Ok(found),
-        None => bail!(
-            "wasmtime is not on the path: install it with `cargo install wasmtime-cli --version 48.0.8 --locked`, or set WASMTIME to one"
-        ),
-    }
-}
-
-/// A program that the shell would find.
-pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

@@ -1,0 +1,160 @@
+//! Who is compared: each way to serve one component, or to do without one.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::programs::Programs;
+use super::server::{Server, Starting};
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contender {
+    /// `bench/native`: no WebAssembly at all.
+    NativeHyper,
+    /// JavaScript on V8.
+    Workerd,
+    /// `wasmtime serve` as it is: of a 0.2 component a fresh instance for each request.
+    WasmtimeDefaults,
+    WasmtimeReused,
+    /// A formation with nothing but the component and the count.
+    Wasmhost,
+    /// The same with `isolation = "call"`.
+    WasmhostCall,
+    /// `wasmhost run app.wasm`, without any formation.
+    WasmhostNoFile,
+}
+
+/// Instances that a wasmhost keeps, where nothing else is said.
+pub(super) const COUNT: u32 = 16;
+
+/// How often a server that starts is looked at: it is not the start that is measured.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The same answers as `bench/guests/web`, for workerd.
+const WORKER_JS: &str = r#"const mib = new TextEncoder().encode("x".repeat(1 << 20));
+export default {
+  async fetch(request) {
+    switch (new URL(request.url).pathname) {
+      case "/": return new Response("Hello, world!\n");
+      case "/body": return new Response(mib);
+      case "/sink": {
+        let bytes = 0;
+        for await (const chunk of request.body) bytes += chunk.length;
+        return new Response(`${bytes}\n`);
+      }
+      default: return new Response("no such path\n", { status: 404 });
+    }
+  },
+};
+"#;
+
+impl Contender {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Contender::NativeHyper => "native hyper",
+            Contender::Workerd => "workerd",
+            Contender::WasmtimeDefaults => "wasmtime serve, defaults",
+            Contender::WasmtimeReused => "wasmtime serve, reused",
+            Contender::Wasmhost => "wasmhost",
+            Contender::WasmhostCall => "wasmhost, isolation = \"call\"",
+            Contender::WasmhostNoFile => "wasmhost, no formation",
+        }
+    }
+
+    /// Starts it with this component, of which the two that need none take no notice.
+    pub(super) fn start(self, programs: &Programs, component: &Path) -> Result<Server> {
+        let starting = Starting::new()?;
+        let mut command = self.command(programs, &starting, component)?;
+        starting.run(&mut command, "/", PAUSE)
+    }
+
+    /// What is run for it.
+    pub(super) fn command(
+        self,
+        programs: &Programs,
+        starting: &Starting,
+        component: &Path,
+    ) -> Result<Command> {
+        Ok(match self {
+            Contender::NativeHyper => {
+                let mut command = Command::new(&programs.native_hyper);
+                command.arg(starting.address());
+                command
+            }
+            Contender::Workerd => workerd(programs, starting)?,
+            Contender::WasmtimeDefaults => {
+                let mut command = wasmtime(programs, starting)?;
+                command.arg(component);
+                command
+            }
+            Contender::WasmtimeReused => {
+                let mut command = wasmtime(programs, starting)?;
+                command.args(["--max-instance-reuse-count", "100000"]).arg(component);
+                command
+            }
+            Contender::Wasmhost => wasmhost(programs, starting, "", &web(component, COUNT, ""))?,
+            Contender::WasmhostCall => {
+                wasmhost(programs, starting, "", &web(component, COUNT, "isolation = \"call\"\n"))?
+            }
+            Contender::WasmhostNoFile => {
+                let mut command = Command::new(&programs.wasmhost);
+                command.arg("run").arg(component).args(["--listen", starting.address()]);
+                command
+            }
+        })
+    }
+}
+
+/// The tables of a formation with one web type.
+pub(super) fn web(component: &Path, count: u32, more: &str) -> String {
+    // A TOML string's escapes are those of JSON, as far as paths need them.
+    let component = serde_json::Value::from(component.to_string_lossy());
+    format!("[process.web]\ncomponent = {component}\ncount = {count}\n{more}")
+}
+
+/// `wasmhost run` of a formation with these keys, and these tables behind them.
+pub(super) fn wasmhost(
+    programs: &Programs,
+    starting: &Starting,
+    keys: &str,
+    tables: &str,
+) -> Result<Command> {
+    let listen = starting.address();
+    let formation = format!("name = \"bench\"\nhttp = {{ listen = \"{listen}\" }}\n{keys}\n{tables}");
+    starting.write("formation.toml", &formation)?;
+    let mut command = Command::new(&programs.wasmhost);
+    command.args(["run", "formation.toml"]);
+    Ok(command)
+}
+
+/// `wasmtime serve`, but for its component.
+pub(super) fn wasmtime(programs: &Programs, starting: &Starting) -> Result<Command> {
+    let mut command = Command::new(programs.wasmtime()?);
+    command.args(["serve", "-Scli=y", "--addr", starting.address()]);
+    Ok(command)
+}
+
+fn workerd(programs: &Programs, starting: &Starting) -> Result<Command> {
+    let workerd = programs.workerd()?;
+    starting.write("worker.js", WORKER_JS)?;
+    let address = starting.address();
+    let config = format!(
+        r#"using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [(name = "main", worker = .worker)],
+  sockets = [(name = "http", address = "{address}", http = (), service = "main")],
+);
+const worker :Workerd.Worker = (
+  modules = [(name = "worker.js", esModule = embed "worker.js")],
+  compatibilityDate = "2025-09-01",
+);
+"#
+    );
+    starting.write("config.capnp", &config).context("workerd's configuration")?;
+    let mut command = Command::new(workerd);
+    command.args(["serve", "config.capnp"]);
+    Ok(command)
+}
