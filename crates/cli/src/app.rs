@@ -12,6 +12,7 @@ use wasmhost_engine::{CallEnd, Handler, inspect};
 use wasmhost_host::{GrantedBy, Plan, PlanError, StartError, run_program};
 
 use crate::args::{AppFlags, DirFlag, EnvFlag};
+use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::run::{exit_of, log_to_stderr, runtime, serve};
 
@@ -68,8 +69,9 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
     };
     planned.process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
     log_warnings_to_stderr();
+    let cache = cache::from_environment()?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(run_program(planned, &name));
+    let ended = runtime.block_on(run_program(planned, &name, cache));
     // A read of the standard input may be under way, which nothing can end.
     runtime.shutdown_background();
     let ended = ended.map_err(|err| match err {

@@ -51,7 +51,7 @@ mod tests {
             alone: false,
         };
         let footprint = Footprint { core_instances: 20, memories: 3, tables: 5 };
-        let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint };
+        let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint, alone: false };
         assert_eq!(key_with(small), key_with(large));
     }
 

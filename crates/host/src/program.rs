@@ -9,7 +9,9 @@ use futures_util::future::BoxFuture;
 use wasmhost_engine::services::{
     Enqueue, EnqueueRefusal, InstanceName, LogSink, NewJob, Receipt, Services, Stream,
 };
-use wasmhost_engine::{CallEnd, CallLimits, Component, Engine, EngineOptions, Meter, Program, Sandbox};
+use wasmhost_engine::{
+    Cache, CallEnd, CallLimits, Component, Engine, EngineOptions, Meter, Program, Sandbox,
+};
 
 use crate::host::StartError;
 use crate::plan::PlannedType;
@@ -25,10 +27,10 @@ const HOST_CALL_MAX: Duration = Duration::from_millis(200);
 /// # Errors
 ///
 /// The component can't be loaded, or the engine can't be made.
-pub async fn run_program(planned: PlannedType, name: &str) -> Result<CallEnd<i32>, StartError> {
+pub async fn run_program(planned: PlannedType, name: &str, cache: Cache) -> Result<CallEnd<i32>, StartError> {
     let limits = CallLimits { timeout: planned.timeout };
     let shown = name.to_owned();
-    let loading = tokio::task::spawn_blocking(move || load(planned, &shown));
+    let loading = tokio::task::spawn_blocking(move || load(planned, &shown, cache));
     let component = loading.await.map_err(std::io::Error::other)??;
     let instance = match component.start(1, Arc::<Meter>::default()).await {
         Ok(instance) => instance,
@@ -48,11 +50,11 @@ pub async fn run_program(planned: PlannedType, name: &str) -> Result<CallEnd<i32
     }
 }
 
-fn load(planned: PlannedType, name: &str) -> Result<Component, StartError> {
-    let PlannedType { process, handler, bytes, footprint, is_async, .. } = planned;
+fn load(planned: PlannedType, name: &str, cache: Cache) -> Result<Component, StartError> {
+    let PlannedType { process, handler, code, footprint, is_async, .. } = planned;
     let memory_bytes_max = process.memory_bytes_max;
     let options = EngineOptions { slots: 1, memory_bytes_max, footprint, alone: true };
-    let engine = Engine::new(options)?;
+    let engine = Engine::new(options, cache)?;
     let sandbox = Sandbox {
         process: name.into(),
         grants: process.grants,
@@ -65,7 +67,7 @@ fn load(planned: PlannedType, name: &str) -> Result<Component, StartError> {
         enqueue: Arc::new(NoQueues),
         refusals: Arc::new(Refusals::new(GrantedBy::Flags)),
     };
-    let loaded = Component::load(&engine, &bytes, handler, is_async, sandbox, services);
+    let loaded = Component::load(&engine, &code, handler, is_async, sandbox, services);
     loaded.map_err(|err| StartError::Load { process: process.name, component: name.to_owned(), err })
 }
 
