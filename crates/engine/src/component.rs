@@ -22,6 +22,7 @@ use crate::inspect::Handler;
 use crate::instance::{Entry, Instance, Kind, Solo, end_of};
 use crate::meter::Meter;
 use crate::module;
+use crate::pace::Pace;
 use crate::services::{InstanceName, Services};
 use crate::state::{Sandbox, State, WasiVersion};
 
@@ -38,6 +39,7 @@ pub struct Component {
     _shared: Option<Shared>,
     sandbox: Arc<Sandbox>,
     services: Services,
+    pace: Arc<Pace>,
 }
 
 #[derive(Clone)]
@@ -92,6 +94,7 @@ impl Component {
             _shared: shared,
             sandbox: Arc::new(sandbox),
             services,
+            pace: Arc::default(),
         };
         if handler == Handler::CoreCommand {
             return Ok(loaded(EntryPre::Core(module::load(&flavor.wasmtime, code.bytes())?), None));
@@ -137,7 +140,7 @@ impl Component {
             compute: self.engine.compute().clone(),
         };
         match placed.await {
-            Driven::Ended((store, Ok(started))) => Ok(started.with(store, meter, self.engine.clone())),
+            Driven::Ended((store, Ok(started))) => Ok(started.with(store, meter, self)),
             Driven::Ended((_, Err(err))) => Err(end_of(err, &meter)),
             Driven::Cut(cut) => Err(cut.into()),
         }
@@ -183,10 +186,11 @@ enum Started {
 }
 
 impl Started {
-    fn with(self, store: Store<State>, meter: Arc<Meter>, engine: Arc<Engine>) -> Instance {
+    fn with(self, store: Store<State>, meter: Arc<Meter>, component: &Component) -> Instance {
+        let (engine, pace) = (component.engine.clone(), component.pace.clone());
         let kind = match self {
-            Started::Solo(entry) => Kind::Solo(Solo { store, entry, meter, engine }),
-            Started::Service(exports) => Kind::Service(Service::new(store, exports, meter, engine)),
+            Started::Solo(entry) => Kind::Solo(Solo { store, entry, meter, engine, pace }),
+            Started::Service(exports) => Kind::Service(Service::new(store, exports, meter, engine, pace)),
         };
         Instance { kind }
     }

@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::http::service::Service;
 use crate::meter::Meter;
 use crate::module;
+use crate::pace::Pace;
 use crate::state::{Input, State};
 
 /// A live sandbox. Dropping it frees its memories and its slot.
@@ -39,6 +40,8 @@ pub(crate) struct Solo {
     pub(crate) entry: Entry,
     pub(crate) meter: Arc<Meter>,
     pub(crate) engine: Arc<Engine>,
+    /// Of its type's requests.
+    pub(crate) pace: Arc<Pace>,
 }
 
 /// The exports that calls of a [`Solo`] go to.
@@ -93,7 +96,7 @@ impl Instance {
     pub async fn call_job(self, job: Job, limits: CallLimits) -> Finished<Result<(), JobFailure>> {
         let mut solo = match self.into_solo("jobs") {
             Ok(solo) => solo,
-            Err(finished) => return finished,
+            Err(finished) => return *finished,
         };
         if solo.entry.is_command() {
             let env = vec![
@@ -123,7 +126,7 @@ impl Instance {
     pub async fn call_tick(self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
         let mut solo = match self.into_solo("ticks") {
             Ok(solo) => solo,
-            Err(finished) => return finished,
+            Err(finished) => return *finished,
         };
         if solo.entry.is_command() {
             let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
@@ -148,17 +151,17 @@ impl Instance {
     pub async fn call_command(self, limits: CallLimits) -> Finished<i32> {
         match self.into_solo("runs") {
             Ok(solo) => solo.run_main(Input::default(), limits).await.map_exit(|code| code),
-            Err(finished) => finished,
+            Err(finished) => *finished,
         }
     }
 
-    fn into_solo<T>(self, what: &str) -> Result<Solo, Finished<T>> {
+    fn into_solo<T>(self, what: &str) -> Result<Solo, Box<Finished<T>>> {
         match self.kind {
             Kind::Solo(solo) => Ok(solo),
             Kind::Service(service) => {
                 let start = CallStart { at: Instant::now(), call: 0, cpu: service.meter().cpu() };
                 let end = CallEnd::Host(wrong_entry(what).to_string());
-                Err(Finished::ended(start, service.meter(), end))
+                Err(Box::new(Finished::ended(start, service.meter(), end)))
             }
         }
     }

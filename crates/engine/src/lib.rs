@@ -23,6 +23,7 @@ mod limits;
 mod meter;
 mod module;
 mod native;
+mod pace;
 mod quiet;
 pub mod services;
 mod state;

@@ -40,6 +40,7 @@ use crate::drive::{Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
 use crate::instance::{CallStart, Finished, Instance, Kind, end_of};
 use crate::meter::Meter;
+use crate::pace::Pace;
 use crate::quiet::Quiet;
 use crate::state::State;
 
@@ -51,6 +52,8 @@ pub(crate) struct Service {
     exports: async_http::Service,
     meter: Arc<Meter>,
     engine: Arc<Engine>,
+    /// Of its type's requests.
+    pace: Arc<Pace>,
     inner: Mutex<Inner>,
 }
 
@@ -58,6 +61,8 @@ struct Inner {
     place: Place,
     /// The run under way, or the last one: a call's number in the meter.
     run: u64,
+    /// Calls that have taken part in it.
+    run_calls: u32,
     next_call: u64,
     /// Those that the guest may still work on.
     calls: HashMap<u64, Call>,
@@ -99,10 +104,12 @@ impl Service {
         exports: async_http::Service,
         meter: Arc<Meter>,
         engine: Arc<Engine>,
+        pace: Arc<Pace>,
     ) -> Arc<Service> {
         let inner = Inner {
             place: Place::Parked(store),
             run: 0,
+            run_calls: 0,
             next_call: 1,
             calls: HashMap::new(),
             arriving: VecDeque::new(),
@@ -110,7 +117,7 @@ impl Service {
             last: None,
             closing: None,
         };
-        Arc::new(Service { exports, meter, engine, inner: Mutex::new(inner) })
+        Arc::new(Service { exports, meter, engine, pace, inner: Mutex::new(inner) })
     }
 
     pub(crate) fn meter(&self) -> &Arc<Meter> {
@@ -184,12 +191,16 @@ impl Service {
             Place::Running | Place::Ended(_) => None,
         };
         match store {
-            Some(_) => inner.run = self.meter.begin_call(deadline),
+            Some(_) => {
+                inner.run = self.meter.begin_call(deadline);
+                inner.run_calls = 0;
+            }
             None => self.meter.put_off_deadline(deadline),
         }
         start.call = inner.run;
         let call = inner.next_call;
         inner.next_call += 1;
+        inner.run_calls += 1;
         inner.calls.insert(call, Call { head: Some(sender), done, start });
         inner.arriving.push_back(Arriving { call, request, scheme });
         let last = inner.last.take();
@@ -218,19 +229,26 @@ impl Service {
         let drive = Drive::new(run, self.meter.clone(), self.engine.ticker.clone());
         let work = {
             let service = self.clone();
+            let cpu = self.meter.cpu();
             Box::pin(async move {
                 match drive.await {
-                    Driven::Ended(Ok(())) => {}
+                    Driven::Ended(Ok(calls)) => {
+                        service.pace.add(service.meter.cpu().saturating_sub(cpu) / calls.max(1));
+                    }
                     Driven::Ended(Err(err)) => service.end(end_of(err, &service.meter)),
                     Driven::Cut(cut) => service.end(cut.into()),
                 }
             })
         };
-        Placed::Here { work, meter: self.meter.clone(), compute: self.engine.compute().clone() }
+        let compute = self.engine.compute();
+        match self.pace.is_long() {
+            true => Placed::on_compute(work, compute),
+            false => Placed::Here { work, meter: self.meter.clone(), compute: compute.clone() },
+        }
     }
 
-    /// Serves until the store is parked, or can't be used any more.
-    async fn run(self: &Arc<Self>, mut store: Store<State>) -> wasmtime::Result<()> {
+    /// Serves until the store is parked, or can't be used any more. Returns how many calls there were.
+    async fn run(self: &Arc<Self>, mut store: Store<State>) -> wasmtime::Result<u32> {
         loop {
             if let Err(err) = self.serve(&mut store).await {
                 // To be said before the store goes.
@@ -238,8 +256,8 @@ impl Service {
                 return Err(err);
             }
             match self.park(store) {
-                None => return Ok(()),
-                Some(back) => store = back,
+                Ok(calls) => return Ok(calls),
+                Err(back) => store = back,
             }
         }
     }
@@ -299,12 +317,14 @@ impl Service {
         Ok(())
     }
 
-    /// Ends a run: the guest has done all that it was given. Returns the store if more has come.
-    fn park(self: &Arc<Self>, store: Store<State>) -> Option<Store<State>> {
+    /// Ends a run: the guest has done all that it was given. Returns how many calls that was, or the store if more has
+    /// come.
+    fn park(self: &Arc<Self>, store: Store<State>) -> Result<u32, Store<State>> {
         let mut inner = self.lock();
         if !inner.arriving.is_empty() {
-            return Some(store);
+            return Err(store);
         }
+        let calls = inner.run_calls;
         // A guest that ran into its limit and coped has fragments of that in its memory.
         let keep = inner.closing.is_none() && !self.meter.memory_refused();
         let end = inner.closing.clone().unwrap_or(CallEnd::Returned(()));
@@ -328,7 +348,7 @@ impl Service {
         if let Some(last) = last {
             self.is_over(last, end, keep);
         }
-        None
+        Ok(calls)
     }
 
     /// Ends the instance, and every call in it.

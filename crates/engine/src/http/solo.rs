@@ -95,6 +95,8 @@ where
 {
     let meter = solo.meter.clone();
     let engine = solo.engine.clone();
+    let pace = solo.pace.clone();
+    let is_long = pace.is_long();
     let call = Box::pin(async move {
         let result = match &solo.entry {
             Entry::Http(proxy) => {
@@ -111,12 +113,16 @@ where
         let meter = meter.clone();
         Box::pin(async move {
             let finished = finish(drive.await, start, &meter);
+            pace.add(finished.report.cpu);
             // Nobody waits for it any more once there was a head.
             let _ = end.send(finished.report.end.clone());
             done(finished);
         })
     };
-    let placed = Placed::Here { work, meter: meter.clone(), compute };
+    let placed = match is_long {
+        true => Placed::on_compute(work, &compute),
+        false => Placed::Here { work, meter: meter.clone(), compute },
+    };
     Underway { placed: Some(placed), meter, call: start.call }
 }
 

@@ -1,0 +1,80 @@
+//! How long the calls of a type usually compute, and so where the next one should begin.
+//!
+//! Short calls run where their request was read. A type whose calls compute for much of a slice would hold the I/O
+//! threads with them, and with these all other types, and the refusals that an overloaded host owes its clients: its
+//! calls begin on the compute threads.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+/// From the first on calls are long; then they are until they are as short as the second. Going to another thread
+/// costs some ten microseconds.
+const LONG_US: u32 = 400;
+const SHORT_US: u32 = 200;
+
+/// What one call counts for in the mean.
+const WEIGHT: u32 = 8;
+
+/// In the mean's unit, a 64th of a microsecond, so that small steps aren't lost.
+const UNIT: u32 = 64;
+
+/// No call counts for more: after a few very long ones, short ones are soon seen to be short again.
+const US_MAX: u32 = 4_000;
+
+/// The mean of one type. The default is that of calls that take no time.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    mean: AtomicU32,
+    long: AtomicBool,
+}
+
+impl Pace {
+    /// Whether the next call should begin on the compute threads.
+    pub(crate) fn is_long(&self) -> bool {
+        self.long.load(Relaxed)
+    }
+
+    /// Counts a call. Where two come at once one may be lost, which the mean doesn't mind.
+    pub(crate) fn add(&self, cpu: Duration) {
+        let us = u32::try_from(cpu.as_micros()).unwrap_or(US_MAX).min(US_MAX);
+        let mean = self.mean.load(Relaxed);
+        let mean = mean - mean / WEIGHT + us * UNIT / WEIGHT;
+        self.mean.store(mean, Relaxed);
+        let bound = if self.is_long() { SHORT_US } else { LONG_US };
+        self.long.store(mean > bound * UNIT, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(pace: &Pace, us: u64, calls: u32) -> bool {
+        (0..calls).for_each(|_| pace.add(Duration::from_micros(us)));
+        pace.is_long()
+    }
+
+    #[test]
+    fn calls_of_a_millisecond_are_long_and_soon_known_to_be() {
+        let pace = Pace::default();
+        assert!(!after(&pace, 1_000, 2));
+        assert!(after(&pace, 1_000, 4));
+        assert!(!after(&pace, 20, 20));
+    }
+
+    #[test]
+    fn one_endless_call_says_little_of_the_others() {
+        let pace = Pace::default();
+        after(&pace, 20, 100);
+        assert!(after(&pace, 30_000_000, 1));
+        assert!(!after(&pace, 20, 10));
+    }
+
+    #[test]
+    fn between_the_bounds_nothing_changes() {
+        let pace = Pace::default();
+        assert!(!after(&pace, 300, 100));
+        assert!(after(&pace, 500, 100));
+        assert!(after(&pace, 300, 100));
+    }
+}
