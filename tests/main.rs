@@ -16,6 +16,8 @@ mod isolation;
 mod jobs;
 mod languages;
 mod logs;
+mod recycling;
+mod reuse;
 mod run_app;
 mod scale;
 mod start;

@@ -22,12 +22,18 @@ fn render(view: &FormationView) -> String {
     let at = view.http.as_ref().map(|http| format!("  http://{http}/")).unwrap_or_default();
     let mut text = format!("{}{at}  pid {}  up {}\n\n", view.name, view.pid, short(view.uptime_s));
     let types = view.types.iter().map(type_row);
-    text += &table(&["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "DRAINING", "WAITING", "RESTARTS"], types);
+    text += &table(
+        &["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],
+        types,
+    );
     let instances: Vec<_> = view.types.iter().flat_map(|process| &process.instances).collect();
     if !instances.is_empty() {
         text.push('\n');
         let rows = instances.into_iter().map(instance_row);
-        text += &table(&["INSTANCE", "STATE", "UPTIME", "CALLS", "RESTARTS", "CPU", "MEMORY", ""], rows);
+        text += &table(
+            &["INSTANCE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY", ""],
+            rows,
+        );
     }
     text
 }
@@ -43,9 +49,11 @@ fn type_row(view: &TypeView) -> Vec<String> {
         view.trigger.clone(),
         desired,
         view.actual.to_string(),
+        view.replacing.to_string(),
         view.draining.to_string(),
         view.waiting.to_string(),
         view.restarts.to_string(),
+        view.recycled.to_string(),
     ]
 }
 
@@ -56,6 +64,7 @@ fn instance_row(view: &InstanceView) -> Vec<String> {
         short(view.uptime_s),
         view.calls.to_string(),
         view.restarts.to_string(),
+        view.recycled.to_string(),
         format!("{:.2}s", view.cpu_s),
         size(view.memory_bytes),
         view.note.clone().unwrap_or_default(),

@@ -73,6 +73,14 @@ pub struct ProcessType {
     /// Wall time that one call may take; `None` where the file says nothing, and the trigger's default
     /// applies.
     pub timeout: Option<Duration>,
+    /// Guest CPU time that one call may spend; `None` has no limit.
+    pub cpu: Option<Duration>,
+    /// Whether an instance serves one call or many; `None` is many, unless the component turns out to be made for one.
+    pub isolation: Option<Isolation>,
+    /// Calls after which an instance is replaced.
+    pub max_calls: Option<u64>,
+    /// Time after which an instance is replaced, idle or not.
+    pub max_age: Option<Duration>,
     /// Calls that may wait for an instance; `None` is 50 for each instance.
     pub backlog: Option<u32>,
     /// How long a call may wait for an instance.
@@ -81,6 +89,15 @@ pub struct ProcessType {
     pub attempts: u32,
     /// What the sandbox may touch.
     pub grants: Grants,
+}
+
+/// What of an instance one caller shares with the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Nothing: each call has a fresh instance.
+    Call,
+    /// The instance: it serves call after call.
+    Instance,
 }
 
 /// What calls an instance.
@@ -263,6 +280,10 @@ impl ProcessType {
             trigger: None,
             memory_bytes_max: 128 << 20,
             timeout: None,
+            cpu: None,
+            isolation: None,
+            max_calls: None,
+            max_age: None,
             backlog: None,
             queue_timeout: Duration::from_secs(5),
             attempts: 25,

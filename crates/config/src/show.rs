@@ -147,6 +147,14 @@ struct ProcessTable<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    isolation: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_age: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<u32>,
     queue_timeout: String,
     #[serde(skip_serializing_if = "InOrder::is_empty")]
@@ -188,6 +196,13 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             trigger: process.trigger.as_ref().map(|trigger| trigger_keys(trigger, process.attempts)),
             memory: format_size(process.memory_bytes_max),
             timeout: process.timeout.map(format_duration),
+            cpu: process.cpu.map(format_duration),
+            isolation: process.isolation.map(|isolation| match isolation {
+                Isolation::Call => "call",
+                Isolation::Instance => "instance",
+            }),
+            max_calls: process.max_calls,
+            max_age: process.max_age.map(format_duration),
             backlog: process.backlog,
             queue_timeout: format_duration(process.queue_timeout),
             env: InOrder(

@@ -21,7 +21,7 @@ fn read(text: &str, dotenv: Option<&str>) -> Result<Formation, LoadError> {
 }
 
 /// Pieces that bring the reader further than random characters do.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 43] = [
     "[process.web]\n",
     "[process.a]\n",
     "[[process.a.dirs]]\n",
@@ -39,6 +39,9 @@ const PIECES: [&str; 40] = [
     "attempts = ",
     "memory = ",
     "timeout = ",
+    "isolation = ",
+    "max_calls = ",
+    "max_age = ",
     "env = ",
     "dirs = ",
     "outbound = ",
@@ -115,6 +118,10 @@ fn duration() -> impl Strategy<Value = Duration> {
     (1u64..=7 * 86_400_000).prop_map(Duration::from_millis)
 }
 
+fn age() -> impl Strategy<Value = Duration> {
+    (1_000u64..=365 * 86_400_000).prop_map(Duration::from_millis)
+}
+
 fn host() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z][a-z0-9]{0,5}(\\.[a-z]{1,5}){0,2}", Just("10.0.0.1".to_owned())]
 }
@@ -163,10 +170,13 @@ fn grants() -> impl Strategy<Value = Grants> {
 fn process() -> impl Strategy<Value = ProcessType> {
     let limits =
         (65_536u64..=4 << 30, option::of(duration()), option::of(0u32..=1_000_000), duration(), 1u32..=1000);
+    let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
+    let life = (option::of(duration()), option::of(isolation), option::of(1u64..=1 << 30), option::of(age()));
     let component = (path(), any::<bool>());
-    (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, grants()).prop_map(
-        |(name, (component, trust_cwasm), args, count, trigger, limits, grants)| {
+    (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
+        |(name, (component, trust_cwasm), args, count, trigger, limits, life, grants)| {
             let (memory_bytes_max, timeout, backlog, queue_timeout, attempts) = limits;
+            let (cpu, isolation, max_calls, max_age) = life;
             let attempts = if matches!(trigger, Some(Trigger::Queue { .. })) { attempts } else { 25 };
             ProcessType {
                 name,
@@ -177,6 +187,10 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 trigger,
                 memory_bytes_max,
                 timeout,
+                cpu,
+                isolation,
+                max_calls,
+                max_age,
                 backlog,
                 queue_timeout,
                 attempts,

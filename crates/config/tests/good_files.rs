@@ -42,6 +42,10 @@ fn the_smallest_file_has_every_default() {
             trigger: None,
             memory_bytes_max: 134_217_728,
             timeout: None,
+            cpu: None,
+            isolation: None,
+            max_calls: None,
+            max_age: None,
             backlog: None,
             queue_timeout: Duration::from_secs(5),
             attempts: 25,
@@ -72,6 +76,10 @@ count = 4
 route = ["/", "API.example.com/v1/", "shop/"]
 memory = "64MB"
 timeout = "10s"
+cpu = "500ms"
+isolation = "call"
+max_calls = 100_000
+max_age = "30d"
 backlog = 0
 queue_timeout = "0s"
 env = { Z = "last first", A = "$${HOME} costs $5", "dotted.key" = "two\nlines \"quoted\" \\ \u0007" }
@@ -83,6 +91,7 @@ enqueue = ["default", "mail"]
 component = "/opt/worker.wasm"
 queue = { default = 3, mail = 1 }
 attempts = 5
+isolation = "instance"
 network = "all"
 
 [process.mailer]
@@ -125,6 +134,8 @@ fn a_file_with_everything_is_read() {
     let web = formation.process("web").unwrap();
     assert_eq!(web.component, Path::new("/srv/shop/build/web.wasm"));
     assert_eq!(web.memory_bytes_max, 64_000_000);
+    assert_eq!((web.cpu, web.isolation), (Some(Duration::from_millis(500)), Some(Isolation::Call)));
+    assert_eq!((web.max_calls, web.max_age), (Some(100_000), Some(Duration::from_hours(30 * 24))));
     let Some(Trigger::Http { routes }) = &web.trigger else { panic!("{:?}", web.trigger) };
     assert_eq!(routes[1], Route { host: Some("api.example.com".to_owned()), path: "/v1".to_owned() });
     let env: Vec<(&str, &str)> = web.grants.env.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();

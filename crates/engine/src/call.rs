@@ -28,6 +28,8 @@ pub enum CallEnd<T = ()> {
     OutOfMemory,
     /// It took longer than `timeout`.
     Timeout,
+    /// It computed for longer than `cpu`.
+    OutOfCpu,
     /// The host ended it: grace was over, the client had gone, or a person said so.
     Interrupted,
     /// The host failed the guest, not the other way round.
@@ -39,6 +41,8 @@ pub enum CallEnd<T = ()> {
 pub struct CallLimits {
     /// Wall time; `None` has no limit.
     pub timeout: Option<Duration>,
+    /// Guest CPU time; `None` has no limit. Looked at whenever the guest yields, so that it may be exceeded by 2 ms.
+    pub cpu: Option<Duration>,
 }
 
 impl CallLimits {
@@ -56,9 +60,15 @@ impl<T> CallEnd<T> {
             CallEnd::Trap(message) => CallEnd::Trap(message),
             CallEnd::OutOfMemory => CallEnd::OutOfMemory,
             CallEnd::Timeout => CallEnd::Timeout,
+            CallEnd::OutOfCpu => CallEnd::OutOfCpu,
             CallEnd::Interrupted => CallEnd::Interrupted,
             CallEnd::Host(message) => CallEnd::Host(message),
         }
+    }
+
+    /// Whether the guest failed: what it does again with the same call, unless its instance was to blame.
+    pub fn is_crash(&self) -> bool {
+        matches!(self, CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory)
     }
 
     /// What a person reads in a log line or a job's last error: one line.
@@ -69,6 +79,7 @@ impl<T> CallEnd<T> {
             CallEnd::Trap(message) => message.lines().next().unwrap_or("trapped").to_owned(),
             CallEnd::OutOfMemory => "ran out of the memory granted to it".into(),
             CallEnd::Timeout => "took longer than its timeout".into(),
+            CallEnd::OutOfCpu => "used more CPU than its budget".into(),
             CallEnd::Interrupted => "was interrupted by the host".into(),
             CallEnd::Host(message) => message.clone(),
         }

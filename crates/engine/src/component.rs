@@ -127,7 +127,7 @@ impl Component {
         store.set_hostcall_fuel(self.sandbox.hostcall_fuel());
 
         let deadline = Instant::now().checked_add(START_TIMEOUT);
-        meter.begin_call(deadline);
+        meter.begin_call(deadline, None);
         let entry = self.entry.clone();
         let starting = Box::pin(async move {
             let entry = entry.instantiate(&mut store).await;

@@ -48,6 +48,8 @@ pub(crate) enum Cut {
     Interrupted,
     #[error("timed out")]
     Timeout,
+    #[error("out of CPU time")]
+    OutOfCpu,
     #[error("{0}")]
     Host(String),
 }
@@ -57,6 +59,7 @@ impl<T> From<Cut> for CallEnd<T> {
         match cut {
             Cut::Interrupted => CallEnd::Interrupted,
             Cut::Timeout => CallEnd::Timeout,
+            Cut::OutOfCpu => CallEnd::OutOfCpu,
             Cut::Host(message) => CallEnd::Host(message),
         }
     }
@@ -155,6 +158,9 @@ impl<O> Future for Drive<O> {
                 return this.cut(Cut::Host(format!("the host panicked: {}", panic_text(&*panic))));
             }
             Poll::Pending => this.meter.end_slice(),
+        }
+        if this.meter.is_out_of_cpu() {
+            return this.cut(Cut::OutOfCpu);
         }
         this.meter.wake_on_interrupt(cx.waker());
         if this.meter.is_interrupted() {

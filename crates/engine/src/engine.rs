@@ -75,6 +75,9 @@ const WASM_STACK_BYTES: usize = 512 << 10;
 /// kernel can say which pages were written.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
+/// The same of a table.
+const KEEP_RESIDENT_TABLE_BYTES: usize = 64 << 10;
+
 /// Components of some languages have many small core modules.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 100;
 const INSTANCE_BYTES_MAX: usize = 16 << 20;
@@ -182,7 +185,7 @@ fn pool(options: EngineOptions) -> PoolingAllocationConfig {
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX));
     if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
+        pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES).table_keep_resident(KEEP_RESIDENT_TABLE_BYTES);
         pool.pagemap_scan(wasmtime::Enabled::Yes);
     }
     pool

@@ -63,6 +63,9 @@ pub struct Finished<T = ()> {
     pub report: CallReport<T>,
 }
 
+/// Giving back this much memory takes milliseconds.
+const LARGE_BYTES: u64 = 16 << 20;
+
 /// The exit code that buries a job: EX_DATAERR of sysexits.h.
 const EXIT_BURY: i32 = 65;
 
@@ -90,6 +93,24 @@ impl Instance {
             Kind::Solo(_) => true,
             Kind::Service(service) => service.is_open(),
         }
+    }
+
+    /// Whether to free it takes longer than a thread that serves requests should be held.
+    pub fn is_large(&self) -> bool {
+        self.meter().memory() >= LARGE_BYTES
+    }
+
+    /// Frees what it has, on another thread where that takes long.
+    pub async fn discard(self) {
+        if !self.is_large() {
+            return;
+        }
+        let compute = match &self.kind {
+            Kind::Solo(solo) => solo.engine.compute().clone(),
+            Kind::Service(service) => service.engine().compute().clone(),
+        };
+        // An error says that the compute threads are going, and the host with them.
+        let _ = compute.spawn(async move { drop(self) }).await;
     }
 
     /// Does one job. A command gets the payload as its standard input; exit code 0 is done, 65 buries.
@@ -208,7 +229,7 @@ impl Solo {
     pub(crate) fn begin(&mut self, limits: CallLimits) -> CallStart {
         self.store.set_epoch_deadline(first_deadline());
         let start = Instant::now();
-        let call = self.meter.begin_call(limits.deadline(start));
+        let call = self.meter.begin_call(limits.deadline(start), limits.cpu);
         CallStart { at: start, call, cpu: self.meter.cpu() }
     }
 

@@ -34,6 +34,8 @@ pub struct Meter {
     yielded: AtomicBool,
     /// Since when it has computed without waiting.
     held_since: Mutex<Option<Instant>>,
+    /// What `cpu_ns` may come to in the call under way; 0 is no limit.
+    cpu_ns_max: AtomicU64,
 }
 
 impl Meter {
@@ -76,8 +78,10 @@ impl Meter {
         interrupted == EVERY_CALL || (interrupted != 0 && interrupted == self.call.load(SeqCst))
     }
 
-    /// Begins the next call, and returns its number, from 1.
-    pub(crate) fn begin_call(&self, deadline: Option<Instant>) -> u64 {
+    /// Begins the next call, which may spend so much CPU time, and returns its number, from 1.
+    pub(crate) fn begin_call(&self, deadline: Option<Instant>, cpu: Option<Duration>) -> u64 {
+        let cpu_max = cpu.map_or(Duration::ZERO, |cpu| self.cpu().saturating_add(cpu));
+        self.cpu_ns_max.store(nanoseconds(cpu_max), Relaxed);
         *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner()) = deadline;
         self.call.fetch_add(1, SeqCst) + 1
     }
@@ -97,8 +101,18 @@ impl Meter {
     }
 
     pub(crate) fn add_cpu(&self, spent: Duration) {
-        let ns = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-        self.cpu_ns.fetch_add(ns, Relaxed);
+        self.cpu_ns.fetch_add(nanoseconds(spent), Relaxed);
+    }
+
+    /// Another call has joined the one under way: what each may spend, they may spend together.
+    pub(crate) fn add_budget(&self, joined: Option<Duration>) {
+        let Some(joined) = joined else { return };
+        self.cpu_ns_max.fetch_add(nanoseconds(joined), Relaxed);
+    }
+
+    pub(crate) fn is_out_of_cpu(&self) -> bool {
+        let max = self.cpu_ns_max.load(Relaxed);
+        max != 0 && self.cpu_ns.load(Relaxed) > max
     }
 
     pub(crate) fn set_memory(&self, bytes: u64) {
@@ -165,6 +179,10 @@ impl Meter {
     }
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,10 +190,10 @@ mod tests {
     #[test]
     fn an_interrupt_of_one_call_spares_the_next() {
         let meter = Meter::default();
-        let first = meter.begin_call(None);
+        let first = meter.begin_call(None, None);
         meter.interrupt_call(first);
         assert!(meter.is_interrupted());
-        meter.begin_call(None);
+        meter.begin_call(None, None);
         assert!(!meter.is_interrupted());
         meter.interrupt_call(first);
         assert!(!meter.is_interrupted());
@@ -185,8 +203,23 @@ mod tests {
     fn an_interrupt_of_the_instance_is_not_taken_back() {
         let meter = Meter::default();
         meter.interrupt();
-        let call = meter.begin_call(None);
+        let call = meter.begin_call(None, None);
         meter.interrupt_call(call - 1);
         assert!(meter.is_interrupted());
+    }
+
+    #[test]
+    fn each_call_has_a_budget_of_its_own() {
+        let meter = Meter::default();
+        meter.begin_call(None, Some(Duration::from_millis(5)));
+        meter.add_cpu(Duration::from_millis(5));
+        assert!(!meter.is_out_of_cpu());
+        meter.begin_call(None, Some(Duration::from_millis(5)));
+        meter.add_cpu(Duration::from_millis(5));
+        assert!(!meter.is_out_of_cpu());
+        meter.add_cpu(Duration::from_nanos(1));
+        assert!(meter.is_out_of_cpu());
+        meter.begin_call(None, None);
+        assert!(!meter.is_out_of_cpu());
     }
 }

@@ -15,6 +15,10 @@ const MAPS_PER_SLOT: u64 = 2;
 const MAPS_PER_INSTANCE: u64 = 4;
 const MAPS_OF_THE_HOST: u64 = 2_000;
 
+/// Room for replacements: for a quarter of the instances, within these. More of them would start one after another.
+const SUCCESSORS_MIN: u32 = 8;
+const SUCCESSORS_MAX: u32 = 500;
+
 /// File descriptors for everything but granted directories: the store, the listeners, some connections.
 const FILES_OF_THE_HOST: u64 = 512;
 
@@ -70,10 +74,15 @@ impl Capacity {
         Ok(capacity)
     }
 
-    /// Slots that the engine's pool needs: a quarter more than instances, for replacements that start before the old
-    /// ones leave.
+    /// Slots that the engine's pool needs: some more than instances, for successors that start before the old ones
+    /// leave. Where each call has a fresh instance it's no more: the used one goes before the next one comes.
     pub(crate) fn slots(&self) -> u32 {
         slots_of(self.instances_max)
+    }
+
+    /// Successors, and instances that finish their last call, for which there is room beside those that count.
+    pub(crate) fn successors_max(&self) -> u32 {
+        successors_of(self.instances_max)
     }
 
     /// Whether these counts fit, all types together.
@@ -111,13 +120,17 @@ fn files_of(planned: &PlannedType) -> u64 {
 }
 
 fn slots_of(instances: u32) -> u32 {
-    instances.saturating_add(instances / 4).saturating_add(8)
+    instances.saturating_add(successors_of(instances))
+}
+
+fn successors_of(instances: u32) -> u32 {
+    (instances / 4).min(SUCCESSORS_MAX) + SUCCESSORS_MIN
 }
 
 /// Each engine has a pool of that size, since any type may be scaled to all of it.
 fn maps_of(instances: u32, engines: u32) -> u64 {
     u64::from(engines) * u64::from(slots_of(instances)) * MAPS_PER_SLOT
-        + u64::from(instances) * MAPS_PER_INSTANCE
+        + u64::from(slots_of(instances)) * MAPS_PER_INSTANCE
         + MAPS_OF_THE_HOST
 }
 
@@ -134,9 +147,9 @@ fn most_that_fit(engines: u32, maps_max: u64) -> u32 {
 fn too_many_maps(instances: u32, engines: u32, maps_max: u64) -> TooMany {
     let pools = if engines > 1 { format!("{engines} engines x ") } else { String::new() };
     let needed = maps_of(instances, engines);
+    let slots = slots_of(instances);
     TooMany(format!(
-        "max_instances = {instances} needs {needed} memory maps ({pools}{} slots x {MAPS_PER_SLOT} + {instances} x {MAPS_PER_INSTANCE} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {maps_max}, enough for {}: lower it, or raise the limit with `sysctl vm.max_map_count={needed}`",
-        slots_of(instances),
+        "max_instances = {instances} needs {needed} memory maps ({pools}{slots} slots x {MAPS_PER_SLOT} + {slots} x {MAPS_PER_INSTANCE} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {maps_max}, enough for {}: lower it, or raise the limit with `sysctl vm.max_map_count={needed}`",
         most_that_fit(engines, maps_max),
     ))
 }
@@ -163,6 +176,7 @@ mod tests {
     #[test]
     fn the_default_fits_under_the_default_limit_of_maps() {
         assert!(maps_of(INSTANCES_DEFAULT, 2) < MAPS_MAX_DEFAULT);
+        assert!(maps_of(10_000, 1) < MAPS_MAX_DEFAULT, "ten thousand are promised");
         let most = most_that_fit(1, MAPS_MAX_DEFAULT);
         assert!(maps_of(most, 1) <= MAPS_MAX_DEFAULT && maps_of(most + 1, 1) > MAPS_MAX_DEFAULT);
     }

@@ -11,6 +11,8 @@ pub(crate) enum Event {
     Started { process: usize, member: MemberId, result: Result<Instance, CallEnd> },
     /// An instance is gone.
     Ended { process: usize, member: MemberId, how: Ended },
+    /// An instance will soon have served all the calls that it may.
+    Due { process: usize, member: MemberId },
     /// The wait after a failure is over.
     BackoffOver { process: usize, member: MemberId },
 }
@@ -20,10 +22,14 @@ pub(crate) enum Event {
 pub(crate) enum Ended {
     /// It was asked to leave, and finished its call.
     Drained,
-    /// It had done what it can do: a command serves one call.
+    /// It has served all the calls that it may.
     Spent,
-    /// A call ended it; the text says how.
+    /// A call crashed it, or took too long; the text says how.
     ByCall(String),
+    /// The host ended its call: the client had gone, say.
+    Cancelled,
+    /// Its place got no fresh instance; the text says why.
+    FailedToStart(String),
     /// A command that should run always has ended; the text says how.
     Exited(String),
 }

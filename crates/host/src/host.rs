@@ -11,19 +11,21 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wasmhost_config::{Route, Run, StoreUrl, Trigger};
+use wasmhost_config::{Isolation, Route, Run, StoreUrl, Trigger};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{Cache, CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
+use wasmhost_engine::{
+    Cache, CallLimits, Component, Engine, EngineError, EngineOptions, Handler, LoadError, Sandbox,
+};
 use wasmhost_store::jobs::Retention;
 use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, TooMany};
 use crate::event::Event;
-use crate::ingress::{Ingress, Web};
+use crate::ingress::{FailureLog, Ingress, Web};
 use crate::logs::{LogFormat, Logs};
 use crate::plan::{Plan, PlannedType};
-use crate::pool::Pool;
+use crate::pool::{Keeping, Pool, PoolParts};
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervisor::{Action, Backlog, Supervised, Supervisor};
@@ -455,7 +457,7 @@ fn load_type(
 async fn run_release_steps(loaded: &[Loaded]) -> Result<(), StartError> {
     for Loaded { planned, component } in loaded {
         if matches!(planned.trigger, Trigger::Command { run: Run::Release }) {
-            let limits = CallLimits { timeout: planned.timeout };
+            let limits = limits(planned);
             release::run(&planned.process.name, component, limits).await?;
         }
     }
@@ -479,12 +481,21 @@ impl Wired {
     ) -> Wired {
         let Loaded { planned, component } = loaded;
         let line_max = backlog(&planned).line_max(planned.count());
-        let pool = Pool::new(process, line_max, events.clone(), calls.clone());
-        Wired { name: planned.process.name.as_str().into(), planned, component, pool }
+        let name: Arc<str> = planned.process.name.as_str().into();
+        let pool = Pool::new(PoolParts {
+            process,
+            name: name.clone(),
+            component: component.clone(),
+            keeping: keeping(&planned),
+            line_max,
+            events: events.clone(),
+            calls: calls.clone(),
+        });
+        Wired { name, planned, component, pool }
     }
 
     fn limits(&self) -> CallLimits {
-        CallLimits { timeout: self.planned.timeout }
+        limits(&self.planned)
     }
 
     fn supervised(&self, counts: &BTreeMap<String, u32>) -> Supervised {
@@ -507,9 +518,29 @@ impl Wired {
             count: live.unwrap_or(count_in_file),
             backlog: backlog(&self.planned),
             runs_always: self.planned.runs_always(),
+            max_age: self.planned.process.max_age,
             scalable,
             limits: self.limits(),
         }
+    }
+}
+
+fn limits(planned: &PlannedType) -> CallLimits {
+    CallLimits { timeout: planned.timeout, cpu: planned.process.cpu }
+}
+
+/// A command's `main` can be entered once, and one call is what `max_calls = 1` says too.
+fn keeping(planned: &PlannedType) -> Keeping {
+    let process = &planned.process;
+    let fresh_each_call = process.isolation == Some(Isolation::Call)
+        || process.max_calls == Some(1)
+        || matches!(planned.handler, Handler::Command02 | Handler::Command03);
+    Keeping {
+        fresh_each_call,
+        learns: process.isolation.is_none(),
+        // Those of a place are counted together there, and each is fresh anyway.
+        max_calls: process.max_calls.filter(|_| !fresh_each_call),
+        max_age: process.max_age,
     }
 }
 
@@ -525,10 +556,10 @@ fn routes(wired: &[Wired]) -> Vec<(Route, Arc<Web>)> {
     for wired in wired {
         let Trigger::Http { routes: of_type } = &wired.planned.trigger else { continue };
         let web = Arc::new(Web {
-            name: wired.name.clone(),
             pool: wired.pool.clone(),
             limits: wired.limits(),
             wait_max: wired.planned.process.queue_timeout,
+            failures: FailureLog::new(wired.name.clone()),
         });
         routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
     }

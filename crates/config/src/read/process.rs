@@ -1,7 +1,7 @@
 //! `[process.NAME]`.
 
 use super::{DURATION_MAX, DURATION_OR_ZERO, INSTANCES_MAX, grants, trigger};
-use crate::formation::ProcessType;
+use crate::formation::{Isolation, ProcessType};
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::quoted;
 use std::path::PathBuf;
@@ -10,9 +10,14 @@ use std::time::Duration;
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
 const BACKLOG_MAX: u32 = 1_000_000;
+const CALLS_MAX: u64 = 1_000_000_000_000;
+
+/// Shorter lives would be spent on starting.
+const AGE_MIN: Duration = Duration::from_secs(1);
+const AGE_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// Keys that the design gives a meaning and this version can't honour.
-const NOT_YET: [&str; 6] = ["concurrency", "isolation", "max_calls", "max_age", "cpu", "max_body"];
+const NOT_YET: [&str; 2] = ["concurrency", "max_body"];
 
 /// Reads one process type; `None` where it is no table at all.
 pub(super) fn process_type(
@@ -38,6 +43,13 @@ pub(super) fn process_type(
     }
     process.timeout =
         table.take("timeout").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
+    process.cpu =
+        table.take("cpu").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
+    process.isolation = table
+        .take("isolation")
+        .and_then(|item| item.choice(cx, &[("instance", Isolation::Instance), ("call", Isolation::Call)]));
+    process.max_calls = table.take("max_calls").and_then(|item| item.whole(cx, 1..=CALLS_MAX));
+    process.max_age = table.take("max_age").and_then(|item| item.duration(cx, AGE_MIN..=AGE_MAX));
     process.backlog = table.take("backlog").and_then(|item| item.whole(cx, 0..=BACKLOG_MAX));
     if let Some(queue_timeout) =
         table.take("queue_timeout").and_then(|item| item.duration(cx, DURATION_OR_ZERO))

@@ -124,6 +124,10 @@ impl Service {
         &self.meter
     }
 
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         let inner = self.lock();
         inner.closing.is_none() && !matches!(inner.place, Place::Ended(_))
@@ -144,7 +148,7 @@ impl Service {
     {
         let request = request.map(|body| body.map_err(body_error).boxed_unsync());
         let deadline = limits.deadline(Instant::now());
-        let (mut underway, mut head) = self.enter(request, scheme, deadline, Box::new(done))?;
+        let (mut underway, mut head) = self.enter(request, scheme, (deadline, limits.cpu), Box::new(done))?;
         let mut timer = None;
         let head = std::future::poll_fn(|cx| {
             underway.poll(cx);
@@ -171,7 +175,7 @@ impl Service {
         self: &Arc<Self>,
         request: Request<WasiBody>,
         scheme: RequestScheme,
-        deadline: Option<Instant>,
+        (deadline, cpu): (Option<Instant>, Option<Duration>),
         done: Done,
     ) -> Result<(Underway, oneshot::Receiver<Head>), CallEnd> {
         let (sender, head) = oneshot::channel();
@@ -192,10 +196,13 @@ impl Service {
         };
         match store {
             Some(_) => {
-                inner.run = self.meter.begin_call(deadline);
+                inner.run = self.meter.begin_call(deadline, cpu);
                 inner.run_calls = 0;
             }
-            None => self.meter.put_off_deadline(deadline),
+            None => {
+                self.meter.put_off_deadline(deadline);
+                self.meter.add_budget(cpu);
+            }
         }
         start.call = inner.run;
         let call = inner.next_call;

@@ -34,12 +34,17 @@ pub struct TypeView {
     pub in_file: u32,
     /// Instances that serve and don't drain.
     pub actual: u32,
+    /// Instances that are being started, each to replace one that serves until then.
+    pub replacing: u32,
     /// Instances that finish their last call.
     pub draining: u32,
     /// Calls in the line.
     pub waiting: u32,
-    /// Instances that were replaced since the host started, other than by a scale.
+    /// Instances that were started again since the host started, because they crashed, exited or didn't start.
     pub restarts: u64,
+    /// Instances that were replaced since the host started as it was planned: by `max_calls` or `max_age`, by a person's
+    /// `restart`, or because the host had ended their call.
+    pub recycled: u64,
     /// How the last instance that failed or crashed ended.
     pub last_end: Option<String>,
     /// By index.
@@ -53,14 +58,17 @@ pub struct InstanceView {
     pub name: String,
     /// From 1.
     pub index: u32,
-    /// `starting`, `idle`, `busy`, `draining` or `backoff`.
+    /// `starting`, `idle`, `busy`, `draining`, `backoff`, or `replacing` for one that is being started while the one
+    /// that it replaces serves.
     pub state: String,
     /// Seconds since it began to serve.
     pub uptime_s: f64,
     /// Calls begun.
     pub calls: u64,
-    /// How often this place's instance was replaced.
+    /// How often this place's instance crashed, exited or didn't start.
     pub restarts: u64,
+    /// How often this place's instance was replaced as it was planned.
+    pub recycled: u64,
     /// CPU seconds that its guest has used.
     pub cpu_s: f64,
     /// Bytes of its memories and tables.

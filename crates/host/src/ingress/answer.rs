@@ -46,6 +46,11 @@ impl Failure {
             CallEnd::Timeout => {
                 Failure::new(StatusCode::GATEWAY_TIMEOUT, Some("H12"), "the application took too long")
             }
+            CallEnd::OutOfCpu => Failure::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                Some("H12"),
+                "the application computed for too long",
+            ),
             CallEnd::Interrupted => Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Some("H13"),

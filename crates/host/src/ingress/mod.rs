@@ -6,6 +6,7 @@
 //! closed after a moment, and each request that was read is answered.
 
 mod answer;
+mod failures;
 mod router;
 mod web;
 
@@ -33,6 +34,7 @@ use wasmhost_config::Route;
 use wasmhost_engine::ResponseBody;
 
 use answer::Failure;
+pub(crate) use failures::FailureLog;
 use router::Router;
 pub(crate) use web::Web;
 

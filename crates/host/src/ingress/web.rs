@@ -1,60 +1,105 @@
 //! One http type: a request waits for an instance of it, and becomes that instance's call.
+//!
+//! A request that an instance crashes on is repeated once, on a fresh one, if the instance had been called before
+//! (so that the fault may be its own, and not the request's), nothing was answered yet, and HTTP lets a proxy repeat
+//! it: its method is safe, and it has no body.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request};
-use http_body_util::Either;
-use hyper::body::Incoming;
-use tracing::{error, warn};
-use wasmhost_engine::{CallEnd, CallLimits, RequestScheme};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::{Either, Empty};
+use hyper::body::{Body, Incoming};
+use tracing::info;
+use wasmhost_engine::{BoxError, CallEnd, CallLimits, RequestScheme, ResponseBody};
 
 use super::Answer;
-use super::answer::Failure;
-use crate::pool::Pool;
+use super::failures::FailureLog;
+use crate::pool::{Lease, Need, Pool, Reused, Slot};
+
+/// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
+/// hundreds of those over and over would take the time in which others are served.
+const REFUSAL_HELD: Duration = Duration::from_millis(100);
 
 /// An http type, as the ingress sees it.
 pub(crate) struct Web {
-    pub(crate) name: Arc<str>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) limits: CallLimits,
     pub(crate) wait_max: Duration,
+    pub(crate) failures: Arc<FailureLog>,
 }
 
 impl Web {
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Answer {
-        let mut lease = match self.pool.lend(self.wait_max).await {
+        let repeatable = request.method().is_safe() && request.body().is_end_stream();
+        let need = self.pool.need(repeatable);
+        let (head, body) = request.into_parts();
+        let lease = match self.pool.lend(need, self.wait_max).await {
             Ok(lease) => lease,
             Err(none) => {
-                let failure = Failure::of_no_instance(none);
-                warn!(code = failure.code, process = %self.name, "{} {}", request.method(), request.uri().path());
+                let (failure, flood) = self.failures.refused(&head, none);
+                if flood {
+                    tokio::time::sleep(REFUSAL_HELD.min(self.wait_max)).await;
+                }
                 return failure.response().map(Either::Right);
             }
         };
-        let Some(instance) = lease.take() else {
-            return Failure::of_call(&CallEnd::Host(String::new())).response().map(Either::Right);
-        };
-        let slot = lease.slot().clone();
-        // Only a failure needs them, and by then the request is gone.
-        let what = (request.method().clone(), request.uri().clone());
-        let done = move |finished| lease.give_back(finished);
-        match instance.call_http(request, RequestScheme::Http, self.limits, done).await {
-            Ok(response) => response.map(Either::Left),
-            Err(end) => {
-                let failure = Failure::of_call(&end);
-                report(&end, failure, &slot.name.to_string(), &what.0, what.1.path());
-                failure.response().map(Either::Right)
+        let (reused, slot) = (lease.reused(), lease.slot().clone());
+        // A failure needs it, and by then the request is gone.
+        let request = Request::from_parts(head.clone(), body);
+        let end = match self.call(lease, request).await {
+            Ok(answer) => {
+                if need == Need::Fresh {
+                    self.pool.was_served_fresh();
+                }
+                return answer.map(Either::Left);
             }
+            Err(end) => end,
+        };
+        let to_blame = end.is_crash() && reused != Reused::Not;
+        if to_blame && repeatable {
+            // Boxed, since it would make every request's future twice as large.
+            return Box::pin(self.repeat(head, &slot, reused, end)).await;
+        }
+        if to_blame {
+            self.pool.was_not_repeated(reused);
+        }
+        self.failures.ended(&head, &slot.name.to_string(), &end).response().map(Either::Right)
+    }
+
+    /// Lets a fresh instance answer what a reused one crashed on.
+    async fn repeat(&self, head: Parts, failed: &Slot, reused: Reused, crash: CallEnd) -> Answer {
+        let instance = failed.name.to_string();
+        let Ok(lease) = self.pool.lend(Need::Fresh, self.wait_max).await else {
+            return self.failures.ended(&head, &instance, &crash).response().map(Either::Right);
+        };
+        let request = Request::from_parts(head.clone(), Empty::<Bytes>::new());
+        match self.call(lease, request).await {
+            Ok(answer) => {
+                let (method, path) = (&head.method, head.uri.path());
+                info!(
+                    instance,
+                    "{method} {path} was repeated on a fresh instance, since this one crashed: {}",
+                    crash.summary()
+                );
+                self.pool.was_repeated(reused);
+                answer.map(Either::Left)
+            }
+            Err(end) => self.failures.ended(&head, &instance, &end).response().map(Either::Right),
         }
     }
-}
 
-/// One line for each request that got no answer from its guest, with the backtrace of a trap.
-fn report(end: &CallEnd, failure: Failure, instance: &str, method: &Method, path: &str) {
-    let code = failure.code;
-    match end {
-        CallEnd::Trap(backtrace) => warn!(code, instance, "{method} {path}: {backtrace}"),
-        CallEnd::Host(message) => error!(code, instance, "{method} {path}: {message}"),
-        end => warn!(code, instance, "{method} {path}: the call {}", end.summary()),
+    async fn call<B>(&self, mut lease: Lease, request: Request<B>) -> Result<Response<ResponseBody>, CallEnd>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Some(instance) = lease.take() else {
+            return Err(CallEnd::Host("the instance was lent out already".into()));
+        };
+        let done = move |finished| lease.give_back(finished);
+        instance.call_http(request, RequestScheme::Http, self.limits, done).await
     }
 }

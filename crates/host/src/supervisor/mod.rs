@@ -7,7 +7,8 @@
 //!     \-> backoff -> starting
 //! ```
 //!
-//! An instance that a call ended is replaced at once. One that dies before it serves, and a command that exits,
+//! An instance that is to be replaced (a person says so, or it is old) serves on until its successor does. One that a
+//! call ended is replaced at once. One that dies before it serves, and a command that exits,
 //! wait for 0, 1, 2, 4 ... 60 s; a minute of health forgives.
 
 mod members;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{CallEnd, CallLimits, Component, Instance, Meter};
 use wasmhost_store::Counts;
 
@@ -28,10 +29,14 @@ use crate::admin::api::{ScaleChange, ScaleTo, TypeView};
 use crate::capacity::Capacity;
 use crate::event::{Ended, Event, MemberId};
 use crate::pool::{Pool, Slot};
-use members::{Member, Phase, Type};
+use members::{Due, Member, Phase, Successor, Type};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// How often ages are looked at: a twentieth of the shortest `max_age`, within these.
+const AGES_EVERY_MIN: Duration = Duration::from_millis(50);
+const AGES_EVERY_MAX: Duration = Duration::from_secs(10);
 
 /// What the supervisor may be told to do.
 pub(crate) enum Action {
@@ -79,6 +84,8 @@ pub(crate) struct Supervised {
     pub(crate) backlog: Backlog,
     /// Instances run their `main` by themselves.
     pub(crate) runs_always: bool,
+    /// Time after which an instance is replaced.
+    pub(crate) max_age: Option<Duration>,
     /// Counts of types that keep no instances can't be changed.
     pub(crate) scalable: bool,
     pub(crate) limits: CallLimits,
@@ -146,6 +153,7 @@ impl Supervisor {
         mut events: mpsc::UnboundedReceiver<Event>,
     ) {
         (0..self.types.len()).for_each(|process| self.reconcile(process));
+        let mut look_at_ages = self.age_timer();
         loop {
             tokio::select! {
                 // Events first: an action then decides on how things are.
@@ -155,7 +163,9 @@ impl Supervisor {
                     Some(action) => self.act(action).await,
                     None => return,
                 },
+                () = tick(&mut look_at_ages) => self.replace_the_old(),
             }
+            self.start_successors();
             self.answer_settled();
         }
     }
@@ -176,9 +186,11 @@ impl Supervisor {
                 process
             }
             Event::BackoffOver { process, member } => {
-                if self.types[process].members.contains_key(&member) {
-                    self.start(process, member);
-                }
+                self.start(process, member);
+                process
+            }
+            Event::Due { process, member } => {
+                self.types[process].replace(Due { member, asked_for: false });
                 process
             }
         };
@@ -288,19 +300,12 @@ impl Supervisor {
             return;
         }
         let desired = usize::try_from(self.types[process].desired).unwrap_or(usize::MAX);
-        while self.types[process].members.len() < desired {
+        let missing = desired.saturating_sub(self.types[process].members.len());
+        let indexes = if missing > 0 { self.types[process].free_indexes(missing) } else { vec![] };
+        for index in indexes {
             let member = self.next_member;
             self.next_member += 1;
-            let kind = &mut self.types[process];
-            let index = kind.free_index();
-            let place = Member {
-                index,
-                phase: Phase::Starting(Arc::default()),
-                failures: 0,
-                restarts: 0,
-                replaces: None,
-            };
-            kind.members.insert(member, place);
+            self.types[process].members.insert(member, Member::starting(index));
             self.start(process, member);
         }
         let kind = &mut self.types[process];
@@ -311,16 +316,20 @@ impl Supervisor {
         kind.given.pool.set_outlook(kind.outlook());
     }
 
-    /// Starts the instance of a member, in a task of its own.
+    /// Starts the instance of a member or of a successor, in a task of its own.
     fn start(&mut self, process: usize, member: MemberId) {
         if self.ended {
             return;
         }
         let kind = &mut self.types[process];
-        let Some(place) = kind.members.get_mut(&member) else { return };
+        let place = kind.members.get_mut(&member).map(|place| (&mut place.phase, place.index));
+        let place =
+            place.or_else(|| kind.successors.get_mut(&member).map(|place| (&mut place.phase, place.index)));
+        // It may not be wanted any more.
+        let Some((phase, index)) = place else { return };
         let meter = Arc::new(Meter::default());
-        place.phase = Phase::Starting(meter.clone());
-        let (component, index, events) = (kind.given.component.clone(), place.index, self.events.clone());
+        *phase = Phase::Starting(meter.clone());
+        let (component, events) = (kind.given.component.clone(), self.events.clone());
         self.calls.spawn(async move {
             let result = component.start(index, meter).await;
             let _ = events.send(Event::Started { process, member, result });
@@ -329,21 +338,20 @@ impl Supervisor {
 
     fn started(&mut self, process: usize, member: MemberId, instance: Instance) {
         let kind = &mut self.types[process];
+        let replaced = kind.successors.remove(&member).and_then(|successor| kind.succeed(member, &successor));
         // It may not be wanted any more.
         let Some(place) = kind.members.get_mut(&member) else { return };
-        let name = InstanceName { process: kind.given.name.clone(), index: place.index };
-        let slot = Slot::new(member, name, &instance);
+        let slot = kind.given.pool.slot(member, place.index, &instance);
         place.phase = Phase::Serving(slot.clone());
-        let replaced = place.replaces.take();
         if kind.given.runs_always {
             kind.given.pool.admit_running(slot.clone());
             self.calls.spawn(run_main(instance, slot, kind.given.pool.clone(), kind.given.limits));
+            if let Some(replaced) = replaced {
+                kind.given.dismiss(&replaced);
+            }
         } else {
             place.failures = 0;
-            kind.given.pool.admit(slot, instance);
-        }
-        if let Some(slot) = replaced.and_then(|member| kind.leaving.get(&member).cloned()) {
-            kind.given.dismiss(&slot);
+            kind.given.pool.admit(slot, instance, replaced.as_ref());
         }
     }
 
@@ -351,16 +359,24 @@ impl Supervisor {
         let events = self.events.clone();
         let kind = &mut self.types[process];
         kind.last_end = Some(message.to_owned());
-        let Some(place) = kind.members.get_mut(&member) else { return };
+        let (phase, failures, index) = match kind.members.get_mut(&member) {
+            Some(place) => {
+                place.restarts += 1;
+                (&mut place.phase, &mut place.failures, place.index)
+            }
+            None => match kind.successors.get_mut(&member) {
+                Some(place) => (&mut place.phase, &mut place.failures, place.index),
+                None => return,
+            },
+        };
         if self.ended {
             return;
         }
-        let wait = backoff(place.failures);
-        place.failures = place.failures.saturating_add(1);
-        place.restarts += 1;
+        let wait = backoff(*failures);
+        *failures = failures.saturating_add(1);
         kind.restarts += 1;
-        warn!(instance = %format!("{}.{}", kind.given.name, place.index), again_in_s = wait.as_secs(), "{message}");
-        place.phase = Phase::Backoff { until: Instant::now() + wait, why: message.to_owned() };
+        warn!(instance = %format!("{}.{index}", kind.given.name), again_in_s = wait.as_secs(), "{message}");
+        *phase = Phase::Backoff { until: Instant::now() + wait, why: message.to_owned() };
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             let _ = events.send(Event::BackoffOver { process, member });
@@ -373,25 +389,38 @@ impl Supervisor {
             return;
         }
         let Some(place) = kind.members.get_mut(&member) else { return };
-        match how {
+        match &how {
             Ended::Drained => {
                 kind.members.remove(&member);
+                return;
             }
-            Ended::Spent => self.start(process, member),
+            Ended::Spent | Ended::Cancelled => {
+                place.recycled += 1;
+                kind.recycled += 1;
+            }
             Ended::ByCall(why) => {
                 place.restarts += 1;
                 kind.restarts += 1;
-                kind.last_end = Some(why);
-                self.start(process, member);
+                kind.last_end = Some(why.clone());
             }
-            Ended::Exited(why) => {
+            Ended::FailedToStart(_) => {}
+            Ended::Exited(_) => {
                 if let Phase::Serving(slot) = &place.phase
                     && slot.since.elapsed() >= FORGIVEN_AFTER
                 {
                     place.failures = 0;
                 }
-                self.failed(process, member, &why);
             }
+        }
+        // A successor that is on its way takes the place now.
+        if let Some((id, successor)) = kind.take_successor(member) {
+            kind.promote(member, id, successor);
+            return;
+        }
+        match how {
+            Ended::Exited(why) => self.failed(process, member, &why),
+            Ended::FailedToStart(why) => self.failed(process, member, &format!("failed to start: {why}")),
+            _ => self.start(process, member),
         }
     }
 
@@ -402,12 +431,13 @@ impl Supervisor {
         }
         let process = self.index_of(&target.process)?;
         let kind = &self.types[process];
-        let chosen: Vec<MemberId> = kind
+        let mut chosen: Vec<(u32, MemberId)> = kind
             .members
             .iter()
             .filter(|(_, place)| target.index.is_none_or(|index| index == place.index))
-            .map(|(member, _)| *member)
+            .map(|(member, place)| (place.index, *member))
             .collect();
+        chosen.sort_unstable();
         if let (Some(index), true) = (target.index, chosen.is_empty()) {
             return Err(Refused(format!(
                 "there is no {}.{index}: {} has {} instances",
@@ -416,35 +446,75 @@ impl Supervisor {
                 kind.members.len()
             )));
         }
-        for member in &chosen {
+        for (_, member) in &chosen {
             self.restart_member(process, *member);
         }
         Ok(u32::try_from(chosen.len()).unwrap_or(u32::MAX))
     }
 
     fn restart_member(&mut self, process: usize, member: MemberId) {
-        let successor = self.next_member;
-        self.next_member += 1;
         let kind = &mut self.types[process];
-        let Some(place) = kind.members.remove(&member) else { return };
-        let replaces = match place.phase {
-            Phase::Serving(slot) => {
-                kind.leaving.insert(member, slot);
-                Some(member)
+        match kind.members.get_mut(&member) {
+            Some(Member { phase: Phase::Serving(_), .. }) => kind.replace(Due { member, asked_for: true }),
+            // It was just about to be new.
+            Some(Member { phase: Phase::Starting(_), .. }) | None => {}
+            Some(place @ Member { phase: Phase::Backoff { .. }, .. }) => {
+                place.failures = 0;
+                self.start(process, member);
             }
-            Phase::Starting(_) | Phase::Backoff { .. } => None,
-        };
-        let restarts = place.restarts + 1;
-        kind.restarts += 1;
-        let place = Member {
-            index: place.index,
-            phase: Phase::Starting(Arc::default()),
-            failures: 0,
-            restarts,
-            replaces,
-        };
-        kind.members.insert(successor, place);
-        self.start(process, successor);
+        }
+    }
+
+    /// Starts as many of the successors that are due as there is room for.
+    fn start_successors(&mut self) {
+        if self.ended {
+            return;
+        }
+        let taken: usize = self.types.iter().map(|kind| kind.successors.len() + kind.leaving.len()).sum();
+        let room = usize::try_from(self.capacity.successors_max()).unwrap_or(usize::MAX);
+        let mut room = room.saturating_sub(taken);
+        for process in 0..self.types.len() {
+            while room > 0
+                && let Some((due, index)) = self.types[process].next_due()
+            {
+                let successor = Successor {
+                    of: due.member,
+                    index,
+                    phase: Phase::Starting(Arc::default()),
+                    failures: 0,
+                    asked_for: due.asked_for,
+                };
+                let member = self.next_member;
+                self.next_member += 1;
+                self.types[process].successors.insert(member, successor);
+                self.start(process, member);
+                room -= 1;
+            }
+        }
+    }
+
+    /// How often it is looked whether instances are too old, if they can be.
+    fn age_timer(&self) -> Option<Interval> {
+        let shortest = self.types.iter().filter_map(|kind| kind.given.max_age).min()?;
+        let mut timer = tokio::time::interval((shortest / 20).clamp(AGES_EVERY_MIN, AGES_EVERY_MAX));
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Some(timer)
+    }
+
+    fn replace_the_old(&mut self) {
+        let now = Instant::now();
+        for kind in &mut self.types {
+            let mut old: Vec<(Instant, MemberId)> = Vec::new();
+            for (member, place) in &kind.members {
+                if let Phase::Serving(slot) = &place.phase
+                    && slot.is_expired(now)
+                {
+                    old.push((slot.since, *member));
+                }
+            }
+            old.sort_unstable();
+            old.into_iter().for_each(|(_, member)| kind.replace(Due { member, asked_for: false }));
+        }
     }
 
     // --- who asks
@@ -496,6 +566,16 @@ async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: 
         warn!(instance = %slot.name, "trapped: {backtrace}");
     }
     pool.report(&slot, Ended::Exited(why));
+}
+
+/// Waits for the timer, forever where there is none.
+async fn tick(timer: &mut Option<Interval>) {
+    match timer {
+        Some(timer) => {
+            timer.tick().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// How long to wait after `failures` failures in a row before this one: 0, 1, 2, 4 ... 60 s, and up to a tenth more.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::members::{Member, Phase, Type};
+use super::members::{Member, Phase, Successor, Type};
 use crate::admin::api::{InstanceView, TypeView};
 use crate::pool::Slot;
 
@@ -11,7 +11,8 @@ impl Type {
     pub(super) fn view(&self) -> TypeView {
         let mut instances: Vec<InstanceView> =
             self.members.values().map(|place| self.view_member(place)).collect();
-        instances.extend(self.leaving.values().map(|slot| view_slot(slot, "draining", 0)));
+        instances.extend(self.leaving.values().map(|slot| view_slot(slot, "draining", None)));
+        instances.extend(self.successors.values().map(|successor| self.view_successor(successor)));
         instances.sort_by(|a, b| (a.index, &a.state).cmp(&(b.index, &b.state)));
         let count = |state: &str| instances.iter().filter(|instance| instance.state == state).count();
         let as_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -21,9 +22,11 @@ impl Type {
             desired: self.desired,
             in_file: self.given.count_in_file,
             actual: as_u32(count("idle") + count("busy")),
+            replacing: as_u32(self.successors.len()),
             draining: as_u32(count("draining")),
             waiting: as_u32(self.given.pool.waiting()),
             restarts: self.restarts,
+            recycled: self.recycled,
             last_end: self.last_end.clone(),
             instances,
         }
@@ -32,14 +35,22 @@ impl Type {
     fn view_member(&self, place: &Member) -> InstanceView {
         match &place.phase {
             Phase::Serving(slot) => {
-                view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, place.restarts)
+                view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, Some(place))
             }
             Phase::Starting(_) => self.view_absent(place, "starting", None),
-            Phase::Backoff { until, why } => {
-                let left = until.saturating_duration_since(Instant::now()).as_secs();
-                self.view_absent(place, "backoff", Some(format!("{why}; again in {left} s")))
-            }
+            Phase::Backoff { until, why } => self.view_absent(place, "backoff", Some(again(*until, why))),
         }
+    }
+
+    fn view_successor(&self, successor: &Successor) -> InstanceView {
+        let place = Member::starting(successor.index);
+        let note = match &successor.phase {
+            Phase::Backoff { until, why } => {
+                format!("will replace the one that serves: {}", again(*until, why))
+            }
+            Phase::Starting(_) | Phase::Serving(_) => "replaces the one that serves".to_owned(),
+        };
+        self.view_absent(&place, "replacing", Some(note))
     }
 
     fn view_absent(&self, place: &Member, state: &str, note: Option<String>) -> InstanceView {
@@ -50,6 +61,7 @@ impl Type {
             uptime_s: 0.0,
             calls: 0,
             restarts: place.restarts,
+            recycled: place.recycled,
             cpu_s: 0.0,
             memory_bytes: 0,
             note,
@@ -57,16 +69,22 @@ impl Type {
     }
 }
 
-fn view_slot(slot: &Slot, state: &str, restarts: u64) -> InstanceView {
+fn again(until: Instant, why: &str) -> String {
+    format!("{why}; again in {} s", until.saturating_duration_since(Instant::now()).as_secs())
+}
+
+/// `place` is what it has in the count, if it's not leaving.
+fn view_slot(slot: &Slot, state: &str, place: Option<&Member>) -> InstanceView {
     InstanceView {
         name: slot.name.to_string(),
         index: slot.name.index,
         state: state.to_owned(),
         uptime_s: slot.since.elapsed().as_secs_f64(),
         calls: slot.calls.load(Relaxed),
-        restarts,
-        cpu_s: slot.meter.cpu().as_secs_f64(),
-        memory_bytes: slot.meter.memory(),
+        restarts: place.map_or(0, |place| place.restarts),
+        recycled: place.map_or(0, |place| place.recycled),
+        cpu_s: slot.cpu().as_secs_f64(),
+        memory_bytes: slot.memory(),
         note: None,
     }
 }

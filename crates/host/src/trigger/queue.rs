@@ -173,7 +173,9 @@ impl Verdict {
                 Verdict::Failed(AfterFailure::Bury, message.clone())
             }
             CallEnd::Interrupted => Verdict::Back,
-            CallEnd::Timeout | CallEnd::Host(_) => Verdict::Failed(AfterFailure::Retry, end.summary()),
+            CallEnd::Timeout | CallEnd::OutOfCpu | CallEnd::Host(_) => {
+                Verdict::Failed(AfterFailure::Retry, end.summary())
+            }
             CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
                 Verdict::Failed(AfterFailure::Crash, end.summary())
             }
@@ -202,7 +204,9 @@ mod tests {
         let trap = CallEnd::Trap("unreachable\n  at main".into());
         assert_eq!(Verdict::of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable".into()));
         assert_eq!(Verdict::of(&CallEnd::Interrupted), Verdict::Back);
-        assert!(matches!(Verdict::of(&CallEnd::Timeout), Verdict::Failed(AfterFailure::Retry, _)));
+        for end in [CallEnd::Timeout, CallEnd::OutOfCpu] {
+            assert!(matches!(Verdict::of(&end), Verdict::Failed(AfterFailure::Retry, _)));
+        }
         assert_eq!(Verdict::of(&CallEnd::Returned(Ok(()))), Verdict::Done);
     }
 }

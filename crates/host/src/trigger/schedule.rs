@@ -13,7 +13,7 @@ use wasmhost_engine::{CallEnd, CallLimits, Tick};
 use wasmhost_store::{StoreError, Ticks, Timestamp};
 
 use super::Triggering;
-use crate::pool::{NoInstance, Pool};
+use crate::pool::{Need, NoInstance, Pool};
 
 /// The clock is looked at this often, so that a clock that a person sets is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -168,7 +168,7 @@ impl ScheduleTrigger {
     }
 
     async fn call_instance(&self, nominal: Timestamp, manual: bool) -> Result<(), String> {
-        let mut lease = self.pool.lend(self.wait_max).await.map_err(|none| match none {
+        let mut lease = self.pool.lend(Need::Any, self.wait_max).await.map_err(|none| match none {
             NoInstance::LineFull | NoInstance::TimedOut => "no instance was free in time".to_owned(),
             NoInstance::NoCount => "the type's count is 0".to_owned(),
             NoInstance::AllInBackoff => "no instance of the type starts".to_owned(),

@@ -22,12 +22,15 @@
 //! | `/trap-late` | a head and some of the body, then a trap |
 //! | `/cut` | a head and some of the body, then an error |
 //!
+//! With the variable `ONCE` in its environment an instance traps on its second call, whatever that is, as components of
+//! some languages do.
+//!
 //! What can't be done is a 500 (of `/enqueue` also 403, 503 and 400) that says why.
 
 mod network;
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, hint, process, thread};
 
@@ -38,6 +41,10 @@ use wasmhost_guest::wasi::clocks::monotonic_clock;
 wasmhost_guest::http!(handle);
 
 fn handle(request: Request) -> Response {
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    if CALLED.swap(true, Ordering::Relaxed) && env::var_os("ONCE").is_some() {
+        panic!("called twice");
+    }
     let answer = match request.path() {
         "/ok" => Ok(Response::text("ok\n")),
         "/echo" => Ok(echo(request)),

@@ -1,0 +1,180 @@
+//! The place of one instance, as others see it while it serves, and how long it may stay there.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use wasmhost_engine::services::InstanceName;
+use wasmhost_engine::{Instance, Meter};
+
+use crate::event::MemberId;
+
+/// See the module. Where each call has a fresh instance, they come one after another into the same place.
+pub(crate) struct Slot {
+    pub(crate) member: MemberId,
+    pub(crate) name: InstanceName,
+    pub(crate) since: Instant,
+    /// Calls begun.
+    pub(crate) calls: AtomicU64,
+    /// It is lent, or a fresh instance is on its way.
+    pub(super) busy: AtomicBool,
+    /// Set under the pool's lock; whoever gives the instance back sees it there.
+    pub(super) draining: AtomicBool,
+    life: Life,
+    meters: Mutex<Meters>,
+}
+
+/// What the instances of a place have used.
+struct Meters {
+    present: Arc<Meter>,
+    /// CPU time of those before it.
+    cpu_before: Duration,
+    /// No instance of this place may run any more.
+    interrupted: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(member: MemberId, name: InstanceName, instance: &Instance, life: Life) -> Arc<Slot> {
+        let present = instance.meter().clone();
+        Arc::new(Slot {
+            member,
+            name,
+            since: Instant::now(),
+            calls: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            life,
+            meters: Mutex::new(Meters { present, cpu_before: Duration::ZERO, interrupted: false }),
+        })
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Relaxed)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// CPU time that its guests have used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let meters = self.meters();
+        meters.cpu_before + meters.present.cpu()
+    }
+
+    /// Bytes of its instance's memories and tables.
+    pub(crate) fn memory(&self) -> u64 {
+        self.meters().present.memory()
+    }
+
+    /// Ends the call under way, and lets none begin.
+    pub(crate) fn interrupt(&self) {
+        let mut meters = self.meters();
+        meters.interrupted = true;
+        meters.present.interrupt();
+    }
+
+    /// The meter of the next instance in this place.
+    pub(super) fn next_meter(&self) -> Arc<Meter> {
+        let next = Arc::new(Meter::default());
+        let mut meters = self.meters();
+        if meters.interrupted {
+            next.interrupt();
+        }
+        let before = std::mem::replace(&mut meters.present, next.clone());
+        meters.cpu_before += before.cpu();
+        next
+    }
+
+    fn meters(&self) -> MutexGuard<'_, Meters> {
+        // No code that runs under the lock panics.
+        self.meters.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Counts a call that begins. True for the one at which a replacement should be started, so that it is ready when
+    /// this instance may serve no more.
+    pub(super) fn begin_call(&self) -> bool {
+        self.calls.fetch_add(1, Relaxed) + 1 == self.life.calls_before_successor
+    }
+
+    /// It has served all the calls that it may.
+    pub(super) fn is_spent(&self) -> bool {
+        self.calls.load(Relaxed) >= self.life.calls_max
+    }
+
+    /// It is as old as it may get.
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.life.expires.is_some_and(|expires| now >= expires)
+    }
+}
+
+/// How long one instance stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Life {
+    calls_max: u64,
+    /// The number of the call with which its successor is asked for.
+    calls_before_successor: u64,
+    expires: Option<Instant>,
+}
+
+/// An instance stays for up to a fifth less than it may, each for another time, so that those that began together
+/// don't leave together.
+const JITTER: f64 = 0.2;
+
+impl Life {
+    /// The life of an instance that begins now.
+    pub(crate) fn begin(max_calls: Option<u64>, max_age: Option<Duration>) -> Life {
+        Life::with_jitter(max_calls, max_age, JITTER * fastrand::f64())
+    }
+
+    fn with_jitter(max_calls: Option<u64>, max_age: Option<Duration>, jitter: f64) -> Life {
+        let less = |calls: u64| calls - ((calls as f64 * jitter) as u64).min(calls - 1);
+        let calls_max = max_calls.map_or(u64::MAX, |calls| less(calls.max(1)));
+        // A tenth of its calls is time enough to start one, and as much as is given away if it's there sooner.
+        let ahead = (calls_max / 10).max(1);
+        Life {
+            calls_max,
+            calls_before_successor: match max_calls {
+                Some(_) => calls_max.saturating_sub(ahead).max(1),
+                None => u64::MAX,
+            },
+            expires: max_age.and_then(|age| Instant::now().checked_add(age.mul_f64(1.0 - jitter))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_is_asked_for_before_the_last_call() {
+        let life = |calls, jitter| {
+            let life = Life::with_jitter(Some(calls), None, jitter);
+            (life.calls_before_successor, life.calls_max)
+        };
+        assert_eq!(life(1000, 0.0), (900, 1000));
+        assert_eq!(life(1000, 0.2), (720, 800));
+        assert_eq!(life(10, 0.1), (8, 9));
+        assert_eq!((life(2, 0.2), life(1, 0.2)), ((1, 2), (1, 1)));
+    }
+
+    #[test]
+    fn without_limits_it_stays() {
+        let life = Life::begin(None, None);
+        assert_eq!((life.calls_before_successor, life.calls_max, life.expires), (u64::MAX, u64::MAX, None));
+    }
+
+    #[test]
+    fn no_life_is_longer_than_it_may_be_and_they_differ() {
+        let age = Duration::from_secs(1000);
+        let lives: Vec<Life> = (0..100).map(|_| Life::begin(Some(1000), Some(age))).collect();
+        let now = Instant::now();
+        for life in &lives {
+            assert!((800..=1000).contains(&life.calls_max), "{life:?}");
+            let left = life.expires.unwrap() - now;
+            assert!(left > age.mul_f64(0.79) && left <= age, "{life:?}");
+        }
+        assert!(lives.iter().any(|life| life.calls_max != lives[0].calls_max));
+    }
+}

@@ -1,0 +1,103 @@
+//! Components that can be called only once, and crashes that only a reused instance has.
+
+use crate::harness::{Formation, Host, Load, eventually};
+
+/// Its instances trap on their second call.
+fn once(keys: &str) -> Host {
+    Host::run(&Formation::web(&format!("env = {{ ONCE = \"1\" }}\n{keys}")))
+}
+
+const WARNING: &str = "its instances crash on their second call";
+
+#[test]
+fn a_component_that_can_be_called_once_serves_every_get_with_one_warning() {
+    for count in [1, 4] {
+        let host = once(&format!("count = {count}"));
+        for _ in 0..50 {
+            assert_eq!(host.get("/ok").ok(), "ok\n");
+        }
+        let line = host.stderr().wait_for(WARNING);
+        // The line is JSON.
+        assert!(line.contains(r#"isolation = \"call\""#), "{line}");
+        assert!(line.contains("[process.web]"), "{line}");
+        assert_eq!(host.ps().number("web", "restarts"), 3, "three are enough to know");
+        // From then on others are as safe.
+        for _ in 0..50 {
+            assert_eq!(host.post("/echo", "body").ok(), "body");
+        }
+        assert_eq!(host.ps().number("web", "restarts"), 3);
+        assert_eq!(host.stderr().count(WARNING), 1);
+        assert_eq!(host.stderr().count("WARN"), 1, "{}", host.stderr().text());
+    }
+}
+
+#[test]
+fn it_is_learned_under_load_too() {
+    let host = once("count = 4");
+    let load = Load::get(host.address(), 8, "/ok");
+    load.wait_for(500);
+    load.stop();
+    assert_eq!(host.stderr().count(WARNING), 1, "{}", host.stderr().text());
+    let ps = eventually("four are ready", || Some(host.ps()).filter(|ps| ps.in_state("web", "idle") == 4));
+    assert_eq!(ps.instances("web").len(), 4, "{ps:#?}");
+}
+
+#[test]
+fn of_requests_that_can_not_be_repeated_one_may_fail() {
+    let host = once("count = 2");
+    let failed = (0..50).filter(|_| host.post("/echo", "body").status == 502).count();
+    assert!(failed <= 1, "{failed} failed");
+    assert_eq!(host.stderr().count(WARNING), 1, "{}", host.stderr().text());
+}
+
+#[test]
+fn where_the_formation_says_it_nothing_is_learned() {
+    let host = once("isolation = \"instance\"");
+    for _ in 0..20 {
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+    }
+    assert!(host.ps().number("web", "restarts") >= 10);
+    let host_of_calls = once("isolation = \"call\"");
+    for _ in 0..20 {
+        assert_eq!(host_of_calls.get("/ok").ok(), "ok\n");
+    }
+    assert_eq!(host_of_calls.ps().number("web", "restarts"), 0);
+    assert_eq!(host.stderr().count(WARNING) + host_of_calls.stderr().count(WARNING), 0);
+}
+
+#[test]
+fn a_request_that_is_to_blame_itself_teaches_nothing() {
+    let host = Host::run(&Formation::web(""));
+    for _ in 0..5 {
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+        // It crashes a fresh instance as well.
+        host.get("/trap").is_error(502, "H13");
+    }
+    assert_eq!(host.stderr().count(WARNING), 0, "{}", host.stderr().text());
+    // Each was repeated once.
+    assert_eq!(host.ps().number("web", "restarts"), 10);
+}
+
+#[test]
+fn what_http_does_not_let_a_proxy_repeat_is_not_repeated() {
+    let host = Host::run(&Formation::web(""));
+    // With a body even a GET can't be: nobody has it any more.
+    let requests = [
+        "POST /trap HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+        "POST /trap HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody",
+        "GET /trap HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody",
+    ];
+    for (number, request) in (1..).zip(requests) {
+        host.get("/ok").ok();
+        host.get("/ok").ok();
+        let mut connection = host.connect();
+        connection.send_raw(request.as_bytes()).unwrap();
+        connection.read_answer(false).unwrap().is_error(502, "H13");
+        assert_eq!(host.ps().number("web", "restarts"), number, "{request:?}");
+    }
+    // A timeout may have done its work by then, and would take twice as long.
+    let host = Host::run(&Formation::web("timeout = \"200ms\""));
+    host.get("/ok").ok();
+    host.get("/loop").is_error(504, "H12");
+    assert_eq!(host.ps().number("web", "restarts"), 1);
+}
