@@ -89,7 +89,7 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
         CallEnd::Timeout => {
             Err(Failed::new(Exit::CutOff, format!("{shown} took longer than its --timeout, and was ended")))
         }
-        end @ (CallEnd::Interrupted | CallEnd::Host(_)) => {
+        end @ (CallEnd::OutOfCpu | CallEnd::Interrupted | CallEnd::Host(_)) => {
             Err(Failed::new(Exit::Failed, format!("{shown}: {}", end.summary())))
         }
     }

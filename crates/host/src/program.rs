@@ -28,7 +28,7 @@ const HOST_CALL_MAX: Duration = Duration::from_millis(200);
 ///
 /// The component can't be loaded, or the engine can't be made.
 pub async fn run_program(planned: PlannedType, name: &str, cache: Cache) -> Result<CallEnd<i32>, StartError> {
-    let limits = CallLimits { timeout: planned.timeout };
+    let limits = CallLimits { timeout: planned.timeout, cpu: planned.process.cpu };
     let shown = name.to_owned();
     let loading = tokio::task::spawn_blocking(move || load(planned, &shown, cache));
     let component = loading.await.map_err(std::io::Error::other)??;
