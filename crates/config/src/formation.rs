@@ -75,6 +75,8 @@ pub struct ProcessType {
     pub timeout: Option<Duration>,
     /// Guest CPU time that one call may spend; `None` has no limit.
     pub cpu: Option<Duration>,
+    /// Requests that one instance serves at once; WASI 0.3 only. Where it isn't set the host decides.
+    pub concurrency: Option<u32>,
     /// Whether an instance serves one call or many; `None` is many, unless the component turns out to be made for one.
     pub isolation: Option<Isolation>,
     /// Calls after which an instance is replaced.
@@ -281,6 +283,7 @@ impl ProcessType {
             memory_bytes_max: 128 << 20,
             timeout: None,
             cpu: None,
+            concurrency: None,
             isolation: None,
             max_calls: None,
             max_age: None,

@@ -149,6 +149,7 @@ struct ProcessTable<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<u32>,
     isolation: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_calls: Option<u64>,
@@ -197,6 +198,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             memory: format_size(process.memory_bytes_max),
             timeout: process.timeout.map(format_duration),
             cpu: process.cpu.map(format_duration),
+            concurrency: process.concurrency,
             isolation: process.isolation.map(|isolation| match isolation {
                 Isolation::Call => "call",
                 Isolation::Instance => "instance",

@@ -21,7 +21,7 @@ fn read(text: &str, dotenv: Option<&str>) -> Result<Formation, LoadError> {
 }
 
 /// Pieces that bring the reader further than random characters do.
-const PIECES: [&str; 43] = [
+const PIECES: [&str; 44] = [
     "[process.web]\n",
     "[process.a]\n",
     "[[process.a.dirs]]\n",
@@ -40,6 +40,7 @@ const PIECES: [&str; 43] = [
     "memory = ",
     "timeout = ",
     "isolation = ",
+    "concurrency = ",
     "max_calls = ",
     "max_age = ",
     "env = ",
@@ -171,12 +172,13 @@ fn process() -> impl Strategy<Value = ProcessType> {
     let limits =
         (65_536u64..=4 << 30, option::of(duration()), option::of(0u32..=1_000_000), duration(), 1u32..=1000);
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
-    let life = (option::of(duration()), option::of(isolation), option::of(1u64..=1 << 30), option::of(age()));
+    let isolation = (option::of(isolation), option::of(1u32..=10_000));
+    let life = (option::of(duration()), isolation, option::of(1u64..=1 << 30), option::of(age()));
     let component = (path(), any::<bool>());
     (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
         |(name, (component, trust_cwasm), args, count, trigger, limits, life, grants)| {
             let (memory_bytes_max, timeout, backlog, queue_timeout, attempts) = limits;
-            let (cpu, isolation, max_calls, max_age) = life;
+            let (cpu, (isolation, concurrency), max_calls, max_age) = life;
             let attempts = if matches!(trigger, Some(Trigger::Queue { .. })) { attempts } else { 25 };
             ProcessType {
                 name,
@@ -188,6 +190,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 memory_bytes_max,
                 timeout,
                 cpu,
+                concurrency,
                 isolation,
                 max_calls,
                 max_age,

@@ -43,6 +43,7 @@ fn the_smallest_file_has_every_default() {
             memory_bytes_max: 134_217_728,
             timeout: None,
             cpu: None,
+            concurrency: None,
             isolation: None,
             max_calls: None,
             max_age: None,
@@ -77,6 +78,7 @@ route = ["/", "API.example.com/v1/", "shop/"]
 memory = "64MB"
 timeout = "10s"
 cpu = "500ms"
+concurrency = 16
 isolation = "call"
 max_calls = 100_000
 max_age = "30d"
@@ -135,6 +137,7 @@ fn a_file_with_everything_is_read() {
     assert_eq!(web.component, Path::new("/srv/shop/build/web.wasm"));
     assert_eq!(web.memory_bytes_max, 64_000_000);
     assert_eq!((web.cpu, web.isolation), (Some(Duration::from_millis(500)), Some(Isolation::Call)));
+    assert_eq!(web.concurrency, Some(16));
     assert_eq!((web.max_calls, web.max_age), (Some(100_000), Some(Duration::from_hours(30 * 24))));
     let Some(Trigger::Http { routes }) = &web.trigger else { panic!("{:?}", web.trigger) };
     assert_eq!(routes[1], Route { host: Some("api.example.com".to_owned()), path: "/v1".to_owned() });

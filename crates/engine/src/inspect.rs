@@ -197,6 +197,11 @@ impl Handler {
         }
     }
 
+    /// Whether it is a `main`, which can be entered once.
+    pub fn is_command(self) -> bool {
+        matches!(self, Handler::Command02 | Handler::Command03 | Handler::CoreCommand)
+    }
+
     fn matches(self, export: &str) -> bool {
         let (interface, version) = self.interface();
         export

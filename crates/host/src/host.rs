@@ -40,6 +40,10 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// What is left to a call that was interrupted: a tick, and the way back.
 const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
 
+/// Calls at once in one instance of WASI 0.3, where the formation doesn't say: as many as `wasmtime serve` allows.
+/// Other instances serve one at a time whatever is said.
+const CONCURRENCY_DEFAULT: u32 = 16;
+
 /// Waiting calls for each instance, where the formation doesn't say.
 const BACKLOG_PER_INSTANCE: u32 = 50;
 
@@ -534,13 +538,14 @@ fn keeping(planned: &PlannedType) -> Keeping {
     let process = &planned.process;
     let fresh_each_call = process.isolation == Some(Isolation::Call)
         || process.max_calls == Some(1)
-        || matches!(planned.handler, Handler::Command02 | Handler::Command03);
+        || planned.handler.is_command();
     Keeping {
         fresh_each_call,
         learns: process.isolation.is_none(),
         // Those of a place are counted together there, and each is fresh anyway.
         max_calls: process.max_calls.filter(|_| !fresh_each_call),
         max_age: process.max_age,
+        concurrency: process.concurrency.unwrap_or(CONCURRENCY_DEFAULT),
     }
 }
 

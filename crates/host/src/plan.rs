@@ -132,6 +132,13 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
         Code::new(bytes, process.trust_cwasm).map_err(|err| problem(format!("{} {err}", path.display())))?;
     let (trigger, handler) =
         join(process, &seen).map_err(|message| problem(format!("{} {message}", path.display())))?;
+    if process.concurrency.is_some() && handler != Handler::Http03 {
+        return Err(problem(format!(
+            "{} is called by {handler}, which serves one call at a time: leave `concurrency` out, or build it for {}",
+            path.display(),
+            Handler::Http03
+        )));
+    }
     let unknown = seen.unknown_imports();
     if !unknown.is_empty() {
         return Err(problem(format!(

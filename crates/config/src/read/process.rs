@@ -10,6 +10,7 @@ use std::time::Duration;
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
 const BACKLOG_MAX: u32 = 1_000_000;
+const CONCURRENCY_MAX: u32 = 10_000;
 const CALLS_MAX: u64 = 1_000_000_000_000;
 
 /// Shorter lives would be spent on starting.
@@ -17,7 +18,7 @@ const AGE_MIN: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// Keys that the design gives a meaning and this version can't honour.
-const NOT_YET: [&str; 2] = ["concurrency", "max_body"];
+const NOT_YET: [&str; 1] = ["max_body"];
 
 /// Reads one process type; `None` where it is no table at all.
 pub(super) fn process_type(
@@ -45,6 +46,7 @@ pub(super) fn process_type(
         table.take("timeout").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
     process.cpu =
         table.take("cpu").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
+    process.concurrency = table.take("concurrency").and_then(|item| item.whole(cx, 1..=CONCURRENCY_MAX));
     process.isolation = table
         .take("isolation")
         .and_then(|item| item.choice(cx, &[("instance", Isolation::Instance), ("call", Isolation::Call)]));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmhost_engine::{CallEnd, Finished, Instance};
 
-use super::{Idle, Pool, Reused, Slot};
+use super::{Idle, Left, Pool, Reused, Slot};
 use crate::event::{Ended, Event};
 
 /// An instance that was lent for one call.
@@ -60,34 +60,52 @@ impl Lease {
     /// The call is over.
     pub(crate) fn give_back<T>(mut self, finished: Finished<T>) {
         self.settled = true;
+        let returned = matches!(finished.report.end, CallEnd::Returned(_));
+        if returned && self.served > 0 {
+            self.pool.reuse.survived();
+        }
+        let failed = match finished.report.end {
+            CallEnd::Returned(_) => finished.instance.is_none().then_some(Ended::Spent),
+            CallEnd::Interrupted => Some(Ended::Cancelled),
+            end => Some(Ended::ByCall(end.summary())),
+        };
         let (pool, slot) = (&self.pool, self.slot.clone());
-        match (finished.report.end, finished.instance) {
-            (CallEnd::Returned(_), instance) => {
-                if self.served > 0 {
-                    pool.reuse.survived();
-                }
-                match instance {
-                    _ if pool.is_fresh_each_call() && !slot.is_draining() => pool.renew(slot, instance),
-                    Some(instance) if !slot.is_spent() => {
-                        pool.put(Idle { instance, slot, served: self.served + 1 })
-                    }
-                    instance => {
-                        let how = if slot.is_draining() { Ended::Drained } else { Ended::Spent };
-                        pool.leave(slot, instance, how);
-                    }
-                }
+        match pool.leave_seat(&slot, failed) {
+            Left::Others => pool.fill_seats(),
+            Left::Nobody(_) if slot.is_draining() => pool.leave(slot, finished.instance, Ended::Drained),
+            Left::Nobody(None | Some(Ended::Spent)) if pool.is_fresh_each_call() => {
+                pool.renew(slot, finished.instance);
             }
-            _ if slot.is_draining() => pool.report(&slot, Ended::Drained),
-            (CallEnd::Interrupted, _) => pool.report(&slot, Ended::Cancelled),
-            (end, _) => pool.report(&slot, Ended::ByCall(end.summary())),
+            Left::Nobody(None) => match finished.instance {
+                Some(instance) if !slot.is_spent() => {
+                    pool.put(Idle { instance, slot, served: self.served + 1 });
+                }
+                instance => pool.leave(slot, instance, Ended::Spent),
+            },
+            Left::Nobody(Some(how)) => pool.leave(slot, finished.instance, how),
         }
     }
 
-    /// Back to what it was made of.
+    /// Back to what it was made of, unless other calls are in the instance.
     pub(super) fn into_idle(mut self) -> Option<Idle> {
         let instance = self.instance.take()?;
         self.settled = true;
-        Some(Idle { instance, slot: self.slot.clone(), served: self.served })
+        match self.pool.leave_seat(&self.slot, None) {
+            Left::Others => None,
+            Left::Nobody(None) => Some(Idle { instance, slot: self.slot.clone(), served: self.served }),
+            Left::Nobody(Some(how)) => {
+                self.pool.leave(self.slot.clone(), Some(instance), how);
+                None
+            }
+        }
+    }
+
+    /// Gives back what was never called.
+    pub(super) fn leave_unused(self) {
+        let pool = self.pool.clone();
+        if let Some(idle) = self.into_idle() {
+            pool.put(idle);
+        }
     }
 }
 
@@ -96,10 +114,13 @@ impl Drop for Lease {
         if self.settled {
             return;
         }
-        let slot = self.slot.clone();
-        match self.instance.take() {
-            Some(instance) => self.pool.put(Idle { instance, slot, served: self.served }),
-            None => self.pool.report(&slot, Ended::ByCall("its call was dropped".into())),
+        let (pool, slot) = (&self.pool, self.slot.clone());
+        let unused = self.instance.take();
+        let failed = unused.is_none().then(|| Ended::ByCall("its call was dropped".into()));
+        match (pool.leave_seat(&slot, failed), unused) {
+            (Left::Others, _) => pool.fill_seats(),
+            (Left::Nobody(None), Some(instance)) => pool.put(Idle { instance, slot, served: self.served }),
+            (Left::Nobody(how), instance) => pool.leave(slot, instance, how.unwrap_or(Ended::Spent)),
         }
     }
 }

@@ -15,6 +15,7 @@
 
 mod lease;
 mod reuse;
+mod seats;
 mod slot;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +34,7 @@ use crate::event::{Ended, Event, MemberId};
 pub(crate) use lease::Lease;
 pub(crate) use reuse::Need;
 use reuse::Reuse;
+use seats::{Left, Seats};
 use slot::Life;
 pub(crate) use slot::Slot;
 
@@ -76,6 +78,8 @@ pub(crate) struct Keeping {
     pub(crate) learns: bool,
     pub(crate) max_calls: Option<u64>,
     pub(crate) max_age: Option<Duration>,
+    /// Calls that one instance serves at once.
+    pub(crate) concurrency: u32,
 }
 
 struct Inner {
@@ -83,6 +87,7 @@ struct Inner {
     idle: Vec<Idle>,
     /// Those that serve and don't drain, idle or lent.
     live: HashMap<MemberId, Arc<Slot>>,
+    seats: Seats,
     line: VecDeque<Waiting>,
     /// Calls that need an instance that was not called yet: they go before the others.
     fresh_line: VecDeque<Waiting>,
@@ -130,6 +135,7 @@ impl Pool {
         let inner = Inner {
             idle: Vec::new(),
             live: HashMap::new(),
+            seats: Seats::new(keeping.concurrency),
             line: VecDeque::new(),
             fresh_line: VecDeque::new(),
             line_max,
@@ -155,6 +161,11 @@ impl Pool {
         let waiting = {
             let mut inner = self.lock();
             if let Some(lease) = self.lend_idle(&mut inner, need) {
+                return Ok(lease);
+            }
+            if need != Need::Fresh
+                && let Some(lease) = self.lend_seat(&mut inner)
+            {
                 return Ok(lease);
             }
             match inner.outlook {
@@ -216,7 +227,42 @@ impl Pool {
             },
             Need::Fresh => fresh().map(|at| inner.idle.remove(at)),
         };
-        idle.map(|idle| Lease::new(self, idle))
+        idle.map(|idle| {
+            self.open_seats(inner, &idle);
+            Lease::new(self, idle)
+        })
+    }
+
+    fn open_seats(&self, inner: &mut Inner, idle: &Idle) {
+        if !self.is_fresh_each_call() {
+            inner.seats.open(idle);
+        }
+    }
+
+    fn lend_seat(self: &Arc<Self>, inner: &mut Inner) -> Option<Lease> {
+        inner.seats.take().map(|seat| Lease::new(self, seat))
+    }
+
+    /// A call has left others behind in its instance: its seat is for whoever waits longest.
+    fn fill_seats(self: &Arc<Self>) {
+        loop {
+            let mut inner = self.lock();
+            if inner.line.is_empty() {
+                return;
+            }
+            let Some(lease) = self.lend_seat(&mut inner) else { return };
+            let waiting = inner.line.pop_front();
+            drop(inner);
+            // Where the other side has gone in the meantime, the lease comes back, and with it the seat.
+            match waiting.map(|waiting| waiting.send(Ok(lease))) {
+                Some(Err(Ok(back))) => back.leave_unused(),
+                _ => return,
+            }
+        }
+    }
+
+    fn leave_seat(&self, slot: &Slot, failed: Option<Ended>) -> Left {
+        self.lock().seats.leave(slot, failed)
     }
 
     /// A new instance serves from now on and, where it replaces one, that one doesn't any more: it leaves when its
@@ -268,7 +314,10 @@ impl Pool {
                 }
                 let fresh = if used { None } else { inner.fresh_line.pop_front() };
                 match fresh.or_else(|| inner.line.pop_front()) {
-                    Some(waiting) => waiting,
+                    Some(waiting) => {
+                        self.open_seats(&mut inner, &idle);
+                        waiting
+                    }
                     None => {
                         idle.slot.busy.store(false, Relaxed);
                         inner.idle.push(idle);
