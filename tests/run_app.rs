@@ -45,7 +45,10 @@ impl App {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
         command.arg("run").arg(guest_file(guest)).args(arguments).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env_remove("WASMHOST_LOG").env_remove("WASMHOST_FILE");
+        for variable in ["WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG"] {
+            command.env_remove(variable);
+        }
+        command.env("WASMHOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
         command
     }
 
@@ -502,6 +505,21 @@ fn an_app_is_known_by_its_first_bytes_whatever_its_name() {
     let folder: &Path = app.folder.path();
     assert_eq!(Process::start(folder, ["run", "tool", "echo", "hello"]).wait().done(), "hello\n");
     assert_eq!(Process::start(folder, ["-f", "tool", "run"]).wait().done(), "done\n");
+}
+
+#[test]
+fn compiled_code_runs_where_it_is_trusted() {
+    let app = App::new();
+    let folder = app.folder.path();
+    fs::copy(guest_file("cmd-test"), app.path("tool.wasm")).unwrap();
+    Process::start(folder, ["compile", "tool.wasm"]).wait().done();
+    Process::start(folder, ["run", "tool.cwasm"])
+        .wait()
+        .failed(4, "is compiled code, which runs outside of the sandbox");
+    let ended = Process::start(folder, ["run", "tool.cwasm", "--trust-cwasm", "echo", "compiled"]).wait();
+    assert_eq!(ended.done(), "compiled\n");
+    fs::copy(guest_file("cmd-test-core"), app.path("core.wasm")).unwrap();
+    Process::start(folder, ["compile", "core.wasm"]).wait().failed(4, "core.wasm is a core module");
 }
 
 // --- what WASI promises, by guests that judge themselves

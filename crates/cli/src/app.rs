@@ -27,7 +27,8 @@ const SET_BY_HOST: [&str; 2] = ["WASMHOST_TYPE", "WASMHOST_INSTANCE"];
 pub(crate) fn is_app(file: &Path) -> bool {
     let mut magic = [0; 4];
     let begins = File::open(file).and_then(|mut file| file.read_exact(&mut magic));
-    (begins.is_ok() && magic == *b"\0asm") || file.extension().is_some_and(|kind| kind == "wasm")
+    (begins.is_ok() && magic == *b"\0asm")
+        || file.extension().is_some_and(|kind| kind == "wasm" || kind == "cwasm")
 }
 
 pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
@@ -134,6 +135,7 @@ fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
         process.memory_bytes_max = memory;
     }
     process.timeout = flags.timeout;
+    process.trust_cwasm = flags.trust_cwasm;
     process.args.clone_from(&flags.args);
     process.grants.env =
         flags.env.iter().filter_map(|flag| env(flag).transpose()).collect::<Result<_, _>>()?;

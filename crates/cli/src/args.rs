@@ -125,6 +125,9 @@ pub(crate) struct AppFlags {
     /// How long a request, or the command, may take [default: 30s, or no limit for a command].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
+    /// It may be a .cwasm: native code, which runs outside of the sandbox.
+    #[arg(long)]
+    pub(crate) trust_cwasm: bool,
     /// Its arguments.
     #[arg(trailing_var_arg = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
@@ -140,6 +143,7 @@ impl AppFlags {
             ("--network", self.network),
             ("--memory", self.memory.is_some()),
             ("--timeout", self.timeout.is_some()),
+            ("--trust-cwasm", self.trust_cwasm),
             ("an argument", !self.args.is_empty()),
         ];
         let given = given.iter().find(|(_, is_given)| *is_given).map(|(flag, _)| *flag);

@@ -4,7 +4,7 @@ use crate::cache::key;
 use crate::component::LoadError;
 use crate::cwasm::{About, Maker, ending};
 use crate::engine::{EngineOptions, config};
-use crate::inspect::{Footprint, InspectError, inspect};
+use crate::inspect::{Footprint, Handler, InspectError, inspect};
 
 /// Why there is no compiled file.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,9 @@ pub enum CompileError {
     /// It isn't a component.
     #[error(transparent)]
     Inspect(#[from] InspectError),
+    /// Core modules have no compiled form here.
+    #[error("is a core module, and components alone can be compiled ahead: run it as it is")]
+    CoreModule,
     /// It is one that the compiler refuses.
     #[error(transparent)]
     Compile(#[from] LoadError),
@@ -21,6 +24,9 @@ pub enum CompileError {
 /// code. Takes all cores, for up to seconds.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
+    if inspection.handlers == [Handler::CoreCommand] {
+        return Err(CompileError::CoreModule);
+    }
     let failed = |err: wasmtime::Error| LoadError::Compile(format!("{err:#}"));
     // How large the pool is has no part in what is compiled.
     let smallest =
@@ -53,6 +59,8 @@ mod tests {
         let footprint = Footprint { core_instances: 20, memories: 3, tables: 5 };
         let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint, alone: false };
         assert_eq!(key_with(small), key_with(large));
+        // A program that is run without a pool finds what a host has compiled.
+        assert_eq!(key_with(small), key_with(EngineOptions { alone: true, ..small }));
     }
 
     #[test]
