@@ -22,4 +22,5 @@ mod run_app;
 mod scale;
 mod start;
 mod ticks;
+mod together;
 mod web;

@@ -13,9 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use wasmhost_config::{Isolation, Route, Run, StoreUrl, Trigger};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{
-    Cache, CallLimits, Component, Engine, EngineError, EngineOptions, Handler, LoadError, Sandbox,
-};
+use wasmhost_engine::{Cache, CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
 use wasmhost_store::jobs::Retention;
 use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 

@@ -1,5 +1,7 @@
 //! An http component in WASI 0.3's own words, with the paths of `wasi02-service` that its clients need: see there.
 
+use std::cell::Cell;
+
 use wasip3::clocks::monotonic_clock;
 use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
 use wasip3::wit_bindgen::rt::async_support::{StreamReader, StreamResult};
@@ -29,6 +31,23 @@ impl wasip3::exports::http::handler::Guest for Service {
                 monotonic_clock::wait_for(10_000_000_000).await;
                 answer(200, b"late".to_vec())
             }
+            "/most" => answer(200, MOST.get().to_string().into_bytes()),
+            "/trap" => std::process::abort(),
+            "/loop" => loop {
+                std::hint::spin_loop();
+            },
+            "/after" => {
+                spawn_local(async {
+                    monotonic_clock::wait_for(50_000_000).await;
+                    println!("after the answer");
+                });
+                answer(200, b"before\n".to_vec())
+            }
+            _ if path.starts_with("/meet/") => {
+                let calls = path.trim_start_matches("/meet/").parse().unwrap_or(1);
+                meet(calls).await;
+                answer(200, b"met\n".to_vec())
+            }
             _ if path.starts_with("/seen") => {
                 let (method, scheme) = (request.get_method(), request.get_scheme());
                 let authority = request.get_authority().unwrap_or_default();
@@ -40,6 +59,24 @@ impl wasip3::exports::http::handler::Guest for Service {
             },
         })
     }
+}
+
+thread_local! {
+    /// Calls that have come to meet, those that are there now, and the most there were at once.
+    static CAME: Cell<u32> = const { Cell::new(0) };
+    static HERE: Cell<u32> = const { Cell::new(0) };
+    static MOST: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Waits until so many calls have come to this instance.
+async fn meet(calls: u32) {
+    CAME.set(CAME.get() + 1);
+    HERE.set(HERE.get() + 1);
+    MOST.set(MOST.get().max(HERE.get()));
+    while CAME.get() < calls {
+        monotonic_clock::wait_for(1_000_000).await;
+    }
+    HERE.set(HERE.get() - 1);
 }
 
 fn method(request: &Request) -> String {

@@ -1,0 +1,101 @@
+//! Instances of WASI 0.3, which serve several calls at once.
+
+use std::thread;
+
+use crate::harness::http::Request;
+use crate::harness::{Formation, Host, eventually};
+
+fn service(keys: &str) -> Host {
+    Host::run(&Formation::new().process("web", "wasi03-service", keys))
+}
+
+#[test]
+fn calls_meet_in_one_instance() {
+    let host = service("concurrency = 4");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(host.get("/meet/4").ok(), "met\n"));
+        }
+    });
+    assert_eq!(host.get("/most").ok(), "4");
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
+#[test]
+fn no_more_calls_are_in_an_instance_than_may_be() {
+    let host = service("concurrency = 3");
+    // Three wait for a fourth, which waits in the line until one of them gives its seat up.
+    let mut waiting: Vec<_> = (0..3).map(|_| host.connect()).collect();
+    for client in &mut waiting {
+        client.send_raw(b"GET /meet/5 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    }
+    let mut fourth = host.connect();
+    eventually("three calls are in it", || (host.ps().instances("web")[0]["calls"] == 3).then_some(()));
+    fourth.send_raw(b"GET /meet/1 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    eventually("the fourth waits", || (host.ps().number("web", "waiting") == 1).then_some(()));
+    assert_eq!(host.ps().instances("web")[0]["calls"], 3);
+}
+
+#[test]
+fn a_trap_ends_every_call_in_the_instance_and_it_is_replaced() {
+    let host = service("");
+    let mut late = host.connect();
+    late.send_raw(b"POST /late HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+    eventually("the call is in it", || (host.ps().instances("web")[0]["calls"] == 1).then_some(()));
+    host.send(&Request::post("/trap", "")).is_error(502, "H13");
+    late.read_answer(false).unwrap().is_error(502, "H13");
+    assert_eq!(host.get("/hello").ok(), "hello\n");
+    eventually("it was replaced", || (host.ps().number("web", "restarts") == 1).then_some(()));
+}
+
+#[test]
+fn one_call_times_out_and_another_in_the_same_instance_ends_well() {
+    let host = service("timeout = \"2s\"");
+    let mut late = host.connect();
+    late.send_raw(b"POST /late HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+    eventually("the call is in it", || (host.ps().instances("web")[0]["calls"] == 1).then_some(()));
+    // It begins while the other waits, and goes on when that is given up.
+    let mut echo = host.connect();
+    echo.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").unwrap();
+    late.read_answer(false).unwrap().is_error(504, "H12");
+    echo.send_raw(b"cde").unwrap();
+    assert_eq!(echo.read_answer(false).unwrap().ok(), "abcde");
+    eventually("the instance has gone", || (host.ps().instances("web")[0]["calls"] == 0).then_some(()));
+    assert_eq!(host.get("/hello").ok(), "hello\n");
+}
+
+#[test]
+fn an_endless_loop_ends_with_its_timeout() {
+    let host = service("timeout = \"500ms\"");
+    host.get("/loop").is_error(504, "H12");
+    assert_eq!(host.get("/hello").ok(), "hello\n");
+}
+
+#[test]
+fn work_goes_on_after_the_answer() {
+    let host = service("");
+    assert_eq!(host.get("/after").ok(), "before\n");
+    host.stdout().wait_for("after the answer");
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
+#[test]
+fn with_isolation_no_two_calls_meet() {
+    let host = service("isolation = \"call\"\ncount = 2");
+    for _ in 0..5 {
+        assert_eq!(host.get("/meet/1").ok(), "met\n");
+        assert_eq!(host.get("/most").ok(), "0");
+    }
+}
+
+#[test]
+fn concurrency_is_for_components_that_can() {
+    let formation = Formation::web("concurrency = 4");
+    let ended = formation.cli(["check"]);
+    assert_eq!(ended.code, 4);
+    assert!(
+        ended.stderr.contains("which serves one call at a time: leave `concurrency` out"),
+        "{}",
+        ended.stderr
+    );
+}
