@@ -59,13 +59,18 @@ where
                 Err(_) => head = None,
             }
         }
-        match Pin::new(&mut end).poll(cx) {
-            Poll::Ready(Ok(end)) => Poll::Ready(First::End(end)),
-            Poll::Ready(Err(_)) => Poll::Ready(First::End(CallEnd::Host("the call was dropped".into()))),
-            Poll::Pending if over => {
-                Poll::Ready(First::End(CallEnd::Host("the call ended without a report".into())))
-            }
-            Poll::Pending => Poll::Pending,
+        let ended = match Pin::new(&mut end).poll(cx) {
+            // The runtime may want this task to wait, with the report there already.
+            Poll::Pending if over => end.try_recv().ok(),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(ended) => ended.ok(),
+        };
+        let dropped = || CallEnd::Host("the call was dropped".into());
+        let ended = ended.unwrap_or_else(dropped);
+        // On another thread the head may have come between the two looks.
+        match head.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Ok(came)) if ended == CallEnd::Returned(()) => Poll::Ready(First::Head(came)),
+            _ => Poll::Ready(First::End(ended)),
         }
     })
     .await;
