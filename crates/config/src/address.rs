@@ -10,6 +10,12 @@ use std::str::FromStr;
 #[error("{0}")]
 pub struct AddressError(String);
 
+impl AddressError {
+    pub(crate) fn new(message: String) -> Self {
+        AddressError(message)
+    }
+}
+
 /// `https://HOST[:PORT]`, `http://HOST[:PORT]` or `HOST:PORT`, as in `outbound`.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! A formation whose fields can't be wrong: what later code works from, and never checks again.
 
+use crate::http::Http;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -28,13 +29,6 @@ pub struct Formation {
     pub queues: BTreeMap<String, Queue>,
     /// The process types in the file's order; at least one, their names unique.
     pub processes: Vec<ProcessType>,
-}
-
-/// `[http]`: the ingress.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Http {
-    /// Address and port; a host name is resolved when the listener opens. Port 0 takes any free one.
-    pub listen: String,
 }
 
 /// `[store] url`.
@@ -87,6 +81,8 @@ pub struct ProcessType {
     pub backlog: Option<u32>,
     /// How long a call may wait for an instance.
     pub queue_timeout: Duration,
+    /// Bytes that a request's body may have; `None` is any number.
+    pub body_bytes_max: Option<u64>,
     /// How many tries a job of this type has, where its producer didn't say.
     pub attempts: u32,
     /// What the sandbox may touch.
@@ -289,6 +285,7 @@ impl ProcessType {
             max_age: None,
             backlog: None,
             queue_timeout: Duration::from_secs(5),
+            body_bytes_max: None,
             attempts: 25,
             grants: Grants::default(),
         }

@@ -6,6 +6,7 @@
 
 use crate::expand::escape;
 use crate::formation::*;
+use crate::http::{AccessLog, Http, format_network};
 use crate::units::{format_duration, format_size};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -31,10 +32,6 @@ impl Serialize for Formation {
             process: InOrder<'a, ProcessTable<'a>>,
         }
         #[derive(Serialize)]
-        struct HttpTable {
-            listen: String,
-        }
-        #[derive(Serialize)]
         struct StoreTable {
             url: String,
         }
@@ -44,7 +41,7 @@ impl Serialize for Formation {
             state_dir: path(&self.state_dir),
             grace: format_duration(self.grace),
             drain_delay: format_duration(self.drain_delay),
-            http: HttpTable { listen: escape(&self.http.listen) },
+            http: (&self.http).into(),
             store: StoreTable { url: escape(&self.store.to_string()) },
             queues: InOrder(self.queues.iter().map(|(name, queue)| (name.as_str(), queue.into())).collect()),
             process: InOrder(
@@ -122,6 +119,66 @@ enum OneOrMore<T, M> {
 }
 
 #[derive(Serialize)]
+struct HttpTable {
+    listen: OneOrMore<String, Vec<String>>,
+    socket_mode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsTable>,
+    header_timeout: String,
+    idle_timeout: String,
+    body_timeout: String,
+    max_header: String,
+    max_connections: u32,
+    max_streams: u32,
+    trusted_proxies: Vec<String>,
+    access_log: &'static str,
+}
+
+#[derive(Serialize)]
+struct TlsTable {
+    listen: OneOrMore<String, Vec<String>>,
+    cert: OneOrMore<String, Vec<String>>,
+    key: OneOrMore<String, Vec<String>>,
+}
+
+impl From<&Http> for HttpTable {
+    fn from(http: &Http) -> Self {
+        let trusted = &http.trusted_proxies;
+        let mut trusted_proxies: Vec<_> = trusted.networks.iter().map(format_network).collect();
+        trusted_proxies.extend(trusted.unix.then(|| "unix".to_owned()));
+        HttpTable {
+            listen: one_or_more(http.listen.iter().map(|place| escape(&place.to_string()))),
+            socket_mode: format!("{:04o}", http.socket_mode),
+            tls: http.tls.as_ref().map(|tls| TlsTable {
+                listen: one_or_more(tls.listen.iter().map(|place| escape(&place.to_string()))),
+                cert: one_or_more(tls.certificates.iter().map(|files| path(&files.cert))),
+                key: one_or_more(tls.certificates.iter().map(|files| path(&files.key))),
+            }),
+            header_timeout: format_duration(http.header_timeout),
+            idle_timeout: format_duration(http.idle_timeout),
+            body_timeout: format_duration(http.body_timeout),
+            max_header: format_size(http.header_bytes_max.into()),
+            max_connections: http.connections_max,
+            max_streams: http.streams_max,
+            trusted_proxies,
+            access_log: match http.access_log {
+                AccessLog::Off => "off",
+                AccessLog::Text => "text",
+                AccessLog::Json => "json",
+            },
+        }
+    }
+}
+
+fn one_or_more(elements: impl Iterator<Item = String>) -> OneOrMore<String, Vec<String>> {
+    let mut elements: Vec<_> = elements.collect();
+    match elements.len() {
+        1 => OneOrMore::One(elements.remove(0)),
+        _ => OneOrMore::More(elements),
+    }
+}
+
+#[derive(Serialize)]
 struct QueueTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_depth: Option<u64>,
@@ -158,6 +215,8 @@ struct ProcessTable<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<u32>,
     queue_timeout: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_body: Option<String>,
     #[serde(skip_serializing_if = "InOrder::is_empty")]
     env: InOrder<'a, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -207,6 +266,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             max_age: process.max_age.map(format_duration),
             backlog: process.backlog,
             queue_timeout: format_duration(process.queue_timeout),
+            max_body: process.body_bytes_max.map(format_size),
             env: InOrder(
                 grants.env.iter().map(|variable| (variable.name.as_str(), shown_value(variable))).collect(),
             ),

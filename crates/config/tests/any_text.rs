@@ -169,15 +169,21 @@ fn grants() -> impl Strategy<Value = Grants> {
 }
 
 fn process() -> impl Strategy<Value = ProcessType> {
-    let limits =
-        (65_536u64..=4 << 30, option::of(duration()), option::of(0u32..=1_000_000), duration(), 1u32..=1000);
+    let limits = (
+        65_536u64..=4 << 30,
+        option::of(duration()),
+        option::of(0u32..=1_000_000),
+        duration(),
+        1u32..=1000,
+        option::of(0u64..=1 << 40),
+    );
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
     let isolation = (option::of(isolation), option::of(1u32..=10_000));
     let life = (option::of(duration()), isolation, option::of(1u64..=1 << 30), option::of(age()));
     let component = (path(), any::<bool>());
     (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
         |(name, (component, trust_cwasm), args, count, trigger, limits, life, grants)| {
-            let (memory_bytes_max, timeout, backlog, queue_timeout, attempts) = limits;
+            let (memory_bytes_max, timeout, backlog, queue_timeout, attempts, body_bytes_max) = limits;
             let (cpu, (isolation, concurrency), max_calls, max_age) = life;
             let attempts = if matches!(trigger, Some(Trigger::Queue { .. })) { attempts } else { 25 };
             ProcessType {
@@ -196,6 +202,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 max_age,
                 backlog,
                 queue_timeout,
+                body_bytes_max,
                 attempts,
                 grants,
             }
@@ -218,25 +225,65 @@ fn without_repetition(mut processes: Vec<ProcessType>) -> Vec<ProcessType> {
     processes
 }
 
+fn listen() -> impl Strategy<Value = Listen> {
+    prop_oneof![
+        select(vec!["127.0.0.1:8080", "[::1]:0", "localhost:80"])
+            .prop_map(|address| Listen::Tcp(address.to_owned())),
+        path()
+            .prop_filter("the system takes no longer one", |path| path.as_os_str().len() <= 107)
+            .prop_map(Listen::Unix),
+        option::of("[a-z]{1,5}").prop_map(Listen::HandedOver),
+    ]
+}
+
+fn http() -> impl Strategy<Value = Http> {
+    let files = (path(), path()).prop_map(|(cert, key)| CertificateFiles { cert, key });
+    let tls = (vec(listen(), 1..3), vec(files, 1..3))
+        .prop_map(|(listen, certificates)| Tls { listen, certificates });
+    let networks = select(vec!["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+    let trusted = (vec(networks.prop_map(|network| network.parse().unwrap()), 0..3), any::<bool>())
+        .prop_map(|(networks, unix)| TrustedProxies { networks, unix });
+    let access_log = select(vec![AccessLog::Off, AccessLog::Text, AccessLog::Json]);
+    let timeouts = [(); 3].map(|()| (1u64..=7 * 86_400_000).prop_map(Duration::from_millis));
+    let bounds = (8_192u32..=1 << 20, 1u32..=1_000_000, 1u32..=10_000, 0u32..=0o777);
+    (vec(listen(), 0..3), option::of(tls), timeouts, bounds, trusted, access_log).prop_map(
+        |(listen, tls, timeouts, bounds, trusted_proxies, access_log)| {
+            let [header_timeout, idle_timeout, body_timeout] = timeouts;
+            let (header_bytes_max, connections_max, streams_max, socket_mode) = bounds;
+            let listen = if listen.is_empty() && tls.is_none() { Http::default().listen } else { listen };
+            Http {
+                listen,
+                socket_mode,
+                tls,
+                header_timeout,
+                idle_timeout,
+                body_timeout,
+                header_bytes_max,
+                connections_max,
+                streams_max,
+                trusted_proxies,
+                access_log,
+            }
+        },
+    )
+}
+
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
     let queue = option::of(1u64..=1_000_000_000).prop_map(|max_depth| Queue { max_depth });
     let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), duration(), duration());
-    let listen = select(vec!["127.0.0.1:8080", "[::1]:0", "localhost:80"]);
-    (top, listen, store, btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
-        |((name, state_dir, max_instances, grace, drain_delay), listen, store, queues, processes)| {
-            Formation {
-                name,
-                file: "/srv/shop/formation.toml".into(),
-                state_dir,
-                max_instances,
-                grace,
-                drain_delay,
-                http: Http { listen: listen.to_owned() },
-                store,
-                queues,
-                processes: without_repetition(processes),
-            }
+    (top, http(), store, btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
+        |((name, state_dir, max_instances, grace, drain_delay), http, store, queues, processes)| Formation {
+            name,
+            file: "/srv/shop/formation.toml".into(),
+            state_dir,
+            max_instances,
+            grace,
+            drain_delay,
+            http,
+            store,
+            queues,
+            processes: without_repetition(processes),
         },
     )
 }

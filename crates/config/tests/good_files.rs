@@ -30,7 +30,7 @@ fn the_smallest_file_has_every_default() {
         max_instances: None,
         grace: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
-        http: Http { listen: "127.0.0.1:8080".to_owned() },
+        http: Http::default(),
         store: StoreUrl::Sqlite("/srv/shop/.wasmhost/store.db".into()),
         queues: Default::default(),
         processes: vec![ProcessType {
@@ -49,6 +49,7 @@ fn the_smallest_file_has_every_default() {
             max_age: None,
             backlog: None,
             queue_timeout: Duration::from_secs(5),
+            body_bytes_max: None,
             attempts: 25,
             grants: Grants::default(),
         }],
@@ -65,7 +66,20 @@ grace = "1m"
 drain_delay = "500ms"
 
 [http]
-listen = "[::1]:0"
+listen = ["[::1]:0", "unix:run/shop.sock", "fd:web", "systemd"]
+socket_mode = "0600"
+header_timeout = "5s"
+idle_timeout = "2m"
+body_timeout = "1m"
+max_header = "16KiB"
+max_connections = 100
+max_streams = 10
+trusted_proxies = ["10.0.0.0/8", "192.0.2.1", "fd00::/8", "unix"]
+access_log = "json"
+[http.tls]
+listen = "0.0.0.0:8443"
+cert = ["a.pem", "/etc/b.pem"]
+key = ["a.key", "/etc/b.key"]
 
 [queues.mail]
 max_depth = 100_000
@@ -84,6 +98,7 @@ max_calls = 100_000
 max_age = "30d"
 backlog = 0
 queue_timeout = "0s"
+max_body = "10MB"
 env = { Z = "last first", A = "$${HOME} costs $5", "dotted.key" = "two\nlines \"quoted\" \\ \u0007" }
 dirs = [{ host = "public", guest = "/public" }, { host = "../shared", guest = "/shared", access = "write" }]
 outbound = ["https://api.stripe.com", "postgres.internal:5432", "http://[::1]", "*.example.com:25"]
@@ -149,6 +164,15 @@ fn a_file_with_everything_is_read() {
     assert_eq!(web.grants.dirs[1].host, Path::new("/srv/shop/../shared"));
     assert!(web.grants.dirs[1].writable && !web.grants.dirs[0].writable);
 
+    let http = &formation.http;
+    assert_eq!(http.listen[1], Listen::Unix("/srv/shop/run/shop.sock".into()));
+    assert_eq!((http.socket_mode, http.header_bytes_max), (0o600, 16 << 10));
+    let tls = http.tls.as_ref().unwrap();
+    assert_eq!(tls.certificates[0].key, Path::new("/srv/shop/a.key"));
+    assert_eq!(tls.certificates[1].cert, Path::new("/etc/b.pem"));
+    assert!(http.trusted_proxies.contains(Some("192.0.2.1".parse().unwrap())));
+    assert_eq!(web.body_bytes_max, Some(10_000_000));
+
     let queues = vec![("default".to_owned(), 3), ("mail".to_owned(), 1)];
     assert_eq!(formation.process("worker").unwrap().trigger, Some(Trigger::Queue { queues }));
     let Some(Trigger::Schedule(schedule)) = &formation.process("clock").unwrap().trigger else { panic!() };
@@ -179,6 +203,15 @@ drain_delay = "0s"
 
 [http]
 listen = "127.0.0.1:8080"
+socket_mode = "0660"
+header_timeout = "10s"
+idle_timeout = "1m"
+body_timeout = "30s"
+max_header = "64KiB"
+max_connections = 10000
+max_streams = 100
+trusted_proxies = []
+access_log = "off"
 
 [store]
 url = "sqlite:/srv/shop/.wasmhost/store.db"

@@ -1,12 +1,12 @@
 //! The file's tables -> [`Formation`]: the top level, then one file for each part of a process type.
 
 mod grants;
+mod http;
 mod process;
 mod store;
 mod trigger;
 
-use crate::address::check_listen;
-use crate::formation::{Formation, Http, ProcessType, Queue, StoreUrl};
+use crate::formation::{Formation, ProcessType, Queue, StoreUrl};
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::{name_problem, quoted};
 use std::collections::BTreeMap;
@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeTable;
 
-const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 const NAME_BYTES_MAX: usize = 255;
 const INSTANCES_MAX: u32 = 100_000;
@@ -35,7 +34,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let state_dir = state_dir.unwrap_or_else(|| cx.folder.join(".wasmhost"));
     let grace = table.take("grace").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let drain_delay = table.take("drain_delay").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
-    let http = table.take("http").and_then(|item| http(cx, &item));
+    let http = table.take("http").and_then(|item| http::http(cx, &item));
     let store = table.take("store").and_then(|item| store::store(cx, &item));
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
@@ -47,7 +46,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         max_instances,
         grace: grace.unwrap_or(GRACE_DEFAULT),
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
-        http: http.unwrap_or_else(|| Http { listen: LISTEN_DEFAULT.to_owned() }),
+        http: http.unwrap_or_default(),
         store: store.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
         state_dir,
         queues: queues.unwrap_or_default(),
@@ -70,17 +69,6 @@ fn app_name(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<String> {
 fn folder_name(folder: &Path) -> String {
     let name = folder.file_name().map(|name| name.to_string_lossy().replace(char::is_control, "-"));
     name.unwrap_or_else(|| "app".to_owned())
-}
-
-fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
-    let mut table = item.table(cx, "a table such as [http]")?;
-    let listen = table.take("listen").and_then(|item| {
-        let listen = item.string_or(cx, &format!("a host and a port, such as {LISTEN_DEFAULT:?}"))?;
-        check_listen(&listen).map_err(|error| item.problem(cx, error.to_string())).ok()?;
-        Some(listen)
-    });
-    table.finish(cx);
-    listen.map(|listen| Http { listen })
 }
 
 fn queues(cx: &mut Reading<'_>, item: &Item<'_>) -> BTreeMap<String, Queue> {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// 1 TiB: what is longer is a slip in the unit.
+const BODY_BYTES_MAX: u64 = 1 << 40;
 const BACKLOG_MAX: u32 = 1_000_000;
 const CONCURRENCY_MAX: u32 = 10_000;
 const CALLS_MAX: u64 = 1_000_000_000_000;
@@ -16,9 +18,6 @@ const CALLS_MAX: u64 = 1_000_000_000_000;
 /// Shorter lives would be spent on starting.
 const AGE_MIN: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_hours(365 * 24);
-
-/// Keys that the design gives a meaning and this version can't honour.
-const NOT_YET: [&str; 1] = ["max_body"];
 
 /// Reads one process type; `None` where it is no table at all.
 pub(super) fn process_type(
@@ -58,11 +57,9 @@ pub(super) fn process_type(
     {
         process.queue_timeout = queue_timeout;
     }
+    process.body_bytes_max = table.take("max_body").and_then(|item| item.size(cx, 0..=BODY_BYTES_MAX));
     process.grants = grants::grants(cx, &mut table);
     process.args = table.take("args").map(|item| args(cx, &item)).unwrap_or_default();
-    for key in NOT_YET {
-        table.not_yet(cx, key);
-    }
     table.finish(cx);
     Some(process)
 }
