@@ -65,7 +65,7 @@ fn ps_tells_of_each_type_and_instance() {
     host.get("/spin?ms=60").ok();
     let ps = eventually("it is idle again", || Some(host.ps()).filter(|ps| ps.in_state("web", "idle") == 2));
     assert_eq!((&ps.0["name"], ps.0["pid"].as_u64()), (&"test".into(), Some(u64::from(host.pid()))));
-    assert_eq!(ps.0["http"], host.address().to_string());
+    assert_eq!(ps.0["http"][0], format!("http://{}/", host.address()));
     let view = ps.process("web");
     assert_eq!((&view["trigger"], &view["desired"], &view["actual"]), (&"http".into(), &2.into(), &2.into()));
     let names: Vec<_> =

@@ -163,7 +163,8 @@ fn a_closed_stdout_does_not_end_the_host() {
         .unwrap();
     eventually("it serves", || (formation.cli(["ps"]).code == 0).then_some(()));
     let ps: Value = json(&formation.cli(["ps", "--json"]).done());
-    let address = ps["http"].as_str().unwrap().parse().unwrap();
+    let address = ps["http"][0].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
+    let address = address.parse().unwrap();
     let mut client = crate::harness::http::Client::new(address);
     for _ in 0..3 {
         client.send(&crate::harness::http::Request::get("/log?lines=1000")).unwrap().ok();

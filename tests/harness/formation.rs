@@ -68,6 +68,15 @@ impl Formation {
         self.write()
     }
 
+    /// Keys of `[http]`; `listen` among them replaces the free port.
+    pub(crate) fn http(mut self, keys: &str) -> Formation {
+        let given = keys.lines().any(|line| line.starts_with("listen"));
+        let listen = if given { "" } else { "listen = \"127.0.0.1:0\"\n" };
+        let rest = self.tables.split_once("listen = \"127.0.0.1:0\"\n").expect("no [http]").1;
+        self.tables = format!("[http]\n{listen}{keys}\n{rest}");
+        self.write()
+    }
+
     /// A directory beside the file.
     pub(crate) fn directory(self, name: &str) -> Formation {
         fs::create_dir_all(self.path(name)).unwrap();

@@ -66,6 +66,12 @@ impl Host {
         self.http = line.map(|address| address.trim_end_matches('/').parse().unwrap());
     }
 
+    /// Everywhere that it serves requests, as it printed it.
+    pub(crate) fn served_at(&self) -> Vec<String> {
+        let lines = self.stderr.all();
+        lines.iter().filter_map(|line| line.strip_prefix("Serving HTTP on ").map(str::to_owned)).collect()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }

@@ -19,7 +19,7 @@ pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
 }
 
 fn render(view: &FormationView) -> String {
-    let at = view.http.as_ref().map(|http| format!("  http://{http}/")).unwrap_or_default();
+    let at: String = view.http.iter().map(|place| format!("  {place}")).collect();
     let mut text = format!("{}{at}  pid {}  up {}\n\n", view.name, view.pid, short(view.uptime_s));
     let types = view.types.iter().map(type_row);
     text += &table(

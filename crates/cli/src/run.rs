@@ -1,7 +1,6 @@
 //! `wasmhost run`: load, start, run until told, drain.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
@@ -9,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use wasmhost_engine::Cache;
-use wasmhost_host::{GrantedBy, Host, HostOptions, LogFormat, Plan, StartError};
+use wasmhost_host::{GrantedBy, HandedOver, Host, HostOptions, LogFormat, Plan, ServedAt, StartError};
 
 use crate::app;
 use crate::args::Run;
@@ -36,8 +35,9 @@ pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
 /// Serves a plan until it is told to stop.
 pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let cache = cache::from_environment()?;
+    let handed_over = HandedOver::from_env();
     let runtime = runtime()?;
-    let live = runtime.spawn(live(plan, cache, granted_by));
+    let live = runtime.spawn(live(plan, cache, granted_by, handed_over));
     runtime.block_on(live).map_err(|err| Failed::new(Exit::Failed, err))?
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy) -> Outcome {
+async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy, handed_over: HandedOver) -> Outcome {
     let mut signals = Signals::new()?;
     let options = HostOptions {
         log_format: LogFormat::detect(),
@@ -57,6 +57,7 @@ async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy) -> Outcome {
         progress: Box::new(show_progress),
         serving: Box::new(show_address),
         granted_by,
+        handed_over,
     };
     let host = tokio::select! {
         started = Host::start(plan, options) => started.map_err(|err| failed(&err, granted_by))?,
@@ -93,6 +94,7 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
         | StartError::StateDir(_)
         | StartError::Store { .. }
         | StartError::Listen { .. }
+        | StartError::Certificates(_)
         | StartError::Release(_)
         | StartError::Io(_) => Exit::NotStarted,
     }
@@ -130,8 +132,8 @@ impl Signals {
     }
 }
 
-fn show_address(http: SocketAddr) {
-    anstream::eprintln!("Serving HTTP on http://{http}/");
+fn show_address(place: &ServedAt) {
+    anstream::eprintln!("Serving HTTP on {place}");
 }
 
 /// One line that is written over again, and only where a person sees it.

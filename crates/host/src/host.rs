@@ -1,17 +1,15 @@
 //! A host's life: load -> start -> run until told -> drain -> gone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wasmhost_config::{Isolation, Route, Run, StoreUrl, Trigger};
+use wasmhost_config::{Http, Isolation, Route, Run, StoreUrl, Trigger};
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
 use wasmhost_store::jobs::Retention;
@@ -20,7 +18,7 @@ use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, TooMany};
 use crate::event::Event;
-use crate::ingress::{FailureLog, Ingress, Web};
+use crate::ingress::{Certificates, FailureLog, HandedOver, Ingress, Listener, ServedAt, Web, listen};
 use crate::logs::{LogFormat, Logs};
 use crate::plan::{Plan, PlannedType};
 use crate::pool::{Keeping, Pool, PoolParts};
@@ -56,10 +54,12 @@ pub struct HostOptions {
     pub cache: Cache,
     /// Is told of progress while components compile: how many are done, of how many.
     pub progress: Box<dyn Fn(usize, usize) + Send + Sync>,
-    /// Is told where requests are served, if any type takes them: once, before the first instance is started.
-    pub serving: Box<dyn FnOnce(SocketAddr) + Send>,
+    /// Is told each place where requests are served, if any type takes them, before the first instance is started.
+    pub serving: Box<dyn Fn(&ServedAt) + Send>,
     /// What a refused grant's warning advises.
     pub granted_by: GrantedBy,
+    /// Sockets that were open before the host was.
+    pub handed_over: HandedOver,
 }
 
 /// Why a host did not start.
@@ -89,6 +89,9 @@ pub enum StartError {
         /// Why.
         err: StoreError,
     },
+    /// The certificates can't be used.
+    #[error("{0}; correct `cert` and `key` under [http.tls]")]
+    Certificates(String),
     /// The port is taken, or not ours to take.
     #[error("can't listen on {listen}: {err}{}", hint(.err))]
     Listen {
@@ -111,10 +114,10 @@ pub enum StartError {
 fn hint(err: &std::io::Error) -> &'static str {
     match err.kind() {
         std::io::ErrorKind::AddrInUse => {
-            "; another program listens there: stop it, or set `listen` under [http] to another port"
+            "; another program listens there: stop it, or set `listen` under [http] to another place"
         }
         std::io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need a privilege: set `listen` to a higher one"
+            "; ports below 1024 need a privilege, and a socket needs a writable directory: correct `listen` under [http]"
         }
         _ => "; correct `listen` under [http]",
     }
@@ -127,13 +130,11 @@ pub struct Host {
     ingress: Option<(Arc<Ingress>, JoinHandle<()>)>,
     /// Begin nothing more.
     intake: CancellationToken,
-    /// No new connections, and the old ones end.
-    hang_up: CancellationToken,
     running: TaskTracker,
     triggers: TaskTracker,
     /// All that runs in any guest, those included that nobody waits for any more.
     calls: TaskTracker,
-    http: Option<SocketAddr>,
+    http: Vec<ServedAt>,
     /// Somebody asked by the admin API that the host stops.
     stop: CancellationToken,
     admin: JoinHandle<()>,
@@ -174,11 +175,12 @@ impl Host {
         let formation = plan.formation.clone();
         let dir = StateDir::take(&formation.state_dir)?;
         // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
-        let listener = match plan.has_http() {
-            true => Some(listen(&formation.http.listen).await?),
-            false => None,
+        let mut handed_over = options.handed_over;
+        let (listeners, certificates) = match plan.has_http() {
+            true => (listen(&formation.http, &mut handed_over).await?, certificates(&formation.http)?),
+            false => (Vec::new(), None),
         };
-        let http = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let http: Vec<_> = listeners.iter().map(Listener::served_at).cloned().collect();
         let admin_listener = dir.listen()?;
         let store = open(&formation.store)?;
         let counts = store.counts.load().await;
@@ -196,9 +198,7 @@ impl Host {
         let engine = Engine::new(engine_options(&plan, &capacity), options.cache)?;
         let loaded = load(engine, plan, services, options.progress).await?;
         run_release_steps(&loaded).await?;
-        if let Some(http) = http {
-            (options.serving)(http);
-        }
+        http.iter().for_each(|place| (options.serving)(place));
 
         let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();
@@ -219,17 +219,19 @@ impl Host {
         let schedules = spawn_triggers(&wired, &store, &owner, &triggering, &triggers);
         triggers.spawn(prune(store.jobs.clone(), intake.clone()));
 
-        let hang_up = CancellationToken::new();
-        let ingress = listener.map(|listener| {
-            let ingress = Ingress::new(routes(&wired));
-            let run = ingress.clone().run(listener, hang_up.clone(), formation.drain_delay);
-            (ingress, tokio::spawn(run))
-        });
+        let ingress = match listeners.is_empty() {
+            true => None,
+            false => {
+                let ingress = Ingress::new(&formation.http, routes(&wired))?;
+                let run = ingress.clone().run(listeners, certificates, formation.drain_delay);
+                Some((ingress, tokio::spawn(run)))
+            }
+        };
         let stop = CancellationToken::new();
         let admin = Admin {
             name: formation.name.clone(),
             file: formation.file.display().to_string(),
-            http,
+            http: http.iter().map(ServedAt::to_string).collect(),
             started,
             actions: actions.clone(),
             logs: logs.clone(),
@@ -241,25 +243,12 @@ impl Host {
         let state =
             HostState { store, logs, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
         let running = triggering.running;
-        Ok(Host {
-            state,
-            actions,
-            ingress,
-            intake,
-            hang_up,
-            running,
-            triggers,
-            calls,
-            http,
-            stop,
-            admin,
-            supervisor,
-        })
+        Ok(Host { state, actions, ingress, intake, running, triggers, calls, http, stop, admin, supervisor })
     }
 
     /// Where requests are served, if any type takes them.
-    pub fn http(&self) -> Option<SocketAddr> {
-        self.http
+    pub fn http(&self) -> &[ServedAt] {
+        &self.http
     }
 
     /// Waits until every type has its instances.
@@ -278,27 +267,16 @@ impl Host {
 
     /// Finishes what was begun, within grace, and stops. Ends the rest at once when `hurry` does.
     pub async fn drain(self, hurry: impl Future<Output = ()>) -> Stopped {
-        let Host {
-            state,
-            actions,
-            ingress,
-            intake,
-            hang_up,
-            running,
-            triggers,
-            calls,
-            admin,
-            supervisor,
-            ..
-        } = self;
+        let Host { state, actions, ingress, intake, running, triggers, calls, admin, supervisor, .. } = self;
         info!("draining: calls under way may take {:?}", state.grace);
         intake.cancel();
-        hang_up.cancel();
+        if let Some((ingress, _)) = &ingress {
+            ingress.drain();
+        }
         // An error says that the supervisor has ended: there is nothing to refuse then.
         let _ = actions.send(Action::RefuseChanges).await;
         let finished = async {
-            if let Some((ingress, serving)) = ingress {
-                ingress.close();
+            if let Some((_ingress, serving)) = ingress {
                 let _ = serving.await;
             }
             triggers.close();
@@ -350,9 +328,8 @@ async fn interrupt(actions: &mpsc::Sender<Action>) -> usize {
     }
 }
 
-async fn listen(address: &str) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|err| StartError::Listen { listen: address.to_owned(), err })
+fn certificates(http: &Http) -> Result<Option<Certificates>, StartError> {
+    http.tls.as_ref().map(Certificates::load).transpose().map_err(StartError::Certificates)
 }
 
 fn open(url: &StoreUrl) -> Result<Store, StartError> {
@@ -563,6 +540,7 @@ fn routes(wired: &[Wired]) -> Vec<(Route, Arc<Web>)> {
             limits: wired.limits(),
             wait_max: wired.planned.process.queue_timeout,
             failures: FailureLog::new(wired.name.clone()),
+            body_bytes_max: wired.planned.process.body_bytes_max,
         });
         routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
     }

@@ -21,6 +21,7 @@ mod trigger;
 
 pub use capacity::{TooMany, check_capacity};
 pub use host::{Host, HostOptions, StartError, Stopped};
+pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType};
 pub use program::run_program;

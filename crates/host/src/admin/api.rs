@@ -9,8 +9,8 @@ pub struct FormationView {
     pub name: String,
     /// The formation's file.
     pub file: String,
-    /// Where requests are served, if any type takes them: `127.0.0.1:8080`.
-    pub http: Option<String>,
+    /// Where requests are served, if any type takes them: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.
+    pub http: Vec<String>,
     /// Seconds since the host started.
     pub uptime_s: f64,
     /// The host's version.

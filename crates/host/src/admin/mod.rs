@@ -16,7 +16,6 @@ pub mod api;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,7 +55,7 @@ const LINES_DEFAULT: usize = 100;
 pub(crate) struct Admin {
     pub(crate) name: String,
     pub(crate) file: String,
-    pub(crate) http: Option<SocketAddr>,
+    pub(crate) http: Vec<String>,
     pub(crate) started: Instant,
     pub(crate) actions: mpsc::Sender<Action>,
     pub(crate) logs: Arc<Logs>,
@@ -91,7 +90,7 @@ async fn formation(State(admin): Shared) -> Result<Json<FormationView>, ApiError
     Ok(Json(FormationView {
         name: admin.name.clone(),
         file: admin.file.clone(),
-        http: admin.http.map(|address| address.to_string()),
+        http: admin.http.clone(),
         uptime_s: admin.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -2,11 +2,13 @@
 //! code for each way to fail.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use wasmhost_engine::CallEnd;
 
 use crate::pool::NoInstance;
+
+pub(super) const WASMHOST_ERROR: HeaderName = HeaderName::from_static("wasmhost-error");
 
 /// A status, a code in Heroku's manner where it has one, and a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,12 @@ impl Failure {
     pub(crate) const NO_ROUTE: Failure = Failure::new(StatusCode::NOT_FOUND, None, "no such page");
     pub(crate) const NO_AUTHORITY: Failure =
         Failure::new(StatusCode::BAD_REQUEST, None, "the request names no host, or two");
+    pub(crate) const EXPECTATION: Failure =
+        Failure::new(StatusCode::EXPECTATION_FAILED, None, "no expectation is met but 100-continue");
+    pub(crate) const BODY_TOO_LONG: Failure =
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, None, "the request's body is too long");
+    pub(crate) const BODY_STALLED: Failure =
+        Failure::new(StatusCode::REQUEST_TIMEOUT, None, "the rest of the request's body didn't come");
     pub(crate) const UPGRADE: Failure =
         Failure::new(StatusCode::NOT_IMPLEMENTED, None, "CONNECT and upgrades are not supported");
 
@@ -66,6 +74,11 @@ impl Failure {
         }
     }
 
+    /// Whether the client may be sending still what nobody reads any more.
+    fn closes(self) -> bool {
+        matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+    }
+
     pub(crate) fn response(self) -> Response<Full<Bytes>> {
         let text = match self.code {
             Some(code) => format!("{code}: {}\n", self.text),
@@ -76,7 +89,11 @@ impl Failure {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if let Some(code) = self.code {
-            headers.insert("wasmhost-error", HeaderValue::from_static(code));
+            headers.insert(WASMHOST_ERROR, HeaderValue::from_static(code));
+        }
+        if self.closes() {
+            // On HTTP/2 there is no such header, and it is left out there.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -9,6 +9,7 @@ use tracing::{error, warn};
 use wasmhost_engine::CallEnd;
 
 use super::answer::Failure;
+use super::head::X_REQUEST_ID;
 use crate::pool::NoInstance;
 
 /// Lines of one type in one window; what comes after them is said in one line at its end.
@@ -34,6 +35,10 @@ impl FailureLog {
         Arc::new(FailureLog { process, window: Mutex::new(window) })
     }
 
+    pub(super) fn process(&self) -> &Arc<str> {
+        &self.process
+    }
+
     /// A request that got no instance; and whether it's one of too many.
     pub(super) fn refused(
         self: &Arc<Self>,
@@ -44,7 +49,8 @@ impl FailureLog {
         let flood = !self.has_room(failure);
         if !flood {
             let (method, path) = (&request.method, request.uri.path());
-            warn!(code = failure.code, process = %self.process, "{method} {path}");
+            let (request_id, why) = (id(request), none.summary());
+            warn!(code = failure.code, process = %self.process, request_id, "{method} {path}: {why}");
         }
         (failure, flood)
     }
@@ -59,10 +65,11 @@ impl FailureLog {
         let failure = Failure::of_call(end);
         if self.has_room(failure) {
             let (method, path, code) = (&request.method, request.uri.path(), failure.code);
+            let request_id = id(request);
             match end {
-                CallEnd::Trap(backtrace) => warn!(code, instance, "{method} {path}: {backtrace}"),
-                CallEnd::Host(message) => error!(code, instance, "{method} {path}: {message}"),
-                end => warn!(code, instance, "{method} {path}: the call {}", end.summary()),
+                CallEnd::Trap(backtrace) => warn!(code, instance, request_id, "{method} {path}: {backtrace}"),
+                CallEnd::Host(message) => error!(code, instance, request_id, "{method} {path}: {message}"),
+                end => warn!(code, instance, request_id, "{method} {path}: the call {}", end.summary()),
             }
         }
         failure
@@ -105,6 +112,10 @@ impl FailureLog {
         // No code that runs under the lock panics.
         self.window.lock().unwrap_or_else(|poison| poison.into_inner())
     }
+}
+
+fn id(request: &http::request::Parts) -> &str {
+    request.headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,299 +1,312 @@
 //! The ingress that all http types share: accepts connections, finds the type of each request, and lets one of its
 //! instances answer.
 //!
-//! Drain: the listener stays open for `drain_delay`, then takes what had connected by then and closes. Answers say
+//! ```text
+//! listener -> connection -> (TLS) -> stream -> hyper -> answer: head -> router -> web
+//! ```
+//!
+//! Drain: each listener stays open for `drain_delay`, then takes what had connected by then and closes. Answers say
 //! `Connection: close` from the beginning, so that clients come back elsewhere; connections that stay silent are
 //! closed after a moment, and each request that was read is answered.
 
+mod access;
 mod answer;
+mod body;
+mod connection;
 mod failures;
+mod gauge;
+mod handed_over;
+mod head;
+mod listener;
 mod router;
+mod stream;
+mod tls;
 mod web;
 
-use std::convert::Infallible;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::{Either, Full};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::warn;
-use wasmhost_config::Route;
+use wasmhost_config::{Http, Route, TrustedProxies};
 use wasmhost_engine::ResponseBody;
 
+use access::{Access, Begun, Served};
 use answer::Failure;
+use body::{AnswerBody, RequestBody, Streams, Underway};
+use connection::{Client, Via};
 pub(crate) use failures::FailureLog;
+use gauge::Timeouts;
+use head::{Head, X_REQUEST_ID};
+use listener::Stream;
 use router::Router;
+
+pub use handed_over::HandedOver;
+pub use listener::ServedAt;
+pub(crate) use listener::{Listener, listen};
+pub(crate) use tls::Certificates;
 pub(crate) use web::Web;
-
-/// Connections that are open at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 10_000;
-
-/// Bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-
-/// How long a connection may take for its next request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a connection may stay silent once the host drains. A client that has just sent a request on a
-/// connection that it thinks is open gets its answer if it comes within this time.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// How long a connection without any request in it may take to end once the host drains: for the last bytes of an
-/// answer that its client reads slowly. One that holds half a request would stay until its head is overdue.
-const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// How long a handshake may take that had begun when the listener closes.
 const HANDSHAKE: Duration = Duration::from_millis(100);
 
+/// How long to wait after an accept that failed: out of file descriptors lasts, so don't spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long it isn't said again that there is no room for more connections.
+const FULL_AGAIN: Duration = Duration::from_secs(60);
+
+/// What one HTTP/2 connection may send before it's read, in all and in one stream, and what of an answer may wait for
+/// its client, in bytes.
+const CONNECTION_WINDOW: u32 = 512 << 10;
+const STREAM_WINDOW: u32 = 256 << 10;
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that a client may reset before they are looked at, and those that the host resets for what is wrong with
+/// them, before it hangs up: CVE-2023-44487 and its kin.
+const RESET_STREAMS_MAX: usize = 20;
+const ERROR_STREAMS_MAX: usize = 1024;
+
+/// How often an HTTP/2 connection is asked whether it's still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// See the module.
 pub(crate) struct Ingress {
     router: Router<Arc<Web>>,
-    /// Set once the host drains.
-    closing: AtomicBool,
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
+    timeouts: Timeouts,
+    trusted_proxies: TrustedProxies,
+    access: Option<Access>,
+    permits: Arc<Semaphore>,
+    connections_max: usize,
+    /// When it was last said that there are as many.
+    told_full: Mutex<Option<Instant>>,
+    connections: TaskTracker,
+    /// Set before `hang_up` is, and cheaper to look at.
+    draining: AtomicBool,
+    hang_up: CancellationToken,
 }
 
 type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
 
 impl Ingress {
-    pub(crate) fn new(routes: impl IntoIterator<Item = (Route, Arc<Web>)>) -> Arc<Ingress> {
-        Arc::new(Ingress { router: Router::new(routes), closing: AtomicBool::new(false) })
+    pub(crate) fn new(
+        http: &Http,
+        routes: impl IntoIterator<Item = (Route, Arc<Web>)>,
+    ) -> std::io::Result<Arc<Ingress>> {
+        let timeouts =
+            Timeouts { header: http.header_timeout, idle: http.idle_timeout, body: http.body_timeout };
+        let head_bytes_max = usize::try_from(http.header_bytes_max).unwrap_or(usize::MAX);
+        let connections_max = usize::try_from(http.connections_max).unwrap_or(usize::MAX);
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(head_bytes_max).max_header_size(head_bytes_max);
+        let mut http2 = http2::Builder::new(Streams { stall_max: http.body_timeout });
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(http.header_bytes_max)
+            .max_concurrent_streams(http.streams_max)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+            .max_local_error_reset_streams(ERROR_STREAMS_MAX)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Ok(Arc::new(Ingress {
+            router: Router::new(routes),
+            http1,
+            http2,
+            timeouts,
+            trusted_proxies: http.trusted_proxies.clone(),
+            access: Access::start(http.access_log)?,
+            permits: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
+            told_full: Mutex::new(None),
+            connections: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+            hang_up: CancellationToken::new(),
+        }))
     }
 
-    /// Serves until `drain` says stop, and every connection is done.
+    /// Serves until the host drains, and every connection is done.
     pub(crate) async fn run(
         self: Arc<Self>,
-        listener: TcpListener,
-        drain: CancellationToken,
+        listeners: Vec<Listener>,
+        certificates: Option<Certificates>,
         drain_delay: Duration,
     ) {
-        let connections = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let tls = certificates.as_ref().and_then(|certificates| {
+            certificates.acceptor().inspect_err(|err| warn!("TLS can't be served: {err}")).ok()
+        });
+        let following = certificates.map(|certificates| tokio::spawn(certificates.follow()));
+        let accepting = TaskTracker::new();
+        for listener in listeners {
+            let via = Via {
+                tls: if listener.is_tls() { tls.clone() } else { None },
+                authority: HeaderValue::from_str(&listener.authority())
+                    .unwrap_or(HeaderValue::from_static("localhost")),
+            };
+            accepting.spawn(self.clone().accept(listener, Arc::new(via), drain_delay));
+        }
+        accepting.close();
+        accepting.wait().await;
+        self.connections.close();
+        self.connections.wait().await;
+        if let Some(following) = following {
+            following.abort();
+        }
+    }
+
+    /// Takes no more connections, once `drain_delay` has passed, and says from now on that the old ones close.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.hang_up.cancel();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    async fn accept(self: Arc<Self>, mut listener: Listener, via: Arc<Via>, drain_delay: Duration) {
+        let mut left = Vec::new();
         {
-            let mut closed = pin!(async {
-                drain.cancelled().await;
+            let over = async {
+                self.hang_up.cancelled().await;
                 tokio::time::sleep(drain_delay).await;
-                refuse_handshakes(&listener);
-                tokio::time::sleep(HANDSHAKE).await;
-            });
-            loop {
-                let accepted = tokio::select! {
-                    accepted = accept(&listener, &permits) => accepted,
-                    () = &mut closed => break,
-                };
-                if let Some((stream, permit)) = accepted {
-                    connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
-                }
+            };
+            left.extend(self.accept_until(over, &listener, &via).await);
+        }
+        if !listener.is_handed_over() {
+            if let Err(err) = listener.refuse() {
+                warn!("clients that connect right now may be reset: {err}");
             }
+            let over = tokio::time::sleep(HANDSHAKE);
+            left.extend(self.accept_until(over, &listener, &via).await);
+            left.extend(listener.close());
         }
-        for stream in close_listener(listener) {
-            let Ok(permit) = permits.clone().try_acquire_owned() else { break };
-            connections.spawn(self.clone().serve_connection(stream, permit, drain.clone()));
+        for stream in left {
+            // The others end now, if there are too many.
+            let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
+            self.connections.spawn(self.clone().serve(stream, via.clone(), permit));
         }
-        connections.close();
-        connections.wait().await;
     }
 
-    /// Answers say from now on that their connection closes.
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-    }
-
-    async fn serve_connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        _permit: OwnedSemaphorePermit,
-        drain: CancellationToken,
-    ) {
-        // Without it small answers would wait for acknowledgements; failing is no reason not to serve.
-        let _ = stream.set_nodelay(true);
-        let underway = TaskTracker::new();
-        let service = service_fn(|request| {
-            let ingress = self.clone();
-            let token = underway.token();
-            async move {
-                let answer = ingress.answer(request).await;
-                Ok::<_, Infallible>(answer.map(|body| Held { body, _token: token }))
-            }
-        });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX);
-        builder.http2().timer(TokioTimer::new()).max_header_list_size(HEAD_BYTES_MAX as u32);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut silent_too_long = pin!(async {
-            drain.cancelled().await;
-            tokio::time::sleep(LINGER).await;
-        });
-        // An error is the client's affair: it went away, or it doesn't speak HTTP.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = &mut silent_too_long => connection.as_mut().graceful_shutdown(),
-        }
-        let mut was_empty = false;
+    /// Accepts and serves. What was accepted and found no room in time is returned.
+    async fn accept_until(
+        self: &Arc<Self>,
+        over: impl Future<Output = ()>,
+        listener: &Listener,
+        via: &Arc<Via>,
+    ) -> Option<Stream> {
+        let mut over = pin!(over);
         loop {
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                () = tokio::time::sleep(LAST_BYTES) => {
-                    if was_empty && underway.is_empty() {
-                        return;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut over => return None,
+            };
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(err) => {
+                    // Most often it's a client that has gone already.
+                    if err.raw_os_error() != Some(rustix::io::Errno::CONNABORTED.raw_os_error()) {
+                        warn!("can't accept a connection: {err}");
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
                     }
-                    was_empty = underway.is_empty();
+                    continue;
                 }
+            };
+            tokio::select! {
+                permit = self.room() => {
+                    let permit = permit?;
+                    self.connections.spawn(self.clone().serve(stream, via.clone(), permit));
+                }
+                () = &mut over => return Some(stream),
             }
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// Waits until one more connection may be open.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        self.tell_full();
+        self.permits.clone().acquire_owned().await.ok()
+    }
+
+    /// Once a minute at most.
+    fn tell_full(&self) {
+        let mut told = self.told_full.lock().unwrap_or_else(|poison| poison.into_inner());
+        if told.is_none_or(|told| told.elapsed() > FULL_AGAIN) {
+            *told = Some(Instant::now());
+            let count = self.connections_max;
+            warn!(
+                "{count} connections are open, as many as max_connections allows: others wait until one closes"
+            );
+        }
+    }
+
+    async fn answer(&self, client: &Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
+        let underway = Underway::begin(&client.gauge);
         let http1 = request.version() < Version::HTTP_2;
-        let mut response = match self.route(&request) {
-            Ok(web) => web.serve(request).await,
+        let (request_id, head) = head::settle(&mut request, &client.peer);
+        let mut log = self.access.as_ref().map(|access| {
+            let is_trusted = |address| self.trusted_proxies.contains(Some(address));
+            let begun = Begun {
+                remote: head::client(&request, &client.peer, is_trusted),
+                method: request.method().clone(),
+                path: request.uri().path().to_owned(),
+                version: request.version(),
+            };
+            Box::new(access.begin(begun, request_id.clone()))
+        });
+        let mut served = Served::default();
+        let mut request =
+            request.map(|body| RequestBody::new(body, self.timeouts.body, client.gauge.clone()));
+        let fault = request.body().fault();
+        let routed = head.and_then(|head| Ok((self.route(&head, &mut request)?, head.scheme)));
+        let mut response = match routed {
+            Ok((web, scheme)) => web.serve(request, scheme, &mut served).await,
             Err(failure) => failure.response().map(Either::Right),
         };
-        if http1 && self.closing.load(Ordering::Relaxed) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Some(failure) = fault.and_then(|fault| fault.failure()) {
+            response = failure.response().map(Either::Right);
         }
-        response
-    }
-
-    fn route(&self, request: &Request<Incoming>) -> Result<Arc<Web>, Failure> {
-        if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
-            return Err(Failure::UPGRADE);
+        if let Some(log) = &mut log {
+            let code = response.headers().get(answer::WASMHOST_ERROR).cloned();
+            log.answered(response.status(), code, served);
         }
-        let authority = authority(request).ok_or(Failure::NO_AUTHORITY)?;
-        self.router.find(authority, request.uri().path()).cloned().ok_or(Failure::NO_ROUTE)
-    }
-}
-
-/// An answer's body, and with it the proof that its request is not done.
-struct Held<B> {
-    body: B,
-    _token: TaskTrackerToken,
-}
-
-impl<B: Body + Unpin> Body for Held<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, request_id);
+        if http1 && self.is_draining() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| AnswerBody::new(body, log, underway))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The one authority that a request names: in its target, or in `Host`. Two that differ are none.
-fn authority<B>(request: &Request<B>) -> Option<&str> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host =
-        hosts.next().map(|host| host.to_str().ok()).unwrap_or_default().filter(|host| !host.is_empty());
-    if hosts.next().is_some() {
-        return None;
-    }
-    match (request.uri().authority(), host) {
-        (Some(target), Some(host)) if !target.as_str().eq_ignore_ascii_case(host) => None,
-        (Some(target), _) => Some(target.as_str()),
-        (None, host) => host,
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
-        Err(err) => {
-            // Most often it's a client that has gone already. Out of file descriptors lasts, so don't spin.
-            if err.raw_os_error().is_some_and(|code| code != rustix::io::Errno::CONNABORTED.raw_os_error()) {
-                warn!("can't accept a connection: {err}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+    /// The type that a request is for, if it may have it.
+    fn route(&self, head: &Head, request: &mut Request<RequestBody>) -> Result<Arc<Web>, Failure> {
+        let authority = head.authority.to_str().map_err(|_| Failure::NO_AUTHORITY)?;
+        let web = self.router.find(authority, request.uri().path()).ok_or(Failure::NO_ROUTE)?;
+        if let Some(bytes_max) = web.body_bytes_max {
+            // What it says is known to be true: hyper reads no more.
+            if request.body().size_hint().lower() > bytes_max {
+                return Err(Failure::BODY_TOO_LONG);
             }
-            None
+            request.body_mut().limit(bytes_max);
         }
-    }
-}
-
-/// Closes the listener, and returns the connections that it had taken by then: their clients were promised an answer,
-/// and closing alone would reset them.
-fn close_listener(listener: TcpListener) -> Vec<TcpStream> {
-    let mut waiting = Vec::new();
-    let Ok(listener) = listener.into_std() else { return waiting };
-    // It doesn't block. The runtime may not know yet of connections that are there, but the system does.
-    while let Ok((stream, _)) = listener.accept() {
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        waiting.extend(stream.ok());
-    }
-    waiting
-}
-
-/// From here on the listener begins no handshake, and finishes those that it has begun, so that nothing comes between
-/// the last accept and the end. Clients try again for a moment, and then find it closed.
-#[cfg(target_os = "linux")]
-fn refuse_handshakes(listener: &TcpListener) {
-    use socket2::SockFilter;
-    /// A socket filter, as linux/filter.h writes it, over the TCP header: drop what has SYN set, keep the rest.
-    const DROP_SYN: [SockFilter; 4] = [
-        // BPF_LD | BPF_B | BPF_ABS: the byte with the flags
-        SockFilter::new(0x30, 0, 0, 13),
-        // BPF_JMP | BPF_JSET | BPF_K: with SYN the next instruction, otherwise the one behind it
-        SockFilter::new(0x45, 0, 1, 0x02),
-        // BPF_RET | BPF_K
-        SockFilter::new(0x06, 0, 0, 0),
-        SockFilter::new(0x06, 0, 0, u32::MAX),
-    ];
-    if let Err(err) = socket2::SockRef::from(listener).attach_filter(&DROP_SYN) {
-        warn!("clients that connect right now may be reset: {err}");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn refuse_handshakes(_listener: &TcpListener) {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(target: &str, hosts: &[&str]) -> Request<()> {
-        let mut request = Request::builder().uri(target);
-        for host in hosts {
-            request = request.header(header::HOST, *host);
-        }
-        request.body(()).unwrap()
-    }
-
-    #[test]
-    fn a_request_has_one_authority_or_none() {
-        assert_eq!(authority(&request("/", &["a.example"])), Some("a.example"));
-        assert_eq!(authority(&request("http://A.example/", &["a.example"])), Some("A.example"));
-        assert_eq!(authority(&request("http://b.example/", &["a.example"])), None);
-        assert_eq!(authority(&request("/", &["a.example", "b.example"])), None);
-        assert_eq!(authority(&request("/", &[])), None);
-        assert_eq!(authority(&request("/", &[""])), None);
+        Ok(web.clone())
     }
 }

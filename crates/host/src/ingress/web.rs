@@ -11,11 +11,13 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{Either, Empty};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tracing::info;
 use wasmhost_engine::{BoxError, CallEnd, CallLimits, RequestScheme, ResponseBody};
 
 use super::Answer;
+use super::access::Served;
+use super::body::RequestBody;
 use super::failures::FailureLog;
 use crate::pool::{Lease, Need, Pool, Reused, Slot};
 
@@ -29,10 +31,23 @@ pub(crate) struct Web {
     pub(crate) limits: CallLimits,
     pub(crate) wait_max: Duration,
     pub(crate) failures: Arc<FailureLog>,
+    pub(crate) body_bytes_max: Option<u64>,
+}
+
+/// What a reused instance crashed on.
+struct Failed<'a> {
+    slot: &'a Slot,
+    reused: Reused,
+    crash: CallEnd,
 }
 
 impl Web {
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn serve(
+        &self,
+        request: Request<RequestBody>,
+        scheme: RequestScheme,
+        served: &mut Served,
+    ) -> Answer {
         let repeatable = request.method().is_safe() && request.body().is_end_stream();
         let need = self.pool.need(repeatable);
         let (head, body) = request.into_parts();
@@ -40,6 +55,7 @@ impl Web {
             Ok(lease) => lease,
             Err(none) => {
                 let (failure, flood) = self.failures.refused(&head, none);
+                served.process = Some(self.failures.process().clone());
                 if flood {
                     tokio::time::sleep(REFUSAL_HELD.min(self.wait_max)).await;
                 }
@@ -47,9 +63,10 @@ impl Web {
             }
         };
         let (reused, slot) = (lease.reused(), lease.slot().clone());
+        served.slot = Some(slot.clone());
         // A failure needs it, and by then the request is gone.
         let request = Request::from_parts(head.clone(), body);
-        let end = match self.call(lease, request).await {
+        let end = match self.call(lease, request, scheme).await {
             Ok(answer) => {
                 if need == Need::Fresh {
                     self.pool.was_served_fresh();
@@ -61,7 +78,8 @@ impl Web {
         let to_blame = end.is_crash() && reused != Reused::Not;
         if to_blame && repeatable {
             // Boxed, since it would make every request's future twice as large.
-            return Box::pin(self.repeat(head, &slot, reused, end)).await;
+            let failed = Failed { slot: &slot, reused, crash: end };
+            return Box::pin(self.repeat(head, scheme, failed, served)).await;
         }
         if to_blame {
             self.pool.was_not_repeated(reused);
@@ -70,13 +88,21 @@ impl Web {
     }
 
     /// Lets a fresh instance answer what a reused one crashed on.
-    async fn repeat(&self, head: Parts, failed: &Slot, reused: Reused, crash: CallEnd) -> Answer {
-        let instance = failed.name.to_string();
+    async fn repeat(
+        &self,
+        head: Parts,
+        scheme: RequestScheme,
+        failed: Failed<'_>,
+        served: &mut Served,
+    ) -> Answer {
+        let Failed { slot, reused, crash } = failed;
+        let instance = slot.name.to_string();
         let Ok(lease) = self.pool.lend(Need::Fresh, self.wait_max).await else {
             return self.failures.ended(&head, &instance, &crash).response().map(Either::Right);
         };
+        served.slot = Some(lease.slot().clone());
         let request = Request::from_parts(head.clone(), Empty::<Bytes>::new());
-        match self.call(lease, request).await {
+        match self.call(lease, request, scheme).await {
             Ok(answer) => {
                 let (method, path) = (&head.method, head.uri.path());
                 info!(
@@ -91,7 +117,12 @@ impl Web {
         }
     }
 
-    async fn call<B>(&self, mut lease: Lease, request: Request<B>) -> Result<Response<ResponseBody>, CallEnd>
+    async fn call<B>(
+        &self,
+        mut lease: Lease,
+        request: Request<B>,
+        scheme: RequestScheme,
+    ) -> Result<Response<ResponseBody>, CallEnd>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -100,6 +131,6 @@ impl Web {
             return Err(CallEnd::Host("the instance was lent out already".into()));
         };
         let done = move |finished| lease.give_back(finished);
-        instance.call_http(request, RequestScheme::Http, self.limits, done).await
+        instance.call_http(request, scheme, self.limits, done).await
     }
 }

@@ -128,6 +128,18 @@ pub(crate) enum NoInstance {
     AllInBackoff,
 }
 
+impl NoInstance {
+    /// For the log.
+    pub(crate) fn summary(self) -> &'static str {
+        match self {
+            NoInstance::LineFull => "as many requests wait as may",
+            NoInstance::TimedOut => "it waited for an instance for as long as it may",
+            NoInstance::NoCount => "there are no instances: the count is 0",
+            NoInstance::AllInBackoff => "every instance fails to start",
+        }
+    }
+}
+
 impl Pool {
     /// To be called where instances will start: on the runtime of the I/O threads.
     pub(crate) fn new(parts: PoolParts) -> Arc<Pool> {

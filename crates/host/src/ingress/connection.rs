@@ -1,0 +1,159 @@
+//! One connection, from its first byte to its last, on whatever runtime polls it.
+//!
+//! ```text
+//! (TLS handshake) -> what does it speak? -> HTTP/1.1 or HTTP/2 -> the client closes, something is overdue, or the
+//!                                                                 host drains: no more requests, then the end
+//! ```
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use wasmhost_engine::RequestScheme;
+
+use super::Ingress;
+use super::gauge::{Gauge, Overdue};
+use super::head::Peer;
+use super::listener::Stream;
+use super::stream::{Plain, Transport, Watched};
+
+/// How long a connection may stay silent once the host drains. A client that has just sent a request on a
+/// connection that it thinks is open gets its answer if it comes within this time.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a connection without any request in it may take to end once it is told to: for the last bytes of an
+/// answer that its client reads slowly. One that holds half a request would stay until its head is overdue.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// What connections by one listener have in common.
+pub(super) struct Via {
+    pub(super) tls: Option<TlsAcceptor>,
+    /// Whom a request is for that doesn't say.
+    pub(super) authority: HeaderValue,
+}
+
+/// A connection's other end, and what it does.
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    pub(super) gauge: Arc<Gauge>,
+}
+
+/// What ends a wait.
+enum Event<T> {
+    Over(T),
+    Overdue(Overdue),
+    Drain,
+}
+
+impl Ingress {
+    pub(super) async fn serve(self: Arc<Self>, stream: Stream, via: Arc<Via>, _permit: OwnedSemaphorePermit) {
+        let client = Arc::new(Client { peer: self.peer(&stream, &via), gauge: Arc::new(Gauge::new()) });
+        let Ok(plain) = Plain::new(stream) else { return };
+        let mut opening = pin!(self.open(plain, &via, client.gauge.clone()));
+        let opened = match self.attend(opening.as_mut(), &client.gauge).await {
+            Event::Drain => timeout(LINGER, opening).await.ok(),
+            Event::Over(opened) => Some(opened),
+            Event::Overdue(_) => None,
+        };
+        let Some(Ok((stream, http2))) = opened else { return };
+        let service = service_fn(|request: Request<Incoming>| {
+            let (ingress, client) = (self.clone(), client.clone());
+            async move { Ok::<_, Infallible>(ingress.answer(&client, request).await) }
+        });
+        let stream = TokioIo::new(stream);
+        match http2 {
+            true => self.carry(pin!(self.http2.serve_connection(stream, service)), &client.gauge).await,
+            false => self.carry(pin!(self.http1.serve_connection(stream, service)), &client.gauge).await,
+        }
+    }
+
+    fn peer(&self, stream: &Stream, via: &Via) -> Peer {
+        let address = match stream {
+            // One that came to `[::]` by IPv4 is known by its IPv4 address.
+            Stream::Tcp(_, address) => Some(address.ip().to_canonical()),
+            Stream::Unix(_) => None,
+        };
+        Peer {
+            address,
+            shown: address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok()),
+            trusted: self.trusted_proxies.contains(address),
+            scheme: if via.tls.is_some() { RequestScheme::Https } else { RequestScheme::Http },
+            authority: via.authority.clone(),
+        }
+    }
+
+    /// The handshake, if there is one, and whether the client speaks HTTP/2.
+    async fn open(&self, stream: Plain, via: &Via, gauge: Arc<Gauge>) -> io::Result<(Watched, bool)> {
+        let transport = match &via.tls {
+            Some(acceptor) => timeout(self.timeouts.header, stream.by_tls(acceptor)).await??,
+            None => Transport::Plain(stream),
+        };
+        let mut stream = Watched::new(transport, gauge);
+        let http2 = stream.is_http2().await?;
+        Ok((stream, http2))
+    }
+
+    /// Polls a connection until it is over. (How it ended is the client's affair: it went away, or it doesn't speak
+    /// HTTP.)
+    async fn carry<C: GracefulConnection>(&self, mut connection: Pin<&mut C>, gauge: &Gauge) {
+        match self.attend(connection.as_mut(), gauge).await {
+            Event::Over(_) | Event::Overdue(Overdue::Stuck) => return,
+            // The next read tells the client, and ends the connection.
+            Event::Overdue(Overdue::Head) => gauge.expire(),
+            Event::Overdue(Overdue::Idle) => connection.as_mut().graceful_shutdown(),
+            Event::Drain => {
+                if timeout(LINGER, connection.as_mut()).await.is_ok() {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+        let mut was_quiet = false;
+        while timeout(LAST_BYTES, connection.as_mut()).await.is_err() {
+            let is_quiet = gauge.is_quiet();
+            if was_quiet && is_quiet || gauge.overdue(&self.timeouts) == Err(Overdue::Stuck) {
+                return;
+            }
+            was_quiet = is_quiet;
+        }
+    }
+
+    /// Polls what is to be done on a connection until it's done, something is overdue, or the host drains.
+    async fn attend<F: Future>(&self, mut work: Pin<&mut F>, gauge: &Gauge) -> Event<F::Output> {
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let mut drain = pin!(self.hang_up.cancelled());
+        // Once they have been polled they wake this task by themselves, so that a request costs neither a poll of a
+        // timer nor one of a token that all connections share.
+        let (mut timer_set, mut drain_set) = (false, false);
+        let mut watch = move |cx: &mut Context<'_>| {
+            while !timer_set || timer.is_elapsed() {
+                match gauge.overdue(&self.timeouts) {
+                    Err(overdue) => return Poll::Ready(Event::Overdue(overdue)),
+                    Ok(next) => timer.as_mut().reset(Instant::from_std(next)),
+                }
+                timer_set = timer.as_mut().poll(cx).is_pending();
+            }
+            if (!drain_set || self.is_draining()) && drain.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            drain_set = true;
+            Poll::Pending
+        };
+        std::future::poll_fn(move |cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Event::Over(output)),
+            Poll::Pending => watch(cx),
+        })
+        .await
+    }
+}

@@ -1,0 +1,286 @@
+//! Where connections come from: TCP ports, unix sockets, and sockets that were open before the host was.
+//!
+//! Accepting is apart from serving: what comes out is a plain stream of the system, for whatever thread serves it.
+//!
+//! A listener of our own takes three steps to close, so that no client is reset: it begins no more handshakes, waits
+//! for those under way, and hands out what has connected by then. One that was handed over lives on in whoever
+//! opened it, and what waits in it is for the next host.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Type};
+use tokio::net::{TcpListener, UnixListener};
+use wasmhost_config::{Http, Listen};
+
+use super::handed_over::{HandedOver, Socket};
+use crate::host::StartError;
+
+/// Connections that wait in the kernel to be accepted.
+const WAITING_MAX: i32 = 1024;
+
+/// Where the host serves requests, as it is printed: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedAt {
+    place: Place,
+    tls: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ServedAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Tcp(address) => write!(f, "http{}://{address}/", if self.tls { "s" } else { "" }),
+            Place::Unix(path) => {
+                write!(f, "unix:{}{}", path.display(), if self.tls { " (TLS)" } else { "" })
+            }
+        }
+    }
+}
+
+/// An open listener.
+pub(crate) struct Listener {
+    source: Source,
+    served_at: ServedAt,
+    /// Of a unix socket that this host made: removed with it.
+    file: Option<SocketFile>,
+    handed_over: bool,
+}
+
+enum Source {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection, non-blocking, that no runtime knows yet.
+pub(super) enum Stream {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+/// Opens everything that `[http]` names.
+pub(crate) async fn listen(http: &Http, handed_over: &mut HandedOver) -> Result<Vec<Listener>, StartError> {
+    let plain = http.listen.iter().map(|place| (place, false));
+    let tls = http.tls.iter().flat_map(|tls| &tls.listen).map(|place| (place, true));
+    let mut listeners = Vec::new();
+    for (place, tls) in plain.chain(tls) {
+        let failed = |err| StartError::Listen { listen: place.to_string(), err };
+        match place {
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                listeners.push(Listener::new(Source::Tcp(listener), None, tls).map_err(failed)?);
+            }
+            Listen::Unix(path) => {
+                let (listener, file) = SocketFile::listen(path, http.socket_mode).map_err(failed)?;
+                listeners.push(Listener::new(Source::Unix(listener), Some(file), tls).map_err(failed)?);
+            }
+            Listen::HandedOver(name) => {
+                for source in handed_over.take(name.as_deref()).map_err(failed)? {
+                    let source = Source::of_handed_over(source).map_err(failed)?;
+                    let listener = Listener::new(source, None, tls).map_err(failed)?;
+                    listeners.push(Listener { handed_over: true, ..listener });
+                }
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+impl Listener {
+    fn new(source: Source, file: Option<SocketFile>, tls: bool) -> io::Result<Listener> {
+        let place = source.place()?;
+        Ok(Listener { source, served_at: ServedAt { place, tls }, file, handed_over: false })
+    }
+
+    /// Where it is, with the port that it got.
+    pub(crate) fn served_at(&self) -> &ServedAt {
+        &self.served_at
+    }
+
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.served_at.tls
+    }
+
+    /// What a request that names no host was most likely sent to.
+    pub(super) fn authority(&self) -> String {
+        match &self.served_at.place {
+            Place::Tcp(address) => address.to_string(),
+            Place::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        // Out of this runtime again: it may be served by another.
+        match &self.source {
+            Source::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Stream::Tcp(stream.into_std()?, peer))
+            }
+            Source::Unix(listener) => listener.accept().await?.0.into_std().map(Stream::Unix),
+        }
+    }
+
+    /// The first step to its end: from here on no client gets in that hasn't begun to.
+    pub(super) fn refuse(&mut self) -> io::Result<()> {
+        match &self.source {
+            Source::Tcp(listener) => refuse_handshakes(listener),
+            Source::Unix(_) => {
+                self.file = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// The last step: closes, and returns the connections that it had taken by then. Their clients were promised an
+    /// answer, and closing alone would reset them.
+    pub(super) fn close(self) -> Vec<Stream> {
+        let mut waiting = Vec::new();
+        // The runtime may not know yet of connections that are there, but the system does.
+        let Ok(source) = self.source.into_plain() else { return waiting };
+        while let Ok(stream) = source.accept() {
+            waiting.push(stream);
+        }
+        waiting
+    }
+}
+
+impl Source {
+    fn of_handed_over(socket: Socket) -> io::Result<Source> {
+        match socket {
+            Socket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Source::Tcp)
+            }
+            Socket::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener).map(Source::Unix)
+            }
+        }
+    }
+
+    fn into_plain(self) -> io::Result<Socket> {
+        match self {
+            Source::Tcp(listener) => listener.into_std().map(Socket::Tcp),
+            Source::Unix(listener) => listener.into_std().map(Socket::Unix),
+        }
+    }
+
+    fn place(&self) -> io::Result<Place> {
+        match self {
+            Source::Tcp(listener) => listener.local_addr().map(Place::Tcp),
+            Source::Unix(listener) => {
+                let address = listener.local_addr()?;
+                Ok(Place::Unix(address.as_pathname().unwrap_or(Path::new("(without a name)")).to_owned()))
+            }
+        }
+    }
+}
+
+impl Socket {
+    /// It doesn't block.
+    fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Socket::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Stream::Tcp(stream, peer))
+            }
+            Socket::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Stream::Unix(stream))
+            }
+        }
+    }
+}
+
+/// The file of a unix socket, which goes with it, unless somebody has put another one there.
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Opens a unix socket. What a dead process left there is replaced; what another one listens on is not.
+    fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+        let address = SockAddr::unix(path)?;
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        match socket.bind(&address) {
+            Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
+                remove_stale(path, &address)?;
+                socket.bind(&address)?;
+            }
+            bound => bound?,
+        }
+        // Before it listens: nobody gets in who may not.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        socket.listen(WAITING_MAX)?;
+        socket.set_nonblocking(true)?;
+        let made = fs::symlink_metadata(path)?;
+        let file = SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() };
+        Ok((UnixListener::from_std(socket.into())?, file))
+    }
+}
+
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that isn't a socket"));
+    }
+    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(address) {
+        Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // Somebody answers, or is too busy to.
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if is_ours {
+            // Whoever finds it later replaces it; that is no reason to leave it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// From here on the listener begins no handshake, and finishes those that it has begun, so that nothing comes between
+/// the last accept and the end. Clients try again for a moment, and then find it closed.
+#[cfg(target_os = "linux")]
+fn refuse_handshakes(listener: &TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+    /// A socket filter, as linux/filter.h writes it, over the TCP header: drop what has SYN set, keep the rest.
+    const DROP_SYN: [SockFilter; 4] = [
+        // BPF_LD | BPF_B | BPF_ABS: the byte with the flags
+        SockFilter::new(0x30, 0, 0, 13),
+        // BPF_JMP | BPF_JSET | BPF_K: with SYN the next instruction, otherwise the one behind it
+        SockFilter::new(0x45, 0, 1, 0x02),
+        // BPF_RET | BPF_K
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    socket2::SockRef::from(listener).attach_filter(&DROP_SYN)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_handshakes(_listener: &TcpListener) -> io::Result<()> {
+    Ok(())
+}

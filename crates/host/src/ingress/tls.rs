@@ -1,0 +1,160 @@
+//! Certificates: loaded from PEM files, chosen by the name that the client asks for, and loaded again when their
+//! files change. Files that can't be used leave those in use that were.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, info};
+use wasmhost_config::{CertificateFiles, Tls};
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a PEM file may have. Chains have a few kilobytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Says that a client may go on in HTTP/2, in the words of ALPN.
+pub(super) const HTTP_2: &[u8] = b"h2";
+
+/// See the module.
+pub(crate) struct Certificates {
+    files: Vec<CertificateFiles>,
+    /// What the files had in them when they were last used.
+    contents: Contents,
+    in_use: Arc<InUse>,
+}
+
+/// The bytes of each certificate's file and of its key's.
+type Contents = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[derive(Debug)]
+struct InUse(RwLock<Vec<Arc<CertifiedKey>>>);
+
+impl Certificates {
+    /// Loads them; an error says what is wrong with which file.
+    pub(crate) fn load(tls: &Tls) -> Result<Certificates, String> {
+        let contents = read(&tls.certificates)?;
+        let keys = certified(&tls.certificates, &contents)?;
+        Ok(Certificates {
+            files: tls.certificates.clone(),
+            contents,
+            in_use: Arc::new(InUse(RwLock::new(keys))),
+        })
+    }
+
+    /// What makes a connection one by TLS.
+    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(self.in_use.clone());
+        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Looks at the files from time to time, for as long as it is polled.
+    pub(super) async fn follow(mut self) {
+        // A certificate and its key can't be replaced at once: only what stays wrong is worth a line.
+        let mut wrong: Option<(Result<Contents, String>, bool)> = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let files = self.files.clone();
+            let Ok(found) = tokio::task::spawn_blocking(move || read(&files)).await else { continue };
+            if found.as_ref().is_ok_and(|found| *found == self.contents) {
+                wrong = None;
+                continue;
+            }
+            let problem = match &found {
+                Ok(contents) => certified(&self.files, contents),
+                Err(problem) => Err(problem.clone()),
+            };
+            match (problem, found) {
+                (Ok(keys), Ok(contents)) => {
+                    self.contents = contents;
+                    wrong = None;
+                    *self.in_use.0.write().unwrap_or_else(|poison| poison.into_inner()) = keys;
+                    info!("the certificates have changed: new connections get the new ones");
+                }
+                (Err(problem), found) => {
+                    let told = match &wrong {
+                        Some((before, told)) if *before == found => {
+                            if !told {
+                                error!("{problem}; the certificates from before stay in use");
+                            }
+                            true
+                        }
+                        _ => false,
+                    };
+                    wrong = Some((found, told));
+                }
+                (Ok(_), Err(_)) => {}
+            }
+        }
+    }
+}
+
+fn read(files: &[CertificateFiles]) -> Result<Contents, String> {
+    files.iter().map(|files| Ok((read_file(&files.cert)?, read_file(&files.key)?))).collect()
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|err| format!("can't read {}: {err}", path.display()))?;
+    Ok(bytes)
+}
+
+fn certified(files: &[CertificateFiles], contents: &Contents) -> Result<Vec<Arc<CertifiedKey>>, String> {
+    let provider = ring::default_provider();
+    let pairs = files.iter().zip(contents);
+    pairs.map(|(files, (cert, key))| certify(files, cert, key, &provider).map(Arc::new)).collect()
+}
+
+fn certify(
+    files: &CertificateFiles,
+    cert: &[u8],
+    key: &[u8],
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
+    let (cert_file, key_file) = (files.cert.display(), files.key.display());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert).collect();
+    let chain = chain.map_err(|err| format!("{cert_file} is no PEM file: {err}"))?;
+    if chain.is_empty() {
+        return Err(format!("{cert_file} has no certificate in it, expected one or more in PEM"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|err| format!("{key_file} has no private key in it that can be read: {err}"))?;
+    let certified = CertifiedKey::from_der(chain, key, provider)
+        .map_err(|err| format!("{cert_file} and {key_file} can't be used together: {err}"))?;
+    certified
+        .end_entity_cert()
+        .and_then(ParsedCertificate::try_from)
+        .map_err(|err| format!("the certificate in {cert_file} can't be used: {err}"))?;
+    Ok(certified)
+}
+
+impl ResolvesServerCert for InUse {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let keys = self.0.read().unwrap_or_else(|poison| poison.into_inner());
+        let named = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let fitting = named.and_then(|name| keys.iter().find(|key| is_for(key, &name)));
+        fitting.or(keys.first()).cloned()
+    }
+}
+
+fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let cert = key.end_entity_cert().and_then(ParsedCertificate::try_from);
+    cert.is_ok_and(|cert| verify_server_name(&cert, name).is_ok())
+}

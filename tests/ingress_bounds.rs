@@ -1,0 +1,264 @@
+//! What clients may take: time, memory, connections.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::http::{Answer, Connection, Failed, Request};
+use crate::harness::{Formation, Host, Load, PATIENCE, eventually};
+
+fn connect(host: &Host) -> TcpStream {
+    let stream = TcpStream::connect(host.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Everything until the host hangs up, which it does.
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => panic!("it doesn't hang up"),
+        _ => String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}
+
+#[test]
+fn a_head_has_to_come_in_time() {
+    let host = Host::run(&Formation::web("").http("header_timeout = \"300ms\""));
+    let mut slow = connect(&host);
+    let begun = Instant::now();
+    slow.write_all(b"GET /ok HTTP/1.1\r\nhost: x\r\n").unwrap();
+    let mut writer = slow.try_clone().unwrap();
+    let dripping = thread::spawn(move || {
+        while writer.write_all(b"a: b\r\n").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert!(read_to_end(&mut slow).starts_with("HTTP/1.1 408 "));
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    dripping.join().unwrap();
+    // A second head counts from its own first byte.
+    let mut connection = host.connect();
+    connection.send(&Request::get("/sleep?ms=400")).unwrap().ok();
+    connection.send(&Request::get("/ok")).unwrap().ok();
+    connection.send_raw(b"GET").unwrap();
+    assert_eq!(connection.read_answer(false).unwrap().status, 408);
+}
+
+#[test]
+fn a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    let host = Host::run(&Formation::web("").http("header_timeout = \"200ms\"\nidle_timeout = \"1s\""));
+    let mut used = host.connect();
+    used.send(&Request::get("/ok")).unwrap().ok();
+    thread::sleep(Duration::from_millis(500));
+    used.send(&Request::get("/ok")).unwrap().ok();
+    let begun = Instant::now();
+    assert_eq!(read_to_end(&mut connect(&host)), "", "a fresh one is idle, too");
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(matches!(used.read_answer(false), Err(Failed::Unanswered(_))));
+}
+
+#[test]
+fn a_thousand_heads_that_never_end_stop_nobody() {
+    let host = Host::run(&Formation::web("").http("header_timeout = \"3s\""));
+    let before = host.resident_bytes();
+    let mut slow: Vec<_> = (0..1000).map(|_| connect(&host)).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET /ok HTTP/1.1\r\nhost: x\r\nx-").unwrap();
+    }
+    let load = Load::get(host.address(), 4, "/ok");
+    load.wait_for(200);
+    let after = host.resident_bytes();
+    assert!(after < before + (64 << 20), "{before} -> {after}");
+    for stream in &mut slow {
+        assert!(read_to_end(stream).starts_with("HTTP/1.1 408 "));
+    }
+    load.stop();
+}
+
+#[test]
+fn a_body_that_stops_coming_is_408() {
+    let formation = Formation::web("").http("body_timeout = \"300ms\"").directory("out");
+    let host = Host::run(&formation);
+    let mut connection = host.connect();
+    // The guest reads all of it before it answers.
+    connection
+        .send_raw(b"POST /write?path=/x HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nsome")
+        .unwrap();
+    let answer = connection.read_answer(false).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (408, Some("close")), "{answer:?}");
+    // One that comes slowly comes.
+    let mut connection = host.connect();
+    connection.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").unwrap();
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(60));
+        connection.send_raw(b"x").unwrap();
+    }
+    assert_eq!(connection.read_answer(false).unwrap().ok(), "xxxxxxxxxx");
+    eventually("the instance is free", || (host.ps().in_state("web", "idle") == 1).then_some(()));
+}
+
+#[test]
+fn an_answer_that_nobody_reads_ends_with_its_call() {
+    let host = Host::run(&Formation::web("timeout = \"10m\"").http("body_timeout = \"500ms\""));
+    let mut stream = connect(&host);
+    stream.write_all(b"GET /big?bytes=100000000000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
+    eventually("its call was ended", || (host.ps().in_state("web", "idle") == 1).then_some(()));
+    // What it got in time is not the whole.
+    let read = read_to_end(&mut stream).len();
+    assert!((1..100_000_000).contains(&read), "{read}");
+    host.get("/ok").ok();
+}
+
+/// How much more memory the host has at most, of a few looks, while `slow` goes on.
+fn grown(host: &Host, before: u64, slow: impl Fn()) -> u64 {
+    let mut most = before;
+    for _ in 0..10 {
+        slow();
+        thread::sleep(Duration::from_millis(50));
+        most = most.max(host.resident_bytes());
+    }
+    most - before
+}
+
+#[test]
+fn who_reads_a_gigabyte_slowly_costs_little() {
+    let host = Host::run(&Formation::web(""));
+    // What the guest itself and the first use of everything cost is not the client's doing.
+    for _ in 0..5 {
+        assert_eq!(host.get("/big?bytes=20000000").body.len(), 20_000_000);
+    }
+    let before = host.resident_bytes();
+    let mut stream = connect(&host);
+    stream.write_all(b"GET /big?bytes=1073741824 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let grown = grown(&host, before, || {
+        let _ = (&stream).read(&mut [0; 1000]).unwrap();
+    });
+    assert!(grown < 1 << 20, "{grown}");
+    assert_eq!(host.ps().in_state("web", "busy"), 1, "it is under way");
+}
+
+#[test]
+fn who_writes_a_gigabyte_slowly_costs_little() {
+    let host = Host::run(&Formation::web(""));
+    let body = vec![b'x'; 20_000_000];
+    for _ in 0..3 {
+        assert_eq!(host.post("/echo", body.clone()).body.len(), body.len());
+    }
+    let before = host.resident_bytes();
+    let mut stream = connect(&host);
+    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n").unwrap();
+    let grown = grown(&host, before, || (&stream).write_all(&[b'x'; 1000]).unwrap());
+    assert!(grown < 1 << 20, "{grown}");
+    // And one who writes as fast as it can, and reads nothing of what comes back.
+    let mut stream = connect(&host);
+    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n").unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    let before = host.resident_bytes();
+    let grown = self::grown(&host, before, || while (&stream).write(&chunk).is_ok() {});
+    assert!(grown < 1 << 20, "{grown}");
+}
+
+#[test]
+fn a_body_may_be_as_long_as_max_body() {
+    let host = Host::run(&Formation::web("max_body = \"1KiB\""));
+    assert_eq!(host.post("/echo", vec![b'x'; 1024]).ok().len(), 1024);
+    let refused = |answer: Answer| {
+        assert_eq!((answer.status, answer.header("connection")), (413, Some("close")), "{answer:?}");
+        assert_eq!(answer.header("wasmhost-error"), None);
+    };
+    refused(host.post("/echo", vec![b'x'; 1025]));
+    // A long one that is sent whole, by a client that reads only then.
+    refused(host.post("/echo", vec![b'x'; 500_000]));
+    let calls = host.ps().instances("web")[0]["calls"].as_u64().unwrap();
+    assert_eq!(calls, 1, "no instance was asked");
+    // Without a length it's known when it has come.
+    let chunked = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
+    refused(host.send(&Request::post("/write?path=/x", chunked).header("transfer-encoding", "chunked")));
+    host.get("/ok").ok();
+}
+
+#[test]
+fn malformed_requests_are_refused() {
+    let host = Host::run(&Formation::web(""));
+    for (bytes, what) in [
+        ("GET /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", "two lengths"),
+        ("POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", "a negative length"),
+        ("POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 1x\r\n\r\n", "no number"),
+        ("POST /ok HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", "no chunks"),
+        ("POST /ok HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, gzip\r\n\r\n", "chunks inside"),
+        ("GET /ok HTTP/1.1\r\nhost : x\r\n\r\n", "a space before the colon"),
+        ("GET /ok HTTP/1.1\r\n host: x\r\n\r\n", "a folded line"),
+        ("GET /ok HTTP/1.1\r\nhost: x\r\nbad\0name: 1\r\n\r\n", "a zero byte"),
+        ("GET /ok HTTP/1.1\r\nhost: x\rfoo: y\r\n\r\n", "a bare CR"),
+        ("GET /o k HTTP/1.1\r\nhost: x\r\n\r\n", "a space in the target"),
+        ("GET /ok HTTP/9.9\r\nhost: x\r\n\r\n", "a version that nobody knows"),
+        ("G\u{1}T /ok HTTP/1.1\r\nhost: x\r\n\r\n", "no method"),
+        ("GET /ok HTTP/1.1\r\nhost: a/b\r\n\r\n", "no host"),
+    ] {
+        let mut connection: Connection = host.connect();
+        connection.send_raw(bytes.as_bytes()).unwrap();
+        match connection.read_answer(false) {
+            Ok(answer) => assert!(matches!(answer.status, 400 | 501), "{what}: {answer:?}"),
+            Err(Failed::Unanswered(_)) => {}
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    for (bytes, what) in [
+        ("xyz\r\nhello\r\n0\r\n\r\n", "no number"),
+        ("5\r\nhelloworld\r\n0\r\n\r\n", "a chunk that is too long"),
+        ("ffffffffffffffffff\r\nhello\r\n", "a number that is too large"),
+        ("5\nhello\r\n0\r\n\r\n", "a bare LF"),
+    ] {
+        let mut connection = host.connect();
+        let head = "POST /write?path=/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        connection.send_raw(format!("{head}{bytes}").as_bytes()).unwrap();
+        match connection.read_answer(false) {
+            Ok(answer) => assert!(answer.status >= 400, "{what}: {answer:?}"),
+            Err(Failed::Unanswered(_) | Failed::Cut(_)) => {}
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    host.get("/ok").ok();
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
+#[test]
+fn a_head_may_be_as_long_as_max_header() {
+    let host = Host::run(&Formation::web("").http("max_header = \"16KiB\""));
+    let with = |bytes: usize| host.send(&Request::get("/ok").header("x-long", &"x".repeat(bytes))).status;
+    assert_eq!((with(15 << 10), with(17 << 10)), (200, 431));
+    let target = format!("/ok?{}", "x".repeat(17 << 10));
+    assert!(matches!(host.send(&Request::get(&target)).status, 414 | 431));
+    let many: String = (0..200).map(|n| format!("h{n}: 1\r\n")).collect();
+    let mut connection = host.connect();
+    connection.send_raw(format!("GET /ok HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes()).unwrap();
+    assert_eq!(connection.read_answer(false).unwrap().status, 431);
+}
+
+#[test]
+fn four_times_what_can_be_served_is_refused_in_time_and_takes_no_memory() {
+    let keys = "count = 2\nbacklog = 4\nqueue_timeout = \"300ms\"";
+    let host = Host::run(&Formation::web(keys));
+    Load::get(host.address(), 2, "/sleep?ms=20").stop();
+    let check = |_, answer| match answer {
+        Ok(Answer { status: 200, .. }) => Ok(true),
+        Ok(answer) if [Some("H11"), Some("H12")].contains(&answer.header("wasmhost-error")) => Ok(true),
+        other => Err(format!("{other:?}")),
+    };
+    // Two instances, and room for four to wait.
+    let overload = || Load::start(host.address(), 32, |_| Request::get("/sleep?ms=20"), check);
+    let load = overload();
+    load.wait_for(500);
+    let before = host.resident_bytes();
+    load.wait_for(4_000);
+    let after = host.resident_bytes();
+    load.stop();
+    assert!(after < before + (4 << 20), "{before} -> {after}");
+    assert!(host.stderr().count("H11") > 0);
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+    host.get("/ok").ok();
+}

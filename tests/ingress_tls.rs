@@ -1,0 +1,171 @@
+//! HTTPS.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::harness::{Formation, Host, PATIENCE, eventually};
+use crate::ingress_listen::exchange;
+
+const GET: &[u8] = b"GET /headers HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n";
+
+/// A certificate for a name, signed by itself, and its key.
+struct Certified {
+    cert: String,
+    key: String,
+    der: CertificateDer<'static>,
+}
+
+fn certify(name: &str) -> Certified {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    Certified { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
+}
+
+/// Serves HTTPS alone, by these certificates.
+fn formation(certificates: &[(&str, &Certified)]) -> Formation {
+    let list = |end: &str| {
+        let files: Vec<_> = certificates.iter().map(|(file, _)| format!("\"{file}.{end}\"")).collect();
+        format!("[{}]", files.join(", "))
+    };
+    let tls = format!(
+        "listen = []\n[http.tls]\nlisten = \"127.0.0.1:0\"\ncert = {}\nkey = {}\n",
+        list("pem"),
+        list("key")
+    );
+    let formation = Formation::web("").http(&tls);
+    for (file, certified) in certificates {
+        write(&formation, file, certified);
+    }
+    formation
+}
+
+fn write(formation: &Formation, file: &str, certified: &Certified) {
+    fs::write(formation.path(&format!("{file}.pem")), &certified.cert).unwrap();
+    fs::write(formation.path(&format!("{file}.key")), &certified.key).unwrap();
+}
+
+fn address(host: &Host) -> SocketAddr {
+    let served_at = host.served_at();
+    assert_eq!(served_at.len(), 1, "{served_at:?}");
+    served_at[0].strip_prefix("https://").unwrap().trim_end_matches('/').parse().unwrap()
+}
+
+/// A connection of a client that trusts this certificate alone, after its handshake.
+fn connect(
+    host: &Host,
+    name: &str,
+    trusted: &Certified,
+    protocols: &[&[u8]],
+) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der.clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = TcpStream::connect(address(host)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).map_err(|err| err.to_string())?;
+    }
+    Ok(StreamOwned::new(connection, stream))
+}
+
+#[test]
+fn a_guest_behind_tls_sees_https() {
+    let shop = certify("shop.example");
+    let host = Host::run(&formation(&[("shop", &shop)]));
+    let answer = exchange(connect(&host, "shop.example", &shop, &[]).unwrap(), GET);
+    assert!(answer.contains("\r\n\r\nGET\n/headers\nshop.example\nhttps\n"), "{answer}");
+    assert!(answer.contains("x-forwarded-proto: https\n"), "{answer}");
+}
+
+#[test]
+fn the_clients_choice_of_a_protocol_is_heeded() {
+    let shop = certify("shop.example");
+    let host = Host::run(&formation(&[("shop", &shop)]));
+    for (offered, chosen) in [
+        (&[b"h2".as_slice(), b"http/1.1"][..], Some(b"h2".as_slice())),
+        (&[b"http/1.1", b"h2"], Some(b"h2")),
+        (&[b"http/1.1"], Some(b"http/1.1")),
+        (&[], None),
+    ] {
+        let mut stream = connect(&host, "shop.example", &shop, offered).unwrap();
+        assert_eq!(stream.conn.alpn_protocol(), chosen);
+        if chosen == Some(b"h2") {
+            let answer = crate::ingress_http2::get(&mut stream, "/ok");
+            assert_eq!(answer, b"ok\n");
+        }
+    }
+}
+
+#[test]
+fn the_name_that_a_client_asks_for_picks_the_certificate() {
+    let (one, two, wild) = (certify("one.example"), certify("two.example"), certify("*.wild.example"));
+    let host = Host::run(&formation(&[("one", &one), ("two", &two), ("wild", &wild)]));
+    for (name, certified) in [("one.example", &one), ("two.example", &two), ("a.wild.example", &wild)] {
+        connect(&host, name, certified, &[]).unwrap_or_else(|err| panic!("{name}: {err}"));
+    }
+    // Who asks for another gets the first, and may make of it what it likes.
+    let error = connect(&host, "three.example", &one, &[]).err().unwrap();
+    assert!(error.contains("not valid for name"), "{error}");
+}
+
+#[test]
+fn changed_certificates_are_taken_and_broken_ones_are_not() {
+    let (old, new) = (certify("shop.example"), certify("shop.example"));
+    let formation = formation(&[("shop", &old)]);
+    let host = Host::run(&formation);
+    let mut kept = connect(&host, "shop.example", &old, &[]).unwrap();
+
+    fs::write(formation.path("shop.pem"), "not a certificate").unwrap();
+    let line = host.stderr().wait_for("the certificates from before stay in use");
+    assert!(line.contains("shop.pem"), "{line}");
+    connect(&host, "shop.example", &old, &[]).unwrap();
+
+    write(&formation, "shop", &new);
+    eventually("the new one is in use", || connect(&host, "shop.example", &new, &[]).ok());
+    assert!(connect(&host, "shop.example", &old, &[]).is_err());
+    assert_eq!(host.stderr().count("stay in use"), 1);
+    // A connection that was there goes on.
+    let answer = exchange(&mut kept, GET);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn certificates_that_can_not_be_used_are_told_at_the_start() {
+    let (one, two) = (certify("one.example"), certify("two.example"));
+    let formation = formation(&[("one", &one)]);
+    fs::write(formation.path("one.key"), &two.key).unwrap();
+    formation.run_to_end().failed(3, "one.key can't be used together");
+    fs::write(formation.path("one.key"), "").unwrap();
+    formation.run_to_end().failed(3, "one.key has no private key");
+    fs::write(formation.path("one.pem"), "").unwrap();
+    formation.run_to_end().failed(3, "one.pem has no certificate");
+    fs::remove_file(formation.path("one.pem")).unwrap();
+    formation.run_to_end().failed(3, "one.pem: No such file");
+}
+
+#[test]
+fn a_handshake_that_is_never_finished_ends_by_itself() {
+    use std::io::Read;
+    let shop = certify("shop.example");
+    let host = Host::run(
+        &formation(&[("shop", &shop)]).replace("[http.tls]", "header_timeout = \"300ms\"\n[http.tls]"),
+    );
+    let mut silent = TcpStream::connect(address(&host)).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).unwrap_or(0), 0);
+    // Who speaks plainly there is refused, and hurts nobody.
+    let answer = exchange(TcpStream::connect(address(&host)).unwrap(), GET);
+    assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    connect(&host, "shop.example", &shop, &[]).unwrap();
+}
