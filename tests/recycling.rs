@@ -54,10 +54,12 @@ fn instances_that_began_together_do_not_leave_together() {
             let answer = client.read_answer(false).unwrap().ok();
             let index: usize = answer.lines().nth(1).unwrap().trim_start_matches("web.").parse().unwrap();
             let now = remembered(&answer);
-            if now < calls[index] {
+            // Answers of one instance may have overtaken each other, by a few calls.
+            if now + 100 < calls[index] {
                 lives.push(calls[index]);
+                calls[index] = now;
             }
-            calls[index] = now;
+            calls[index] = calls[index].max(now);
         }
     }
     let (least, most) = (lives.iter().min().unwrap(), lives.iter().max().unwrap());

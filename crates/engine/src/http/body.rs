@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -18,6 +19,9 @@ use crate::meter::Meter;
 /// What of an answer is gathered before its head is sent, in bytes and pieces.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
 const GATHERED_FRAMES_MAX: usize = 16;
+
+/// How long a head waits for the end of its call.
+const SETTLE_MAX: Duration = Duration::from_millis(1);
 
 /// A call whose answer is under way. If the client goes before its end, the call ends soon.
 pub(super) enum Tail {
@@ -76,9 +80,12 @@ impl Gathering {
     /// Takes what is there now. False where more may be worth waiting for a moment. An error is one that comes before
     /// anything was sent.
     pub(super) fn take(&mut self) -> Result<bool, Error> {
-        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_take(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         while !self.is_enough() {
-            match Pin::new(&mut self.body).poll_frame(&mut cx) {
+            match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.add(frame),
                 Poll::Ready(Some(Err(err))) => return Err(err),
                 Poll::Ready(None) => self.has_ended = true,
@@ -86,6 +93,22 @@ impl Gathering {
             }
         }
         Ok(true)
+    }
+
+    /// For a guest that goes on, on another thread, after it has given the head: most then have their body there, and
+    /// are over, in a moment. `call` is polled for its end.
+    pub(super) async fn settle(
+        &mut self,
+        mut call: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Result<(), Error> {
+        let settled = std::future::poll_fn(|cx| {
+            if self.poll_take(cx)? {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(call(cx));
+            Poll::Ready(self.take().map(drop))
+        });
+        tokio::time::timeout(SETTLE_MAX, settled).await.unwrap_or(Ok(()))
     }
 
     /// Pieces that were taken so far.

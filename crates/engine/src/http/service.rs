@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -151,7 +151,7 @@ impl Service {
         let (mut underway, mut head) = self.enter(request, scheme, (deadline, limits.cpu), Box::new(done))?;
         let mut timer = None;
         let head = std::future::poll_fn(|cx| {
-            underway.poll(cx);
+            let _ = underway.poll(cx);
             if let Poll::Ready(head) = Pin::new(&mut head).poll(cx) {
                 let dropped = |_| Err(CallEnd::Host("the call was dropped".into()));
                 return Poll::Ready(head.unwrap_or_else(dropped));
@@ -507,12 +507,11 @@ struct Underway {
 }
 
 impl Underway {
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if let Some(placed) = &mut self.placed
-            && Pin::new(placed).poll(cx).is_ready()
-        {
-            self.placed = None;
-        }
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(placed) = &mut self.placed else { return Poll::Ready(()) };
+        ready!(Pin::new(placed).poll(cx));
+        self.placed = None;
+        Poll::Ready(())
     }
 
     async fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
@@ -520,16 +519,21 @@ impl Underway {
         let service = seat.service.clone();
         let (head, body) = response.into_parts();
         let mut body = Gathering::new(body);
-        let gathered = std::future::poll_fn(|cx| {
-            // The guest writes its body after the head, a piece whenever there is room for one.
-            let mut taken = None;
-            while !body.take()? && self.placed.is_some() && taken != Some(body.frames()) {
-                taken = Some(body.frames());
-                self.poll(cx);
+        let gathered = match &self.placed {
+            Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
+            _ => {
+                let gathered = std::future::poll_fn(|cx| {
+                    // The guest writes its body after the head, a piece whenever there is room for one.
+                    let mut taken = None;
+                    while !body.take()? && self.placed.is_some() && taken != Some(body.frames()) {
+                        taken = Some(body.frames());
+                        let _ = self.poll(cx);
+                    }
+                    Poll::Ready(Ok(()))
+                });
+                gathered.await
             }
-            Poll::Ready(Ok(()))
-        });
-        let gathered: Result<(), Error> = gathered.await;
+        };
         match gathered.and_then(|()| body.finish(Some(Tail::Seat(seat)))) {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => Err(match &service.lock().place {

@@ -78,7 +78,7 @@ where
         First::Head(Ok(response)) => match end.try_recv() {
             // Nothing was sent yet: an answer that its guest didn't finish can still become an error.
             Ok(end) if end != CallEnd::Returned(()) => Err(end),
-            _ => underway.answer(response),
+            _ => underway.answer(response).await,
         },
         First::Head(Err(code)) => {
             underway.go_on();
@@ -178,14 +178,17 @@ impl Underway {
         Poll::Ready(())
     }
 
-    fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
-        let over = self.placed.is_none();
-        let tail = (!over).then(|| Tail::Solo { meter: self.meter.clone(), call: self.call });
-        self.go_on();
+    async fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
         let (head, body) = response.into_parts();
         let mut body = Gathering::new(body);
-        let body = body.take().and_then(|_| body.finish(tail));
-        match body {
+        let taken = match &self.placed {
+            Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
+            _ => body.take().map(drop),
+        };
+        let goes_on = self.placed.is_some() || self.meter.has_failed(self.call);
+        let tail = goes_on.then(|| Tail::Solo { meter: self.meter.clone(), call: self.call });
+        self.go_on();
+        match taken.and_then(|()| body.finish(tail)) {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => Err(CallEnd::Trap(format!("the guest cut its answer off: {err}"))),
         }
