@@ -11,6 +11,7 @@ mod logs;
 mod ps;
 mod run;
 mod scale;
+mod threads;
 mod work;
 
 use std::process::ExitCode;

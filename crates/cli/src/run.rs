@@ -45,7 +45,7 @@ pub(crate) fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("wasmhost-io")
-        .on_thread_start(wasmhost_engine::Engine::prepare_thread)
+        .on_thread_start(crate::threads::begin())
         .build()
 }
 
