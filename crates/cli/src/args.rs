@@ -107,7 +107,7 @@ pub(crate) struct AppFlags {
     /// A directory for it, under this path in the sandbox or under the same; to write in, unless it is `ro`.
     #[arg(long, value_name = "HOST[::GUEST[::ro|rw]]")]
     pub(crate) dir: Vec<DirFlag>,
-    /// A host that it may send requests or connect to: https://api.example.com, db.internal:5432.
+    /// A host that it may send requests or connect to: `https://api.example.com`, `db.internal:5432`.
     #[arg(long, value_name = "URL|HOST:PORT")]
     pub(crate) outbound: Vec<Outbound>,
     /// Every address, UDP and listening sockets too.

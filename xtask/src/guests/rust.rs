@@ -1,4 +1,4 @@
-//! Guests in Rust: cargo makes a core module of each, by whichever [toolchain](super::toolchain) this machine has.
+//! Guests in Rust: cargo makes a core module of each, by whichever [toolchain] this machine has.
 
 use std::fs;
 use std::path::Path;
