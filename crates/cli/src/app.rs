@@ -20,6 +20,10 @@ use crate::run::{exit_of, log_to_stderr, runtime, serve};
 /// doesn't expect a limit; instances that are served have a formation's default.
 const COMMAND_MEMORY_BYTES: u64 = 4 << 30;
 
+/// Instances of an app that is served, where no flag says: with one alone, more than fifty clients at once would be
+/// refused. Those that aren't called cost a few dozen KiB each.
+const COUNT_DEFAULT: u32 = 16;
+
 /// What every instance finds in its environment.
 const SET_BY_HOST: [&str; 2] = ["WASMHOST_TYPE", "WASMHOST_INSTANCE"];
 
@@ -128,9 +132,7 @@ fn formation_text(flags: &AppFlags) -> Result<String, Failed> {
 
 /// What the flags say, in the type's fields.
 fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
-    if let Some(count) = flags.count {
-        process.count = count.0;
-    }
+    process.count = flags.count.as_ref().map_or(COUNT_DEFAULT, |count| count.0);
     if let Some(memory) = flags.memory {
         process.memory_bytes_max = memory;
     }

@@ -116,7 +116,7 @@ pub(crate) struct AppFlags {
     /// Where it is served [default: 127.0.0.1:8080]; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
-    /// How many instances serve it [default: 1]: `2` or `web=2`.
+    /// How many instances serve it [default: 16]: `2` or `web=2`.
     #[arg(long, value_name = "[web=]COUNT")]
     pub(crate) count: Option<CountFlag>,
     /// Memory of an instance [default: 128MiB if it is served, 4GiB for a command].
