@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use wasmhost_engine::Engine;
 
 /// What each thread of the runtime should do when it starts. Those that serve start first; the ones after them are for
@@ -16,16 +15,32 @@ pub(crate) fn begin() -> impl Fn() + Send + Sync + 'static {
     move || {
         Engine::prepare_thread();
         if let Some(core) = cores.get(started.fetch_add(1, Relaxed)) {
-            let mut set = CpuSet::new();
-            set.set(*core);
-            // Not being allowed to is no reason to stop.
-            let _ = sched_setaffinity(None, &set);
+            stay_on(*core);
         }
     }
 }
 
 /// Those that this process may run on.
+#[cfg(target_os = "linux")]
 fn cores() -> Vec<usize> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
     let Ok(allowed) = sched_getaffinity(None) else { return vec![] };
     (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()
 }
+
+#[cfg(target_os = "linux")]
+fn stay_on(core: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(core);
+    // Not being allowed to is no reason to stop.
+    let _ = rustix::thread::sched_setaffinity(None, &set);
+}
+
+/// Elsewhere threads can't be told.
+#[cfg(not(target_os = "linux"))]
+fn cores() -> Vec<usize> {
+    vec![]
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stay_on(_core: usize) {}
