@@ -276,7 +276,7 @@ fn a_running_host_survives_that_its_compiled_file_is_overwritten() {
 
 #[test]
 fn a_compiled_file_that_is_not_trusted_is_refused() {
-    let text = "web.cwasm is compiled code, which runs outside of the sandbox: whoever made it can do all that this host can. If that was you, with `wasmhost compile`, set `trust_cwasm = true`; if not, name the .wasm file";
+    let text = "web.cwasm is compiled code, which runs outside of the sandbox: whoever made it can do all that this host can. If that was you, with `wasmhost compile`, set `trust_cwasm = true` (`--trust-cwasm` beside `run app.cwasm`); if not, name the .wasm file";
     refused(&compiled(""), text);
     refused(&compiled("trust_cwasm = false"), text);
 }

@@ -190,6 +190,12 @@ fn malformed_requests_are_refused() {
         ("POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 1x\r\n\r\n", "no number"),
         ("POST /ok HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", "no chunks"),
         ("POST /ok HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, gzip\r\n\r\n", "chunks inside"),
+        (
+            "POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "a length and an encoding",
+        ),
+        ("GET /ok HTTP/1.1\nhost: x\n\n", "bare LFs"),
+        ("GET /ok HTTP/1.1\r\nhost: x\nfoo: y\r\n\r\n", "a bare LF"),
         ("GET /ok HTTP/1.1\r\nhost : x\r\n\r\n", "a space before the colon"),
         ("GET /ok HTTP/1.1\r\n host: x\r\n\r\n", "a folded line"),
         ("GET /ok HTTP/1.1\r\nhost: x\r\nbad\0name: 1\r\n\r\n", "a zero byte"),

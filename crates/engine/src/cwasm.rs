@@ -57,7 +57,7 @@ pub(crate) struct Maker {
 pub enum CwasmError {
     /// Nobody has said that it may be.
     #[error(
-        "is compiled code, which runs outside of the sandbox: whoever made it can do all that this host can. If that was you, with `wasmhost compile`, set `trust_cwasm = true`; if not, name the .wasm file"
+        "is compiled code, which runs outside of the sandbox: whoever made it can do all that this host can. If that was you, with `wasmhost compile`, set `trust_cwasm = true` (`--trust-cwasm` beside `run app.cwasm`); if not, name the .wasm file"
     )]
     Untrusted,
     /// It doesn't end as it should.

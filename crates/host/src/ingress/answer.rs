@@ -26,6 +26,16 @@ impl Failure {
     pub(crate) const NO_ROUTE: Failure = Failure::new(StatusCode::NOT_FOUND, None, "no such page");
     pub(crate) const NO_AUTHORITY: Failure =
         Failure::new(StatusCode::BAD_REQUEST, None, "the request names no host, or two");
+    pub(crate) const TWO_LENGTHS: Failure = Failure::new(
+        StatusCode::BAD_REQUEST,
+        None,
+        "the request says the length of its body twice: Content-Length and Transfer-Encoding",
+    );
+    pub(crate) const BARE_LF: Failure = Failure::new(
+        StatusCode::BAD_REQUEST,
+        None,
+        "a line of the request's head ends with LF alone; it must be CR LF",
+    );
     pub(crate) const EXPECTATION: Failure =
         Failure::new(StatusCode::EXPECTATION_FAILED, None, "no expectation is met but 100-continue");
     pub(crate) const BODY_TOO_LONG: Failure =
@@ -74,9 +84,11 @@ impl Failure {
         }
     }
 
-    /// Whether the client may be sending still what nobody reads any more.
+    /// Whether the client may be sending still what nobody reads any more, or what it sends can't be told apart.
     fn closes(self) -> bool {
         matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+            || self == Failure::TWO_LENGTHS
+            || self == Failure::BARE_LF
     }
 
     pub(crate) fn response(self) -> Response<Full<Bytes>> {

@@ -15,6 +15,7 @@ use wasmhost_engine::{BoxError, ResponseBody};
 
 use super::access::Entry;
 use super::answer::Failure;
+use super::framing::Found;
 use super::gauge::Gauge;
 
 /// A request's body.
@@ -156,9 +157,10 @@ pub(super) struct AnswerBody {
 pub(super) struct Underway(Arc<Gauge>);
 
 impl Underway {
-    pub(super) fn begin(gauge: &Arc<Gauge>) -> Underway {
-        gauge.begin();
-        Underway(gauge.clone())
+    /// Also what was found in the bytes of the request's head.
+    pub(super) fn begin(gauge: &Arc<Gauge>) -> (Underway, Found) {
+        let found = gauge.begin();
+        (Underway(gauge.clone()), found)
     }
 }
 

@@ -5,8 +5,10 @@
 //! idle -> head (its first byte has come) -> requests under way -> idle          at any time: stuck (nobody reads)
 //! ```
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use super::framing::Found;
 
 /// How long a connection may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -33,12 +35,24 @@ pub(super) enum Overdue {
     Stuck,
 }
 
+/// What bytes of an HTTP/1 connection belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// They are the first since the last request ended.
+    NewHead,
+    Head,
+    /// A request is under way.
+    Body,
+}
+
 /// See the module. Times are in milliseconds since the connection's start, plus one; 0 is none.
 pub(super) struct Gauge {
     start: Instant,
     underway: AtomicU32,
     /// Bytes came since the last request ended.
     heard: AtomicBool,
+    /// What was found in the bytes of the head that is coming.
+    found: AtomicU8,
     idle_since: AtomicU64,
     head_since: AtomicU64,
     stuck_since: AtomicU64,
@@ -54,6 +68,7 @@ impl Gauge {
             start: Instant::now(),
             underway: AtomicU32::new(0),
             heard: AtomicBool::new(false),
+            found: AtomicU8::new(0),
             idle_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stuck_since: AtomicU64::new(0),
@@ -66,8 +81,8 @@ impl Gauge {
         u64::try_from(self.start.elapsed().as_millis()).map_or(u64::MAX, |ms| ms + 1)
     }
 
-    /// A request's head is whole.
-    pub(super) fn begin(&self) {
+    /// A request's head is whole. Returns what was found in its bytes.
+    pub(super) fn begin(&self) -> Found {
         self.underway.fetch_add(1, Relaxed);
         self.heard.store(false, Relaxed);
         self.head_since.store(0, Relaxed);
@@ -76,6 +91,11 @@ impl Gauge {
         if self.unread.load(Relaxed) {
             self.unread.store(false, Relaxed);
         }
+        let found = Found(self.found.load(Relaxed));
+        if found != Found::default() {
+            self.found.store(0, Relaxed);
+        }
+        found
     }
 
     /// A request is done, its answer handed over to the system.
@@ -88,10 +108,22 @@ impl Gauge {
         self.underway.load(Relaxed) == 0
     }
 
-    /// Bytes have come.
-    pub(super) fn hear(&self) {
-        if self.is_quiet() {
-            self.heard.store(true, Relaxed);
+    /// Bytes have come. Says what they may belong to.
+    pub(super) fn hear(&self) -> Heard {
+        if !self.is_quiet() {
+            return Heard::Body;
+        }
+        if self.heard.load(Relaxed) {
+            return Heard::Head;
+        }
+        self.heard.store(true, Relaxed);
+        Heard::NewHead
+    }
+
+    /// This was found in the head that is coming.
+    pub(super) fn find(&self, found: Found) {
+        if found != Found::default() {
+            self.found.fetch_or(found.0, Relaxed);
         }
     }
 

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use wasmhost_engine::RequestScheme;
 
 use super::answer::Failure;
+use super::framing::Found;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -52,6 +53,8 @@ pub(super) struct Head {
 #[derive(Default)]
 struct Seen {
     connection: bool,
+    /// `Transfer-Encoding`.
+    encoding: bool,
     expect: bool,
     upgrade: bool,
     /// `Forwarded`, `X-Forwarded-*` or `X-Real-IP`.
@@ -61,12 +64,17 @@ struct Seen {
     tracestate: bool,
 }
 
-/// Puts a head in order. Its id is known whatever is wrong with it.
-pub(super) fn settle<B>(request: &mut Request<B>, peer: &Peer) -> (HeaderValue, Result<Head, Failure>) {
+/// Puts a head in order. Its id is known whatever is wrong with it. `found` is what its
+/// bytes have shown that it doesn't show any more.
+pub(super) fn settle<B>(
+    request: &mut Request<B>,
+    peer: &Peer,
+    found: Found,
+) -> (HeaderValue, Result<Head, Failure>) {
     let seen = Seen::look(request.headers());
     request.headers_mut().reserve(ADDED_MAX);
     let request_id = identify(request.headers_mut(), &seen);
-    let head = check(request, &seen).and_then(|()| {
+    let head = check(request, &seen, found).and_then(|()| {
         if seen.connection {
             remove_hop_by_hop(request.headers_mut());
         }
@@ -102,6 +110,7 @@ impl Seen {
             match name.as_str() {
                 "connection" => seen.connection = true,
                 "expect" => seen.expect = true,
+                "transfer-encoding" => seen.encoding = true,
                 "upgrade" => seen.upgrade = true,
                 "x-request-id" => seen.request_id = true,
                 "traceparent" => seen.traceparent = true,
@@ -118,7 +127,13 @@ fn is_forwarding(name: &str) -> bool {
 }
 
 /// What the host doesn't do.
-fn check<B>(request: &Request<B>, seen: &Seen) -> Result<(), Failure> {
+fn check<B>(request: &Request<B>, seen: &Seen, found: Found) -> Result<(), Failure> {
+    if found.has(Found::BARE_LF) {
+        return Err(Failure::BARE_LF);
+    }
+    if found.has(Found::LENGTH) && seen.encoding {
+        return Err(Failure::TWO_LENGTHS);
+    }
     if request.method() == Method::CONNECT {
         return Err(Failure::UPGRADE);
     }
@@ -386,7 +401,7 @@ mod tests {
         ];
         let settled = |trusted| {
             let mut request = request("/", &headers);
-            let head = settle(&mut request, &peer(trusted)).1.unwrap();
+            let head = settle(&mut request, &peer(trusted), Found::default()).1.unwrap();
             let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
             let names =
                 ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "host"];
@@ -426,12 +441,12 @@ mod tests {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let headers = [("host", "a"), ("x-request-id", "abc"), ("traceparent", trace), ("tracestate", "a=1")];
         let mut kept = request("/", &headers);
-        assert_eq!(settle(&mut kept, &peer(false)).0, "abc");
+        assert_eq!(settle(&mut kept, &peer(false), Found::default()).0, "abc");
         assert_eq!(kept.headers()["traceparent"], trace);
         assert_eq!(kept.headers()["tracestate"], "a=1");
         let bad = [("host", "a"), ("x-request-id", "a b"), ("traceparent", "00-0"), ("tracestate", "a=1")];
         let mut made = request("/", &bad);
-        let id = settle(&mut made, &peer(false)).0;
+        let id = settle(&mut made, &peer(false), Found::default()).0;
         let id = id.to_str().unwrap();
         assert_eq!((id.len(), &made.headers()["x-request-id"]), (32, &HeaderValue::from_str(id).unwrap()));
         let trace = made.headers()["traceparent"].to_str().unwrap();
@@ -462,7 +477,7 @@ mod tests {
         let headers =
             [("host", "a"), ("connection", "close, X-Secret, host"), ("x-secret", "1"), ("x-two", "2")];
         let mut request = request("/", &headers);
-        settle(&mut request, &peer(false)).1.unwrap();
+        settle(&mut request, &peer(false), Found::default()).1.unwrap();
         assert!(!request.headers().contains_key("x-secret"));
         assert!(request.headers().contains_key("x-two") && request.headers().contains_key("host"));
     }
@@ -470,7 +485,7 @@ mod tests {
     #[test]
     fn only_what_can_be_done_is_promised() {
         let status = |headers: &[(&'static str, &str)]| {
-            settle(&mut request("/", headers), &peer(false))
+            settle(&mut request("/", headers), &peer(false), Found::default())
                 .1
                 .map(drop)
                 .map_err(|failure| failure.status.as_u16())

@@ -14,6 +14,7 @@ mod answer;
 mod body;
 mod connection;
 mod failures;
+mod framing;
 mod gauge;
 mod handed_over;
 mod head;
@@ -259,9 +260,9 @@ impl Ingress {
     }
 
     async fn answer(&self, client: &Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
-        let underway = Underway::begin(&client.gauge);
+        let (underway, found) = Underway::begin(&client.gauge);
         let http1 = request.version() < Version::HTTP_2;
-        let (request_id, head) = head::settle(&mut request, &client.peer);
+        let (request_id, head) = head::settle(&mut request, &client.peer, found);
         let mut log = self.access.as_ref().map(|access| {
             let is_trusted = |address| self.trusted_proxies.contains(Some(address));
             let begun = Begun {

@@ -14,7 +14,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::gauge::Gauge;
+use super::framing::HeadWatch;
+use super::gauge::{Gauge, Heard};
 use super::listener::Stream;
 
 /// What a client begins HTTP/2 with: RFC 9113, section 3.4.
@@ -74,13 +75,14 @@ pub(super) struct Watched {
     begun: BytesMut,
     http2: bool,
     gauge: Arc<Gauge>,
+    head: HeadWatch,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Watched {
     pub(super) fn new(transport: Transport, gauge: Arc<Gauge>) -> Watched {
         let http2 = transport.has_chosen_http2();
-        Watched { transport, begun: BytesMut::new(), http2, gauge, linger: None }
+        Watched { transport, begun: BytesMut::new(), http2, gauge, head: HeadWatch::default(), linger: None }
     }
 
     /// Reads until it's clear what the client speaks.
@@ -106,9 +108,19 @@ impl Watched {
             self.gauge.await_bytes(true);
             return Poll::Pending;
         }
-        self.gauge.hear();
+        self.hear(buf.filled());
         self.begun.extend_from_slice(buf.filled());
         Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        match self.gauge.hear() {
+            _ if self.http2 => return,
+            Heard::Body => return,
+            Heard::NewHead => self.head = HeadWatch::default(),
+            Heard::Head => {}
+        }
+        self.gauge.find(self.head.look(bytes));
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -156,7 +168,7 @@ impl AsyncRead for Watched {
             }
             read => {
                 if buf.filled().len() > before {
-                    this.gauge.hear();
+                    this.hear(&buf.filled()[before..]);
                 }
                 read
             }
