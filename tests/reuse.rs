@@ -31,6 +31,18 @@ fn a_component_that_can_be_called_once_serves_every_get_with_one_warning() {
     }
 }
 
+/// A JavaScript component with a `fetch` event doesn't trap on its second call: it returns without an answer.
+#[test]
+fn returning_without_an_answer_is_a_crash() {
+    let formation = Formation::new().process("web", "wasi02-service", "env = { ONCE = \"1\" }\ncount = 2");
+    let host = Host::run(&formation);
+    for _ in 0..20 {
+        assert_eq!(host.get("/hello").ok(), "hello\n");
+    }
+    assert_eq!(host.stderr().count(WARNING), 1, "{}", host.stderr().text());
+    assert_eq!(host.ps().number("web", "restarts"), 3);
+}
+
 #[test]
 fn it_is_learned_under_load_too() {
     let host = once("count = 4");

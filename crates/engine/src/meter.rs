@@ -28,6 +28,8 @@ pub struct Meter {
     interrupted: AtomicU64,
     /// The number of the call that ended otherwise than by returning, if one has.
     failed: AtomicU64,
+    /// The number of the last request that the guest gave an answer to.
+    answered: AtomicU64,
     waker: AtomicWaker,
     deadline: Mutex<Option<Instant>>,
     /// The guest yielded in its last poll, and didn't wait.
@@ -98,6 +100,15 @@ impl Meter {
 
     pub(crate) fn has_failed(&self, call: u64) -> bool {
         self.failed.load(SeqCst) == call
+    }
+
+    /// The guest has answered this request.
+    pub(crate) fn answer_call(&self, call: u64) {
+        self.answered.store(call, SeqCst);
+    }
+
+    pub(crate) fn has_answered(&self, call: u64) -> bool {
+        self.answered.load(SeqCst) == call
     }
 
     pub(crate) fn add_cpu(&self, spent: Duration) {

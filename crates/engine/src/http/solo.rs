@@ -38,7 +38,7 @@ where
     let (head_sender, head) = oneshot::channel();
     let (end_sender, mut end) = oneshot::channel();
     let start = solo.begin(limits);
-    let handles = match solo.hand_over(request, scheme, head_sender) {
+    let handles = match solo.hand_over(request, scheme, start.call, head_sender) {
         Ok(handles) => handles,
         Err(err) => {
             let end = CallEnd::Host(format!("{err:#}"));
@@ -117,7 +117,12 @@ where
     let work = {
         let meter = meter.clone();
         Box::pin(async move {
-            let finished = finish(drive.await, start, &meter);
+            let mut finished = finish(drive.await, start, &meter);
+            if finished.report.end == CallEnd::Returned(()) && !meter.has_answered(start.call) {
+                // It won't do better next time: components with a `fetch` event do so from their second call on.
+                finished.instance = None;
+                finished.report.end = CallEnd::Trap("the guest returned without an answer".into());
+            }
             pace.add(finished.report.cpu);
             // Nobody waits for it any more once there was a head.
             let _ = end.send(finished.report.end.clone());
@@ -138,6 +143,7 @@ impl Solo {
         &mut self,
         request: Request<B>,
         scheme: RequestScheme,
+        call: u64,
         head: oneshot::Sender<Head>,
     ) -> wasmtime::Result<Handles>
     where
@@ -149,9 +155,14 @@ impl Solo {
             RequestScheme::Https => Scheme::Https,
         };
         let request = request.map(|body| body.map_err(body_error));
+        let meter = self.meter.clone();
         let mut http = self.store.data_mut().http();
         let request = http.new_incoming_request(scheme, request)?;
-        let outparam = http.new_response_outparam(head)?;
+        let outparam = http.new_response_outparam_from_callback(move |answer| {
+            meter.answer_call(call);
+            // Who asked may be gone.
+            let _ = head.send(answer);
+        })?;
         Ok((request, outparam))
     }
 }

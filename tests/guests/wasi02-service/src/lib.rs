@@ -15,6 +15,11 @@
 //! | `/print` | prints two lines on stdout and one on stderr |
 //! | `/fetch?URL` | what is there, or the error |
 //! | `/trap` | traps |
+//!
+//! With the variable `ONCE` in its environment an instance returns from its second call, and from later ones, without
+//! an answer, as a component does that a JavaScript engine made of a `fetch` event.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::types::{
@@ -25,10 +30,15 @@ use wasip2::io::streams::StreamError;
 
 wasip2::http::proxy::export!(Service);
 
+static CALLED: AtomicBool = AtomicBool::new(false);
+
 struct Service;
 
 impl wasip2::exports::http::incoming_handler::Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        if CALLED.swap(true, Ordering::Relaxed) && std::env::var_os("ONCE").is_some() {
+            return;
+        }
         let target = request.path_with_query().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         match path {
