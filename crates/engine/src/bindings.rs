@@ -32,3 +32,29 @@ pub(crate) mod ticker {
         require_store_data_send: true,
     });
 }
+
+/// The job handler's export of WASI 0.3.
+pub(crate) mod async_worker {
+    wasmtime::component::bindgen!({
+        path: "../../wit/job",
+        world: "async-worker",
+        exports: { default: async | store },
+        imports: { default: async | trappable },
+        with: {
+            "wasmhost:job/queue": super::producer::wasmhost::job::queue,
+            "wasmhost:job/types": super::worker::wasmhost::job::types,
+        },
+        require_store_data_send: true,
+    });
+}
+
+/// The tick handler's export of WASI 0.3.
+pub(crate) mod async_ticker {
+    wasmtime::component::bindgen!({
+        path: "../../wit/clock",
+        world: "async-ticker",
+        exports: { default: async | store },
+        with: { "wasmhost:clock/types": super::ticker::wasmhost::clock::types },
+        require_store_data_send: true,
+    });
+}

@@ -51,6 +51,22 @@ impl CallLimits {
     }
 }
 
+impl CallEnd {
+    /// The same of a call that should have had an answer, and had none.
+    pub(crate) fn without_answer<T>(self) -> CallEnd<T> {
+        match self {
+            CallEnd::Returned(()) => CallEnd::Host("the call ended without an answer".into()),
+            CallEnd::Exited(code) => CallEnd::Exited(code),
+            CallEnd::Trap(message) => CallEnd::Trap(message),
+            CallEnd::OutOfMemory => CallEnd::OutOfMemory,
+            CallEnd::Timeout => CallEnd::Timeout,
+            CallEnd::OutOfCpu => CallEnd::OutOfCpu,
+            CallEnd::Interrupted => CallEnd::Interrupted,
+            CallEnd::Host(message) => CallEnd::Host(message),
+        }
+    }
+}
+
 impl<T> CallEnd<T> {
     /// The same end with another answer.
     pub fn map<U>(self, answer: impl FnOnce(T) -> U) -> CallEnd<U> {

@@ -10,6 +10,8 @@ use wasmtime_wasi::p3::bindings as async_cli;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings as async_http;
 
+use crate::bindings::async_ticker::AsyncTickerPre;
+use crate::bindings::async_worker::AsyncWorkerPre;
 use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
 use crate::cache::Shared;
 use crate::call::CallEnd;
@@ -17,12 +19,12 @@ use crate::capability::outbound::OutboundHttp;
 use crate::code::Code;
 use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
 use crate::engine::{Engine, EngineError};
-use crate::http::service::Service;
 use crate::inspect::Handler;
 use crate::instance::{Entry, Instance, Kind, Solo, end_of};
 use crate::meter::Meter;
 use crate::module;
 use crate::pace::Pace;
+use crate::service::{Exports, Service};
 use crate::services::{InstanceName, Services};
 use crate::state::{Sandbox, State, WasiVersion};
 
@@ -48,6 +50,8 @@ enum EntryPre {
     AsyncHttp(async_http::ServicePre<State>),
     Job(WorkerPre<State>),
     Tick(TickerPre<State>),
+    AsyncJob(AsyncWorkerPre<State>),
+    AsyncTick(AsyncTickerPre<State>),
     Command(CommandPre<State>),
     AsyncCommand(async_cli::CommandPre<State>),
     Core(wasmtime::InstancePre<State>),
@@ -71,7 +75,7 @@ pub enum LoadError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// This version can't call it so.
-    #[error("exports {0}, which this version can't call yet")]
+    #[error("exports {0}, which can't be called here")]
     Unsupported(Handler),
 }
 
@@ -155,9 +159,11 @@ impl EntryPre {
             Handler::Tick => TickerPre::new(pre).map(EntryPre::Tick),
             Handler::Command02 => CommandPre::new(pre).map(EntryPre::Command),
             Handler::Http03 => async_http::ServicePre::new(pre).map(EntryPre::AsyncHttp),
+            Handler::AsyncJob => AsyncWorkerPre::new(pre).map(EntryPre::AsyncJob),
+            Handler::AsyncTick => AsyncTickerPre::new(pre).map(EntryPre::AsyncTick),
             Handler::Command03 => async_cli::CommandPre::new(pre).map(EntryPre::AsyncCommand),
             // A core module is no component: `module` loads it.
-            Handler::AsyncJob | Handler::AsyncTick | Handler::CoreCommand => {
+            Handler::CoreCommand => {
                 return Err(LoadError::Unsupported(handler));
             }
         };
@@ -167,7 +173,9 @@ impl EntryPre {
     async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Started> {
         Ok(match self {
             EntryPre::Http(pre) => Started::Solo(Entry::Http(pre.instantiate_async(store).await?)),
-            EntryPre::AsyncHttp(pre) => Started::Service(pre.instantiate_async(store).await?),
+            EntryPre::AsyncHttp(pre) => Started::Service(Exports::Http(pre.instantiate_async(store).await?)),
+            EntryPre::AsyncJob(pre) => Started::Service(Exports::Job(pre.instantiate_async(store).await?)),
+            EntryPre::AsyncTick(pre) => Started::Service(Exports::Tick(pre.instantiate_async(store).await?)),
             EntryPre::Job(pre) => Started::Solo(Entry::Job(pre.instantiate_async(store).await?)),
             EntryPre::Tick(pre) => Started::Solo(Entry::Tick(pre.instantiate_async(store).await?)),
             EntryPre::Command(pre) => Started::Solo(Entry::Command(pre.instantiate_async(store).await?)),
@@ -182,7 +190,7 @@ impl EntryPre {
 /// An instance's exports.
 enum Started {
     Solo(Entry),
-    Service(async_http::Service),
+    Service(Exports),
 }
 
 impl Started {

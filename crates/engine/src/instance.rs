@@ -2,6 +2,7 @@
 //!
 //! A call takes the instance and gives it back in [`Finished`], unless the call has ended it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,10 @@ use crate::bindings::{ticker, worker};
 use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
 use crate::drive::{Cut, Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
-use crate::http::service::Service;
 use crate::meter::Meter;
 use crate::module;
 use crate::pace::Pace;
+use crate::service::Service;
 use crate::state::{Input, State};
 
 /// A live sandbox. Dropping it frees its memories and its slot.
@@ -30,7 +31,7 @@ pub struct Instance {
 pub(crate) enum Kind {
     /// Serves one call at a time.
     Solo(Solo),
-    /// Serves several requests at once.
+    /// Serves several calls at once.
     Service(Arc<Service>),
 }
 
@@ -113,76 +114,44 @@ impl Instance {
         let _ = compute.spawn(async move { drop(self) }).await;
     }
 
-    /// Does one job. A command gets the payload as its standard input; exit code 0 is done, 65 buries.
-    pub async fn call_job(self, job: Job, limits: CallLimits) -> Finished<Result<(), JobFailure>> {
-        let mut solo = match self.into_solo("jobs") {
-            Ok(solo) => solo,
-            Err(finished) => return *finished,
-        };
-        if solo.entry.is_command() {
-            let env = vec![
-                ("WASMHOST_JOB_ID".to_owned(), job.id),
-                ("WASMHOST_JOB_QUEUE".to_owned(), job.queue),
-                ("WASMHOST_JOB_ATTEMPT".to_owned(), job.attempt.to_string()),
-            ];
-            let run = solo.run_main(Input { stdin: job.payload, env }, limits).await;
-            return run.map_exit(|code| match code {
-                0 => Ok(()),
-                EXIT_BURY => Err(JobFailure::Bury(format!("exited with code {EXIT_BURY}"))),
-                code => Err(JobFailure::Retry(format!("exited with code {code}"))),
-            });
+    /// Does one job, until it is done, or `stop` is: then the call is interrupted. A command gets the payload as its
+    /// standard input; exit code 0 is done, 65 buries.
+    pub async fn call_job(
+        self,
+        job: Job,
+        limits: CallLimits,
+        stop: impl Future<Output = ()>,
+    ) -> Finished<Result<(), JobFailure>> {
+        match self.kind {
+            Kind::Service(service) => service.call_job(job, limits, stop).await,
+            Kind::Solo(solo) => {
+                let meter = solo.meter.clone();
+                let mut call = pin!(solo.call_job(job, limits));
+                tokio::select! {
+                    finished = &mut call => return finished,
+                    () = stop => meter.interrupt(),
+                }
+                call.await
+            }
         }
-        let start = solo.begin(limits);
-        let finished = solo.on_compute(start, move |instance| {
-            Box::pin(async move {
-                let Entry::Job(worker) = &instance.entry else { return Err(wrong_entry("jobs")) };
-                let handler = worker.wasmhost_job_handler();
-                handler.call_handle(&mut instance.store, &job_to_guest(job)).await
-            })
-        });
-        finished.await.map(|answer| answer.map_err(failure_from_guest))
     }
 
     /// Serves one tick. The error is the guest's own; of a command, that it exited with another code than 0.
     pub async fn call_tick(self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
-        let mut solo = match self.into_solo("ticks") {
-            Ok(solo) => solo,
-            Err(finished) => return *finished,
-        };
-        if solo.entry.is_command() {
-            let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
-            let run = solo.run_main(Input { stdin: vec![], env }, limits).await;
-            return run.map_exit(|code| match code {
-                0 => Ok(()),
-                code => Err(format!("exited with code {code}")),
-            });
+        match self.kind {
+            Kind::Service(service) => service.call_tick(tick, limits).await,
+            Kind::Solo(solo) => solo.call_tick(tick, limits).await,
         }
-        let start = solo.begin(limits);
-        let finished = solo.on_compute(start, move |instance| {
-            Box::pin(async move {
-                let Entry::Tick(ticker) = &instance.entry else { return Err(wrong_entry("ticks")) };
-                let handler = ticker.wasmhost_clock_handler();
-                handler.call_handle(&mut instance.store, &tick_to_guest(tick)).await
-            })
-        });
-        finished.await
     }
 
     /// Runs `main`, which answers with its exit code. The instance can't run it again.
     pub async fn call_command(self, limits: CallLimits) -> Finished<i32> {
-        match self.into_solo("runs") {
-            Ok(solo) => solo.run_main(Input::default(), limits).await.map_exit(|code| code),
-            Err(finished) => *finished,
-        }
-    }
-
-    fn into_solo<T>(self, what: &str) -> Result<Solo, Box<Finished<T>>> {
         match self.kind {
-            Kind::Solo(solo) => Ok(solo),
+            Kind::Solo(solo) => solo.run_main(Input::default(), limits).await.map_exit(|code| code),
             Kind::Service(service) => {
                 let start = CallStart { at: Instant::now(), call: 0, cpu: service.meter().cpu() };
-                let end = CallEnd::Host(wrong_entry(what).to_string());
-                Err(Box::new(Finished::ended(start, service.meter(), end)))
+                let end = CallEnd::Host(wrong_entry("runs").to_string());
+                Finished::ended(start, service.meter(), end)
             }
         }
     }
@@ -195,6 +164,49 @@ impl Entry {
 }
 
 impl Solo {
+    async fn call_job(self, job: Job, limits: CallLimits) -> Finished<Result<(), JobFailure>> {
+        if self.entry.is_command() {
+            let env = vec![
+                ("WASMHOST_JOB_ID".to_owned(), job.id),
+                ("WASMHOST_JOB_QUEUE".to_owned(), job.queue),
+                ("WASMHOST_JOB_ATTEMPT".to_owned(), job.attempt.to_string()),
+            ];
+            let run = self.run_main(Input { stdin: job.payload, env }, limits).await;
+            return run.map_exit(|code| match code {
+                0 => Ok(()),
+                EXIT_BURY => Err(JobFailure::Bury(format!("exited with code {EXIT_BURY}"))),
+                code => Err(JobFailure::Retry(format!("exited with code {code}"))),
+            });
+        }
+        let finished = self.on_compute(limits, move |instance| {
+            Box::pin(async move {
+                let Entry::Job(worker) = &instance.entry else { return Err(wrong_entry("jobs")) };
+                let handler = worker.wasmhost_job_handler();
+                handler.call_handle(&mut instance.store, &job_to_guest(job)).await
+            })
+        });
+        finished.await.map(|answer| answer.map_err(failure_from_guest))
+    }
+
+    async fn call_tick(self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
+        if self.entry.is_command() {
+            let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
+            let run = self.run_main(Input { stdin: vec![], env }, limits).await;
+            return run.map_exit(|code| match code {
+                0 => Ok(()),
+                code => Err(format!("exited with code {code}")),
+            });
+        }
+        let finished = self.on_compute(limits, move |instance| {
+            Box::pin(async move {
+                let Entry::Tick(ticker) = &instance.entry else { return Err(wrong_entry("ticks")) };
+                let handler = ticker.wasmhost_clock_handler();
+                handler.call_handle(&mut instance.store, &tick_to_guest(tick)).await
+            })
+        });
+        finished.await
+    }
+
     async fn run_main(mut self, input: Input, limits: CallLimits) -> Finished<i32> {
         let start = self.begin(limits);
         // Without any input it sees what it was started with.
@@ -234,11 +246,12 @@ impl Solo {
     }
 
     /// Runs `call` on the compute threads: jobs, ticks and commands are expected to take their time.
-    fn on_compute<T, F>(self, start: CallStart, call: F) -> Placed<Finished<T>>
+    fn on_compute<T, F>(mut self, limits: CallLimits, call: F) -> Placed<Finished<T>>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
     {
+        let start = self.begin(limits);
         self.drive(Place::Compute, start, call)
     }
 
@@ -356,7 +369,7 @@ fn wrong_entry(what: &str) -> wasmtime::Error {
     wasmtime::Error::msg(format!("this instance was not loaded for {what}"))
 }
 
-fn job_to_guest(job: Job) -> worker::wasmhost::job::types::Job {
+pub(crate) fn job_to_guest(job: Job) -> worker::wasmhost::job::types::Job {
     worker::wasmhost::job::types::Job {
         id: job.id,
         queue: job.queue,
@@ -368,7 +381,7 @@ fn job_to_guest(job: Job) -> worker::wasmhost::job::types::Job {
     }
 }
 
-fn failure_from_guest(failure: worker::wasmhost::job::types::Failure) -> JobFailure {
+pub(crate) fn failure_from_guest(failure: worker::wasmhost::job::types::Failure) -> JobFailure {
     use worker::wasmhost::job::types::Failure;
     match failure {
         Failure::Retry(message) => JobFailure::Retry(message),
@@ -377,7 +390,7 @@ fn failure_from_guest(failure: worker::wasmhost::job::types::Failure) -> JobFail
     }
 }
 
-fn tick_to_guest(tick: Tick) -> ticker::wasmhost::clock::types::Tick {
+pub(crate) fn tick_to_guest(tick: Tick) -> ticker::wasmhost::clock::types::Tick {
     ticker::wasmhost::clock::types::Tick {
         schedule: tick.schedule,
         nominal_ms: tick.nominal_ms,

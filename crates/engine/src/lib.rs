@@ -25,6 +25,7 @@ mod module;
 mod native;
 mod pace;
 mod quiet;
+mod service;
 pub mod services;
 mod state;
 mod ticker;

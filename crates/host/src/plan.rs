@@ -188,7 +188,7 @@ fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), 
             ));
         };
         let trigger = default_trigger(handler).unwrap_or(Trigger::Command { run: Run::Always });
-        return Ok((trigger, supported(handler)?));
+        return Ok((trigger, handler));
     };
     let (key, wanted): (_, &[Handler]) = match trigger {
         Trigger::Http { .. } => ("route", &[Handler::Http02, Handler::Http03]),
@@ -215,7 +215,7 @@ fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), 
         Trigger::Command { .. } => ("run", &[Handler::Command02, Handler::Command03, Handler::CoreCommand]),
     };
     match wanted.iter().find(|handler| seen.handlers.contains(handler)) {
-        Some(handler) => Ok((trigger.clone(), supported(*handler)?)),
+        Some(handler) => Ok((trigger.clone(), *handler)),
         None => {
             let wanted: Vec<_> = wanted.iter().map(Handler::to_string).collect();
             Err(format!("{}, and `{key}` needs {}", exports(seen), wanted.join(" or ")))
@@ -232,15 +232,6 @@ fn default_trigger(handler: Handler) -> Option<Trigger> {
             Some(Trigger::Command { run: Run::Always })
         }
         Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick => None,
-    }
-}
-
-fn supported(handler: Handler) -> Result<Handler, String> {
-    match handler {
-        Handler::AsyncJob | Handler::AsyncTick => Err(format!(
-            "exports {handler}, which this version doesn't call yet: export the handler that isn't async"
-        )),
-        _ => Ok(handler),
     }
 }
 

@@ -12,9 +12,9 @@ use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::BoxError;
-use super::service::Seat;
 use super::solo::end_soon;
 use crate::meter::Meter;
+use crate::service::Seat;
 
 /// What of an answer is gathered before its head is sent, in bytes and pieces.
 const GATHERED_BYTES_MAX: usize = 64 << 10;

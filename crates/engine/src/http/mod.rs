@@ -3,7 +3,7 @@
 //! its own, and only one that computes for longer than a slice changes threads.
 
 mod body;
-pub(crate) mod service;
+mod shared;
 mod solo;
 
 use std::time::Duration;
@@ -14,12 +14,13 @@ use http_body::Body;
 use wasmtime_wasi_http::Error;
 
 pub use self::body::ResponseBody;
+pub(crate) use self::shared::answer_request;
 use crate::call::{CallEnd, CallLimits};
 use crate::instance::{Finished, Instance, Kind};
 
 /// How long a call goes on whose client has gone away. Ending it costs the instance, so that a guest that is almost
 /// done should be let.
-const DETACHED_MAX: Duration = Duration::from_secs(1);
+pub(crate) const DETACHED_MAX: Duration = Duration::from_secs(1);
 
 /// An error on its way through hyper.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,7 +54,7 @@ impl Instance {
     {
         match self.kind {
             Kind::Solo(solo) => solo::call(solo, request, scheme, limits, done).await,
-            Kind::Service(service) => service.call(request, scheme, limits, done).await,
+            Kind::Service(service) => shared::call(service, request, scheme, limits, done).await,
         }
     }
 }

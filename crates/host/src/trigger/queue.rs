@@ -110,7 +110,7 @@ impl QueueTrigger {
         let claim = job.lease;
         let (id, queue, attempt) = (claim.id, job.queue.clone(), job.attempt);
         let meter = instance.meter().clone();
-        let call = instance.call_job(to_guest(job), self.limits);
+        let call = instance.call_job(to_guest(job), self.limits, std::future::pending());
         let finished = {
             let mut call = std::pin::pin!(call);
             let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);

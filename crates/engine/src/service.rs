@@ -1,44 +1,42 @@
-//! An instance of WASI 0.3, which serves several requests at once.
+//! An instance of WASI 0.3, which serves several calls at once: requests, jobs or ticks.
 //!
 //! ```text
 //! parked -> running (calls join) -> parked
 //!                                -> ended (a trap, a timeout), and with it every call in it
 //! ```
 //!
-//! While nothing runs in it, its store is parked. The request that comes then takes the store and drives it where it
-//! was read, like one of 0.2. Those that come meanwhile join: they leave their call in `arriving`, and are driven
-//! along. The store is parked again when no call and no other task of the guest is left in it; all that happens in
+//! While nothing runs in it, its store is parked. The call that comes then takes the store and drives it: a request
+//! where it was read, like one of 0.2, others on the compute threads. Those that come meanwhile join: they leave
+//! their call in `arriving`, and are driven along. The store is parked again when no call and no other task of the guest is left in it; all that happens in
 //! between is one run, and one call in the sense of the [`Meter`].
 //!
 //! A single call can't be ended: one that is given up, because of its time or its client, closes the instance, which
 //! goes when its other calls are done.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
+use std::future::{pending, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::uri::{Authority, Scheme};
-use http::{Request, Response, header};
-use http_body::Body;
-use http_body_util::BodyExt;
+use http::{Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime::component::{Accessor, Resource};
-use wasmtime_wasi_http::p3::{self, bindings as async_http};
-use wasmtime_wasi_http::{Error, FieldMap, WasiBody, WasiHttpView};
+use wasmtime::component::{Accessor, Func};
+use wasmtime_wasi_http::WasiBody;
+use wasmtime_wasi_http::p3::bindings as async_http;
 
-use super::body::{Gathering, ResponseBody, Tail};
-use super::{BoxError, DETACHED_MAX, RequestScheme, body_error};
-use crate::call::{CallEnd, CallLimits};
+use crate::bindings::{async_ticker, async_worker};
+use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
 use crate::drive::{Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
-use crate::instance::{CallStart, Finished, Instance, Kind, end_of};
+use crate::http::{DETACHED_MAX, RequestScheme, answer_request};
+use crate::instance::{
+    CallStart, Finished, Instance, Kind, end_of, failure_from_guest, job_to_guest, tick_to_guest,
+};
 use crate::meter::Meter;
 use crate::pace::Pace;
 use crate::quiet::Quiet;
@@ -49,13 +47,42 @@ const HELD_MAX: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Service {
-    exports: async_http::Service,
+    exports: Exports,
     meter: Arc<Meter>,
     engine: Arc<Engine>,
     /// Of its type's requests.
     pace: Arc<Pace>,
     inner: Mutex<Inner>,
 }
+
+/// Where its calls go.
+pub(crate) enum Exports {
+    Http(async_http::Service),
+    Job(async_worker::AsyncWorker),
+    Tick(async_ticker::AsyncTicker),
+}
+
+/// What a call brings, and where its answer goes.
+pub(crate) struct Work {
+    given: Given,
+    reply: Reply,
+}
+
+enum Given {
+    Request(Request<WasiBody>, RequestScheme),
+    Job(Job),
+    Tick(Tick),
+}
+
+/// Who waits for an answer. There is one of these for each kind of call.
+enum Reply {
+    Head(oneshot::Sender<Answer<Response<WasiBody>>>),
+    Job(oneshot::Sender<Answer<Result<(), JobFailure>>>),
+    Tick(oneshot::Sender<Answer<Result<(), String>>>),
+}
+
+/// What the guest said, or why it said nothing.
+pub(crate) type Answer<T> = Result<T, CallEnd>;
 
 struct Inner {
     place: Place,
@@ -84,24 +111,73 @@ enum Place {
 
 /// A call, as those see it who wait for it.
 struct Call {
-    head: Option<oneshot::Sender<Head>>,
+    /// Until it has been answered.
+    reply: Option<Reply>,
     done: Done,
     start: CallStart,
 }
 
 struct Arriving {
     call: u64,
-    request: Request<WasiBody>,
-    scheme: RequestScheme,
+    given: Given,
 }
 
-type Head = Result<Response<WasiBody>, CallEnd>;
 type Done = Box<dyn FnOnce(Finished) + Send>;
+
+/// How a call may be limited, and where it begins.
+pub(crate) struct Terms {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cpu: Option<Duration>,
+    /// Its run, should it begin one, is expected to be long: it begins on the compute threads.
+    pub(crate) long: bool,
+}
+
+impl Work {
+    pub(crate) fn request(
+        request: Request<WasiBody>,
+        scheme: RequestScheme,
+    ) -> (Work, oneshot::Receiver<Answer<Response<WasiBody>>>) {
+        let (reply, answer) = oneshot::channel();
+        (Work { given: Given::Request(request, scheme), reply: Reply::Head(reply) }, answer)
+    }
+
+    fn job(job: Job) -> (Work, oneshot::Receiver<Answer<Result<(), JobFailure>>>) {
+        let (reply, answer) = oneshot::channel();
+        (Work { given: Given::Job(job), reply: Reply::Job(reply) }, answer)
+    }
+
+    fn tick(tick: Tick) -> (Work, oneshot::Receiver<Answer<Result<(), String>>>) {
+        let (reply, answer) = oneshot::channel();
+        (Work { given: Given::Tick(tick), reply: Reply::Tick(reply) }, answer)
+    }
+}
+
+impl Reply {
+    /// The call has ended without an answer. Whoever waited may have gone, and then there is nobody to tell.
+    fn fail(self, end: CallEnd) {
+        match self {
+            Reply::Head(reply) => drop(reply.send(Err(end))),
+            Reply::Job(reply) => drop(reply.send(Err(end))),
+            Reply::Tick(reply) => drop(reply.send(Err(end))),
+        }
+    }
+}
+
+impl Exports {
+    /// What each call calls.
+    fn handle(&self) -> Func {
+        match self {
+            Exports::Http(service) => *service.wasi_http_handler().func_handle().func(),
+            Exports::Job(worker) => *worker.wasmhost_job_async_handler().func_handle().func(),
+            Exports::Tick(ticker) => *ticker.wasmhost_clock_async_handler().func_handle().func(),
+        }
+    }
+}
 
 impl Service {
     pub(crate) fn new(
         store: Store<State>,
-        exports: async_http::Service,
+        exports: Exports,
         meter: Arc<Meter>,
         engine: Arc<Engine>,
         pace: Arc<Pace>,
@@ -133,52 +209,87 @@ impl Service {
         inner.closing.is_none() && !matches!(inner.place, Place::Ended(_))
     }
 
-    /// [`Instance::call_http`] for such an instance.
-    pub(super) async fn call<B, D>(
+    /// Does one job, beside others.
+    pub(crate) async fn call_job(
         self: Arc<Self>,
-        request: Request<B>,
-        scheme: RequestScheme,
+        job: Job,
         limits: CallLimits,
-        done: D,
-    ) -> Result<Response<ResponseBody>, CallEnd>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-        D: FnOnce(Finished) + Send + 'static,
-    {
-        let request = request.map(|body| body.map_err(body_error).boxed_unsync());
+        stop: impl Future<Output = ()>,
+    ) -> Finished<Result<(), JobFailure>> {
+        let (work, answer) = Work::job(job);
+        self.call_on_compute(work, answer, limits, stop).await
+    }
+
+    /// Serves one tick, beside others.
+    pub(crate) async fn call_tick(
+        self: Arc<Self>,
+        tick: Tick,
+        limits: CallLimits,
+    ) -> Finished<Result<(), String>> {
+        let (work, answer) = Work::tick(tick);
+        self.call_on_compute(work, answer, limits, pending()).await
+    }
+
+    /// A call whose answer is all that it gives. It is over when the guest has nothing else to do, unless others are
+    /// under way: then they have the instance.
+    async fn call_on_compute<T>(
+        self: Arc<Self>,
+        work: Work,
+        answer: oneshot::Receiver<Answer<T>>,
+        limits: CallLimits,
+        stop: impl Future<Output = ()>,
+    ) -> Finished<T> {
+        let (over, is_over) = oneshot::channel();
+        let done = Box::new(move |finished| drop(over.send(finished)));
         let deadline = limits.deadline(Instant::now());
-        let (mut underway, mut head) = self.enter(request, scheme, (deadline, limits.cpu), Box::new(done))?;
-        let mut timer = None;
-        let head = std::future::poll_fn(|cx| {
-            let _ = underway.poll(cx);
-            if let Poll::Ready(head) = Pin::new(&mut head).poll(cx) {
-                let dropped = |_| Err(CallEnd::Host("the call was dropped".into()));
-                return Poll::Ready(head.unwrap_or_else(dropped));
+        let terms = Terms { deadline, cpu: limits.cpu, long: true };
+        let entered = self.enter(work, terms, done);
+        let guard = match entered {
+            // What was begun goes on by itself.
+            Ok((_running, seat)) => Some(Abandoned(Some(seat))),
+            Err(_) => None,
+        };
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => pending().await,
             }
-            // From outside: while one guest computes, nothing that waits in its store is looked at.
-            let Some(deadline) = deadline else { return Poll::Pending };
-            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-            timer.as_mut().poll(cx).map(|()| Err(CallEnd::Timeout))
-        });
-        match head.await {
-            Ok(response) => underway.answer(response).await,
-            Err(end) => {
-                underway.give_up(&end);
-                Err(end)
+        };
+        let answer = tokio::select! {
+            answer = answer => answer.unwrap_or_else(|_| Err(CallEnd::Host("the call was dropped".into()))),
+            () = late => Err(CallEnd::Timeout),
+            () = stop => Err(CallEnd::Interrupted),
+        };
+        if let Some(seat) = guard.and_then(Abandoned::keep) {
+            match &answer {
+                Ok(_) => seat.leave(),
+                Err(end) => seat.give_up(end.clone()),
+            }
+        }
+        let end = match answer {
+            Ok(answer) => CallEnd::Returned(answer),
+            Err(end) => end.without_answer(),
+        };
+        match is_over.await {
+            Ok(Finished { instance, report: CallReport { wall, cpu, memory_peak, .. } }) => {
+                Finished { instance, report: CallReport { end, wall, cpu, memory_peak } }
+            }
+            Err(_) => {
+                let start = CallStart { at: Instant::now(), call: 0, cpu: self.meter.cpu() };
+                Finished::ended(start, &self.meter, end)
             }
         }
     }
 
-    /// Adds a call, and begins a run where there is none.
-    fn enter(
+    /// Adds a call, and begins a run where there is none. Where it refuses, `done` and the reply have been told.
+    pub(crate) fn enter(
         self: &Arc<Self>,
-        request: Request<WasiBody>,
-        scheme: RequestScheme,
-        (deadline, cpu): (Option<Instant>, Option<Duration>),
+        work: Work,
+        terms: Terms,
         done: Done,
-    ) -> Result<(Underway, oneshot::Receiver<Head>), CallEnd> {
-        let (sender, head) = oneshot::channel();
+    ) -> Result<(Option<Placed<()>>, Seat), CallEnd> {
+        let Work { given, reply } = work;
+        let Terms { deadline, cpu, long } = terms;
         let mut inner = self.lock();
         let refused = match &inner.place {
             Place::Ended(end) => Some(end.clone()),
@@ -188,6 +299,7 @@ impl Service {
         if let Some(end) = refused {
             drop(inner);
             done(Finished::ended(start, &self.meter, end.clone()));
+            reply.fail(end.clone());
             return Err(end);
         }
         let store = match std::mem::replace(&mut inner.place, Place::Running) {
@@ -208,8 +320,8 @@ impl Service {
         let call = inner.next_call;
         inner.next_call += 1;
         inner.run_calls += 1;
-        inner.calls.insert(call, Call { head: Some(sender), done, start });
-        inner.arriving.push_back(Arriving { call, request, scheme });
+        inner.calls.insert(call, Call { reply: Some(reply), done, start });
+        inner.arriving.push_back(Arriving { call, given });
         let last = inner.last.take();
         // One that was left from an earlier run would wake somebody who has nothing to do with this one.
         let waker = inner.waker.take().filter(|_| store.is_none());
@@ -221,17 +333,16 @@ impl Service {
             waker.wake();
         }
         let seat = Seat { service: self.clone(), call, run: start.call };
-        let placed = store.map(|store| self.begin_run(store));
-        Ok((Underway { placed, seat: Some(seat) }, head))
+        Ok((store.map(|store| self.begin_run(store, long)), seat))
     }
 
-    fn begin_run(self: &Arc<Self>, mut store: Store<State>) -> Placed<()> {
+    fn begin_run(self: &Arc<Self>, mut store: Store<State>, long: bool) -> Placed<()> {
         store.set_epoch_deadline(first_deadline());
         let run = {
             let service = self.clone();
             let mut run = Box::pin(async move { service.run(store).await });
             let quiet = Quiet::default();
-            Box::pin(std::future::poll_fn(move |cx| quiet.poll(run.as_mut(), cx)))
+            Box::pin(poll_fn(move |cx| quiet.poll(run.as_mut(), cx)))
         };
         let drive = Drive::new(run, self.meter.clone(), self.engine.ticker.clone());
         let work = {
@@ -248,7 +359,7 @@ impl Service {
             })
         };
         let compute = self.engine.compute();
-        match self.pace.is_long() {
+        match long || self.pace.is_long() {
             true => Placed::on_compute(work, compute),
             false => Placed::Here { work, meter: self.meter.clone(), compute: compute.clone() },
         }
@@ -271,11 +382,11 @@ impl Service {
 
     /// Answers calls until there are none, and nothing else is left to do in the guest.
     async fn serve(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
-        let handle = *self.exports.wasi_http_handler().func_handle().func();
+        let handle = self.exports.handle();
         store
             .run_concurrent(async |accessor| {
                 let mut calls = FuturesUnordered::new();
-                std::future::poll_fn(|cx| {
+                poll_fn(|cx| {
                     loop {
                         // The guest may say that it wants no more for now.
                         while accessor.poll_ready_for_concurrent_call(handle, cx).is_ready()
@@ -305,23 +416,38 @@ impl Service {
         next
     }
 
-    /// One call in the guest, until there is a head; its body is the guest's affair from then on.
+    /// One call in the guest, until there is an answer; what the guest does after that is its own affair.
     async fn answer(&self, accessor: &Accessor<State>, arriving: Arriving) -> wasmtime::Result<()> {
-        let Arriving { call, request, scheme } = arriving;
-        let (request, sent) = accessor.with(|mut access| hand_over(access.get(), request, scheme))?;
-        let head = match self.exports.wasi_http_handler().call_handle(accessor, request).await? {
-            Ok(response) => accessor.with(|mut access| -> wasmtime::Result<Head> {
-                let response = access.get().http().table.delete(response)?;
-                Ok(Ok(response.into_http(access, sent)?))
-            })?,
-            Err(code) => Err(CallEnd::Trap(format!("the guest answered with an error: {code:?}"))),
-        };
-        let sender = self.lock().calls.get_mut(&call).and_then(|call| call.head.take());
-        if let Some(sender) = sender {
-            // The client may have gone, and then there is nobody to tell.
-            let _ = sender.send(head);
+        let Arriving { call, given } = arriving;
+        match (&self.exports, given) {
+            (Exports::Http(service), Given::Request(request, scheme)) => {
+                let head = answer_request(service, accessor, request, scheme).await?;
+                if let Some(Reply::Head(reply)) = self.take_reply(call) {
+                    // The client may have gone, and then there is nobody to tell.
+                    let _ = reply.send(head);
+                }
+            }
+            (Exports::Job(worker), Given::Job(job)) => {
+                let handler = worker.wasmhost_job_async_handler();
+                let answer = handler.call_handle(accessor, job_to_guest(job)).await?;
+                if let Some(Reply::Job(reply)) = self.take_reply(call) {
+                    let _ = reply.send(Ok(answer.map_err(failure_from_guest)));
+                }
+            }
+            (Exports::Tick(ticker), Given::Tick(tick)) => {
+                let handler = ticker.wasmhost_clock_async_handler();
+                let answer = handler.call_handle(accessor, tick_to_guest(tick)).await?;
+                if let Some(Reply::Tick(reply)) = self.take_reply(call) {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
+            _ => wasmtime::bail!("this instance was not loaded for such calls"),
         }
         Ok(())
+    }
+
+    fn take_reply(&self, call: u64) -> Option<Reply> {
+        self.lock().calls.get_mut(&call).and_then(|call| call.reply.take())
     }
 
     /// Ends a run: the guest has done all that it was given. Returns how many calls that was, or the store if more has
@@ -372,8 +498,8 @@ impl Service {
         let last = inner.last.take();
         drop(inner);
         for mut call in calls.into_iter().chain(last) {
-            if let Some(head) = call.head.take() {
-                let _ = head.send(Err(end.clone()));
+            if let Some(reply) = call.reply.take() {
+                reply.fail(end.clone());
             }
             self.is_over(call, end.clone(), false);
         }
@@ -430,62 +556,54 @@ impl Service {
         }
     }
 
+    /// Why it has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<CallEnd> {
+        match &self.lock().place {
+            Place::Ended(end) => Some(end.clone()),
+            Place::Parked(_) | Place::Running => None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code that runs under the lock panics; were it to, the lists would still be whole.
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 }
 
-/// What became of the request's body, as the guest is told once its answer is sent.
-type Sent = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
-
-fn hand_over(
-    state: &mut State,
-    request: Request<WasiBody>,
-    scheme: RequestScheme,
-) -> wasmtime::Result<(Resource<p3::Request>, Sent)> {
-    let (head, body) = request.into_parts();
-    let scheme = match scheme {
-        RequestScheme::Http => Scheme::HTTP,
-        RequestScheme::Https => Scheme::HTTPS,
-    };
-    let host = head.headers.get(header::HOST);
-    let authority = match head.uri.authority() {
-        Some(authority) => Some(authority.clone()),
-        None => host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
-    };
-    let path = head.uri.path_and_query().cloned();
-    let http = state.http();
-    let headers = FieldMap::new_immutable(http.hooks, head.headers);
-    let (request, sent) = p3::Request::new(head.method, Some(scheme), authority, path, headers, None, body);
-    Ok((http.table.push(request)?, Box::pin(sent)))
-}
-
 /// A call's place in its instance.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     service: Arc<Service>,
     call: u64,
     run: u64,
 }
 
 impl Seat {
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.service.meter.has_failed(self.run)
     }
 
     /// The answer has come to its end.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.service.leave(self.call);
     }
 
     /// The client has gone before the end of its answer, which the guest sees when it writes. It goes on for a moment.
-    pub(super) fn leave_soon(self) {
+    pub(crate) fn leave_soon(self) {
         self.service.leave(self.call);
         after_detached(move || self.service.end_if_alone(self.run));
     }
 
+    /// It won't have its answer.
+    pub(crate) fn give_up(&self, reason: CallEnd) {
+        self.service.give_up(self.call, reason);
+    }
+
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
     /// The client has gone before its answer began.
-    fn give_up_soon(self) {
+    pub(crate) fn give_up_soon(self) {
         after_detached(move || self.service.give_up(self.call, CallEnd::Interrupted));
     }
 }
@@ -500,64 +618,19 @@ fn after_detached(act: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// A call that is polled by its request's task, with the run that it began, if it did.
-struct Underway {
-    placed: Option<Placed<()>>,
-    seat: Option<Seat>,
-}
+/// Gives a call up whose caller has gone.
+struct Abandoned(Option<Seat>);
 
-impl Underway {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(placed) = &mut self.placed else { return Poll::Ready(()) };
-        ready!(Pin::new(placed).poll(cx));
-        self.placed = None;
-        Poll::Ready(())
-    }
-
-    async fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
-        let Some(seat) = self.seat.take() else { return Err(CallEnd::Host("the call has no seat".into())) };
-        let service = seat.service.clone();
-        let (head, body) = response.into_parts();
-        let mut body = Gathering::new(body);
-        let gathered = match &self.placed {
-            Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
-            _ => {
-                let gathered = std::future::poll_fn(|cx| {
-                    // The guest writes its body after the head, a piece whenever there is room for one.
-                    let mut taken = None;
-                    while !body.take()? && self.placed.is_some() && taken != Some(body.frames()) {
-                        taken = Some(body.frames());
-                        let _ = self.poll(cx);
-                    }
-                    Poll::Ready(Ok(()))
-                });
-                gathered.await
-            }
-        };
-        match gathered.and_then(|()| body.finish(Some(Tail::Seat(seat)))) {
-            Ok(body) => Ok(Response::from_parts(head, body)),
-            Err(err) => Err(match &service.lock().place {
-                Place::Ended(end) => end.clone(),
-                _ => CallEnd::Trap(format!("the guest cut its answer off: {err}")),
-            }),
-        }
-    }
-
-    fn give_up(&mut self, end: &CallEnd) {
-        if let Some(seat) = self.seat.take() {
-            seat.service.give_up(seat.call, end.clone());
-        }
+impl Abandoned {
+    fn keep(mut self) -> Option<Seat> {
+        self.0.take()
     }
 }
 
-impl Drop for Underway {
-    /// What is left of a run goes on in a task of its own.
+impl Drop for Abandoned {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            seat.give_up_soon();
-        }
-        if let Some(placed) = self.placed.take() {
-            tokio::spawn(placed);
+        if let Some(seat) = self.0.take() {
+            seat.give_up(CallEnd::Interrupted);
         }
     }
 }
