@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use wasmhost_config::{Http, Isolation, Route, Run, StoreUrl, Trigger};
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
-use wasmhost_store::jobs::Retention;
+use wasmhost_store::jobs::{Backoff, ClaimQueue, Retention};
 use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
 
 use crate::admin::{self, Admin};
@@ -29,6 +29,7 @@ use crate::trigger::Triggering;
 use crate::trigger::queue::QueueTrigger;
 use crate::trigger::release::{self, ReleaseFailed};
 use crate::trigger::schedule::ScheduleTrigger;
+use crate::trigger::underway::Underway;
 
 /// How often ended jobs are looked through.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -188,7 +189,11 @@ impl Host {
         let owner = take_ownership(&formation.store, &store).await?;
 
         let logs = Logs::start(options.log_format)?;
-        let queues = Arc::new(Queues { jobs: store.jobs.clone(), settings: formation.queues.clone() });
+        let queues = Arc::new(Queues {
+            jobs: store.jobs.clone(),
+            settings: formation.queues.clone(),
+            workers: workers(&plan),
+        });
         let services = Services {
             logs: logs.clone(),
             enqueue: queues.clone(),
@@ -216,7 +221,8 @@ impl Host {
         let intake = CancellationToken::new();
         let triggering = Triggering { intake: intake.clone(), running: TaskTracker::new() };
         let triggers = TaskTracker::new();
-        let schedules = spawn_triggers(&wired, &store, &owner, &triggering, &triggers);
+        let underway = Arc::new(Underway::default());
+        let schedules = spawn_triggers(&wired, &store, &owner, &underway, &triggering, &triggers);
         triggers.spawn(prune(store.jobs.clone(), intake.clone()));
 
         let ingress = match listeners.is_empty() {
@@ -236,6 +242,9 @@ impl Host {
             actions: actions.clone(),
             logs: logs.clone(),
             queues,
+            jobs: store.jobs.clone(),
+            backup: store.sqlite.clone(),
+            underway,
             schedules,
             stop: stop.clone(),
         };
@@ -551,6 +560,7 @@ fn spawn_triggers(
     wired: &[Wired],
     store: &Store,
     owner: &str,
+    underway: &Arc<Underway>,
     triggering: &Triggering,
     triggers: &TaskTracker,
 ) -> HashMap<String, Arc<ScheduleTrigger>> {
@@ -562,9 +572,11 @@ fn spawn_triggers(
                     pool: wired.pool.clone(),
                     jobs: store.jobs.clone(),
                     owner: owner.to_owned(),
-                    queues: queues.clone(),
+                    queues: queues.iter().map(claim_queue).collect(),
                     attempts: wired.planned.process.attempts,
+                    backoff: Backoff::Curve,
                     limits: wired.limits(),
+                    underway: underway.clone(),
                 });
                 triggers.spawn(trigger.run(triggering.clone()));
             }
@@ -585,6 +597,22 @@ fn spawn_triggers(
         }
     }
     schedules
+}
+
+/// The types that work each queue.
+fn workers(plan: &Plan) -> BTreeMap<String, Vec<String>> {
+    let mut workers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for planned in &plan.types {
+        let Trigger::Queue { queues } = &planned.trigger else { continue };
+        for (queue, _) in queues {
+            workers.entry(queue.clone()).or_default().push(planned.process.name.clone());
+        }
+    }
+    workers
+}
+
+fn claim_queue((name, weight): &(String, u32)) -> ClaimQueue {
+    ClaimQueue { name: name.clone(), weight: *weight, concurrency: None }
 }
 
 /// Deletes jobs that have ended and been kept for long enough, from time to time.

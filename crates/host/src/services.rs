@@ -18,6 +18,29 @@ const REFUSALS_MAX: usize = 1_000;
 pub(crate) struct Queues {
     pub(crate) jobs: Arc<dyn Jobs>,
     pub(crate) settings: BTreeMap<String, Queue>,
+    /// The types that work each queue.
+    pub(crate) workers: BTreeMap<String, Vec<String>>,
+}
+
+impl Queues {
+    pub(crate) fn max_depth(&self, queue: &str) -> Option<u64> {
+        self.settings.get(queue).and_then(|settings| settings.max_depth)
+    }
+
+    pub(crate) fn concurrency(&self, queue: &str) -> Option<u32> {
+        self.settings.get(queue).and_then(|settings| settings.concurrency)
+    }
+
+    pub(crate) fn workers(&self, queue: &str) -> Vec<String> {
+        self.workers.get(queue).cloned().unwrap_or_default()
+    }
+
+    /// Those that the formation names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+        let names: std::collections::BTreeSet<&str> =
+            self.settings.keys().chain(self.workers.keys()).map(String::as_str).collect();
+        names.into_iter()
+    }
 }
 
 #[async_trait]
@@ -27,7 +50,7 @@ impl Enqueue for Queues {
         queue: &str,
         jobs: Vec<services::NewJob>,
     ) -> Result<Vec<Receipt>, EnqueueRefusal> {
-        let max_depth = self.settings.get(queue).and_then(|settings| settings.max_depth);
+        let max_depth = self.max_depth(queue);
         let jobs = jobs.into_iter().map(|job| to_store(queue, max_depth, job)).collect();
         let enqueued = self.jobs.enqueue(jobs).await.map_err(|err| match err {
             EnqueueError::Full { .. } => EnqueueRefusal::Full(err.to_string()),

@@ -1,6 +1,10 @@
 //! The admin API's JSON, which the command line uses too.
 
+mod jobs;
+
 use serde::{Deserialize, Serialize};
+
+pub use jobs::*;
 
 /// `GET /v1/formation`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -154,39 +158,6 @@ pub struct RestartResponse {
     pub restarted: u32,
     /// False where `wait_s` passed first.
     pub settled: bool,
-}
-
-/// `POST /v1/queues/{queue}/jobs`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnqueueRequest {
-    /// The payload, as text.
-    #[serde(default)]
-    pub payload: String,
-    /// Not before this many milliseconds from now.
-    #[serde(default)]
-    pub delay_ms: Option<u64>,
-    /// Higher runs earlier.
-    #[serde(default)]
-    pub priority: i16,
-    /// At most one job with this key waits or runs.
-    #[serde(default)]
-    pub unique_key: Option<String>,
-    /// Tries.
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    /// The payload's media type.
-    #[serde(default)]
-    pub content_type: String,
-}
-
-/// The answer to `POST /v1/queues/{queue}/jobs`: 201, or 200 where the unique key was taken.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct EnqueueResponse {
-    /// The job.
-    pub id: String,
-    /// False where it was there already.
-    pub created: bool,
 }
 
 /// The answer to `POST /v1/schedules/{process}/ticks`

@@ -7,12 +7,18 @@
 //! | `POST /v1/restart` | replaces instances: [`RestartRequest`] -> [`RestartResponse`] |
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
 //! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`] |
-//! | `POST /v1/queues/{queue}/jobs` | enqueues a job: [`EnqueueRequest`] -> [`EnqueueResponse`] |
+//! | `POST /v1/queues/{queue}/jobs` | enqueues one job or many: [`api::EnqueueRequest`] -> [`api::EnqueueResponse`] |
+//! | `GET /v1/queues`, `POST /v1/queues/{queue}/pause`, `/resume` | [`api::QueuesView`], [`api::PauseResponse`] |
+//! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | [`api::JobsView`], [`api::JobDetail`] |
+//! | `POST /v1/jobs/{id}/retry`, `/cancel`, `DELETE /v1/jobs/{id}` | [`api::JobMoved`] |
+//! | `POST /v1/jobs/retry`, `/cancel`, `/discard` | to many: [`api::SweepRequest`] -> [`api::SweepResponse`] |
+//! | `POST /v1/store/backup` | copies the store: [`api::BackupRequest`] -> [`api::BackupResponse`] |
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`TickResponse`] |
 //!
 //! What is refused answers 4xx with an [`ErrorResponse`].
 
 pub mod api;
+mod jobs;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,20 +39,21 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use wasmhost_config::name_problem;
-use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob};
+use wasmhost_store::{Jobs, SqliteStore};
 
 use crate::logs::Logs;
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
 use crate::trigger::schedule::{ScheduleTrigger, TickError};
+use crate::trigger::underway::Underway;
 use api::{
-    CountView, EnqueueRequest, EnqueueResponse, ErrorResponse, FormationView, LogLine, RestartRequest,
+    CountView, ErrorResponse, FormationView, LogLine, RestartRequest,
     RestartResponse, ScaleRequest, ScaleResponse, TickResponse, TypeView,
 };
 
-/// A job's payload is at most 1 MiB; as JSON it can take six times that.
-const BODY_BYTES_MAX: usize = 8 << 20;
+/// Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as JSON a payload can take six times
+/// that, but seldom does.
+const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// Lines that `logs` begins with, where nobody says how many.
 const LINES_DEFAULT: usize = 100;
@@ -60,6 +67,10 @@ pub(crate) struct Admin {
     pub(crate) actions: mpsc::Sender<Action>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) jobs: Arc<dyn Jobs>,
+    /// A store that can be copied while it is used.
+    pub(crate) backup: Option<Arc<SqliteStore>>,
+    pub(crate) underway: Arc<Underway>,
     pub(crate) schedules: HashMap<String, Arc<ScheduleTrigger>>,
     /// Cancelled when somebody asks that the host stops.
     pub(crate) stop: CancellationToken,
@@ -73,8 +84,8 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs))
-        .route("/v1/queues/{queue}/jobs", post(enqueue))
         .route("/v1/schedules/{process}/ticks", post(tick))
+        .merge(jobs::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -208,34 +219,6 @@ fn missed_lines(count: u64) -> LogLine {
     }
 }
 
-async fn enqueue(
-    State(admin): Shared,
-    Path(queue): Path<String>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<EnqueueResponse>), ApiError> {
-    if let Some(problem) = name_problem(&queue) {
-        return Err(ApiError::bad(format!("queue: {problem}")));
-    }
-    let request: EnqueueRequest = decode(&body)?;
-    let job = NewJob {
-        payload: request.payload.into_bytes(),
-        delay_ms: request.delay_ms,
-        priority: request.priority,
-        unique_key: request.unique_key,
-        attempts: request.attempts,
-        content_type: request.content_type,
-        metadata: vec![],
-    };
-    let receipts = admin.queues.enqueue(&queue, vec![job]).await.map_err(|refusal| match refusal {
-        EnqueueRefusal::Invalid(text) => ApiError::bad(text),
-        EnqueueRefusal::Full(text) | EnqueueRefusal::Unavailable(text) => ApiError::unavailable(text),
-    })?;
-    let receipt = receipts.into_iter().next();
-    let receipt = receipt.ok_or_else(|| ApiError::unavailable("the store gave no receipt".into()))?;
-    let status = if receipt.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(EnqueueResponse { id: receipt.id, created: receipt.created })))
-}
-
 async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
     let Some(schedule) = admin.schedules.get(&process).cloned() else {
         return Err(ApiError::missing(format!("there is no process type \"{process}\" with a schedule")));
@@ -323,7 +306,11 @@ impl ApiError {
     }
 
     fn refused(refused: Refused) -> Self {
-        ApiError { status: StatusCode::CONFLICT, message: refused.0 }
+        ApiError::conflict(refused.0)
+    }
+
+    fn conflict(message: String) -> Self {
+        ApiError { status: StatusCode::CONFLICT, message }
     }
 
     fn unavailable(message: String) -> Self {

@@ -48,7 +48,8 @@ pub(crate) struct Pool {
     fresh_each_call: AtomicBool,
     reuse: Reuse,
     inner: Mutex<Inner>,
-    /// Rung when an instance becomes idle and nobody is in the line: triggers that look for work wait for it.
+    /// Rung when an instance, or a seat in one, is free and nobody is in the line: triggers that look for work wait
+    /// for it.
     idle: Notify,
     /// Counts calls that are under way, and instances that start.
     calls: TaskTracker,
@@ -213,12 +214,13 @@ impl Pool {
         }
     }
 
-    /// An idle instance, if there is one now.
+    /// An idle instance, or a seat in one that is busy, if there is one now.
     pub(crate) fn try_lend(self: &Arc<Self>) -> Option<Lease> {
-        self.lend_idle(&mut self.lock(), Need::Any)
+        let mut inner = self.lock();
+        self.lend_idle(&mut inner, Need::Any).or_else(|| self.lend_seat(&mut inner))
     }
 
-    /// Waits for an idle instance, for as long as it takes, behind every call in the line.
+    /// Waits for an instance, for as long as it takes, behind every call in the line.
     pub(crate) async fn lend_when_idle(self: &Arc<Self>) -> Lease {
         loop {
             let idle = self.idle.notified();
@@ -260,6 +262,8 @@ impl Pool {
         loop {
             let mut inner = self.lock();
             if inner.line.is_empty() {
+                drop(inner);
+                self.idle.notify_one();
                 return;
             }
             let Some(lease) = self.lend_seat(&mut inner) else { return };

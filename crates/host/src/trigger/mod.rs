@@ -4,6 +4,7 @@
 pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod schedule;
+pub(crate) mod underway;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -1,4 +1,10 @@
 //! Jobs: wait for an idle instance first, then claim, so that what can't be run yet stays where other hosts see it.
+//!
+//! ```text
+//! an instance is idle -> claim, one job for each that is -> call -> the instance goes back -> the answer is stored
+//! ```
+//!
+//! While an answer is on its way to the disk, its instance is in the next claim already; both come with one commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +12,13 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
-use wasmhost_store::jobs::{AfterFailure, Claim, Failure, LeasedJob};
+use wasmhost_store::jobs::{
+    AfterFailure, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob, Settled,
+};
 use wasmhost_store::{Jobs, StoreError, Timestamp};
 
 use super::Triggering;
+use super::underway::Underway;
 use crate::pool::{Lease, Pool};
 
 /// How long a claim is valid, and how often it is renewed while the call runs.
@@ -17,7 +26,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// Jobs that one claim takes, at most.
-const CLAIM_MAX: usize = 64;
+const CLAIM_MAX: usize = 128;
 
 /// How often a queue is looked at that nothing was heard of.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -31,9 +40,11 @@ pub(crate) struct QueueTrigger {
     pub(crate) jobs: Arc<dyn Jobs>,
     /// This boot of this host.
     pub(crate) owner: String,
-    pub(crate) queues: Vec<(String, u32)>,
+    pub(crate) queues: Vec<ClaimQueue>,
     pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
     pub(crate) limits: CallLimits,
+    pub(crate) underway: Arc<Underway>,
 }
 
 impl QueueTrigger {
@@ -88,7 +99,7 @@ impl QueueTrigger {
 
     /// Waits until there may be a job.
     async fn until_due(&self, changes: &mut tokio::sync::watch::Receiver<u64>) {
-        let queues: Vec<String> = self.queues.iter().map(|(queue, _)| queue.clone()).collect();
+        let queues: Vec<String> = self.queues.iter().map(|queue| queue.name.clone()).collect();
         let due = match self.jobs.next_due(&queues).await {
             Ok(Some(due)) => due.since(Timestamp::now()).min(LOOK_EVERY),
             Ok(None) => LOOK_EVERY,
@@ -106,11 +117,11 @@ impl QueueTrigger {
 
     async fn run_job(self: Arc<Self>, mut lease: Lease, job: LeasedJob) {
         let Some(instance) = lease.take() else { return };
-        let name = lease.slot().name.to_string();
         let claim = job.lease;
-        let (id, queue, attempt) = (claim.id, job.queue.clone(), job.attempt);
-        let meter = instance.meter().clone();
-        let call = instance.call_job(to_guest(job), self.limits, std::future::pending());
+        let begun = self.underway.begin(claim, lease.slot().clone());
+        let name = lease.slot().name.clone();
+        let (queue, attempt) = (job.queue.clone(), job.attempt);
+        let call = instance.call_job(to_guest(job), self.limits, begun.stopped());
         let finished = {
             let mut call = std::pin::pin!(call);
             let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
@@ -121,37 +132,56 @@ impl QueueTrigger {
                     _ = renew.tick() => match self.jobs.renew(vec![claim], LEASE).await {
                         Ok(lost) if lost.is_empty() => {}
                         Ok(_) => {
-                            warn!(instance = name, "lost its claim on job {id}: its call is ended");
-                            meter.interrupt();
+                            warn!(instance = %name, "lost its claim on job {}: its call is ended", claim.id);
+                            begun.stop();
                         }
-                        Err(err) => error!(instance = name, "can't renew the claim on job {id}: {err}"),
+                        Err(err) => {
+                            error!(instance = %name, "can't renew the claim on job {}: {err}", claim.id);
+                        }
                     },
                 }
             }
         };
+        drop(begun);
         if let CallEnd::Trap(backtrace) = &finished.report.end {
-            warn!(instance = name, "job {id} of \"{queue}\", attempt {attempt}: {backtrace}");
+            warn!(instance = %name, "job {} of \"{queue}\", attempt {attempt}: {backtrace}", claim.id);
         }
-        // The answer goes to the store first: an instance that is idle again may be the last thing a drain waits for.
         let verdict = Verdict::of(&finished.report.end);
-        if let Err(err) = self.settle(claim, verdict).await {
-            error!(instance = name, "can't store how job {id} ended, so that it will run again: {err}");
-        }
+        // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
+        self.settle(claim, verdict).await;
     }
 
-    async fn settle(&self, claim: wasmhost_store::jobs::Lease, verdict: Verdict) -> Result<(), StoreError> {
+    /// Stores how a job ended, as long as the claim on it is valid.
+    async fn settle(&self, claim: JobLease, verdict: Verdict) {
+        let until = tokio::time::Instant::now() + LEASE;
+        loop {
+            let err = match self.try_settle(claim, verdict.clone()).await {
+                Ok(_) => return,
+                Err(err) => err,
+            };
+            if tokio::time::Instant::now() + AFTER_ERROR > until {
+                error!("can't store how job {} ended, so that it will run again: {err}", claim.id);
+                return;
+            }
+            error!("can't store how job {} ended, and will try again: {err}", claim.id);
+            tokio::time::sleep(AFTER_ERROR).await;
+        }
+    }
+
+    async fn try_settle(&self, claim: JobLease, verdict: Verdict) -> Result<Settled, StoreError> {
         match verdict {
-            Verdict::Done => self.jobs.complete(claim).await?,
-            Verdict::Back => self.jobs.release(claim).await?,
-            Verdict::Failed(then, message) => self.jobs.fail(claim, Failure { then, message }).await?,
-        };
-        Ok(())
+            Verdict::Done => self.jobs.complete(claim).await,
+            Verdict::Back => self.jobs.release(claim).await,
+            Verdict::Failed(then, message) => {
+                self.jobs.fail(claim, Failure { then, message, backoff: self.backoff.clone() }).await
+            }
+        }
     }
 }
 
 /// What becomes of a job, by how its call ended.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Verdict {
     Done,
     /// It waits again, with no attempt used up.

@@ -1,0 +1,358 @@
+//! The admin API's part for jobs and queues.
+
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use wasmhost_config::name_problem;
+use wasmhost_store::jobs::{
+    EnqueueError, Intervened, Intervention, JobFilter, JobId, JobState, NewJob, Order, Page, QueueCounts,
+    Unique, UniqueScope,
+};
+use wasmhost_store::{StoreError, Timestamp};
+
+use super::api::{
+    self, BackupRequest, BackupResponse, EnqueueRequest, EnqueueResponse, JobDetail, JobMoved, JobsView,
+    PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse,
+};
+use super::{ApiError, Shared, decode};
+
+/// Jobs in a list, where nobody says how many.
+const PAGE_DEFAULT: u32 = 100;
+
+pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
+    Router::new()
+        .route("/v1/queues", get(queues))
+        .route("/v1/queues/{queue}/jobs", post(enqueue))
+        .route("/v1/queues/{queue}/pause", post(pause))
+        .route("/v1/queues/{queue}/resume", post(resume))
+        .route("/v1/jobs", get(list))
+        .route("/v1/jobs/{id}", get(show).delete(discard))
+        .route("/v1/jobs/{id}/retry", post(retry))
+        .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/jobs/retry", post(retry_all))
+        .route("/v1/jobs/cancel", post(cancel_all))
+        .route("/v1/jobs/discard", post(discard_all))
+        .route("/v1/store/backup", post(backup))
+}
+
+// --- in
+
+async fn enqueue(
+    State(admin): Shared,
+    Path(queue): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    check_queue(&queue)?;
+    let many = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let requests: Vec<EnqueueRequest> = match many {
+        true => decode(&body)?,
+        false => vec![decode(&body)?],
+    };
+    let now = Timestamp::now();
+    let max_depth = admin.queues.max_depth(&queue);
+    let jobs = requests.into_iter().enumerate().map(|(index, request)| {
+        let place = |problem: String| match many {
+            true => ApiError::bad(format!("job {index}: {problem}")),
+            false => ApiError::bad(problem),
+        };
+        new_job(&queue, max_depth, request, now).map_err(place)
+    });
+    let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
+    let enqueued = admin.jobs.enqueue(jobs).await.map_err(|err| match err {
+        EnqueueError::Invalid(text) => ApiError::bad(text),
+        EnqueueError::Full { .. } => ApiError::unavailable(err.to_string()),
+        EnqueueError::Store(err) => failed(err),
+    })?;
+    let created = enqueued.iter().any(|job| job.created);
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let receipts = enqueued.iter().map(|job| EnqueueResponse { id: job.id.to_string(), created: job.created });
+    let mut receipts: Vec<EnqueueResponse> = receipts.collect();
+    Ok(match many {
+        true => (status, Json(receipts)).into_response(),
+        false => (status, Json(receipts.pop())).into_response(),
+    })
+}
+
+fn new_job(
+    queue: &str,
+    max_depth: Option<u64>,
+    request: EnqueueRequest,
+    now: Timestamp,
+) -> Result<NewJob, String> {
+    let payload = match (request.payload, request.payload_base64) {
+        (Some(_), Some(_)) => return Err("`payload` and `payload_base64` exclude each other".into()),
+        (text, None) => text.unwrap_or_default().into_bytes(),
+        (None, Some(encoded)) => {
+            BASE64_STANDARD.decode(encoded).map_err(|err| format!("payload_base64: {err}"))?
+        }
+    };
+    let run_at = match (request.delay_ms, request.run_at) {
+        (Some(_), Some(_)) => return Err("`delay_ms` and `run_at` exclude each other".into()),
+        (Some(ms), None) => Some(now + Duration::from_millis(ms)),
+        (None, Some(text)) => Some(text.parse().map_err(|err| format!("run_at: {err}"))?),
+        (None, None) => None,
+    };
+    let unique = match (request.unique_key, request.unique_scope) {
+        (None, Some(_)) => return Err("`unique_scope` needs a `unique_key`".into()),
+        (None, None) => None,
+        (Some(key), scope) => Some(Unique { key, scope: scope.map(to_scope).unwrap_or_default() }),
+    };
+    Ok(NewJob {
+        queue: queue.to_owned(),
+        payload,
+        content_type: request.content_type,
+        metadata: request.metadata,
+        run_at,
+        priority: request.priority,
+        unique,
+        attempts_max: request.attempts,
+        max_depth,
+    })
+}
+
+fn to_scope(scope: api::UniqueScope) -> UniqueScope {
+    match scope {
+        api::UniqueScope::Waiting => UniqueScope::Waiting,
+        api::UniqueScope::Running => UniqueScope::Running,
+        api::UniqueScope::ForMs(ms) => UniqueScope::For(Duration::from_millis(ms)),
+    }
+}
+
+// --- queues
+
+async fn queues(State(admin): Shared) -> Result<Json<QueuesView>, ApiError> {
+    let mut counts = admin.jobs.counts().await.map_err(failed)?;
+    let empty = admin.queues.named().filter(|name| counts.iter().all(|queue| queue.queue != *name));
+    let empty: Vec<_> =
+        empty.map(|name| QueueCounts { queue: name.to_owned(), ..QueueCounts::default() }).collect();
+    counts.extend(empty);
+    counts.sort_by(|one, other| one.queue.cmp(&other.queue));
+    let queues = counts.into_iter().map(|counts| QueueView {
+        workers: admin.queues.workers(&counts.queue),
+        max_depth: admin.queues.max_depth(&counts.queue),
+        concurrency: admin.queues.concurrency(&counts.queue),
+        counts,
+    });
+    Ok(Json(QueuesView { queues: queues.collect() }))
+}
+
+async fn pause(State(admin): Shared, Path(queue): Path<String>) -> Result<Json<PauseResponse>, ApiError> {
+    check_queue(&queue)?;
+    let changed = admin.jobs.pause(&queue).await.map_err(failed)?;
+    Ok(Json(PauseResponse { paused: true, changed }))
+}
+
+async fn resume(State(admin): Shared, Path(queue): Path<String>) -> Result<Json<PauseResponse>, ApiError> {
+    check_queue(&queue)?;
+    let changed = admin.jobs.resume(&queue).await.map_err(failed)?;
+    Ok(Json(PauseResponse { paused: false, changed }))
+}
+
+fn check_queue(queue: &str) -> Result<(), ApiError> {
+    match name_problem(queue) {
+        Some(problem) => Err(ApiError::bad(format!("queue: {problem}"))),
+        None => Ok(()),
+    }
+}
+
+// --- jobs
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    queue: Option<String>,
+    /// With commas between them.
+    state: Option<String>,
+    key: Option<String>,
+    #[serde(default)]
+    order: Order,
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn list(
+    State(admin): Shared,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<JobsView>, ApiError> {
+    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
+    let states = match &query.state {
+        Some(states) => states.split(',').map(state).collect::<Result<_, _>>()?,
+        None => vec![],
+    };
+    let filter = JobFilter { queue: query.queue, states, unique_key: query.key };
+    let after = query.after.as_deref().map(job_id).transpose()?;
+    let limit = query.limit.unwrap_or(PAGE_DEFAULT).max(1);
+    let jobs = admin.jobs.list(filter, Page { after, limit, order: query.order }).await.map_err(failed)?;
+    let is_last = jobs.len() < usize::try_from(limit).unwrap_or(usize::MAX).min(wasmhost_store::jobs::LIST_JOBS_MAX as usize);
+    let next = jobs.last().filter(|_| !is_last).map(|job| job.id.to_string());
+    Ok(Json(JobsView { jobs, next }))
+}
+
+fn state(name: &str) -> Result<JobState, ApiError> {
+    JobState::from_name(name).ok_or_else(|| {
+        let known: Vec<_> = JobState::ALL.iter().map(|state| state.name()).collect();
+        ApiError::bad(format!("state: found \"{name}\", expected one of {}", known.join(", ")))
+    })
+}
+
+async fn show(State(admin): Shared, Path(id): Path<String>) -> Result<Json<JobDetail>, ApiError> {
+    let id = job_id(&id)?;
+    let detail = admin.jobs.get(id).await.map_err(failed)?;
+    let detail = detail.ok_or_else(|| no_job(id))?;
+    let payload_bytes = u64::try_from(detail.payload.len()).unwrap_or(u64::MAX);
+    let (payload, payload_base64) = match String::from_utf8(detail.payload) {
+        Ok(text) => (Some(text), None),
+        Err(err) => (None, Some(BASE64_STANDARD.encode(err.as_bytes()))),
+    };
+    let instance = match detail.view.state {
+        JobState::Leased => admin.underway.instance_of(id),
+        _ => None,
+    };
+    Ok(Json(JobDetail {
+        view: detail.view,
+        instance,
+        payload,
+        payload_base64,
+        payload_bytes,
+        metadata: detail.metadata,
+        attempts: detail.attempts,
+    }))
+}
+
+async fn retry(admin: Shared, id: Path<String>) -> Result<Json<JobMoved>, ApiError> {
+    intervene(admin, id, Intervention::Retry).await
+}
+
+async fn cancel(admin: Shared, id: Path<String>) -> Result<Json<JobMoved>, ApiError> {
+    intervene(admin, id, Intervention::Cancel).await
+}
+
+async fn discard(admin: Shared, id: Path<String>) -> Result<Json<JobMoved>, ApiError> {
+    intervene(admin, id, Intervention::Discard).await
+}
+
+async fn intervene(
+    State(admin): Shared,
+    Path(id): Path<String>,
+    intervention: Intervention,
+) -> Result<Json<JobMoved>, ApiError> {
+    let id = job_id(&id)?;
+    let (from, to) = match admin.jobs.intervene(id, intervention).await.map_err(failed)? {
+        Intervened::Moved { from, to } => (from, Some(to)),
+        Intervened::Deleted { from } => (from, None),
+        Intervened::NotFound => return Err(no_job(id)),
+        Intervened::Refused { state } => return Err(ApiError::conflict(refusal(id, intervention, state))),
+        Intervened::KeyHeld { holder } => {
+            return Err(ApiError::conflict(format!(
+                "job {id} can't be retried while job {holder} holds its unique key"
+            )));
+        }
+    };
+    if from == JobState::Leased {
+        // Another host finds out when it renews the claim.
+        admin.underway.stop(id);
+    }
+    Ok(Json(JobMoved { id: id.to_string(), from, to }))
+}
+
+fn refusal(id: JobId, intervention: Intervention, state: JobState) -> String {
+    match (intervention, state) {
+        (Intervention::Discard, _) => format!("job {id} is {state}: cancel it first"),
+        (Intervention::Retry, JobState::Available) => format!("job {id} is {state}: it waits for an instance already"),
+        (Intervention::Retry, JobState::Leased) => format!("job {id} is {state}: an instance has it now"),
+        (Intervention::Retry, _) => format!("job {id} is {state}, and can't be retried: enqueue it again"),
+        (Intervention::Cancel, _) => format!("job {id} is {state} already"),
+    }
+}
+
+async fn retry_all(admin: Shared, body: Bytes) -> Result<Json<SweepResponse>, ApiError> {
+    sweep(admin, body, Intervention::Retry).await
+}
+
+async fn cancel_all(admin: Shared, body: Bytes) -> Result<Json<SweepResponse>, ApiError> {
+    sweep(admin, body, Intervention::Cancel).await
+}
+
+async fn discard_all(admin: Shared, body: Bytes) -> Result<Json<SweepResponse>, ApiError> {
+    sweep(admin, body, Intervention::Discard).await
+}
+
+async fn sweep(
+    State(admin): Shared,
+    body: Bytes,
+    intervention: Intervention,
+) -> Result<Json<SweepResponse>, ApiError> {
+    let SweepRequest { queue, states, unique_key } = decode(&body)?;
+    let filter = JobFilter { queue, states, unique_key };
+    // A person who gives up waiting doesn't leave it half done.
+    let sweeping = tokio::spawn(async move {
+        let mut changed = 0;
+        loop {
+            let swept = admin.jobs.intervene_all(filter.clone(), intervention).await?;
+            changed += swept.changed;
+            if !swept.more {
+                break;
+            }
+        }
+        if intervention == Intervention::Cancel {
+            admin.stop_cancelled().await?;
+        }
+        Ok(changed)
+    });
+    let changed = sweeping.await.map_err(|err| ApiError::unavailable(err.to_string()))?;
+    Ok(Json(SweepResponse { changed: changed.map_err(failed)? }))
+}
+
+impl super::Admin {
+    /// Ends the calls of this host's jobs that were cancelled.
+    async fn stop_cancelled(&self) -> Result<(), StoreError> {
+        for id in self.underway.ids() {
+            let state = self.jobs.get(id).await?.map(|detail| detail.view.state);
+            if state == Some(JobState::Cancelled) {
+                self.underway.stop(id);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, ApiError> {
+    text.parse().map_err(|_| ApiError::bad(format!("found \"{text}\", expected a job's id, such as 42")))
+}
+
+fn no_job(id: JobId) -> ApiError {
+    ApiError::missing(format!("there is no job {id}: it was never there, or it has ended and wasn't kept any longer"))
+}
+
+// --- the store
+
+async fn backup(State(admin): Shared, body: Bytes) -> Result<Json<BackupResponse>, ApiError> {
+    let BackupRequest { file } = decode(&body)?;
+    let file = FilePath::new(&file);
+    if !file.is_absolute() {
+        return Err(ApiError::bad(format!("found the file \"{}\", expected an absolute path", file.display())));
+    }
+    let Some(store) = &admin.backup else {
+        return Err(ApiError::conflict("only a SQLite store can be backed up so; this one has another [store] url".into()));
+    };
+    store.backup(file).await.map_err(failed)?;
+    let bytes = std::fs::metadata(file).map(|file| file.len()).unwrap_or_default();
+    Ok(Json(BackupResponse { bytes }))
+}
+
+fn failed(err: StoreError) -> ApiError {
+    match err {
+        StoreError::Invalid(text) => ApiError::bad(text),
+        err => ApiError::unavailable(err.to_string()),
+    }
+}
