@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod jobs;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use wasmhost_config::Outbound;
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
+
+use jobs::{ENQUEUE_HELP, Enqueue, JOBS_HELP, Jobs};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
 #[derive(Parser)]
@@ -44,8 +48,12 @@ pub(crate) enum Verb {
     Restart(Restart),
     /// Stop the host: running calls finish first.
     Stop(Stop),
-    /// Put a job on a queue.
+    /// Put jobs on a queue.
+    #[command(after_help = ENQUEUE_HELP)]
     Enqueue(Enqueue),
+    /// Look at jobs and queues, and mend them.
+    #[command(after_help = JOBS_HELP)]
+    Jobs(Jobs),
     /// Run a tick of a schedule now.
     Tick(Tick),
     /// Print a shell's completions: `wasmhost completions bash > /etc/bash_completion.d/wasmhost`.
@@ -234,32 +242,6 @@ pub(crate) struct Stop {
     /// How long to wait until the host is gone.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
-}
-
-#[derive(Args)]
-pub(crate) struct Enqueue {
-    /// The queue.
-    pub(crate) queue: String,
-    /// The payload, as text; read from standard input if it isn't given.
-    pub(crate) payload: Option<String>,
-    /// Run it not before this time from now.
-    #[arg(long = "in", value_name = "DURATION", value_parser = duration)]
-    pub(crate) delay: Option<Duration>,
-    /// Higher runs earlier.
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-    pub(crate) priority: i16,
-    /// At most one job with this key waits or runs in the queue.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) unique: Option<String>,
-    /// How many tries it has.
-    #[arg(long)]
-    pub(crate) attempts: Option<u32>,
-    /// The payload's media type.
-    #[arg(long, value_name = "TYPE", default_value = "")]
-    pub(crate) content_type: String,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Args)]

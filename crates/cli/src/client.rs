@@ -52,6 +52,11 @@ fn state_dir(file: &Path) -> Result<PathBuf, Failed> {
 }
 
 impl Client {
+    /// The formation.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Whether the host is there, answering or not.
     pub(crate) fn is_there(&self) -> bool {
         is_in_use(&self.state_dir)
@@ -69,6 +74,11 @@ impl Client {
     ) -> Result<T, Failed> {
         let body = Bytes::from(serde_json::to_vec(body)?);
         let response = self.send(Method::POST, path, body).await?;
+        Ok(serde_json::from_slice(&read(response).await?)?)
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
+        let response = self.send(Method::DELETE, path, Bytes::new()).await?;
         Ok(serde_json::from_slice(&read(response).await?)?)
     }
 

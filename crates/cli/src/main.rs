@@ -6,11 +6,14 @@ mod cache;
 mod check;
 mod client;
 mod compile;
+mod enqueue;
 mod exit;
+mod jobs;
 mod logs;
 mod ps;
 mod run;
 mod scale;
+mod table;
 mod threads;
 mod work;
 
@@ -36,7 +39,8 @@ fn main() -> ExitCode {
         Verb::Logs(logs) => client::with(file, async |client| logs::logs(&client, &logs).await),
         Verb::Restart(restart) => client::with(file, async |client| work::restart(&client, &restart).await),
         Verb::Stop(stop) => client::with(file, async |client| work::stop(&client, &stop).await),
-        Verb::Enqueue(enqueue) => client::with(file, async |client| work::enqueue(&client, &enqueue).await),
+        Verb::Enqueue(enqueue) => client::with(file, async |client| enqueue::enqueue(&client, enqueue).await),
+        Verb::Jobs(jobs) => jobs::jobs(file, jobs.verb),
         Verb::Tick(tick) => client::with(file, async |client| work::tick(&client, &tick).await),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut std::io::stdout());

@@ -1,14 +1,11 @@
-//! The verbs that hand a running host something to do: `restart`, `stop`, `enqueue`, `tick`.
+//! The verbs that hand a running host something to do: `restart`, `stop`, `tick`.
 
-use std::io::Read;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wasmhost_host::admin::api::{
-    EnqueueRequest, EnqueueResponse, RestartRequest, RestartResponse, TickResponse,
-};
+use wasmhost_host::admin::api::{RestartRequest, RestartResponse, TickResponse};
 
-use crate::args::{Enqueue, Restart, Stop, Tick};
+use crate::args::{Restart, Stop, Tick};
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
 
@@ -41,33 +38,6 @@ pub(crate) async fn stop(client: &Client, stop: &Stop) -> Outcome {
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(Exit::Done)
-}
-
-pub(crate) async fn enqueue(client: &Client, enqueue: &Enqueue) -> Outcome {
-    let payload = match &enqueue.payload {
-        Some(payload) => payload.clone(),
-        None => {
-            let mut payload = String::new();
-            std::io::stdin().lock().read_to_string(&mut payload)?;
-            payload
-        }
-    };
-    let request = EnqueueRequest {
-        payload,
-        delay_ms: enqueue.delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
-        priority: enqueue.priority,
-        unique_key: enqueue.unique.clone(),
-        attempts: enqueue.attempts,
-        content_type: enqueue.content_type.clone(),
-    };
-    let path = format!("/v1/queues/{}/jobs", valid("queue", &enqueue.queue)?);
-    let response: EnqueueResponse = client.post(&path, &request).await?;
-    if enqueue.json {
-        anstream::println!("{}", serde_json::to_string(&response)?);
-    } else {
-        anstream::println!("{}", response.id);
     }
     Ok(Exit::Done)
 }

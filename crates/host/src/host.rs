@@ -365,6 +365,20 @@ fn open(url: &StoreUrl) -> Result<Store, StartError> {
     }
 }
 
+/// Copies a store that no host need be using. Returns the copy's length in bytes.
+pub async fn backup_store(url: &StoreUrl, to: &std::path::Path) -> Result<u64, StoreError> {
+    let StoreUrl::Sqlite(path) = url else {
+        return Err(StoreError::Invalid(format!("{url} can't be backed up: only a SQLite store can")));
+    };
+    if !path.exists() {
+        return Err(StoreError::Open(format!("there is no store at {} yet", path.display())));
+    }
+    let store = SqliteStore::open(path)?;
+    let copied = store.backup(to).await;
+    store.close().await;
+    copied.map(|()| std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
+}
+
 /// Names this boot, and frees what earlier boots of this host had leased: they are dead, since the state directory's
 /// lock is ours.
 async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartError> {

@@ -20,7 +20,7 @@ mod supervisor;
 mod trigger;
 
 pub use capacity::{TooMany, check_capacity};
-pub use host::{Host, HostOptions, StartError, Stopped};
+pub use host::{Host, HostOptions, StartError, Stopped, backup_store};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType};

@@ -47,11 +47,7 @@ pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
 
 // --- in
 
-async fn enqueue(
-    State(admin): Shared,
-    Path(queue): Path<String>,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+async fn enqueue(State(admin): Shared, Path(queue): Path<String>, body: Bytes) -> Result<Response, ApiError> {
     check_queue(&queue)?;
     let many = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let requests: Vec<EnqueueRequest> = match many {
@@ -75,7 +71,8 @@ async fn enqueue(
     })?;
     let created = enqueued.iter().any(|job| job.created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let receipts = enqueued.iter().map(|job| EnqueueResponse { id: job.id.to_string(), created: job.created });
+    let receipts =
+        enqueued.iter().map(|job| EnqueueResponse { id: job.id.to_string(), created: job.created });
     let mut receipts: Vec<EnqueueResponse> = receipts.collect();
     Ok(match many {
         true => (status, Json(receipts)).into_response(),
@@ -193,7 +190,8 @@ async fn list(
     let after = query.after.as_deref().map(job_id).transpose()?;
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).max(1);
     let jobs = admin.jobs.list(filter, Page { after, limit, order: query.order }).await.map_err(failed)?;
-    let is_last = jobs.len() < usize::try_from(limit).unwrap_or(usize::MAX).min(wasmhost_store::jobs::LIST_JOBS_MAX as usize);
+    let is_last = jobs.len()
+        < usize::try_from(limit).unwrap_or(usize::MAX).min(wasmhost_store::jobs::LIST_JOBS_MAX as usize);
     let next = jobs.last().filter(|_| !is_last).map(|job| job.id.to_string());
     Ok(Json(JobsView { jobs, next }))
 }
@@ -268,7 +266,9 @@ async fn intervene(
 fn refusal(id: JobId, intervention: Intervention, state: JobState) -> String {
     match (intervention, state) {
         (Intervention::Discard, _) => format!("job {id} is {state}: cancel it first"),
-        (Intervention::Retry, JobState::Available) => format!("job {id} is {state}: it waits for an instance already"),
+        (Intervention::Retry, JobState::Available) => {
+            format!("job {id} is {state}: it waits for an instance already")
+        }
         (Intervention::Retry, JobState::Leased) => format!("job {id} is {state}: an instance has it now"),
         (Intervention::Retry, _) => format!("job {id} is {state}, and can't be retried: enqueue it again"),
         (Intervention::Cancel, _) => format!("job {id} is {state} already"),
@@ -331,7 +331,9 @@ fn job_id(text: &str) -> Result<JobId, ApiError> {
 }
 
 fn no_job(id: JobId) -> ApiError {
-    ApiError::missing(format!("there is no job {id}: it was never there, or it has ended and wasn't kept any longer"))
+    ApiError::missing(format!(
+        "there is no job {id}: it was never there, or it has ended and wasn't kept any longer"
+    ))
 }
 
 // --- the store
@@ -340,10 +342,15 @@ async fn backup(State(admin): Shared, body: Bytes) -> Result<Json<BackupResponse
     let BackupRequest { file } = decode(&body)?;
     let file = FilePath::new(&file);
     if !file.is_absolute() {
-        return Err(ApiError::bad(format!("found the file \"{}\", expected an absolute path", file.display())));
+        return Err(ApiError::bad(format!(
+            "found the file \"{}\", expected an absolute path",
+            file.display()
+        )));
     }
     let Some(store) = &admin.backup else {
-        return Err(ApiError::conflict("only a SQLite store can be backed up so; this one has another [store] url".into()));
+        return Err(ApiError::conflict(
+            "only a SQLite store can be backed up so; this one has another [store] url".into(),
+        ));
     };
     store.backup(file).await.map_err(failed)?;
     let bytes = std::fs::metadata(file).map(|file| file.len()).unwrap_or_default();

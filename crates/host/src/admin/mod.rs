@@ -47,8 +47,8 @@ use crate::supervisor::{Action, Refused, Target, unknown_type};
 use crate::trigger::schedule::{ScheduleTrigger, TickError};
 use crate::trigger::underway::Underway;
 use api::{
-    CountView, ErrorResponse, FormationView, LogLine, RestartRequest,
-    RestartResponse, ScaleRequest, ScaleResponse, TickResponse, TypeView,
+    CountView, ErrorResponse, FormationView, LogLine, RestartRequest, RestartResponse, ScaleRequest,
+    ScaleResponse, TickResponse, TypeView,
 };
 
 /// Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as JSON a payload can take six times

@@ -89,7 +89,7 @@ impl ScheduleTrigger {
         };
         let mut taken = Vec::new();
         for nominal in missed.into_iter().chain(current) {
-            if self.ticks.take(&self.process, nominal, false).await? {
+            if self.ticks.take(&self.process, nominal, false, "host/").await? {
                 taken.push(nominal);
             }
         }
@@ -126,7 +126,9 @@ impl ScheduleTrigger {
                 for nominal in taken {
                     let why = "skipped: the tick before it was still running".to_owned();
                     warn!("schedule \"{}\": {nominal} was {why}", self.process);
-                    self.ticks.finish(&self.process, nominal, Some(why)).await?;
+                    self.ticks
+                        .finish(&self.process, nominal, wasmhost_store::ticks::TickEnd::Skipped(why))
+                        .await?;
                 }
             }
         }
@@ -150,7 +152,7 @@ impl ScheduleTrigger {
     /// Runs a tick now, because a person asked for it. `None` where it went well.
     pub(crate) async fn run_now(&self) -> Result<(Timestamp, Option<String>), TickError> {
         let nominal = Timestamp::now();
-        if !self.ticks.take(&self.process, nominal, true).await? {
+        if !self.ticks.take(&self.process, nominal, true, "host/").await? {
             return Err(TickError::Taken);
         }
         Ok((nominal, self.call(nominal, true).await))
@@ -161,7 +163,17 @@ impl ScheduleTrigger {
         if let Some(error) = &error {
             warn!("schedule \"{}\": the tick of {nominal}: {error}", self.process);
         }
-        if let Err(err) = self.ticks.finish(&self.process, nominal, error.clone()).await {
+        if let Err(err) = self
+            .ticks
+            .finish(
+                &self.process,
+                nominal,
+                error
+                    .clone()
+                    .map_or(wasmhost_store::ticks::TickEnd::Done, wasmhost_store::ticks::TickEnd::Failed),
+            )
+            .await
+        {
             error!("schedule \"{}\": how the tick of {nominal} ended could not be kept: {err}", self.process);
         }
         error

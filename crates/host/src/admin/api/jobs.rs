@@ -1,6 +1,7 @@
 //! Jobs and queues in the admin API's JSON. Times are RFC 3339, UTC, with milliseconds.
 
 use serde::{Deserialize, Serialize};
+pub use wasmhost_store::Timestamp;
 use wasmhost_store::jobs::QueueCounts;
 pub use wasmhost_store::jobs::{AttemptEnd, AttemptView, JobState, JobView, Order};
 

@@ -1,0 +1,196 @@
+//! What `wasmhost jobs` and `wasmhost enqueue` take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use wasmhost_host::admin::api::JobState;
+
+use super::duration;
+
+pub(crate) const ENQUEUE_HELP: &str = "\
+Examples:
+  wasmhost enqueue mail '{\"to\": \"ann@example.com\"}' --content-type application/json
+  wasmhost enqueue mail --in 10m --unique ann --unique-for 1h < letter.txt
+  wasmhost enqueue import --lines --file customers.ndjson
+
+Prints the job's id once it is durable. With --lines each line that isn't empty is a job of its own; they are
+enqueued by the thousand, and a line that can't be enqueued ends it: what came before it stays enqueued.";
+
+pub(crate) const JOBS_HELP: &str = "\
+Examples:
+  wasmhost jobs ls --state dead
+  wasmhost jobs show 42
+  wasmhost jobs retry 42 43
+  wasmhost jobs retry --queue mail           all dead jobs of the queue
+  wasmhost jobs pause mail";
+
+#[derive(Args)]
+pub(crate) struct Enqueue {
+    /// The queue.
+    pub(crate) queue: String,
+    /// The payload, as text; read from --file or standard input if it isn't given.
+    #[arg(conflicts_with_all = ["file", "lines"])]
+    pub(crate) payload: Option<String>,
+    /// Read the payload from this file; `-` is standard input.
+    #[arg(short = 'i', long = "from", alias = "input", id = "file", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Make a job of each line.
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// Run it not before this time from now.
+    #[arg(long = "in", value_name = "DURATION", value_parser = duration, conflicts_with = "run_at")]
+    pub(crate) delay: Option<Duration>,
+    /// Run it not before this time: 2026-11-21T08:00:00+01:00.
+    #[arg(long = "at", value_name = "TIME", id = "run_at")]
+    pub(crate) run_at: Option<String>,
+    /// Higher runs earlier.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i16,
+    /// Make no new job where one with this key waits or runs in the queue.
+    #[arg(long, value_name = "KEY", conflicts_with = "lines")]
+    pub(crate) unique: Option<String>,
+    /// Hold the key only until the job is first given to an instance.
+    #[arg(long, requires = "unique", conflicts_with = "unique_for")]
+    pub(crate) unique_waiting: bool,
+    /// Hold the key for this long, whether the job has ended or not.
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "unique")]
+    pub(crate) unique_for: Option<Duration>,
+    /// How many tries it has.
+    #[arg(long)]
+    pub(crate) attempts: Option<u32>,
+    /// The payload's media type.
+    #[arg(long, value_name = "TYPE", default_value = "")]
+    pub(crate) content_type: String,
+    /// A name and a value for the handler.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) meta: Vec<(String, String)>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Jobs {
+    #[command(subcommand)]
+    pub(crate) verb: JobsVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum JobsVerb {
+    /// List jobs, the latest first.
+    Ls(List),
+    /// Show all that is known of a job: its payload, its attempts, what went wrong.
+    Show(Show),
+    /// Make dead, retrying or scheduled jobs available now; a dead one gets all its attempts again.
+    Retry(Sweep),
+    /// Take back jobs that wait, and end the calls of those that run.
+    Cancel(Sweep),
+    /// Delete jobs that no instance has.
+    Discard(Sweep),
+    /// Take nothing more from a queue, until it is resumed. What runs goes on; jobs can be enqueued.
+    Pause(Queues),
+    /// Go on with a queue.
+    Resume(Queues),
+    /// Count the jobs of each queue, by state.
+    Stats(Stats),
+    /// The same, over and over.
+    Watch(Watch),
+    /// Copy the store, SQLite's, to a file, while it is used or not.
+    Backup(Backup),
+}
+
+/// Which jobs.
+#[derive(Args, Default)]
+pub(crate) struct Which {
+    /// Of this queue.
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// In these states: scheduled, available, leased, retrying, done, dead, cancelled.
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    pub(crate) state: Vec<JobState>,
+    /// With this unique key.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The first that were enqueued first.
+    #[arg(long)]
+    pub(crate) oldest: bool,
+    /// How many.
+    #[arg(short, long, value_name = "JOBS", default_value_t = 50)]
+    pub(crate) n: usize,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Show {
+    /// The job.
+    pub(crate) id: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Sweep {
+    /// The jobs.
+    #[arg(conflicts_with_all = ["queue", "state", "key", "all"])]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Every job that it can be done to.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Queues {
+    /// The queues.
+    #[arg(required = true)]
+    pub(crate) queues: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Stats {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Watch {
+    /// How often.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) every: Duration,
+}
+
+#[derive(Args)]
+pub(crate) struct Backup {
+    /// The file to write; it must not be there yet.
+    #[arg(id = "to", value_name = "FILE")]
+    pub(crate) to: PathBuf,
+}
+
+fn state(name: &str) -> Result<JobState, String> {
+    JobState::from_name(name).ok_or_else(|| {
+        let known: Vec<_> = JobState::ALL.iter().map(|state| state.name()).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected a name and a value, such as tenant=acme"),
+    }
+}

@@ -1,0 +1,403 @@
+//! `wasmhost jobs`
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wasmhost_host::admin::api::{
+    BackupRequest, BackupResponse, JobDetail, JobMoved, JobState, JobView, JobsView, PauseResponse,
+    QueuesView, SweepRequest, SweepResponse, Timestamp,
+};
+use wasmhost_host::backup_store;
+
+use crate::args::jobs::{Backup, JobsVerb, List, Queues, Show, Stats, Sweep, Watch, Which};
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failed, Outcome};
+use crate::table::{one_line, short, size, table};
+use crate::work::valid;
+
+/// Jobs that are asked for at once.
+const PAGE: usize = 1_000;
+
+/// How much of an error a list shows, in characters.
+const ERROR_CHARS: usize = 60;
+
+pub(crate) fn jobs(file: Option<PathBuf>, verb: JobsVerb) -> Outcome {
+    client::with(file, async |client| match verb {
+        JobsVerb::Ls(list) => ls(&client, &list).await,
+        JobsVerb::Show(wanted) => show(&client, &wanted).await,
+        JobsVerb::Retry(sweep) => change(&client, Change::Retry, sweep).await,
+        JobsVerb::Cancel(sweep) => change(&client, Change::Cancel, sweep).await,
+        JobsVerb::Discard(sweep) => change(&client, Change::Discard, sweep).await,
+        JobsVerb::Pause(queues) => pause(&client, &queues, "pause").await,
+        JobsVerb::Resume(queues) => pause(&client, &queues, "resume").await,
+        JobsVerb::Stats(wanted) => stats(&client, &wanted).await,
+        JobsVerb::Watch(wanted) => watch(&client, &wanted).await,
+        JobsVerb::Backup(wanted) => backup(&client, &wanted).await,
+    })
+}
+
+// --- looking
+
+async fn ls(client: &Client, list: &List) -> Outcome {
+    let mut query = query(&list.which)?;
+    let order = if list.oldest { "oldest" } else { "newest" };
+    let _ = write!(query, "&order={order}");
+    let mut jobs: Vec<JobView> = Vec::new();
+    let mut after = String::new();
+    while jobs.len() < list.n {
+        let limit = PAGE.min(list.n - jobs.len());
+        let page: JobsView = client.get(&format!("/v1/jobs?limit={limit}{query}{after}")).await?;
+        jobs.extend(page.jobs);
+        match page.next {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    if list.json {
+        let mut out = anstream::stdout().lock();
+        for job in &jobs {
+            writeln!(out, "{}", serde_json::to_string(job)?)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let now = Timestamp::now();
+    let rows = jobs.iter().map(|job| job_row(job, now));
+    let head = ["ID", "QUEUE", "STATE", "ATTEMPT", "PRIORITY", "AGE", "DUE", "KEY", "LAST ERROR"];
+    anstream::print!("{}", table(&head, rows));
+    Ok(Exit::Done)
+}
+
+fn job_row(job: &JobView, now: Timestamp) -> Vec<String> {
+    vec![
+        job.id.to_string(),
+        job.queue.clone(),
+        job.state.to_string(),
+        attempts(job),
+        job.priority.to_string(),
+        ago(job.enqueued_at, now),
+        due(job, now),
+        job.unique_key.as_deref().map(|key| one_line(key, 20)).unwrap_or_default(),
+        job.last_error.as_deref().map(|error| one_line(error, ERROR_CHARS)).unwrap_or_default(),
+    ]
+}
+
+fn attempts(job: &JobView) -> String {
+    match job.attempts_max {
+        Some(max) => format!("{}/{max}", job.attempt),
+        None => job.attempt.to_string(),
+    }
+}
+
+fn ago(time: Timestamp, now: Timestamp) -> String {
+    short(now.since(time).as_secs_f64())
+}
+
+fn due(job: &JobView, now: Timestamp) -> String {
+    match job.state {
+        JobState::Scheduled | JobState::Retrying => format!("in {}", ago(now, job.run_at)),
+        _ => String::new(),
+    }
+}
+
+async fn show(client: &Client, show: &Show) -> Outcome {
+    let detail: JobDetail = client.get(&format!("/v1/jobs/{}", id(&show.id)?)).await?;
+    if show.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&detail)?);
+        return Ok(Exit::Done);
+    }
+    anstream::print!("{}", render(&detail));
+    Ok(Exit::Done)
+}
+
+fn render(detail: &JobDetail) -> String {
+    let job = &detail.view;
+    let mut lines = vec![
+        ("queue", job.queue.clone()),
+        ("state", state(detail)),
+        ("attempts", attempts(job)),
+        ("crashes", job.crashes.to_string()),
+        ("priority", job.priority.to_string()),
+        ("enqueued", job.enqueued_at.to_string()),
+        ("due", job.run_at.to_string()),
+    ];
+    let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
+    add("started", job.started_at.map(|time| time.to_string()));
+    add("ended", job.ended_at.map(|time| time.to_string()));
+    add("key", job.unique_key.clone());
+    add("type", Some(job.content_type.clone()).filter(|text| !text.is_empty()));
+    for (name, value) in &detail.metadata {
+        add("metadata", Some(format!("{name}={value}")));
+    }
+    let mut text = format!("job {}\n", job.id);
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<9} {}", printable(&value));
+    }
+    if !detail.attempts.is_empty() {
+        text.push_str("\nattempts that didn't end well\n");
+    }
+    for attempt in &detail.attempts {
+        let took = attempt.started_at.map(|started| format!(" after {}", ago(started, attempt.ended_at)));
+        let _ = writeln!(
+            text,
+            "  {} {} {}{}",
+            attempt.attempt,
+            attempt.ended_at,
+            attempt.end.name(),
+            took.unwrap_or_default()
+        );
+        for line in attempt.error.as_deref().unwrap_or_default().lines() {
+            let _ = writeln!(text, "    {}", printable(line));
+        }
+    }
+    let _ = writeln!(text, "\npayload, {}", size(detail.payload_bytes));
+    match (&detail.payload, &detail.payload_base64) {
+        (Some(payload), _) => payload.lines().for_each(|line| {
+            let _ = writeln!(text, "  {}", printable(line));
+        }),
+        (None, encoded) => {
+            let _ = writeln!(text, "  (base64) {}", encoded.as_deref().unwrap_or_default());
+        }
+    }
+    text
+}
+
+fn state(detail: &JobDetail) -> String {
+    match &detail.instance {
+        Some(instance) => format!("{} by {instance}", detail.view.state),
+        None => detail.view.state.to_string(),
+    }
+}
+
+/// What a job holds is not for the terminal to obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+async fn stats(client: &Client, stats: &Stats) -> Outcome {
+    let view: QueuesView = client.get("/v1/queues").await?;
+    match stats.json {
+        true => anstream::println!("{}", serde_json::to_string_pretty(&view)?),
+        false => anstream::print!("{}", queue_table(&view)),
+    }
+    Ok(Exit::Done)
+}
+
+fn queue_table(view: &QueuesView) -> String {
+    let now = Timestamp::now();
+    let rows = view.queues.iter().map(|queue| {
+        let counts = &queue.counts;
+        let state = if counts.paused { "paused" } else { "" };
+        let workers = if queue.workers.is_empty() { "nobody".to_owned() } else { queue.workers.join(", ") };
+        let numbers = [
+            counts.scheduled,
+            counts.available,
+            counts.leased,
+            counts.retrying,
+            counts.done,
+            counts.dead,
+            counts.cancelled,
+        ];
+        let mut row = vec![counts.queue.clone(), workers];
+        row.extend(numbers.map(|number| number.to_string()));
+        row.push(counts.oldest_waiting.map(|since| ago(since, now)).unwrap_or_default());
+        row.push(state.to_owned());
+        row
+    });
+    let head = [
+        "QUEUE",
+        "WORKED BY",
+        "SCHEDULED",
+        "AVAILABLE",
+        "LEASED",
+        "RETRYING",
+        "DONE",
+        "DEAD",
+        "CANCELLED",
+        "OLDEST",
+        "",
+    ];
+    table(&head, rows)
+}
+
+/// Until it is interrupted, or the host is gone.
+async fn watch(client: &Client, watch: &Watch) -> Outcome {
+    let clear = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
+    loop {
+        let view: QueuesView = client.get("/v1/queues").await?;
+        let mut out = anstream::stdout().lock();
+        write!(out, "{clear}{}", queue_table(&view))?;
+        out.flush()?;
+        drop(out);
+        tokio::time::sleep(watch.every.max(Duration::from_millis(100))).await;
+    }
+}
+
+// --- changing
+
+#[derive(Clone, Copy)]
+enum Change {
+    Retry,
+    Cancel,
+    Discard,
+}
+
+impl Change {
+    fn verb(self) -> &'static str {
+        match self {
+            Change::Retry => "retry",
+            Change::Cancel => "cancel",
+            Change::Discard => "discard",
+        }
+    }
+
+    fn past(self) -> &'static str {
+        match self {
+            Change::Retry => "made available",
+            Change::Cancel => "cancelled",
+            Change::Discard => "discarded",
+        }
+    }
+}
+
+async fn change(client: &Client, change: Change, sweep: Sweep) -> Outcome {
+    let Sweep { ids, which, all, json } = sweep;
+    let verb = change.verb();
+    if !ids.is_empty() {
+        return change_each(client, change, &ids, json).await;
+    }
+    if !all && which.queue.is_none() && which.state.is_empty() && which.key.is_none() {
+        let message = format!("name the jobs to {verb}, or say which by --queue, --state or --key, or --all");
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    if matches!(change, Change::Discard) && !all && which.state.is_empty() && which.key.is_none() {
+        let message = "say in which --state the jobs are that are to be deleted, such as dead, or --all";
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    let mut states = which.state;
+    if matches!(change, Change::Retry) && states.is_empty() && !all {
+        states.push(JobState::Dead);
+    }
+    let request = SweepRequest { queue: which.queue, states, unique_key: which.key };
+    let response: SweepResponse = client.post(&format!("/v1/jobs/{verb}"), &request).await?;
+    match json {
+        true => anstream::println!("{}", serde_json::to_string(&response)?),
+        false => {
+            let jobs = if response.changed == 1 { "job" } else { "jobs" };
+            anstream::println!("{} {jobs} {}", response.changed, change.past());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Each that can be; what can't is said, and makes the exit code 1.
+async fn change_each(client: &Client, change: Change, ids: &[String], json: bool) -> Outcome {
+    let mut exit = Exit::Done;
+    for name in ids {
+        let id = id(name)?;
+        let changed: Result<JobMoved, Failed> = match change {
+            Change::Retry => client.post(&format!("/v1/jobs/{id}/retry"), &()).await,
+            Change::Cancel => client.post(&format!("/v1/jobs/{id}/cancel"), &()).await,
+            Change::Discard => client.delete(&format!("/v1/jobs/{id}")).await,
+        };
+        match changed {
+            Ok(moved) if json => anstream::println!("{}", serde_json::to_string(&moved)?),
+            Ok(moved) => match moved.to {
+                Some(to) => anstream::println!("job {id} was {}, and is {to}", moved.from),
+                None => anstream::println!("job {id} was {}, and is gone", moved.from),
+            },
+            Err(failed) if failed.exit == Exit::Failed => {
+                anstream::eprintln!("{}", failed.message);
+                exit = Exit::Failed;
+            }
+            Err(failed) => return Err(failed),
+        }
+    }
+    Ok(exit)
+}
+
+async fn pause(client: &Client, queues: &Queues, verb: &str) -> Outcome {
+    for queue in &queues.queues {
+        let path = format!("/v1/queues/{}/{verb}", valid("queue", queue)?);
+        let response: PauseResponse = client.post(&path, &()).await?;
+        let state = if response.paused { "paused" } else { "running" };
+        let already = if response.changed { "" } else { " already" };
+        anstream::println!("{queue} is {state}{already}");
+    }
+    Ok(Exit::Done)
+}
+
+async fn backup(client: &Client, backup: &Backup) -> Outcome {
+    let file = std::path::absolute(&backup.to)?;
+    let bytes = match client.is_there() {
+        true => {
+            let request = BackupRequest { file: file.display().to_string() };
+            client.post::<BackupResponse>("/v1/store/backup", &request).await?.bytes
+        }
+        false => backup_alone(client, &file).await?,
+    };
+    anstream::println!("{} ({})", file.display(), size(bytes));
+    Ok(Exit::Done)
+}
+
+/// Without a host.
+async fn backup_alone(client: &Client, file: &Path) -> Result<u64, Failed> {
+    let formation = wasmhost_config::load(client.file()).map_err(|err| Failed::new(Exit::Usage, err))?;
+    backup_store(&formation.store, file).await.map_err(|err| Failed::new(Exit::Failed, err))
+}
+
+// --- what is asked for
+
+/// `&queue=mail&state=dead,retrying&key=ann`
+fn query(which: &Which) -> Result<String, Failed> {
+    let mut query = String::new();
+    if let Some(queue) = &which.queue {
+        let _ = write!(query, "&queue={}", valid("queue", queue)?);
+    }
+    if !which.state.is_empty() {
+        let states: Vec<_> = which.state.iter().map(|state| state.name()).collect();
+        let _ = write!(query, "&state={}", states.join(","));
+    }
+    if let Some(key) = &which.key {
+        query.push_str("&key=");
+        for byte in key.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    query.push(char::from(byte))
+                }
+                _ => {
+                    let _ = write!(query, "%{byte:02X}");
+                }
+            }
+        }
+    }
+    Ok(query)
+}
+
+/// An id that can stand in a path as it is.
+fn id(text: &str) -> Result<&str, Failed> {
+    match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        true => Ok(text),
+        false => Err(Failed::new(Exit::Usage, format!("found \"{text}\", expected a job's id, such as 42"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_can_be_anything_in_a_query() {
+        let which = Which { key: Some("a b&c=ü".into()), ..Which::default() };
+        assert_eq!(query(&which).unwrap(), "&key=a%20b%26c%3D%C3%BC");
+        let which =
+            Which { queue: Some("mail".into()), state: vec![JobState::Dead, JobState::Done], key: None };
+        assert_eq!(query(&which).unwrap(), "&queue=mail&state=dead,done");
+    }
+
+    #[test]
+    fn an_id_cant_lead_elsewhere() {
+        assert!(id("42").is_ok() && id("../formation").is_err() && id("").is_err());
+    }
+}
