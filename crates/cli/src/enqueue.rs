@@ -31,7 +31,7 @@ pub(crate) async fn enqueue(client: &Client, enqueue: Enqueue) -> Outcome {
         Some(payload) => payload.clone().into_bytes(),
         None => {
             let mut payload = Vec::new();
-            open(enqueue.file.as_deref())?.0.take(LINE_BYTES_MAX).read_to_end(&mut payload)?;
+            open(enqueue.input.as_deref())?.0.take(LINE_BYTES_MAX).read_to_end(&mut payload)?;
             payload
         }
     };
@@ -43,7 +43,7 @@ pub(crate) async fn enqueue(client: &Client, enqueue: Enqueue) -> Outcome {
 
 /// A job for each line that isn't empty.
 async fn lines(client: &Client, path: &str, enqueue: &Enqueue) -> Outcome {
-    let (mut input, bytes) = open(enqueue.file.as_deref())?;
+    let (mut input, bytes) = open(enqueue.input.as_deref())?;
     let progress = progress(bytes);
     let mut out = anstream::stdout().lock();
     let (mut line, mut enqueued, mut there_already) = (0_u64, 0_u64, 0_u64);

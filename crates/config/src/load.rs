@@ -6,7 +6,7 @@ use crate::expand::Environment;
 use crate::formation::Formation;
 use crate::read;
 use crate::reader::Reading;
-use crate::report::{Report, position};
+use crate::report::Report;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -147,7 +147,7 @@ fn formation_text(file: &Path, bytes: Option<Vec<u8>>) -> Result<String, Problem
 fn utf8(bytes: Vec<u8>) -> Result<String, (usize, usize)> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        position(&String::from_utf8_lossy(&error.as_bytes()[..valid]), valid)
+        Report::new(Path::new(""), &String::from_utf8_lossy(&error.as_bytes()[..valid])).position(valid)
     })
 }
 

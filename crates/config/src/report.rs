@@ -8,24 +8,35 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Report<'a> {
     file: PathBuf,
     text: &'a str,
+    /// Where each line begins. A file with a problem in each of its lines is looked at once for each of them.
+    lines: Vec<usize>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
     pub(crate) fn new(file: &Path, text: &'a str) -> Self {
-        Report { file: file.to_owned(), text, problems: Vec::new() }
+        let ends = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        let lines = std::iter::once(0).chain(ends).collect();
+        Report { file: file.to_owned(), text, lines, problems: Vec::new() }
     }
 
     /// Notes a problem at the start of `span`.
     pub(crate) fn add(&mut self, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
-        let (line, column) = position(self.text, span.start);
+        let (line, column) = self.position(span.start);
         let (key, message) = (key.into(), message.into());
         self.problems.push(Problem { file: self.file.clone(), line, column, key, message });
     }
 
     /// The line, from 1, that a byte is in.
     pub(crate) fn line(&self, offset: usize) -> usize {
-        position(self.text, offset).0
+        self.position(offset).0
+    }
+
+    /// Line and column of a byte, both from 1; past the end is the end.
+    pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
+        let offset = self.text.floor_char_boundary(offset);
+        let line = self.lines.partition_point(|start| *start <= offset).max(1);
+        (line, self.text[self.lines[line - 1]..offset].chars().count() + 1)
     }
 
     pub(crate) fn into_problems(self) -> Vec<Problem> {
@@ -33,24 +44,20 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Line and column of a byte, both from 1; past the end is the end.
-pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(offset)];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.matches('\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(text: &str, offset: usize) -> (usize, usize) {
+        Report::new(Path::new(""), text).position(offset)
+    }
+
     #[test]
     fn columns_count_characters_and_start_at_one() {
-        assert_eq!(position("", 0), (1, 1));
-        assert_eq!(position("a\nöb", 2), (2, 1));
-        assert_eq!(position("a\nöb", 4), (2, 2));
-        assert_eq!(position("a\r\nb", 3), (2, 1));
-        assert_eq!(position("a", 99), (1, 2));
+        assert_eq!(at("", 0), (1, 1));
+        assert_eq!(at("a\nöb", 2), (2, 1));
+        assert_eq!(at("a\nöb", 4), (2, 2));
+        assert_eq!(at("a\r\nb", 3), (2, 1));
+        assert_eq!(at("a", 99), (1, 2));
     }
 }

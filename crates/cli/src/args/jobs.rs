@@ -12,7 +12,7 @@ pub(crate) const ENQUEUE_HELP: &str = "\
 Examples:
   wasmhost enqueue mail '{\"to\": \"ann@example.com\"}' --content-type application/json
   wasmhost enqueue mail --in 10m --unique ann --unique-for 1h < letter.txt
-  wasmhost enqueue import --lines --file customers.ndjson
+  wasmhost enqueue import --lines --from customers.ndjson
 
 Prints the job's id once it is durable. With --lines each line that isn't empty is a job of its own; they are
 enqueued by the thousand, and a line that can't be enqueued ends it: what came before it stays enqueued.";
@@ -29,20 +29,20 @@ Examples:
 pub(crate) struct Enqueue {
     /// The queue.
     pub(crate) queue: String,
-    /// The payload, as text; read from --file or standard input if it isn't given.
-    #[arg(conflicts_with_all = ["file", "lines"])]
+    /// The payload, as text; read from --from or standard input if it isn't given.
+    #[arg(conflicts_with_all = ["input", "lines"])]
     pub(crate) payload: Option<String>,
     /// Read the payload from this file; `-` is standard input.
-    #[arg(short = 'i', long = "from", alias = "input", id = "file", value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    #[arg(short = 'i', long = "from", id = "input", value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
     /// Make a job of each line.
     #[arg(long)]
     pub(crate) lines: bool,
     /// Run it not before this time from now.
-    #[arg(long = "in", value_name = "DURATION", value_parser = duration, conflicts_with = "run_at")]
+    #[arg(long = "in", value_name = "DURATION", value_parser = duration, conflicts_with = "at")]
     pub(crate) delay: Option<Duration>,
     /// Run it not before this time: 2026-11-21T08:00:00+01:00.
-    #[arg(long = "at", value_name = "TIME", id = "run_at")]
+    #[arg(long = "at", value_name = "TIME", id = "at")]
     pub(crate) run_at: Option<String>,
     /// Higher runs earlier.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
