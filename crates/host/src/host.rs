@@ -26,6 +26,7 @@ use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervisor::{Action, Backlog, Supervised, Supervisor};
 use crate::trigger::Triggering;
+use crate::trigger::ahead::Ahead;
 use crate::trigger::queue::QueueTrigger;
 use crate::trigger::release::{self, ReleaseFailed};
 use crate::trigger::schedule::ScheduleTrigger;
@@ -591,6 +592,7 @@ fn spawn_triggers(
                     backoff: Backoff::Curve,
                     limits: wired.limits(),
                     underway: underway.clone(),
+                    ahead: Ahead::default(),
                 });
                 triggers.spawn(trigger.run(triggering.clone()));
             }

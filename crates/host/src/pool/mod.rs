@@ -220,15 +220,15 @@ impl Pool {
         self.lend_idle(&mut inner, Need::Any).or_else(|| self.lend_seat(&mut inner))
     }
 
-    /// Waits for an instance, for as long as it takes, behind every call in the line.
-    pub(crate) async fn lend_when_idle(self: &Arc<Self>) -> Lease {
-        loop {
-            let idle = self.idle.notified();
-            if let Some(lease) = self.try_lend() {
-                return lease;
-            }
-            idle.await;
-        }
+    /// Calls that could begin now.
+    pub(crate) fn free(&self) -> usize {
+        let inner = self.lock();
+        inner.idle.len().saturating_add(inner.seats.free())
+    }
+
+    /// Ends when there may be room for a call. For one to wait for: it is told once of all the room that there is.
+    pub(crate) async fn room(&self) {
+        self.idle.notified().await;
     }
 
     fn lend_idle(self: &Arc<Self>, inner: &mut Inner, need: Need) -> Option<Lease> {

@@ -25,6 +25,17 @@ struct Open {
     failed: Option<Ended>,
 }
 
+impl Open {
+    /// How many more calls may join.
+    fn free(&self, concurrency: u32) -> u32 {
+        let joinable = self.failed.is_none()
+            && !self.slot.is_draining()
+            && !self.slot.is_spent()
+            && self.instance.is_open();
+        if joinable { concurrency.saturating_sub(self.used) } else { 0 }
+    }
+}
+
 /// What a call leaves behind in its instance.
 pub(super) enum Left {
     /// Others, that go on.
@@ -48,16 +59,16 @@ impl Seats {
         }
     }
 
+    /// How many are free.
+    pub(super) fn free(&self) -> usize {
+        let free = self.open.iter().map(|open| open.free(self.concurrency));
+        free.fold(0, |all, free| all.saturating_add(usize::try_from(free).unwrap_or(usize::MAX)))
+    }
+
     /// A seat in the instance that has the most of them.
     pub(super) fn take(&mut self) -> Option<Idle> {
         let concurrency = self.concurrency;
-        let free = self.open.iter_mut().filter(|open| {
-            open.used < concurrency
-                && open.failed.is_none()
-                && !open.slot.is_draining()
-                && !open.slot.is_spent()
-                && open.instance.is_open()
-        });
+        let free = self.open.iter_mut().filter(|open| open.free(concurrency) > 0);
         let open = free.min_by_key(|open| open.used)?;
         let instance = open.instance.share()?;
         open.used += 1;

@@ -1,6 +1,7 @@
 //! What calls instances besides requests: one file for each. A trigger is a loop that ends when `intake` says so;
 //! what it has begun goes on, and `running` knows of it.
 
+pub(crate) mod ahead;
 pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod schedule;

@@ -1,15 +1,24 @@
-//! Jobs: wait for an idle instance first, then claim, so that what can't be run yet stays where other hosts see it.
+//! Jobs: an instance is free first, then a job is claimed for it, so that what can't be run yet stays where other hosts
+//! see it.
 //!
 //! ```text
-//! an instance is idle -> claim, one job for each that is -> call -> the instance goes back -> the answer is stored
+//! room in an instance -> claim -> ready -> call -> the instance goes back -> the answer is stored
 //! ```
 //!
-//! While an answer is on its way to the disk, its instance is in the next claim already; both come with one commit.
+//! A claim takes a commit to the disk, in which short jobs could have been done many times over. Where jobs have turned
+//! out to be that short, a claim takes as many as will be done by the time the next one comes ([`Ahead`]). Those that
+//! find no instance within a moment after all go back to the queue, and no attempt is used up.
+//!
+//! While an answer is on its way to the disk, its instance is in the next call already.
 
+use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, warn};
 use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
 use wasmhost_store::jobs::{
@@ -18,7 +27,8 @@ use wasmhost_store::jobs::{
 use wasmhost_store::{Jobs, StoreError, Timestamp};
 
 use super::Triggering;
-use super::underway::Underway;
+use super::ahead::Ahead;
+use super::underway::{Begun, Underway};
 use crate::pool::{Lease, Pool};
 
 /// How long a claim is valid, and how often it is renewed while the call runs.
@@ -26,7 +36,10 @@ const LEASE: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// Jobs that one claim takes, at most.
-const CLAIM_MAX: usize = 128;
+const CLAIM_MAX: usize = 256;
+
+/// How long a claimed job may wait for an instance.
+const READY_MAX: Duration = Duration::from_secs(1);
 
 /// How often a queue is looked at that nothing was heard of.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -45,60 +58,135 @@ pub(crate) struct QueueTrigger {
     pub(crate) backoff: Backoff,
     pub(crate) limits: CallLimits,
     pub(crate) underway: Arc<Underway>,
+    pub(crate) ahead: Ahead,
 }
+
+/// A claimed job that waits for an instance.
+struct Ready {
+    job: LeasedJob,
+    begun: Begun,
+    since: Instant,
+}
+
+type Claiming<'a> = BoxFuture<'a, Result<Vec<LeasedJob>, StoreError>>;
 
 impl QueueTrigger {
     /// Runs jobs until `intake` ends.
     pub(crate) async fn run(self: Arc<Self>, triggering: Triggering) {
         let mut changes = self.jobs.changes();
+        let mut ready = VecDeque::new();
+        let mut claiming: Option<(Claiming<'_>, Instant, usize)> = None;
+        // The last claim has found less than it asked for.
+        let mut is_dry = false;
+        // Jobs that were claimed ahead have waited for too long: calls take longer than they did.
+        let mut is_stuck = false;
         loop {
-            let first = tokio::select! {
-                lease = self.pool.lend_when_idle() => lease,
-                () = triggering.intake.cancelled() => return,
-            };
-            // What is enqueued from here on wakes the wait below.
-            changes.mark_unchanged();
-            let claimed = match self.claim(first).await {
-                Ok(claimed) => claimed,
-                Err(err) => {
-                    error!("can't claim jobs: {err}");
-                    tokio::time::sleep(AFTER_ERROR).await;
-                    continue;
-                }
-            };
-            if claimed.is_empty() {
-                tokio::select! {
-                    () = self.until_due(&mut changes) => continue,
-                    () = triggering.intake.cancelled() => return,
+            self.begin_ready(&mut ready, &triggering);
+            if claiming.is_none() && !is_dry {
+                let limit = self.limit(ready.len(), is_stuck);
+                if limit > 0 {
+                    // What is enqueued from here on wakes the wait below.
+                    changes.mark_unchanged();
+                    claiming = Some((Box::pin(self.claim(limit)), Instant::now(), limit));
                 }
             }
-            for (lease, job) in claimed {
-                triggering.running.spawn(self.clone().run_job(lease, job));
+            let is_claiming = claiming.is_some();
+            let claimed = async {
+                match &mut claiming {
+                    Some((claim, _, _)) => claim.await,
+                    None => pending().await,
+                }
+            };
+            let overdue = async {
+                match ready.front() {
+                    Some(Ready { since, .. }) => tokio::time::sleep_until(*since + READY_MAX).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                claimed = claimed => {
+                    let (begun, limit) = claiming.take().map_or((Instant::now(), 0), |(_, begun, limit)| (begun, limit));
+                    match claimed {
+                        Ok(jobs) => {
+                            self.ahead.claimed(begun.elapsed());
+                            is_dry = jobs.len() < limit;
+                            ready.extend(jobs.into_iter().map(|job| self.make_ready(job)));
+                        }
+                        Err(err) => {
+                            error!("can't claim jobs: {err}");
+                            tokio::time::sleep(AFTER_ERROR).await;
+                        }
+                    }
+                }
+                () = self.pool.room() => is_stuck = false,
+                () = self.until_due(&mut changes), if is_dry && !is_claiming => is_dry = false,
+                () = overdue => {
+                    is_stuck = true;
+                    self.give_back(ready.drain(..), &triggering);
+                }
+                () = triggering.intake.cancelled() => break,
+            }
+        }
+        if let Some((claim, _, _)) = claiming
+            && let Ok(jobs) = claim.await
+        {
+            ready.extend(jobs.into_iter().map(|job| self.make_ready(job)));
+        }
+        self.give_back(ready.drain(..), &triggering);
+    }
+
+    /// Gives jobs to instances, as long as there are both.
+    fn begin_ready(self: &Arc<Self>, ready: &mut VecDeque<Ready>, triggering: &Triggering) {
+        while !ready.is_empty()
+            && let Some(lease) = self.pool.try_lend()
+        {
+            while let Some(next) = ready.pop_front() {
+                // Somebody may have cancelled it in the meantime.
+                if !next.begun.is_stopped() {
+                    triggering.running.spawn(self.clone().run_job(lease, next));
+                    break;
+                }
             }
         }
     }
 
-    /// Claims a job for each instance that is idle now. Those that get none go back.
-    async fn claim(&self, first: Lease) -> Result<Vec<(Lease, LeasedJob)>, StoreError> {
-        let mut leases = vec![first];
-        while leases.len() < CLAIM_MAX
-            && let Some(lease) = self.pool.try_lend()
-        {
-            leases.push(lease);
+    /// How many jobs to claim now.
+    fn limit(&self, ready: usize, is_stuck: bool) -> usize {
+        let depth = if is_stuck { 0 } else { self.ahead.depth() };
+        let wanted = self.pool.free().saturating_add(depth.saturating_mul(self.pool.live()));
+        // Not for the sake of a few.
+        match ready > wanted / 2 {
+            true => 0,
+            false => (wanted - ready).min(CLAIM_MAX),
         }
+    }
+
+    async fn claim(&self, limit: usize) -> Result<Vec<LeasedJob>, StoreError> {
         let claim = Claim {
             owner: self.owner.clone(),
             queues: self.queues.clone(),
-            limit: u32::try_from(leases.len()).unwrap_or(1),
+            limit: u32::try_from(limit).unwrap_or(1),
             lease: LEASE,
             attempts_default: self.attempts,
         };
-        let jobs = self.jobs.claim(claim).await?;
-        Ok(leases.into_iter().zip(jobs).collect())
+        self.jobs.claim(claim).await
+    }
+
+    fn make_ready(&self, job: LeasedJob) -> Ready {
+        Ready { begun: self.underway.begin(job.lease), job, since: Instant::now() }
+    }
+
+    /// Jobs that found no instance are for others.
+    fn give_back(self: &Arc<Self>, ready: impl Iterator<Item = Ready>, triggering: &Triggering) {
+        for Ready { job, begun, .. } in ready {
+            drop(begun);
+            let this = self.clone();
+            triggering.running.spawn(async move { this.settle(job.lease, Verdict::Back).await });
+        }
     }
 
     /// Waits until there may be a job.
-    async fn until_due(&self, changes: &mut tokio::sync::watch::Receiver<u64>) {
+    async fn until_due(&self, changes: &mut watch::Receiver<u64>) {
         let queues: Vec<String> = self.queues.iter().map(|queue| queue.name.clone()).collect();
         let due = match self.jobs.next_due(&queues).await {
             Ok(Some(due)) => due.since(Timestamp::now()).min(LOOK_EVERY),
@@ -115,16 +203,17 @@ impl QueueTrigger {
         }
     }
 
-    async fn run_job(self: Arc<Self>, mut lease: Lease, job: LeasedJob) {
+    async fn run_job(self: Arc<Self>, mut lease: Lease, ready: Ready) {
+        let Ready { job, begun, .. } = ready;
         let Some(instance) = lease.take() else { return };
         let claim = job.lease;
-        let begun = self.underway.begin(claim, lease.slot().clone());
+        begun.give(lease.slot());
         let name = lease.slot().name.clone();
         let (queue, attempt) = (job.queue.clone(), job.attempt);
         let call = instance.call_job(to_guest(job), self.limits, begun.stopped());
         let finished = {
             let mut call = std::pin::pin!(call);
-            let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
+            let mut renew = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
             renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
@@ -143,6 +232,7 @@ impl QueueTrigger {
             }
         };
         drop(begun);
+        self.ahead.called(finished.report.wall);
         if let CallEnd::Trap(backtrace) = &finished.report.end {
             warn!(instance = %name, "job {} of \"{queue}\", attempt {attempt}: {backtrace}", claim.id);
         }
@@ -154,13 +244,13 @@ impl QueueTrigger {
 
     /// Stores how a job ended, as long as the claim on it is valid.
     async fn settle(&self, claim: JobLease, verdict: Verdict) {
-        let until = tokio::time::Instant::now() + LEASE;
+        let until = Instant::now() + LEASE;
         loop {
             let err = match self.try_settle(claim, verdict.clone()).await {
                 Ok(_) => return,
                 Err(err) => err,
             };
-            if tokio::time::Instant::now() + AFTER_ERROR > until {
+            if Instant::now() + AFTER_ERROR > until {
                 error!("can't store how job {} ended, so that it will run again: {err}", claim.id);
                 return;
             }

@@ -1,4 +1,4 @@
-//! The jobs that this host has under way: who does them, and how to stop one.
+//! The jobs that this host has claimed: who does them, and how to stop one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,11 +16,12 @@ pub(crate) struct Underway {
 
 struct Job {
     claim: i64,
-    slot: Arc<Slot>,
+    /// None until it is given to an instance.
+    slot: Option<Arc<Slot>>,
     stop: CancellationToken,
 }
 
-/// A job that is under way for as long as this lives.
+/// A job that is this host's for as long as this lives.
 pub(crate) struct Begun {
     underway: Arc<Underway>,
     lease: Lease,
@@ -28,9 +29,9 @@ pub(crate) struct Begun {
 }
 
 impl Underway {
-    pub(crate) fn begin(self: &Arc<Self>, lease: Lease, slot: Arc<Slot>) -> Begun {
+    pub(crate) fn begin(self: &Arc<Self>, lease: Lease) -> Begun {
         let stop = CancellationToken::new();
-        let job = Job { claim: lease.claim, slot, stop: stop.clone() };
+        let job = Job { claim: lease.claim, slot: None, stop: stop.clone() };
         self.lock().insert(lease.id, job);
         Begun { underway: self.clone(), lease, stop }
     }
@@ -49,7 +50,7 @@ impl Underway {
 
     /// The instance that does this job: `worker.1`.
     pub(crate) fn instance_of(&self, id: JobId) -> Option<String> {
-        self.lock().get(&id).map(|job| job.slot.name.to_string())
+        self.lock().get(&id)?.slot.as_ref().map(|slot| slot.name.to_string())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Job>> {
@@ -59,6 +60,17 @@ impl Underway {
 }
 
 impl Begun {
+    /// It is given to an instance.
+    pub(crate) fn give(&self, slot: &Arc<Slot>) {
+        if let Some(job) = self.underway.lock().get_mut(&self.lease.id) {
+            job.slot = Some(slot.clone());
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Ends when its call is to end.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + use<> {
         self.stop.clone().cancelled_owned()
