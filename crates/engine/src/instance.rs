@@ -171,11 +171,12 @@ impl Solo {
                 ("WASMHOST_JOB_QUEUE".to_owned(), job.queue),
                 ("WASMHOST_JOB_ATTEMPT".to_owned(), job.attempt.to_string()),
             ];
+            let meter = self.meter.clone();
             let run = self.run_main(Input { stdin: job.payload, env }, limits).await;
             return run.map_exit(|code| match code {
                 0 => Ok(()),
-                EXIT_BURY => Err(JobFailure::Bury(format!("exited with code {EXIT_BURY}"))),
-                code => Err(JobFailure::Retry(format!("exited with code {code}"))),
+                EXIT_BURY => Err(JobFailure::Bury(exited_with(code, &meter))),
+                code => Err(JobFailure::Retry(exited_with(code, &meter))),
             });
         }
         let finished = self.on_compute(limits, move |instance| {
@@ -191,10 +192,11 @@ impl Solo {
     async fn call_tick(self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
         if self.entry.is_command() {
             let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
+            let meter = self.meter.clone();
             let run = self.run_main(Input { stdin: vec![], env }, limits).await;
             return run.map_exit(|code| match code {
                 0 => Ok(()),
-                code => Err(format!("exited with code {code}")),
+                code => Err(exited_with(code, &meter)),
             });
         }
         let finished = self.on_compute(limits, move |instance| {
@@ -363,6 +365,13 @@ impl Finished<i32> {
         }
         self.map(answer)
     }
+}
+
+/// With what a program that fails says on standard error.
+fn exited_with(code: i32, meter: &Meter) -> String {
+    let words = meter.last_words();
+    let before = if words.is_empty() { "" } else { "\n" };
+    format!("exited with code {code}{before}{words}")
 }
 
 fn wrong_entry(what: &str) -> wasmtime::Error {

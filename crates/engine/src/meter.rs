@@ -1,7 +1,7 @@
 //! What one instance uses, and how it is told to stop: shared between the store (whose callbacks write it), the
 //! driver that polls the call, and whoever looks from outside.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -38,7 +38,13 @@ pub struct Meter {
     held_since: Mutex<Option<Instant>>,
     /// What `cpu_ns` may come to in the call under way; 0 is no limit.
     cpu_ns_max: AtomicU64,
+    /// The last lines on standard error since the call under way began, and whether there are any.
+    words: Mutex<String>,
+    has_words: AtomicBool,
 }
+
+/// How much of a guest's last words is kept, in bytes.
+const WORDS_BYTES_MAX: usize = 1 << 10;
 
 impl Meter {
     /// Guest CPU time since the instance was started.
@@ -82,6 +88,9 @@ impl Meter {
 
     /// Begins the next call, which may spend so much CPU time, and returns its number, from 1.
     pub(crate) fn begin_call(&self, deadline: Option<Instant>, cpu: Option<Duration>) -> u64 {
+        if self.has_words.swap(false, Relaxed) {
+            self.words().clear();
+        }
         let cpu_max = cpu.map_or(Duration::ZERO, |cpu| self.cpu().saturating_add(cpu));
         self.cpu_ns_max.store(nanoseconds(cpu_max), Relaxed);
         *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner()) = deadline;
@@ -138,6 +147,29 @@ impl Meter {
     /// Whether the guest has asked for more than it may have.
     pub(crate) fn memory_refused(&self) -> bool {
         self.memory_refused.load(Relaxed)
+    }
+
+    /// A line on standard error.
+    pub(crate) fn add_words(&self, line: &str) {
+        let mut words = self.words();
+        words.push_str(&line[..line.floor_char_boundary(WORDS_BYTES_MAX)]);
+        words.push('\n');
+        if words.len() > WORDS_BYTES_MAX {
+            let at = words.ceil_char_boundary(words.len() - WORDS_BYTES_MAX);
+            let at = words[at..].find('\n').map_or(at, |newline| at + newline + 1).min(words.len());
+            words.drain(..at);
+        }
+        self.has_words.store(true, Relaxed);
+    }
+
+    /// What the guest has written to standard error last, in the call under way or the one that is over: whole lines,
+    /// at most 1 KiB. A program that dies says there why.
+    pub fn last_words(&self) -> String {
+        self.words().trim_end().to_owned()
+    }
+
+    fn words(&self) -> MutexGuard<'_, String> {
+        self.words.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     pub(crate) fn begin_slice(&self, tick: u64) {
@@ -217,6 +249,19 @@ mod tests {
         let call = meter.begin_call(None, None);
         meter.interrupt_call(call - 1);
         assert!(meter.is_interrupted());
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_one_call() {
+        let meter = Meter::default();
+        (0..1000).for_each(|line| meter.add_words(&format!("line {line}")));
+        let words = meter.last_words();
+        assert!(words.starts_with("line ") && words.ends_with("line 999"), "{words}");
+        assert!((900..=1024).contains(&words.len()), "{}", words.len());
+        meter.add_words(&"ö".repeat(5_000));
+        assert!(meter.last_words().len() <= 1024);
+        meter.begin_call(None, None);
+        assert_eq!(meter.last_words(), "");
     }
 
     #[test]

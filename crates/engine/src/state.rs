@@ -96,8 +96,8 @@ impl State {
         version: WasiVersion,
     ) -> wasmtime::Result<State> {
         let names = ResolvedNames::default();
-        let stdout = LineWriter::new(name.clone(), Stream::Stdout, services.logs.clone());
-        let stderr = LineWriter::new(name.clone(), Stream::Stderr, services.logs.clone());
+        let stdout = LineWriter::new(name.clone(), Stream::Stdout, services.logs.clone(), meter.clone());
+        let stderr = LineWriter::new(name.clone(), Stream::Stderr, services.logs.clone(), meter.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let mut state = State {

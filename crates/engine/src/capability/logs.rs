@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::meter::Meter;
 use crate::services::{InstanceName, LogSink, Stream};
 
 /// A line longer than this, in bytes, is cut in pieces of this length.
@@ -30,12 +31,13 @@ struct Shared {
     name: InstanceName,
     stream: Stream,
     sink: Arc<dyn LogSink>,
+    meter: Arc<Meter>,
     unfinished: Mutex<Vec<u8>>,
 }
 
 impl LineWriter {
-    pub(crate) fn new(name: InstanceName, stream: Stream, sink: Arc<dyn LogSink>) -> Self {
-        LineWriter { shared: Arc::new(Shared { name, stream, sink, unfinished: Mutex::default() }) }
+    pub(crate) fn new(name: InstanceName, stream: Stream, sink: Arc<dyn LogSink>, meter: Arc<Meter>) -> Self {
+        LineWriter { shared: Arc::new(Shared { name, stream, sink, meter, unfinished: Mutex::default() }) }
     }
 
     fn write_bytes(&self, bytes: &[u8]) {
@@ -54,7 +56,11 @@ impl Shared {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         for piece in text.chunks(LINE_BYTES_MAX) {
-            self.sink.line(&self.name, self.stream, &String::from_utf8_lossy(piece));
+            let piece = String::from_utf8_lossy(piece);
+            if self.stream == Stream::Stderr {
+                self.meter.add_words(&piece);
+            }
+            self.sink.line(&self.name, self.stream, &piece);
         }
         if text.is_empty() {
             self.sink.line(&self.name, self.stream, "");
@@ -163,7 +169,7 @@ mod tests {
     fn written(pieces: &[&[u8]]) -> Vec<String> {
         let sink = Arc::new(Kept::default());
         let name = InstanceName { process: "web".into(), index: 1 };
-        let writer = LineWriter::new(name, Stream::Stdout, sink.clone());
+        let writer = LineWriter::new(name, Stream::Stdout, sink.clone(), Arc::default());
         pieces.iter().for_each(|piece| writer.write_bytes(piece));
         drop(writer);
         let lines = sink.0.lock().unwrap();

@@ -210,6 +210,7 @@ impl QueueTrigger {
         begun.give(lease.slot());
         let name = lease.slot().name.clone();
         let (queue, attempt) = (job.queue.clone(), job.attempt);
+        let meter = instance.meter().clone();
         let call = instance.call_job(to_guest(job), self.limits, begun.stopped());
         let finished = {
             let mut call = std::pin::pin!(call);
@@ -236,7 +237,7 @@ impl QueueTrigger {
         if let CallEnd::Trap(backtrace) = &finished.report.end {
             warn!(instance = %name, "job {} of \"{queue}\", attempt {attempt}: {backtrace}", claim.id);
         }
-        let verdict = Verdict::of(&finished.report.end);
+        let verdict = Verdict::of(&finished.report.end, || meter.last_words());
         // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
         self.settle(claim, verdict).await;
@@ -280,7 +281,8 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn of(end: &CallEnd<Result<(), JobFailure>>) -> Verdict {
+    /// A guest that crashed has said why on standard error, as a rule: a trap alone tells nobody anything.
+    fn of(end: &CallEnd<Result<(), JobFailure>>, last_words: impl FnOnce() -> String) -> Verdict {
         match end {
             CallEnd::Returned(Ok(())) => Verdict::Done,
             CallEnd::Returned(Err(JobFailure::Retry(message))) => {
@@ -297,7 +299,8 @@ impl Verdict {
                 Verdict::Failed(AfterFailure::Retry, end.summary())
             }
             CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
-                Verdict::Failed(AfterFailure::Crash, end.summary())
+                let message = format!("{}\n{}", end.summary(), last_words());
+                Verdict::Failed(AfterFailure::Crash, message.trim_end().to_owned())
             }
         }
     }
@@ -321,12 +324,13 @@ mod tests {
 
     #[test]
     fn a_crash_is_counted_and_an_interruption_is_not() {
+        let of = |end| Verdict::of(end, || "no tea".into());
         let trap = CallEnd::Trap("unreachable\n  at main".into());
-        assert_eq!(Verdict::of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable".into()));
-        assert_eq!(Verdict::of(&CallEnd::Interrupted), Verdict::Back);
+        assert_eq!(of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable\nno tea".into()));
+        assert_eq!(of(&CallEnd::Interrupted), Verdict::Back);
         for end in [CallEnd::Timeout, CallEnd::OutOfCpu] {
-            assert!(matches!(Verdict::of(&end), Verdict::Failed(AfterFailure::Retry, _)));
+            assert!(matches!(of(&end), Verdict::Failed(AfterFailure::Retry, _)));
         }
-        assert_eq!(Verdict::of(&CallEnd::Returned(Ok(()))), Verdict::Done);
+        assert_eq!(of(&CallEnd::Returned(Ok(()))), Verdict::Done);
     }
 }
