@@ -64,7 +64,7 @@ impl NewJob {
             options: wit::Options {
                 delay_ms: None,
                 priority: None,
-                unique_key: None,
+                unique: None,
                 attempts: None,
                 content_type: None,
                 metadata: Vec::new(),
@@ -88,9 +88,23 @@ impl NewJob {
 
     /// At most one job with this key waits or runs in this queue: a second [`enqueue`] answers with the first
     /// one's id and changes nothing. At most 256 bytes.
+    ///
+    /// It is [`unique`](Self::unique) with [`Scope::Running`], what one wants most often.
     #[must_use]
-    pub fn unique_key(mut self, key: impl Into<String>) -> Self {
-        self.0.options.unique_key = Some(key.into());
+    pub fn unique_key(self, key: impl Into<String>) -> Self {
+        self.unique(key, Scope::Running)
+    }
+
+    /// While another job holds the same key in this queue, [`enqueue`] answers with that job's id and changes
+    /// nothing; how long it does is what `scope` says, that of the job that holds the key. At most 256 bytes.
+    #[must_use]
+    pub fn unique(mut self, key: impl Into<String>, scope: Scope) -> Self {
+        let scope = match scope {
+            Scope::Waiting => wit::UniqueScope::Waiting,
+            Scope::Running => wit::UniqueScope::Running,
+            Scope::Lasting(time) => wit::UniqueScope::Lasting(millis(time)),
+        };
+        self.0.options.unique = Some(wit::Unique { key: key.into(), scope });
         self
     }
 
@@ -140,13 +154,26 @@ impl From<&str> for NewJob {
     }
 }
 
+/// How long a job holds its [unique](NewJob::unique) key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Until it is first given to an instance. What is enqueued while it runs, or waits for another attempt, is a job
+    /// of its own: for work that has to see what changed since the job before began.
+    Waiting,
+    /// Until it has ended: done, dead, or cancelled. It holds the key while it waits for another attempt, too.
+    Running,
+    /// For so long from its enqueue, whether it has ended by then or not: at most once in a while. Precise to the
+    /// millisecond.
+    Lasting(Duration),
+}
+
 /// What became of a new job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The job's id: of the new job, or of the one that holds the unique key already.
+    /// The job's id: of the new job, or of the one that holds the unique key.
     pub id: String,
-    /// False where a job with the same unique key was there already.
+    /// False where another job held the unique key.
     pub created: bool,
 }
 

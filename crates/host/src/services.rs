@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::warn;
 use wasmhost_config::Queue;
-use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
+use wasmhost_engine::services::{
+    self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink, Unique, UniqueScope,
+};
 use wasmhost_store::jobs::{EnqueueError, NewJob};
 use wasmhost_store::{Jobs, Timestamp};
 
@@ -28,7 +30,7 @@ impl Enqueue for Queues {
         jobs: Vec<services::NewJob>,
     ) -> Result<Vec<Receipt>, EnqueueRefusal> {
         let max_depth = self.settings.get(queue).and_then(|settings| settings.max_depth);
-        let jobs = jobs.into_iter().map(|job| to_store(queue, max_depth, job)).collect();
+        let jobs = jobs.into_iter().map(|job| to_store(queue, max_depth, job)).collect::<Result<_, _>>()?;
         let enqueued = self.jobs.enqueue(jobs).await.map_err(|err| match err {
             EnqueueError::Full { .. } => EnqueueRefusal::Full(err.to_string()),
             EnqueueError::Invalid(text) => EnqueueRefusal::Invalid(text),
@@ -38,17 +40,28 @@ impl Enqueue for Queues {
     }
 }
 
-fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJob {
-    NewJob {
+fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> Result<NewJob, EnqueueRefusal> {
+    Ok(NewJob {
         queue: queue.to_owned(),
         payload: job.payload,
         content_type: job.content_type,
         metadata: job.metadata,
         run_at: job.delay_ms.map(|ms| Timestamp::now() + Duration::from_millis(ms)),
         priority: job.priority,
-        unique_key: job.unique_key,
+        unique_key: job.unique.map(unique_key).transpose()?,
         attempts_max: job.attempts,
         max_depth,
+    })
+}
+
+/// The store knows one scope as yet.
+fn unique_key(unique: Unique) -> Result<String, EnqueueRefusal> {
+    match unique.scope {
+        UniqueScope::Running => Ok(unique.key),
+        UniqueScope::Waiting | UniqueScope::Lasting(_) => Err(EnqueueRefusal::Invalid(format!(
+            "the unique key \"{}\" has a scope that this store doesn't keep yet: it keeps keys until their jobs have ended (`running`)",
+            unique.key.escape_debug()
+        ))),
     }
 }
 

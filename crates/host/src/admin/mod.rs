@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use wasmhost_config::name_problem;
-use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob};
+use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob, Unique, UniqueScope};
 
 use crate::logs::Logs;
 use crate::services::Queues;
@@ -221,7 +221,7 @@ async fn enqueue(
         payload: request.payload.into_bytes(),
         delay_ms: request.delay_ms,
         priority: request.priority,
-        unique_key: request.unique_key,
+        unique: request.unique_key.map(|key| Unique { key, scope: UniqueScope::Running }),
         attempts: request.attempts,
         content_type: request.content_type,
         metadata: vec![],
