@@ -167,6 +167,64 @@ fn a_unique_key_makes_one_job_of_two() {
 }
 
 #[test]
+fn a_worker_may_enqueue_a_typed_payload_and_read_it() {
+    let formation = worker("enqueue = [\"default\"]");
+    let host = Host::run(&formation);
+    let id = host.enqueue("default", "json:write:a,write:b");
+    host.store().wait_for(id, "done");
+    host.store().wait_for(id + 1, "done");
+    for file in ["out/a", "out/b"] {
+        assert_eq!(formation.read(file), format!("{} 1 worker.1\n", id + 1));
+    }
+}
+
+#[test]
+fn a_payload_that_is_not_what_a_worker_reads_buries_its_job() {
+    let host = Host::run(&web_and_worker(""));
+    let cases: [(&str, &[u8], &str); 3] = [
+        ("application/json", b"ok", "isn't the JSON that is expected: expected value at line 1 column 1"),
+        ("application/json", b"{}", "isn't the JSON that is expected: missing field `lines`"),
+        ("text/plain", b"ok\xff", "isn't text: invalid utf-8"),
+    ];
+    for (content_type, payload, because) in cases {
+        let answer = host.post(&format!("/enqueue?queue=default&type={content_type}"), payload);
+        let id = answer.text().trim().parse().unwrap();
+        let job = eventually("it is dead", || Some(host.store().job(id)).filter(|job| job.state == "dead"));
+        assert_eq!((job.attempt, job.crashes), (1, 0), "{job:?}");
+        assert!(job.last_error.as_ref().unwrap().contains(because), "{job:?}");
+    }
+}
+
+#[test]
+fn a_worker_may_enqueue_with_a_unique_key() {
+    let host = Host::run(&worker("enqueue = [\"default\"]"));
+    let id = host.enqueue("default", "unique:running:k:sleep:60000\nunique:running:k:ok");
+    let first = host.stdout().wait_for("unique k");
+    assert!(first.contains(&format!("unique k {} new", id + 1)), "{first}");
+    host.stdout().wait_for(&format!("unique k {} taken", id + 1));
+}
+
+#[test]
+fn a_scope_that_the_store_does_not_keep_is_refused() {
+    let host = Host::run(&web_and_worker("count = 0"));
+    for scope in ["waiting", "60000"] {
+        let refused = host.post(&format!("/enqueue?queue=default&key=k&scope={scope}"), "ok");
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(refused.text().contains("has a scope that this store doesn't keep yet"), "{refused:?}");
+    }
+    assert_eq!(host.store().jobs(), []);
+}
+
+#[test]
+fn of_a_message_the_beginning_is_kept() {
+    let host = Host::run(&worker(""));
+    let id = host.enqueue("default", "retry-long:10485760");
+    let job = host.store().wait_for(id, "retrying");
+    assert_eq!((job.attempt, job.crashes), (1, 0));
+    assert_eq!(job.last_error, Some("x".repeat(4096)));
+}
+
+#[test]
 fn a_queue_that_was_not_granted_is_refused_and_that_is_logged_once() {
     let host = Host::run(&web_and_worker(""));
     for _ in 0..3 {

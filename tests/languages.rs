@@ -76,6 +76,8 @@ fn c() {
     assert_eq!(host.post("/rot13", rotated).ok(), long);
     was_kept(&host);
     works(&host, "texts", "to be or not", "4 words", "a\0b", "zero byte");
+    host.enqueue("texts", "one\ntwo words\nthree words here\n");
+    host.stdout().wait_for("3 words");
 }
 
 #[test]
@@ -92,6 +94,9 @@ fn typescript() {
     was_kept(&host);
     let job = r#"{"image": "a.png", "width": 80}"#;
     works(&host, "thumbnails", job, "a.png at 80 pixels", "no JSON", "expected");
+    host.enqueue("thumbnails", r#"{"image": "b.png", "width": [10, 20]}"#);
+    host.stdout().wait_for("b.png at 10 pixels");
+    host.stdout().wait_for("b.png at 20 pixels");
 }
 
 #[test]
@@ -110,6 +115,9 @@ fn python() {
     was_kept(&host);
     let job = r#"{"to": "ann@example.com", "subject": "hi"}"#;
     works(&host, "mail", job, "mail to ann@example.com: hi", "{}", "expected");
+    host.enqueue("mail", r#"{"to": ["bob@example.com", "eve@example.com"], "subject": "hello"}"#);
+    host.stdout().wait_for("mail to bob@example.com: hello");
+    host.stdout().wait_for("mail to eve@example.com: hello");
 }
 
 #[test]

@@ -70,6 +70,7 @@ const PROJECTS: &[Project] = &[
         language: Language::Rust(&[
             Guest { module: "web_test.wasm", kind: Library, output: "out/web-test.wasm" },
             Guest { module: "job_test.wasm", kind: Library, output: "out/job-test.wasm" },
+            Guest { module: "job_async.wasm", kind: Library, output: "out/job-async.wasm" },
             Guest { module: "tick_test.wasm", kind: Library, output: "out/tick-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Program, output: "out/cmd-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },

@@ -24,7 +24,8 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     checks.cargo("lints", "clippy --workspace --all-targets --locked -- --deny warnings")?;
     checks.step("documentation", || {
         let mut doc = cargo_command();
-        doc.args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "--deny warnings");
+        doc.args(["doc", "--workspace", "--features", "wasmhost-guest/async", "--no-deps", "--locked"])
+            .env("RUSTDOCFLAGS", "--deny warnings");
         run_in(repository, &mut doc)
     })?;
     match is_installed("deny") {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -52,8 +53,8 @@ pub struct NewJob {
     pub delay_ms: Option<u64>,
     /// Higher runs earlier.
     pub priority: i16,
-    /// At most one job with this key waits or runs in the queue.
-    pub unique_key: Option<String>,
+    /// What makes it one of a kind: while another job holds the same key in the queue, it isn't enqueued.
+    pub unique: Option<Unique>,
     /// Tries; `None` takes what the worker's type says.
     pub attempts: Option<u32>,
     /// The payload's media type, or empty.
@@ -62,12 +63,32 @@ pub struct NewJob {
     pub metadata: Vec<(String, String)>,
 }
 
+/// A key that one job of a queue holds at a time; `wasmhost:job/queue.unique`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    /// Each queue has its own.
+    pub key: String,
+    /// How long the job holds it.
+    pub scope: UniqueScope,
+}
+
+/// How long a job holds its unique key; `wasmhost:job/queue.unique-scope`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UniqueScope {
+    /// Until it is first given to an instance.
+    Waiting,
+    /// Until it has ended.
+    Running,
+    /// For so long from its enqueue, whether it has ended by then or not.
+    Lasting(Duration),
+}
+
 /// What became of a [`NewJob`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// The job's id, or that of the one that has the unique key already.
+    /// The job's id, or that of the one that holds the unique key.
     pub id: String,
-    /// False where the unique key was taken.
+    /// False where another job held the unique key.
     pub created: bool,
 }
 

@@ -17,6 +17,23 @@ pub mod worker {
     });
 }
 
+/// The world `wasmhost:job/async-worker`, in the types of [`worker`].
+#[cfg(feature = "async")]
+pub mod async_worker {
+    wasip3::wit_bindgen::generate!({
+        path: "../../wit/job",
+        world: "async-worker",
+        with: {
+            "wasmhost:job/types@0.1.0": crate::bindings::worker::wasmhost::job::types,
+            "wasmhost:job/queue@0.1.0": crate::bindings::worker::wasmhost::job::queue,
+        },
+        runtime_path: "wasip3::wit_bindgen::rt",
+        pub_export_macro: true,
+        export_macro_name: "export_async_worker",
+        default_bindings_module: "wasmhost_guest::bindings::async_worker",
+    });
+}
+
 /// The world `wasmhost:clock/ticker`.
 pub mod ticker {
     wit_bindgen::generate!({
@@ -25,5 +42,19 @@ pub mod ticker {
         pub_export_macro: true,
         export_macro_name: "export_ticker",
         default_bindings_module: "wasmhost_guest::bindings::ticker",
+    });
+}
+
+/// The world `wasmhost:clock/async-ticker`, in the types of [`ticker`].
+#[cfg(feature = "async")]
+pub mod async_ticker {
+    wasip3::wit_bindgen::generate!({
+        path: "../../wit/clock",
+        world: "async-ticker",
+        with: { "wasmhost:clock/types@0.1.0": crate::bindings::ticker::wasmhost::clock::types },
+        runtime_path: "wasip3::wit_bindgen::rt",
+        pub_export_macro: true,
+        export_macro_name: "export_async_ticker",
+        default_bindings_module: "wasmhost_guest::bindings::async_ticker",
     });
 }

@@ -1,12 +1,12 @@
 //! Write the process types of a [wasmhost](https://github.com/wasmhost/wasmhost) formation in Rust.
 //!
-//! A process type is one WASI 0.2 component. What it exports decides what it can be called with, and one macro
-//! says which:
+//! A process type is one WASI component. What it exports decides what it can be called with, and one macro says
+//! which:
 //!
 //! | macro | the handler | a process type with |
 //! | --- | --- | --- |
 //! | [`http!`] | `fn(Request) -> Response` | `route = "/"`, or no trigger at all |
-//! | [`job!`] | `fn(Job) -> Result<(), Failure>` | `queue = "default"` |
+//! | [`job!`] | `fn(Job) -> Result<(), Failure>`, or with [`Json<T>`](job::Json) | `queue = "default"` |
 //! | [`tick!`] | `fn(Tick) -> Result<(), E>` | `schedule = "*/5 * * * *"` |
 //!
 //! A command (`run = "always"` or `"release"`) needs nothing from here: it is a program with a `main`.
@@ -28,8 +28,9 @@
 //! crate-type = ["cdylib"]
 //! ```
 //!
-//! Everything here is blocking: an instance serves one call at a time, and the formation's `count` says how many
-//! instances there are. Statics live as long as their instance, which may serve many calls but never shares
+//! All of these are for WASI 0.2 and block: an instance serves one call at a time, and the formation's `count` says
+//! how many instances there are. With the feature `async`, `async_job!` and `async_tick!` take an `async fn` in place
+//! of a `fn`, and make components of WASI 0.3, whose instances serve several calls at once. Statics live as long as their instance, which may serve many calls but never shares
 //! memory with another: use them as caches, never as a place for what must not be lost.
 //!
 //! Only a wasm build can call the host. Natively this crate compiles, so that a guest's own logic can be tested
@@ -45,3 +46,6 @@ pub mod bindings;
 
 /// The bindings of WASI 0.2 themselves, for what this crate has no words for: outgoing HTTP, sockets, clocks.
 pub use wasip2 as wasi;
+/// The bindings of WASI 0.3 themselves: what an `async fn` can wait for.
+#[cfg(feature = "async")]
+pub use wasip3;

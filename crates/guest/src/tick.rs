@@ -41,6 +41,41 @@ macro_rules! tick {
     };
 }
 
+/// Makes this component a clock of WASI 0.3: `handler`, an `async fn(Tick) -> Result<(), E>`, is called at each time
+/// of the schedule. The rules are those of [`tick!`](crate::tick!).
+///
+/// ```no_run
+/// use wasmhost_guest::tick::Tick;
+/// use wasmhost_guest::wasip3::clocks::monotonic_clock;
+///
+/// wasmhost_guest::async_tick!(handle);
+///
+/// async fn handle(tick: Tick) -> Result<(), String> {
+///     monotonic_clock::wait_for(1_000_000_000).await; // nanoseconds
+///     println!("a second after {}", tick.nominal_ms);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "async")]
+#[macro_export]
+macro_rules! async_tick {
+    ($handler:path) => {
+        const _: () = {
+            struct Ticker;
+
+            impl $crate::bindings::async_ticker::exports::wasmhost::clock::async_handler::Guest for Ticker {
+                async fn handle(
+                    tick: $crate::bindings::ticker::wasmhost::clock::types::Tick,
+                ) -> ::core::result::Result<(), ::std::string::String> {
+                    $crate::tick::call_async($handler, tick).await
+                }
+            }
+
+    $crate::bindings::async_ticker::export_async_ticker!(Ticker with_types_in $crate::bindings::async_ticker);
+        };
+    };
+}
+
 /// One time of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,4 +110,14 @@ impl From<types::Tick> for Tick {
 #[doc(hidden)]
 pub fn call<E: Display>(handler: fn(Tick) -> Result<(), E>, tick: types::Tick) -> Result<(), String> {
     handler(tick.into()).map_err(|error| error.to_string())
+}
+
+/// What [`async_tick!`](crate::async_tick!) exports.
+#[cfg(feature = "async")]
+#[doc(hidden)]
+pub async fn call_async<E: Display>(
+    handler: impl AsyncFnOnce(Tick) -> Result<(), E>,
+    tick: types::Tick,
+) -> Result<(), String> {
+    handler(tick.into()).await.map_err(|error| error.to_string())
 }

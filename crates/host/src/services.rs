@@ -64,18 +64,27 @@ impl Enqueue for Queues {
     }
 }
 
-fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJob {
-    NewJob {
+fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> Result<NewJob, EnqueueRefusal> {
+    Ok(NewJob {
         queue: queue.to_owned(),
         payload: job.payload,
         content_type: job.content_type,
         metadata: job.metadata,
         run_at: job.delay_ms.map(|ms| Timestamp::now() + Duration::from_millis(ms)),
         priority: job.priority,
-        unique: job.unique_key.map(|key| Unique { key, scope: UniqueScope::Running }),
+        unique: job.unique.map(unique),
         attempts_max: job.attempts,
         max_depth,
     }
+}
+
+fn unique(unique: services::Unique) -> Unique {
+    let scope = match unique.scope {
+        services::UniqueScope::Waiting => UniqueScope::Waiting,
+        services::UniqueScope::Running => UniqueScope::Running,
+        services::UniqueScope::Lasting(time) => UniqueScope::For(time),
+    };
+    Unique { key: unique.key, scope }
 }
 
 /// Where a person writes what guests may touch, and so what a refusal advises to write.

@@ -3,6 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Imported Functions from `wasmhost:job/queue@0.1.0`
+
+__attribute__((__import_module__("wasmhost:job/queue@0.1.0"), __import_name__("enqueue")))
+extern void __wasm_import_wasmhost_job_queue_enqueue(uint8_t *, uint8_t *);
+
+__attribute__((__import_module__("wasmhost:job/queue@0.1.0"), __import_name__("enqueue-many")))
+extern void __wasm_import_wasmhost_job_queue_enqueue_many(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
+
 // Exported Functions from `wasmhost:job/handler@0.1.0`
 
 __attribute__((__weak__, __export_name__("cabi_post_wasmhost:job/handler@0.1.0#handle")))
@@ -53,13 +61,43 @@ static uint8_t RET_AREA[(24+2*sizeof(void*))];
 
 // Helper Functions
 
-void worker_list_u8_free(worker_list_u8_t *ptr) {
-  size_t list_len = ptr->len;
-  if (list_len > 0) {
-    uint8_t *list_ptr = ptr->ptr;
-    for (size_t i = 0; i < list_len; i++) {
+void wasmhost_job_queue_unique_scope_free(wasmhost_job_queue_unique_scope_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 2: {
+      break;
     }
-    free(list_ptr);
+  }
+}
+
+void wasmhost_job_queue_unique_free(wasmhost_job_queue_unique_t *ptr) {
+  worker_string_free(&ptr->key);
+  wasmhost_job_queue_unique_scope_free(&ptr->scope);
+}
+
+void worker_option_u64_free(worker_option_u64_t *ptr) {
+  if (ptr->is_some) {
+  }
+}
+
+void worker_option_s16_free(worker_option_s16_t *ptr) {
+  if (ptr->is_some) {
+  }
+}
+
+void wasmhost_job_queue_option_unique_free(wasmhost_job_queue_option_unique_t *ptr) {
+  if (ptr->is_some) {
+    wasmhost_job_queue_unique_free(&ptr->val);
+  }
+}
+
+void worker_option_u32_free(worker_option_u32_t *ptr) {
+  if (ptr->is_some) {
+  }
+}
+
+void worker_option_string_free(worker_option_string_t *ptr) {
+  if (ptr->is_some) {
+    worker_string_free(&ptr->val);
   }
 }
 
@@ -76,6 +114,93 @@ void worker_list_tuple2_string_string_free(worker_list_tuple2_string_string_t *p
       worker_tuple2_string_string_free(&list_ptr[i]);
     }
     free(list_ptr);
+  }
+}
+
+void wasmhost_job_queue_options_free(wasmhost_job_queue_options_t *ptr) {
+  worker_option_u64_free(&ptr->delay_ms);
+  worker_option_s16_free(&ptr->priority);
+  wasmhost_job_queue_option_unique_free(&ptr->unique);
+  worker_option_u32_free(&ptr->attempts);
+  worker_option_string_free(&ptr->content_type);
+  worker_list_tuple2_string_string_free(&ptr->metadata);
+}
+
+void worker_list_u8_free(worker_list_u8_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    uint8_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+    }
+    free(list_ptr);
+  }
+}
+
+void wasmhost_job_queue_new_job_free(wasmhost_job_queue_new_job_t *ptr) {
+  worker_list_u8_free(&ptr->payload);
+  wasmhost_job_queue_options_free(&ptr->options);
+}
+
+void wasmhost_job_queue_error_free(wasmhost_job_queue_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      worker_string_free(&ptr->val.denied);
+      break;
+    }
+    case 1: {
+      worker_string_free(&ptr->val.full);
+      break;
+    }
+    case 2: {
+      worker_string_free(&ptr->val.invalid);
+      break;
+    }
+    case 3: {
+      worker_string_free(&ptr->val.unavailable);
+      break;
+    }
+  }
+}
+
+void wasmhost_job_queue_receipt_free(wasmhost_job_queue_receipt_t *ptr) {
+  worker_string_free(&ptr->id);
+}
+
+void wasmhost_job_queue_result_receipt_error_free(wasmhost_job_queue_result_receipt_error_t *ptr) {
+  if (!ptr->is_err) {
+    wasmhost_job_queue_receipt_free(&ptr->val.ok);
+  } else {
+    wasmhost_job_queue_error_free(&ptr->val.err);
+  }
+}
+
+void wasmhost_job_queue_list_new_job_free(wasmhost_job_queue_list_new_job_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    wasmhost_job_queue_new_job_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      wasmhost_job_queue_new_job_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void wasmhost_job_queue_list_receipt_free(wasmhost_job_queue_list_receipt_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    wasmhost_job_queue_receipt_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      wasmhost_job_queue_receipt_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void wasmhost_job_queue_result_list_receipt_error_free(wasmhost_job_queue_result_list_receipt_error_t *ptr) {
+  if (!ptr->is_err) {
+    wasmhost_job_queue_list_receipt_free(&ptr->val.ok);
+  } else {
+    wasmhost_job_queue_error_free(&ptr->val.err);
   }
 }
 
@@ -149,6 +274,165 @@ void worker_string_free(worker_string_t *ret) {
 }
 
 // Component Adapters
+
+bool wasmhost_job_queue_enqueue(worker_string_t *queue, wasmhost_job_queue_new_job_t *job, wasmhost_job_queue_receipt_t *ret, wasmhost_job_queue_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[(64+10*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  *((size_t*)(ptr + sizeof(void*))) = (*queue).len;
+  *((uint8_t **)(ptr + 0)) = (uint8_t *) (*queue).ptr;
+  *((size_t*)(ptr + (3*sizeof(void*)))) = ((*job).payload).len;
+  *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) ((*job).payload).ptr;
+  if ((((*job).options).delay_ms).is_some) {
+    const uint64_t *payload0 = &(((*job).options).delay_ms).val;
+    *((int8_t*)(ptr + (4*sizeof(void*)))) = 1;
+    *((int64_t*)(ptr + (8+4*sizeof(void*)))) = (int64_t) (*payload0);
+  } else {
+    *((int8_t*)(ptr + (4*sizeof(void*)))) = 0;
+  }
+  if ((((*job).options).priority).is_some) {
+    const int16_t *payload2 = &(((*job).options).priority).val;
+    *((int8_t*)(ptr + (16+4*sizeof(void*)))) = 1;
+    *((int16_t*)(ptr + (18+4*sizeof(void*)))) = (int32_t) (*payload2);
+  } else {
+    *((int8_t*)(ptr + (16+4*sizeof(void*)))) = 0;
+  }
+  if ((((*job).options).unique).is_some) {
+    const wasmhost_job_queue_unique_t *payload4 = &(((*job).options).unique).val;
+    *((int8_t*)(ptr + (24+4*sizeof(void*)))) = 1;
+    *((size_t*)(ptr + (32+5*sizeof(void*)))) = ((*payload4).key).len;
+    *((uint8_t **)(ptr + (32+4*sizeof(void*)))) = (uint8_t *) ((*payload4).key).ptr;
+    switch ((int32_t) ((*payload4).scope).tag) {
+      case 0: {
+        *((int8_t*)(ptr + (32+6*sizeof(void*)))) = 0;
+        break;
+      }
+      case 1: {
+        *((int8_t*)(ptr + (32+6*sizeof(void*)))) = 1;
+        break;
+      }
+      case 2: {
+        const uint64_t *payload7 = &((*payload4).scope).val.lasting;
+        *((int8_t*)(ptr + (32+6*sizeof(void*)))) = 2;
+        *((int64_t*)(ptr + (40+6*sizeof(void*)))) = (int64_t) (*payload7);
+        break;
+      }
+    }
+  } else {
+    *((int8_t*)(ptr + (24+4*sizeof(void*)))) = 0;
+  }
+  if ((((*job).options).attempts).is_some) {
+    const uint32_t *payload9 = &(((*job).options).attempts).val;
+    *((int8_t*)(ptr + (48+6*sizeof(void*)))) = 1;
+    *((int32_t*)(ptr + (52+6*sizeof(void*)))) = (int32_t) (*payload9);
+  } else {
+    *((int8_t*)(ptr + (48+6*sizeof(void*)))) = 0;
+  }
+  if ((((*job).options).content_type).is_some) {
+    const worker_string_t *payload11 = &(((*job).options).content_type).val;
+    *((int8_t*)(ptr + (56+6*sizeof(void*)))) = 1;
+    *((size_t*)(ptr + (56+8*sizeof(void*)))) = (*payload11).len;
+    *((uint8_t **)(ptr + (56+7*sizeof(void*)))) = (uint8_t *) (*payload11).ptr;
+  } else {
+    *((int8_t*)(ptr + (56+6*sizeof(void*)))) = 0;
+  }
+  *((size_t*)(ptr + (56+10*sizeof(void*)))) = (((*job).options).metadata).len;
+  *((uint8_t **)(ptr + (56+9*sizeof(void*)))) = (uint8_t *) (((*job).options).metadata).ptr;
+  uint8_t *ptr12 = (uint8_t *) &ret_area;
+  __wasm_import_wasmhost_job_queue_enqueue(ptr, ptr12);
+  wasmhost_job_queue_result_receipt_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr12 + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (wasmhost_job_queue_receipt_t) {
+        (worker_string_t) (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr12 + sizeof(void*)))), (*((size_t*) (ptr12 + (2*sizeof(void*))))) },
+        (bool) (int32_t) *((uint8_t*) (ptr12 + (3*sizeof(void*)))),
+      };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      wasmhost_job_queue_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr12 + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.denied = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr12 + (2*sizeof(void*))))), (*((size_t*) (ptr12 + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.full = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr12 + (2*sizeof(void*))))), (*((size_t*) (ptr12 + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr12 + (2*sizeof(void*))))), (*((size_t*) (ptr12 + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          variant.val.unavailable = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr12 + (2*sizeof(void*))))), (*((size_t*) (ptr12 + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool wasmhost_job_queue_enqueue_many(worker_string_t *queue, wasmhost_job_queue_list_new_job_t *jobs, wasmhost_job_queue_list_receipt_t *ret, wasmhost_job_queue_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_wasmhost_job_queue_enqueue_many((uint8_t *) (*queue).ptr, (*queue).len, (uint8_t *) (*jobs).ptr, (*jobs).len, ptr);
+  wasmhost_job_queue_result_list_receipt_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (wasmhost_job_queue_list_receipt_t) { (wasmhost_job_queue_receipt_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      wasmhost_job_queue_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.denied = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.full = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.invalid = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          variant.val.unavailable = (worker_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
 
 __attribute__((__export_name__("wasmhost:job/handler@0.1.0#handle")))
 uint8_t * __wasm_export_exports_wasmhost_job_handler_handle(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2, int32_t arg3, int32_t arg4, uint8_t * arg5, size_t arg6, uint8_t * arg7, size_t arg8, uint8_t * arg9, size_t arg10) {

@@ -14,10 +14,56 @@ typedef struct worker_string_t {
   size_t len;
 } worker_string_t;
 
+// How long a job holds its unique key.
+typedef struct wasmhost_job_queue_unique_scope_t {
+  uint8_t tag;
+  union {
+    uint64_t     lasting;
+  } val;
+} wasmhost_job_queue_unique_scope_t;
+
+// Until it is first given to an instance. What is enqueued while it runs, or waits for another attempt, is a
+// job of its own: for work that has to see what changed since the job before began.
+#define WASMHOST_JOB_QUEUE_UNIQUE_SCOPE_WAITING 0
+// Until it has ended: done, dead, or cancelled. It holds the key while it waits for another attempt, too.
+// What one wants most often.
+#define WASMHOST_JOB_QUEUE_UNIQUE_SCOPE_RUNNING 1
+// For this many milliseconds from its enqueue, whether it has ended by then or not: at most once in a
+// while. The id that others are answered with may be that of a job that is done.
+#define WASMHOST_JOB_QUEUE_UNIQUE_SCOPE_LASTING 2
+
+// What a job is known by, and for how long no other may be enqueued under it.
+typedef struct wasmhost_job_queue_unique_t {
+  // At most 256 bytes. Each queue has its own keys.
+  worker_string_t   key;
+  // How long the job holds the key. That of the job that holds it counts, not that of one that comes later.
+  wasmhost_job_queue_unique_scope_t   scope;
+} wasmhost_job_queue_unique_t;
+
 typedef struct {
-  uint8_t *ptr;
-  size_t len;
-} worker_list_u8_t;
+  bool is_some;
+  uint64_t val;
+} worker_option_u64_t;
+
+typedef struct {
+  bool is_some;
+  int16_t val;
+} worker_option_s16_t;
+
+typedef struct {
+  bool is_some;
+  wasmhost_job_queue_unique_t val;
+} wasmhost_job_queue_option_unique_t;
+
+typedef struct {
+  bool is_some;
+  uint32_t val;
+} worker_option_u32_t;
+
+typedef struct {
+  bool is_some;
+  worker_string_t val;
+} worker_option_string_t;
 
 typedef struct {
   worker_string_t f0;
@@ -28,6 +74,89 @@ typedef struct {
   worker_tuple2_string_string_t *ptr;
   size_t len;
 } worker_list_tuple2_string_string_t;
+
+// How to enqueue. Leave every field `none` or empty for a job that runs as soon as an instance is free.
+typedef struct wasmhost_job_queue_options_t {
+  // Not before this many milliseconds from now.
+  worker_option_u64_t   delay_ms;
+  // Higher runs earlier among those that are due; 0 if not given.
+  worker_option_s16_t   priority;
+  // What makes the job one of a kind: while another job holds the same key in this queue, `enqueue` answers
+  // with that job's id and changes nothing.
+  wasmhost_job_queue_option_unique_t   unique;
+  // Overrides the worker type's `attempts`; at least 1.
+  worker_option_u32_t   attempts;
+  // The media type of the payload.
+  worker_option_string_t   content_type;
+  // Names and values for the handler, at most 32 of them and 8 KiB in all.
+  worker_list_tuple2_string_string_t   metadata;
+} wasmhost_job_queue_options_t;
+
+typedef struct {
+  uint8_t *ptr;
+  size_t len;
+} worker_list_u8_t;
+
+// One job to be put on a queue.
+typedef struct wasmhost_job_queue_new_job_t {
+  // At most 1 MiB.
+  worker_list_u8_t   payload;
+  wasmhost_job_queue_options_t   options;
+} wasmhost_job_queue_new_job_t;
+
+// Why a job was not put on a queue.
+typedef struct wasmhost_job_queue_error_t {
+  uint8_t tag;
+  union {
+    worker_string_t     denied;
+    worker_string_t     full;
+    worker_string_t     invalid;
+    worker_string_t     unavailable;
+  } val;
+} wasmhost_job_queue_error_t;
+
+// The formation doesn't grant this process type that queue.
+#define WASMHOST_JOB_QUEUE_ERROR_DENIED 0
+// The queue holds as many waiting jobs as its `max_depth` allows. Try again later.
+#define WASMHOST_JOB_QUEUE_ERROR_FULL 1
+// The payload, a key or the metadata is too large, or a name isn't valid.
+#define WASMHOST_JOB_QUEUE_ERROR_INVALID 2
+// The store could not make the job durable (a full disk, say). Nothing was enqueued.
+#define WASMHOST_JOB_QUEUE_ERROR_UNAVAILABLE 3
+
+// What became of a new job.
+typedef struct wasmhost_job_queue_receipt_t {
+  // The job's id: of the new job, or of the one that holds the unique key.
+  worker_string_t   id;
+  // False where another job held the unique key.
+  bool   created;
+} wasmhost_job_queue_receipt_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    wasmhost_job_queue_receipt_t ok;
+    wasmhost_job_queue_error_t err;
+  } val;
+} wasmhost_job_queue_result_receipt_error_t;
+
+typedef struct {
+  wasmhost_job_queue_new_job_t *ptr;
+  size_t len;
+} wasmhost_job_queue_list_new_job_t;
+
+typedef struct {
+  wasmhost_job_queue_receipt_t *ptr;
+  size_t len;
+} wasmhost_job_queue_list_receipt_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    wasmhost_job_queue_list_receipt_t ok;
+    wasmhost_job_queue_error_t err;
+  } val;
+} wasmhost_job_queue_result_list_receipt_error_t;
 
 // One durable piece of work, as a handler sees it.
 typedef struct wasmhost_job_types_job_t {
@@ -81,16 +210,53 @@ typedef struct {
   } val;
 } exports_wasmhost_job_handler_result_void_failure_t;
 
+// Imported Functions from `wasmhost:job/queue@0.1.0`
+// Puts one job on `queue`, and returns when it is durable.
+extern bool wasmhost_job_queue_enqueue(worker_string_t *queue, wasmhost_job_queue_new_job_t *job, wasmhost_job_queue_receipt_t *ret, wasmhost_job_queue_error_t *err);
+// Puts all these jobs on `queue` in one durable step: all of them or none. Receipts come in the same order.
+// At most 1,000 jobs and 16 MiB of payload.
+extern bool wasmhost_job_queue_enqueue_many(worker_string_t *queue, wasmhost_job_queue_list_new_job_t *jobs, wasmhost_job_queue_list_receipt_t *ret, wasmhost_job_queue_error_t *err);
+
 // Exported Functions from `wasmhost:job/handler@0.1.0`
 bool exports_wasmhost_job_handler_handle(exports_wasmhost_job_handler_job_t *job, exports_wasmhost_job_handler_failure_t *err);
 
 // Helper Functions
 
-void worker_list_u8_free(worker_list_u8_t *ptr);
+void wasmhost_job_queue_unique_scope_free(wasmhost_job_queue_unique_scope_t *ptr);
+
+void wasmhost_job_queue_unique_free(wasmhost_job_queue_unique_t *ptr);
+
+void worker_option_u64_free(worker_option_u64_t *ptr);
+
+void worker_option_s16_free(worker_option_s16_t *ptr);
+
+void wasmhost_job_queue_option_unique_free(wasmhost_job_queue_option_unique_t *ptr);
+
+void worker_option_u32_free(worker_option_u32_t *ptr);
+
+void worker_option_string_free(worker_option_string_t *ptr);
 
 void worker_tuple2_string_string_free(worker_tuple2_string_string_t *ptr);
 
 void worker_list_tuple2_string_string_free(worker_list_tuple2_string_string_t *ptr);
+
+void wasmhost_job_queue_options_free(wasmhost_job_queue_options_t *ptr);
+
+void worker_list_u8_free(worker_list_u8_t *ptr);
+
+void wasmhost_job_queue_new_job_free(wasmhost_job_queue_new_job_t *ptr);
+
+void wasmhost_job_queue_error_free(wasmhost_job_queue_error_t *ptr);
+
+void wasmhost_job_queue_receipt_free(wasmhost_job_queue_receipt_t *ptr);
+
+void wasmhost_job_queue_result_receipt_error_free(wasmhost_job_queue_result_receipt_error_t *ptr);
+
+void wasmhost_job_queue_list_new_job_free(wasmhost_job_queue_list_new_job_t *ptr);
+
+void wasmhost_job_queue_list_receipt_free(wasmhost_job_queue_list_receipt_t *ptr);
+
+void wasmhost_job_queue_result_list_receipt_error_free(wasmhost_job_queue_result_list_receipt_error_t *ptr);
 
 void wasmhost_job_types_job_free(wasmhost_job_types_job_t *ptr);
 

@@ -1,6 +1,8 @@
 //! `wasmhost:job/queue`: what a guest puts on queues, if its type was granted them.
 
-use crate::bindings::producer::wasmhost::job::queue::{Error, Host, NewJob, Receipt};
+use std::time::Duration;
+
+use crate::bindings::producer::wasmhost::job::queue::{Error, Host, NewJob, Receipt, Unique, UniqueScope};
 use crate::services::{self, EnqueueRefusal, Refusal};
 use crate::state::State;
 
@@ -54,11 +56,20 @@ fn from_guest(job: NewJob) -> services::NewJob {
         payload: job.payload,
         delay_ms: job.options.delay_ms,
         priority: job.options.priority.unwrap_or(0),
-        unique_key: job.options.unique_key,
+        unique: job.options.unique.map(unique_from_guest),
         attempts: job.options.attempts,
         content_type: job.options.content_type.unwrap_or_default(),
         metadata: job.options.metadata,
     }
+}
+
+fn unique_from_guest(unique: Unique) -> services::Unique {
+    let scope = match unique.scope {
+        UniqueScope::Waiting => services::UniqueScope::Waiting,
+        UniqueScope::Running => services::UniqueScope::Running,
+        UniqueScope::Lasting(ms) => services::UniqueScope::Lasting(Duration::from_millis(ms)),
+    };
+    services::Unique { key: unique.key, scope }
 }
 
 fn to_guest(refusal: EnqueueRefusal) -> Error {

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::{env, fs, io};
 
+use shop_order::Order;
 use wasmhost_guest::http::{Method, Request, Response, form_pairs};
 use wasmhost_guest::queue::{self, NewJob};
 
@@ -53,8 +54,7 @@ fn order(request: Request) -> Response {
         return bad_order(400, "quantity is a number from 1 to 1000");
     };
 
-    let job = NewJob::new(format!("{quantity} x {item}")).content_type("text/plain");
-    match queue::enqueue("default", job) {
+    match queue::enqueue("default", NewJob::json(&Order { item, quantity })) {
         Ok(receipt) => Response::text(format!("order {}\n", receipt.id))
             .status(202)
             .header("location", format!("/receipts/{}", receipt.id)),

@@ -2,14 +2,16 @@
 
 use std::fs;
 
-use wasmhost_guest::job::{Failure, Job};
+use shop_order::Order;
+use wasmhost_guest::job::{Failure, Job, Json};
 
 wasmhost_guest::job!(write_receipt);
 
 /// A job may be done twice: if the host is killed after the receipt was written but before it knew, it gives the
 /// job out again. So the receipt says only what the job says, and appears whole: the second one is the first.
-fn write_receipt(job: Job) -> Result<(), Failure> {
-    let Ok(order) = job.text() else { return Err(Failure::bury("the order isn't text")) };
+///
+/// An error of the file system is tried again later. What isn't an order is buried, before this is called.
+fn write_receipt(job: Job, Json(order): Json<Order>) -> Result<(), Failure> {
     let receipt = format!("order {}\n{order}\nthank you\n", job.id);
 
     // In a name of this attempt's own: the one before it may not be quite dead.

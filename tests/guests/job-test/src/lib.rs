@@ -5,23 +5,43 @@
 //! | --- | --- |
 //! | `ok` | done |
 //! | `retry:MESSAGE`, `retry-after:MS`, `bury:MESSAGE` | fails so |
+//! | `retry-long:BYTES` | fails with a message of so many bytes |
 //! | `done-at:N` | done if this is attempt N or a later one, else retried |
 //! | `trap`, `exit`, `loop`, `alloc` | the instance ends, or should be ended |
 //! | `sleep:MS` | waits, then goes on |
+//! | `spin:MS` | computes, then goes on |
 //! | `print:TEXT` | a line on stdout, then goes on |
+//! | `flood:LINES` | so many lines of 1,000 bytes each on stdout, then goes on |
+//! | `enqueue:PAYLOAD` | puts a job on its own queue, then goes on |
+//! | `unique:SCOPE:KEY:PAYLOAD` | puts a job with that key on its own queue; prints `unique KEY ID new`, or `taken` for `new`, then goes on. SCOPE is `waiting`, `running` or `lasting=MS` |
+//! | `json:LINE,LINE...` | puts a job on its own queue that is to do these lines, as JSON, then goes on |
 //! | `write:NAME` | appends `id attempt instance` to /out/NAME, then goes on |
+//!
+//! A job whose content type is `application/json` has its lines in `{"lines": [...]}`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, hint, process, thread};
 
+use serde::{Deserialize, Serialize};
 use wasmhost_guest::job::{Failure, Job};
+use wasmhost_guest::queue::{self, NewJob, Scope};
 
 wasmhost_guest::job!(handle);
 
+/// A payload that is typed.
+#[derive(Serialize, Deserialize)]
+struct Script {
+    lines: Vec<String>,
+}
+
 fn handle(job: Job) -> Result<(), Failure> {
-    for line in job.text()?.lines() {
+    let lines = match job.content_type.as_str() {
+        "application/json" => job.json::<Script>()?.lines,
+        _ => job.text()?.lines().map(str::to_owned).collect(),
+    };
+    for line in &lines {
         let (verb, rest) = line.split_once(':').unwrap_or((line, ""));
         match verb {
             "ok" => return Ok(()),
@@ -29,6 +49,7 @@ fn handle(job: Job) -> Result<(), Failure> {
             "retry-after" => {
                 return Err(Failure::retry_after(Duration::from_millis(rest.parse()?), "asked to wait"));
             }
+            "retry-long" => return Err(Failure::retry("x".repeat(rest.parse()?))),
             "bury" => return Err(Failure::bury(rest)),
             "done-at" if job.attempt >= rest.parse()? => return Ok(()),
             "done-at" => return Err(Failure::retry(format!("not done before attempt {rest}"))),
@@ -37,7 +58,17 @@ fn handle(job: Job) -> Result<(), Failure> {
             "loop" => endless(),
             "alloc" => allocate(),
             "sleep" => thread::sleep(Duration::from_millis(rest.parse()?)),
+            "spin" => spin(Duration::from_millis(rest.parse()?)),
             "print" => println!("{rest}"),
+            "flood" => (0..rest.parse()?).for_each(|_: u64| println!("{}", "x".repeat(999))),
+            "enqueue" => {
+                queue::enqueue(&job.queue, rest)?;
+            }
+            "unique" => enqueue_unique(&job.queue, rest)?,
+            "json" => {
+                let lines = rest.split(',').map(str::to_owned).collect();
+                queue::enqueue(&job.queue, NewJob::json(&Script { lines }))?;
+            }
             "write" => append(rest, &job)?,
             _ => return Err(Failure::bury(format!("`{line}` is nothing this worker does"))),
         }
@@ -50,6 +81,30 @@ fn append(name: &str, job: &Job) -> std::io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(format!("/out/{name}"))?;
     // One write, so that lines of several instances don't mix.
     file.write_all(format!("{} {} {instance}\n", job.id, job.attempt).as_bytes())
+}
+
+/// `SCOPE:KEY:PAYLOAD`
+fn enqueue_unique(queue: &str, what: &str) -> Result<(), Failure> {
+    let mut parts = what.splitn(3, ':');
+    let (Some(scope), Some(key), Some(payload)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(Failure::bury("expected unique:SCOPE:KEY:PAYLOAD"));
+    };
+    let scope = match scope.split_once('=').unwrap_or((scope, "")) {
+        ("waiting", _) => Scope::Waiting,
+        ("running", _) => Scope::Running,
+        ("lasting", ms) => Scope::Lasting(Duration::from_millis(ms.parse()?)),
+        _ => return Err(Failure::bury(format!("`{scope}` is no scope"))),
+    };
+    let receipt = queue::enqueue(queue, NewJob::new(payload).unique(key, scope))?;
+    println!("unique {key} {} {}", receipt.id, if receipt.created { "new" } else { "taken" });
+    Ok(())
+}
+
+fn spin(time: Duration) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        hint::spin_loop();
+    }
 }
 
 fn endless() -> ! {

@@ -16,7 +16,7 @@
 //! | `/write?path=P` | `written`: the request's body is now the file's contents |
 //! | `/fetch?url=U` | what a GET of the URL answers: its status on a line, then its body |
 //! | `/connect?addr=HOST:PORT` | `connected`, by TCP |
-//! | `/enqueue?queue=Q` | 201 (200 for a duplicate) and the job's id; the body is the payload. Also `&key=`, `&delay_ms=`, `&priority=`, `&attempts=` |
+//! | `/enqueue?queue=Q` | 201 (200 for a duplicate) and the job's id; the body is the payload. Also `&key=` (with `&scope=waiting`, `running` or a number of milliseconds), `&type=` for its content type, `&delay_ms=`, `&priority=`, `&attempts=` |
 //! | `/late?ms=N` | `sent`, complete, while the instance works on and writes a line each 10 ms |
 //! | `/trap`, `/exit?code=N`, `/loop`, `/alloc` | none: the instance ends, or should be ended |
 //! | `/trap-late` | a head and some of the body, then a trap |
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, hint, process, thread};
 
 use wasmhost_guest::http::{Request, Response};
-use wasmhost_guest::queue::{self, NewJob};
+use wasmhost_guest::queue::{self, NewJob, Scope};
 use wasmhost_guest::wasi::clocks::monotonic_clock;
 
 wasmhost_guest::http!(handle);
@@ -166,13 +166,24 @@ fn write(request: Request) -> Result<Response, String> {
 fn enqueue(request: Request) -> Result<Response, String> {
     let value = |name| request.query_value(name);
     let (queue, key, delay) = (text(&request, "queue"), value("key"), value("delay_ms"));
+    let (scope, content_type) = (value("scope"), value("type"));
     let (priority, attempts) = (value("priority"), value("attempts"));
     // More than a queue takes, so that its own limit can be tested.
     let payload = request.into_body().read_all(4 << 20).map_err(|error| error.to_string())?;
 
     let mut job = NewJob::new(payload);
     if let Some(key) = key {
-        job = job.unique_key(key);
+        job = match scope.as_deref() {
+            None | Some("running") => job.unique_key(key),
+            Some("waiting") => job.unique(key, Scope::Waiting),
+            Some(ms) => {
+                let ms = ms.parse().map_err(|_| format!("`{ms}` is no scope"))?;
+                job.unique(key, Scope::Lasting(Duration::from_millis(ms)))
+            }
+        };
+    }
+    if let Some(content_type) = content_type {
+        job = job.content_type(content_type);
     }
     if let Some(ms) = delay.and_then(|ms| ms.parse().ok()) {
         job = job.delay(Duration::from_millis(ms));
