@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tracing::warn;
 use wasmhost_config::Queue;
 use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
-use wasmhost_store::jobs::{EnqueueError, NewJob};
+use wasmhost_store::jobs::{EnqueueError, NewJob, Unique, UniqueScope};
 use wasmhost_store::{Jobs, Timestamp};
 
 /// Refusals that are remembered, so that each is logged once. A guest can make up names without end.
@@ -46,7 +46,7 @@ fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJo
         metadata: job.metadata,
         run_at: job.delay_ms.map(|ms| Timestamp::now() + Duration::from_millis(ms)),
         priority: job.priority,
-        unique_key: job.unique_key,
+        unique: job.unique_key.map(|key| Unique { key, scope: UniqueScope::Running }),
         attempts_max: job.attempts,
         max_depth,
     }

@@ -7,6 +7,11 @@
 //! leased    -> dead (last attempt, third crash, or buried)        dead -> available (a person's retry)
 //! scheduled, available, retrying, leased -> cancelled
 //! ```
+//!
+//! What hosts do with jobs stands here; what people ask and do is in `people`, waits between attempts in `backoff`.
+
+mod backoff;
+mod people;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +21,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{StoreError, Timestamp};
+
+pub use self::backoff::Backoff;
+pub use self::people::{
+    AttemptEnd, AttemptView, Intervened, Intervention, JobDetail, JobFilter, JobView, Order, Page,
+    QueueCounts, Swept,
+};
 
 /// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -41,8 +52,17 @@ pub const METADATA_BYTES_MAX: usize = 8 << 10;
 /// The longest name of a queue and the longest content type, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// The most ended jobs that one `prune` deletes.
+/// The most ended jobs, and the most expired unique keys, that one `prune` deletes.
 pub const PRUNE_JOBS_MAX: u64 = 1_000;
+
+/// The most jobs that one `list` returns.
+pub const LIST_JOBS_MAX: u32 = 1_000;
+
+/// The most jobs that one `intervene_all` changes.
+pub const INTERVENE_JOBS_MAX: u64 = 1_000;
+
+/// Attempts that didn't end well, of which each job's latest are kept.
+pub const ATTEMPTS_KEPT: u32 = 25;
 
 /// How much of a failure's message is kept, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
@@ -90,18 +110,43 @@ pub struct NewJob {
     pub run_at: Option<Timestamp>,
     /// Higher runs earlier.
     pub priority: i16,
-    /// At most one job with this key waits or runs in the queue.
-    pub unique_key: Option<String>,
+    /// Where another job of the queue holds this key, no new one is made.
+    pub unique: Option<Unique>,
     /// Tries; `None` takes what the claiming type says.
     pub attempts_max: Option<u32>,
     /// Waiting jobs past which this one is refused, as the formation says of its queue.
     pub max_depth: Option<u64>,
 }
 
+/// A key that one job of a queue holds at a time. All scopes share one namespace: a key that is held in any of them
+/// answers a duplicate, with the id of its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    /// At most [`UNIQUE_KEY_BYTES_MAX`], and not empty.
+    pub key: String,
+    /// How long this job holds it.
+    pub scope: UniqueScope,
+}
+
+/// How long a job holds its unique key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UniqueScope {
+    /// Until it is claimed for the first time; a later attempt doesn't take it again. So there may be one that runs
+    /// and one that waits, which sees what has changed since the first began.
+    Waiting,
+    /// Until it is done, dead, cancelled or discarded.
+    #[default]
+    Running,
+    /// For this long from the enqueue, by the wall clock, whether it has ended or not. Only to discard the job frees
+    /// the key earlier.
+    For(Duration),
+}
+
 /// What became of a [`NewJob`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enqueued {
-    /// The new job, or the one that holds the unique key already.
+    /// The new job, or the one that holds the unique key already. (That one may have been deleted by now where its
+    /// scope is [`UniqueScope::For`].)
     pub id: JobId,
     /// False where the unique key was taken.
     pub created: bool,
@@ -131,14 +176,25 @@ pub enum EnqueueError {
 pub struct Claim {
     /// Who asks: unique for each boot of each host.
     pub owner: String,
-    /// Queues with weights of at least 1: a queue of weight 3 is looked at first three times as often as one of 1.
-    pub queues: Vec<(String, u32)>,
+    /// Where to look.
+    pub queues: Vec<ClaimQueue>,
     /// At most this many jobs, at least 1.
     pub limit: u32,
     /// How long the lease is valid unless it is renewed.
     pub lease: Duration,
     /// Tries of a job whose producer didn't say.
     pub attempts_default: u32,
+}
+
+/// A queue that a claim looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimQueue {
+    /// Its name.
+    pub name: String,
+    /// At least 1: a queue of weight 3 is looked at first three times as often as one of 1.
+    pub weight: u32,
+    /// The most jobs of it that may be leased at once, over all owners; `None` is no limit.
+    pub concurrency: Option<u32>,
 }
 
 /// An instance's time-limited claim on a job. The number is the fencing token: each claim of a job raises it, and
@@ -181,12 +237,14 @@ pub struct Failure {
     pub then: AfterFailure,
     /// For people; what is longer than [`MESSAGE_BYTES_MAX`] is cut at a character.
     pub message: String,
+    /// How long the next try waits, where `then` doesn't say.
+    pub backoff: Backoff,
 }
 
 /// What is to happen after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
-    /// Wait for the usual backoff ([`backoff`]), then try again while attempts are left.
+    /// Wait as the failure's [`Backoff`] says, then try again while attempts are left.
     Retry,
     /// Wait this long, then try again while attempts are left.
     RetryAfter(Duration),
@@ -209,60 +267,6 @@ pub enum Settled {
     Dead,
     /// Nothing: the lease had been lost, and the job belongs to someone else (or is cancelled) by now.
     Stale,
-}
-
-/// One job as a person or a script sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobView {
-    /// Its name.
-    pub id: JobId,
-    /// Its queue.
-    pub queue: String,
-    /// Where it stands.
-    pub state: JobState,
-    /// Higher runs earlier.
-    pub priority: i16,
-    /// Tries begun so far.
-    pub attempt: u32,
-    /// Tries at most, where known.
-    pub attempts_max: Option<u32>,
-    /// How often it ended its instance.
-    pub crashes: u32,
-    /// How often it was claimed.
-    pub claim: i64,
-    /// The key that no other waiting or running job of the queue has.
-    pub unique_key: Option<String>,
-    /// The payload's media type, or empty.
-    pub content_type: String,
-    /// When it was enqueued.
-    pub enqueued_at: Timestamp,
-    /// When it is or was due.
-    pub run_at: Timestamp,
-    /// When it was done, died or was cancelled.
-    pub ended_at: Option<Timestamp>,
-    /// What the last failed attempt said.
-    pub last_error: Option<String>,
-}
-
-/// How many jobs of a queue are in each state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueCounts {
-    /// The queue.
-    pub queue: String,
-    /// Not due yet.
-    pub scheduled: u64,
-    /// Due, waiting.
-    pub available: u64,
-    /// With an instance.
-    pub leased: u64,
-    /// Waiting for the next try.
-    pub retrying: u64,
-    /// Done, and kept for now.
-    pub done: u64,
-    /// Given up.
-    pub dead: u64,
-    /// Taken back, and kept for now.
-    pub cancelled: u64,
 }
 
 /// How long jobs that have ended are kept, and how many at most.
@@ -297,11 +301,15 @@ pub trait Jobs: Send + Sync + 'static {
     /// dead where no attempt is left. Empty where there is nothing. It may hand out fewer than `limit` where their
     /// payloads come to [`BATCH_BYTES_MAX`]; but never none.
     ///
+    /// Nothing comes from a paused queue, nor from one that has as many leased jobs as its `concurrency`; leases
+    /// that ran out there are seen to all the same.
+    ///
     /// A caller that goes away while this runs (its future is dropped) leaves no job leased to nobody, unless the
     /// host dies at that moment too.
     async fn claim(&self, claim: Claim) -> Result<Vec<LeasedJob>, StoreError>;
 
-    /// Makes these leases valid for that long from now, and returns those that had been lost.
+    /// Makes these leases valid for that long from now, and returns those that had been lost (also: whose jobs were
+    /// cancelled).
     async fn renew(&self, leases: Vec<Lease>, lease: Duration) -> Result<Vec<Lease>, StoreError>;
 
     /// The job is done.
@@ -318,33 +326,87 @@ pub trait Jobs: Send + Sync + 'static {
     async fn free_leases(&self, prefix: &str) -> Result<u64, StoreError>;
 
     /// When the next job of these queues that isn't due yet, or whose lease may run out, will be due. A time that
-    /// has passed means that a `claim` may find something now. Jobs that are available already don't count.
+    /// has passed means that a `claim` may find something now. Jobs that are available already don't count, nor do
+    /// those of paused queues. By the wall clock.
     async fn next_due(&self, queues: &[String]) -> Result<Option<Timestamp>, StoreError>;
 
-    /// One job, and its payload.
-    async fn get(&self, id: JobId) -> Result<Option<(JobView, Vec<u8>)>, StoreError>;
+    /// Nothing is claimed from this queue until it is resumed, by whatever host, and after a restart too. What was
+    /// claimed before runs on; jobs can be enqueued. The queue need not have had jobs yet. False where it was
+    /// paused already. [`StoreError::Invalid`] where no queue can have that name.
+    async fn pause(&self, queue: &str) -> Result<bool, StoreError>;
 
-    /// How many jobs are in each state, a row for each queue that has any, by name.
+    /// Ends the pause. False where there was none.
+    async fn resume(&self, queue: &str) -> Result<bool, StoreError>;
+
+    /// Does this to one job, where its state allows it.
+    async fn intervene(&self, id: JobId, intervention: Intervention) -> Result<Intervened, StoreError>;
+
+    /// Does this to jobs of `filter` whose state allows it, at most [`INTERVENE_JOBS_MAX`] of them: call it again
+    /// while there are [`more`](Swept::more).
+    async fn intervene_all(&self, filter: JobFilter, intervention: Intervention)
+    -> Result<Swept, StoreError>;
+
+    /// [`Intervention::Cancel`], for one job.
+    async fn cancel(&self, id: JobId) -> Result<Intervened, StoreError> {
+        self.intervene(id, Intervention::Cancel).await
+    }
+
+    /// [`Intervention::Retry`], for one job.
+    async fn retry(&self, id: JobId) -> Result<Intervened, StoreError> {
+        self.intervene(id, Intervention::Retry).await
+    }
+
+    /// [`Intervention::Discard`], for one job.
+    async fn discard(&self, id: JobId) -> Result<Intervened, StoreError> {
+        self.intervene(id, Intervention::Discard).await
+    }
+
+    /// [`Intervention::Cancel`], for many.
+    async fn cancel_all(&self, filter: JobFilter) -> Result<Swept, StoreError> {
+        self.intervene_all(filter, Intervention::Cancel).await
+    }
+
+    /// [`Intervention::Retry`], for many.
+    async fn retry_all(&self, filter: JobFilter) -> Result<Swept, StoreError> {
+        self.intervene_all(filter, Intervention::Retry).await
+    }
+
+    /// [`Intervention::Discard`], for many.
+    async fn discard_all(&self, filter: JobFilter) -> Result<Swept, StoreError> {
+        self.intervene_all(filter, Intervention::Discard).await
+    }
+
+    /// One job with all that is known of it.
+    async fn get(&self, id: JobId) -> Result<Option<JobDetail>, StoreError>;
+
+    /// The jobs of `filter`, a page at a time, in the order of their ids.
+    async fn list(&self, filter: JobFilter, page: Page) -> Result<Vec<JobView>, StoreError>;
+
+    /// How many jobs are in each state, a row for each queue that has any or is paused, by name.
     async fn counts(&self) -> Result<Vec<QueueCounts>, StoreError>;
 
-    /// Deletes what has been kept for long enough, oldest first, at most [`PRUNE_JOBS_MAX`] at a time: call it again
-    /// while it returns that many. Returns how many it deleted.
+    /// Deletes what has been kept for long enough, oldest first, at most [`PRUNE_JOBS_MAX`] jobs and as many expired
+    /// unique keys at a time: call it again until it returns 0. Returns how many jobs and keys it deleted.
     async fn prune(&self, retention: Retention) -> Result<u64, StoreError>;
 
     /// Changes, after it is durable, whenever a job may have become available or [`next_due`](Jobs::next_due) may
-    /// have moved (enqueued, retried, released).
+    /// have moved (enqueued, retried, released, resumed; or one ended in a queue whose `concurrency` kept a
+    /// claim from jobs).
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
 }
 
-/// How long a job waits after its attempt number `attempt` (from 1) failed: n^4 + 15 s, as Sidekiq does it, with up
-/// to a tenth more, so that jobs that failed together don't come back together.
-pub fn backoff(attempt: u32) -> Duration {
-    // Past 136 years it makes no difference, and would overflow.
-    let seconds = (f64::from(attempt).powi(4) + 15.0).min(f64::from(u32::MAX));
-    Duration::from_secs_f64(seconds * (1.0 + 0.1 * fastrand::f64()))
-}
-
 impl JobState {
+    /// All of them.
+    pub const ALL: [JobState; 7] = [
+        JobState::Scheduled,
+        JobState::Available,
+        JobState::Leased,
+        JobState::Retrying,
+        JobState::Done,
+        JobState::Dead,
+        JobState::Cancelled,
+    ];
+
     /// Its name, as in JSON and in the database.
     pub fn name(self) -> &'static str {
         match self {
@@ -360,10 +422,7 @@ impl JobState {
 
     /// The state of that name.
     pub fn from_name(name: &str) -> Option<JobState> {
-        use JobState::*;
-        [Scheduled, Available, Leased, Retrying, Done, Dead, Cancelled]
-            .into_iter()
-            .find(|state| state.name() == name)
+        JobState::ALL.into_iter().find(|state| state.name() == name)
     }
 
     /// True where nothing more will happen to the job by itself; its unique key is free again.

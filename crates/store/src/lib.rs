@@ -37,9 +37,15 @@ pub enum StoreError {
         /// The newest version that this program knows.
         known: i64,
     },
+    /// What was asked makes no sense; it says why.
+    #[error("{0}")]
+    Invalid(String),
     /// It can't write now: the disk is full, or it is shutting down. Nothing was stored.
     #[error("{0}")]
     Unavailable(String),
+    /// Its file is damaged; the text names it and says what to do. Nothing is written to it any more.
+    #[error("{0}")]
+    Damaged(String),
     /// The backend failed in a way that the caller can't mend.
     #[error("{0}")]
     Backend(String),

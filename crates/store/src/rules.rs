@@ -2,9 +2,9 @@
 
 use crate::Timestamp;
 use crate::jobs::{
-    AfterFailure, BATCH_BYTES_MAX, CRASHES_MAX, ENQUEUE_JOBS_MAX, EnqueueError, JobState, MESSAGE_BYTES_MAX,
-    METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, NAME_BYTES_MAX, NewJob, PAYLOAD_BYTES_MAX, Settled,
-    UNIQUE_KEY_BYTES_MAX, backoff,
+    AfterFailure, AttemptEnd, BATCH_BYTES_MAX, Backoff, CRASHES_MAX, ClaimQueue, ENQUEUE_JOBS_MAX,
+    EnqueueError, JobFilter, JobState, MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, METADATA_ENTRIES_MAX,
+    NAME_BYTES_MAX, NewJob, PAYLOAD_BYTES_MAX, Settled, UNIQUE_KEY_BYTES_MAX,
 };
 
 /// Why an attempt ended without an answer: nobody renewed its lease in time.
@@ -26,17 +26,28 @@ pub(crate) fn check(jobs: &[NewJob]) -> Result<(), EnqueueError> {
     jobs.iter().try_for_each(|job| check_one(job).or_else(invalid))
 }
 
-fn check_one(job: &NewJob) -> Result<(), String> {
-    let at_most = |what: &str, found: usize, max: usize| {
-        if found > max { Err(format!("{what} is {found} bytes long; {max} is the most")) } else { Ok(()) }
-    };
-    if job.queue.is_empty() {
+/// Checks the name of a queue.
+pub(crate) fn check_queue(queue: &str) -> Result<(), String> {
+    if queue.is_empty() {
         return Err("the queue has no name".to_string());
     }
-    at_most("the queue's name", job.queue.len(), NAME_BYTES_MAX)?;
+    at_most("the queue's name", queue.len(), NAME_BYTES_MAX)
+}
+
+fn at_most(what: &str, found: usize, max: usize) -> Result<(), String> {
+    if found > max { Err(format!("{what} is {found} bytes long; {max} is the most")) } else { Ok(()) }
+}
+
+fn check_one(job: &NewJob) -> Result<(), String> {
+    check_queue(&job.queue)?;
     at_most("the payload", job.payload.len(), PAYLOAD_BYTES_MAX)?;
     at_most("the content type", job.content_type.len(), NAME_BYTES_MAX)?;
-    at_most("the unique key", job.unique_key.as_ref().map_or(0, String::len), UNIQUE_KEY_BYTES_MAX)?;
+    if let Some(unique) = &job.unique {
+        if unique.key.is_empty() {
+            return Err("the unique key is empty".to_string());
+        }
+        at_most("the unique key", unique.key.len(), UNIQUE_KEY_BYTES_MAX)?;
+    }
     at_most("the metadata", job.metadata.iter().map(|(k, v)| k.len() + v.len()).sum(), METADATA_BYTES_MAX)?;
     if job.metadata.len() > METADATA_ENTRIES_MAX {
         return Err(format!(
@@ -62,6 +73,7 @@ pub(crate) fn after_failure(
     attempt: u32,
     attempts_max: u32,
     crashes: u32,
+    backoff: &Backoff,
     now: Timestamp,
 ) -> (Settled, u32) {
     let crashes = crashes.saturating_add(u32::from(then == AfterFailure::Crash));
@@ -69,16 +81,32 @@ pub(crate) fn after_failure(
         AfterFailure::Bury => return (Settled::Dead, crashes),
         AfterFailure::Crash if crashes >= CRASHES_MAX => return (Settled::Dead, crashes),
         AfterFailure::RetryAfter(wait) => wait,
-        AfterFailure::Retry | AfterFailure::Crash => backoff(attempt),
+        AfterFailure::Retry | AfterFailure::Crash => backoff.wait(attempt),
     };
     let settled = if attempt >= attempts_max { Settled::Dead } else { Settled::Retrying(now + wait) };
     (settled, crashes)
 }
 
-/// What is kept of an attempt that ended without an answer. SQLite's `leases.rs` says the same in SQL.
+/// What the history says of an attempt that failed so.
+pub(crate) fn attempt_end(then: AfterFailure) -> AttemptEnd {
+    if then == AfterFailure::Crash { AttemptEnd::Crashed } else { AttemptEnd::Failed }
+}
+
+/// What is kept of an attempt that ended without an answer.
 pub(crate) fn interrupted(attempt: u32, attempts_max: u32, why: &str) -> String {
     let end = if attempt >= attempts_max { "; no attempts are left" } else { "" };
     format!("attempt {attempt} of {attempts_max} was interrupted: {why}{end}")
+}
+
+/// The states that a filter names, or all.
+pub(crate) fn states_of(filter: &JobFilter) -> impl Iterator<Item = JobState> {
+    JobState::ALL.into_iter().filter(|state| filter.states.is_empty() || filter.states.contains(state))
+}
+
+/// Whether a filter is about a job of this queue in this state; its key isn't looked at.
+pub(crate) fn is_meant(filter: &JobFilter, queue: &str, state: JobState) -> bool {
+    filter.queue.as_ref().is_none_or(|wanted| wanted == queue)
+        && (filter.states.is_empty() || filter.states.contains(&state))
 }
 
 /// The state that people see: what was to wait until a time that has passed is available, even if no claim has
@@ -98,13 +126,13 @@ pub(crate) fn cut(mut message: String) -> String {
 
 /// The queues in the order to look at them: a random one, in which each queue comes first as often as its weight
 /// says. (Each draws from an exponential distribution whose rate is its weight; Efraimidis and Spirakis, 2006.)
-pub(crate) fn draw_order(queues: &[(String, u32)]) -> Vec<&str> {
-    if let [(only, _)] = queues {
+pub(crate) fn draw_order(queues: &[ClaimQueue]) -> Vec<&ClaimQueue> {
+    if let [only] = queues {
         return vec![only];
     }
-    let mut drawn: Vec<(f64, &str)> = queues
+    let mut drawn: Vec<(f64, &ClaimQueue)> = queues
         .iter()
-        .map(|(queue, weight)| (-(1.0 - fastrand::f64()).ln() / f64::from((*weight).max(1)), queue.as_str()))
+        .map(|queue| (-(1.0 - fastrand::f64()).ln() / f64::from(queue.weight.max(1)), queue))
         .collect();
     drawn.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     drawn.into_iter().map(|(_, queue)| queue).collect()
@@ -112,8 +140,6 @@ pub(crate) fn draw_order(queues: &[(String, u32)]) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -125,14 +151,9 @@ mod tests {
 
     #[test]
     fn weights_decide_which_queue_comes_first() {
-        let queues = [("often".to_string(), 3), ("seldom".to_string(), 1)];
-        let often = (0..10_000).filter(|_| draw_order(&queues)[0] == "often").count();
+        let queue = |name: &str, weight| ClaimQueue { name: name.to_string(), weight, concurrency: None };
+        let queues = [queue("often", 3), queue("seldom", 1)];
+        let often = (0..10_000).filter(|_| draw_order(&queues)[0].name == "often").count();
         assert!((7_000..8_000).contains(&often), "{often} of 10,000");
-    }
-
-    #[test]
-    fn backoff_never_overflows() {
-        assert!(backoff(1) >= Duration::from_secs(16) && backoff(1) < Duration::from_secs(18));
-        assert!(Timestamp(0) + backoff(u32::MAX) > Timestamp(0));
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{StoreError, Timestamp};
+use crate::{StoreError, Timestamp, rules};
 
 /// How many ticks of each schedule are kept, and the most that [`Ticks::history`] lists.
 pub const HISTORY_MAX: u32 = 1_000;
@@ -19,10 +19,72 @@ pub struct TickView {
     pub manual: bool,
     /// When its call began.
     pub started_at: Timestamp,
-    /// When its call ended; `None` while it runs, or where its host died.
+    /// When its call ended; `None` while it runs, and where nobody saw it end.
     pub ended_at: Option<Timestamp>,
-    /// Why it failed; `None` while it runs and where it went well.
+    /// How it went.
+    pub result: TickResult,
+    /// Why it failed, was skipped or interrupted; `None` while it runs and where it went well.
     pub error: Option<String>,
+}
+
+/// How a tick went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TickResult {
+    /// Its call is under way.
+    Running,
+    /// It went well.
+    Done,
+    /// It didn't.
+    Failed,
+    /// It was not called, since the one before it still ran.
+    Skipped,
+    /// Its host died, or was stopped, before its call ended.
+    Interrupted,
+}
+
+impl TickResult {
+    /// Its name, as in JSON and in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            TickResult::Running => "running",
+            TickResult::Done => "done",
+            TickResult::Failed => "failed",
+            TickResult::Skipped => "skipped",
+            TickResult::Interrupted => "interrupted",
+        }
+    }
+
+    /// The result of that name.
+    pub fn from_name(name: &str) -> Option<TickResult> {
+        use TickResult::*;
+        [Running, Done, Failed, Skipped, Interrupted].into_iter().find(|result| result.name() == name)
+    }
+}
+
+/// How a tick's call ended; the texts are for people, and cut at 4 KiB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TickEnd {
+    /// It went well.
+    Done,
+    /// It didn't, and why.
+    Failed(String),
+    /// It was not called, and why.
+    Skipped(String),
+    /// The host ended it early, and why.
+    Interrupted(String),
+}
+
+impl TickEnd {
+    /// What is kept of it.
+    pub(crate) fn into_parts(self) -> (TickResult, Option<String>) {
+        match self {
+            TickEnd::Done => (TickResult::Done, None),
+            TickEnd::Failed(why) => (TickResult::Failed, Some(rules::cut(why))),
+            TickEnd::Skipped(why) => (TickResult::Skipped, Some(rules::cut(why))),
+            TickEnd::Interrupted(why) => (TickResult::Interrupted, Some(rules::cut(why))),
+        }
+    }
 }
 
 /// Where schedules stand.
@@ -40,16 +102,22 @@ pub trait Ticks: Send + Sync + 'static {
     ///
     /// Whatever it returns, the cursor of a tick that isn't `manual` is at `nominal` or later afterwards, so that the
     /// next time that a host computes from it is a new one.
-    async fn take(&self, schedule: &str, nominal: Timestamp, manual: bool) -> Result<bool, StoreError>;
-
-    /// Keeps how the tick's call ended; `error` is cut at 4 KiB. The first answer stays; a tick that isn't known is
-    /// passed over.
-    async fn finish(
+    ///
+    /// `owner` is who runs it: unique for each boot of each host, as in [`Claim`](crate::jobs::Claim).
+    async fn take(
         &self,
         schedule: &str,
         nominal: Timestamp,
-        error: Option<String>,
-    ) -> Result<(), StoreError>;
+        manual: bool,
+        owner: &str,
+    ) -> Result<bool, StoreError>;
+
+    /// Keeps how the tick's call ended. The first answer stays; a tick that isn't known is passed over.
+    async fn finish(&self, schedule: &str, nominal: Timestamp, end: TickEnd) -> Result<(), StoreError>;
+
+    /// Marks every tick that owners whose names begin with `prefix` left running as interrupted: earlier boots of
+    /// this host, which are dead. They are not run again. Returns how many.
+    async fn interrupt(&self, prefix: &str) -> Result<u64, StoreError>;
 
     /// The last `limit` ticks of a schedule by nominal time, newest first; at most [`HISTORY_MAX`].
     async fn history(&self, schedule: &str, limit: u32) -> Result<Vec<TickView>, StoreError>;

@@ -8,11 +8,14 @@
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
 //! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`] |
 //! | `POST /v1/queues/{queue}/jobs` | enqueues a job: [`EnqueueRequest`] -> [`EnqueueResponse`] |
-//! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`TickResponse`] |
+//! | `GET /v1/schedules` | where each schedule stands: [`api::SchedulesView`] |
+//! | `GET /v1/schedules/{process}/ticks?n=20` | what became of its last ticks: [`api::TicksView`] |
+//! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
 //! What is refused answers 4xx with an [`ErrorResponse`].
 
 pub mod api;
+mod schedules;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -39,10 +42,10 @@ use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob};
 use crate::logs::Logs;
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
-use crate::trigger::schedule::{ScheduleTrigger, TickError};
+use crate::trigger::schedule::ScheduleTrigger;
 use api::{
     CountView, EnqueueRequest, EnqueueResponse, ErrorResponse, FormationView, LogLine, RestartRequest,
-    RestartResponse, ScaleRequest, ScaleResponse, TickResponse, TypeView,
+    RestartResponse, ScaleRequest, ScaleResponse, TypeView,
 };
 
 /// A job's payload is at most 1 MiB; as JSON it can take six times that.
@@ -74,7 +77,7 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs))
         .route("/v1/queues/{queue}/jobs", post(enqueue))
-        .route("/v1/schedules/{process}/ticks", post(tick))
+        .merge(schedules::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -234,19 +237,6 @@ async fn enqueue(
     let receipt = receipt.ok_or_else(|| ApiError::unavailable("the store gave no receipt".into()))?;
     let status = if receipt.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(EnqueueResponse { id: receipt.id, created: receipt.created })))
-}
-
-async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
-    let Some(schedule) = admin.schedules.get(&process).cloned() else {
-        return Err(ApiError::missing(format!("there is no process type \"{process}\" with a schedule")));
-    };
-    // In a task of its own: a person who gives up waiting doesn't end the call.
-    let ran = tokio::spawn(async move { schedule.run_now().await }).await;
-    match ran.map_err(|err| ApiError::unavailable(err.to_string()))? {
-        Ok((nominal, error)) => Ok(Json(TickResponse { nominal: nominal.to_string(), error })),
-        Err(err @ TickError::Taken) => Err(ApiError::refused(Refused(err.to_string()))),
-        Err(err @ TickError::Store(_)) => Err(ApiError::unavailable(err.to_string())),
-    }
 }
 
 async fn nothing_here(request: Request) -> ApiError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
-use wasmhost_store::jobs::{AfterFailure, Claim, Failure, LeasedJob};
+use wasmhost_store::jobs::{AfterFailure, Backoff, Claim, ClaimQueue, Failure, LeasedJob};
 use wasmhost_store::{Jobs, StoreError, Timestamp};
 
 use super::Triggering;
@@ -31,8 +31,9 @@ pub(crate) struct QueueTrigger {
     pub(crate) jobs: Arc<dyn Jobs>,
     /// This boot of this host.
     pub(crate) owner: String,
-    pub(crate) queues: Vec<(String, u32)>,
+    pub(crate) queues: Vec<ClaimQueue>,
     pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
     pub(crate) limits: CallLimits,
 }
 
@@ -88,7 +89,7 @@ impl QueueTrigger {
 
     /// Waits until there may be a job.
     async fn until_due(&self, changes: &mut tokio::sync::watch::Receiver<u64>) {
-        let queues: Vec<String> = self.queues.iter().map(|(queue, _)| queue.clone()).collect();
+        let queues: Vec<String> = self.queues.iter().map(|queue| queue.name.clone()).collect();
         let due = match self.jobs.next_due(&queues).await {
             Ok(Some(due)) => due.since(Timestamp::now()).min(LOOK_EVERY),
             Ok(None) => LOOK_EVERY,
@@ -144,7 +145,9 @@ impl QueueTrigger {
         match verdict {
             Verdict::Done => self.jobs.complete(claim).await?,
             Verdict::Back => self.jobs.release(claim).await?,
-            Verdict::Failed(then, message) => self.jobs.fail(claim, Failure { then, message }).await?,
+            Verdict::Failed(then, message) => {
+                self.jobs.fail(claim, Failure { then, message, backoff: self.backoff.clone() }).await?
+            }
         };
         Ok(())
     }

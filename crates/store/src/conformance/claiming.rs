@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LEASE, START, Subject, claim, job};
+use super::{LEASE, START, Subject, claim, job, weighted};
 use crate::Jobs;
 use crate::jobs::{AfterFailure, BATCH_BYTES_MAX, Claim, JobId, JobState, NewJob, PAYLOAD_BYTES_MAX};
 
@@ -109,7 +109,7 @@ pub(super) async fn a_claim_is_bounded_by_bytes<S: Jobs>(s: &Subject<S>) {
 
 pub(super) async fn an_empty_queue_blocks_no_other<S: Jobs>(s: &Subject<S>) {
     s.store.enqueue(vec![job("seldom"); 20]).await.unwrap();
-    let queues = vec![("often".to_string(), 1_000_000), ("seldom".to_string(), 1)];
+    let queues = vec![weighted("often", 1_000_000), weighted("seldom", 1)];
     for _ in 0..20 {
         let taken = s.store.claim(Claim { queues: queues.clone(), ..claim("") }).await.unwrap();
         assert_eq!(taken.len(), 1);
@@ -124,7 +124,7 @@ pub(super) async fn weights_decide_the_queue<S: Jobs>(s: &Subject<S>) {
     for queue in ["often", "seldom"] {
         s.store.enqueue(vec![job(queue); 400]).await.unwrap();
     }
-    let queues = vec![("seldom".to_string(), 1), ("often".to_string(), 3)];
+    let queues = vec![weighted("seldom", 1), weighted("often", 3)];
     let mut often = 0;
     for _ in 0..400 {
         let taken = s.store.claim(Claim { queues: queues.clone(), ..claim("") }).await.unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{START, Subject, claim, job, keyed};
+use super::{START, Subject, claim, job, keyed, weighted};
 use crate::jobs::{Claim, EnqueueError, JobId, JobState, NewJob, Settled};
 use crate::{Jobs, Ticks};
 
@@ -35,7 +35,7 @@ pub(super) async fn no_job_is_claimed_twice<S: Jobs>(s: &Subject<S>) {
         // Each puts in its share, and then all take what there is, in bites of different sizes.
         let share = vec![job(if n.is_multiple_of(2) { "mail" } else { "reports" }); JOBS / 24];
         store.enqueue(share).await.expect("enqueue");
-        let queues = vec![("mail".to_string(), 1), ("reports".to_string(), 2)];
+        let queues = vec![weighted("mail", 1), weighted("reports", 2)];
         let mut mine: Vec<JobId> = Vec::new();
         loop {
             let claim = Claim { queues: queues.clone(), limit: 1 + n as u32 % 4, ..claim("") };
@@ -72,7 +72,7 @@ pub(super) async fn one_of_many_takes_the_tick<S: Ticks>(s: &Subject<S>) {
     for manual in [false, true] {
         let schedule = if manual { "by hand" } else { "clock" };
         let taken = crowd(s, 32, move |store: Arc<S>, _| async move {
-            store.take(schedule, START, manual).await.expect("take")
+            store.take(schedule, START, manual, "host/1").await.expect("take")
         })
         .await;
         assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);

@@ -6,7 +6,7 @@ use super::{START, Subject, job, keyed};
 use crate::Jobs;
 use crate::jobs::{
     AfterFailure, BATCH_BYTES_MAX, ENQUEUE_JOBS_MAX, EnqueueError, JobState, JobView, METADATA_BYTES_MAX,
-    METADATA_ENTRIES_MAX, NewJob, PAYLOAD_BYTES_MAX, UNIQUE_KEY_BYTES_MAX,
+    METADATA_ENTRIES_MAX, NewJob, PAYLOAD_BYTES_MAX, UNIQUE_KEY_BYTES_MAX, Unique, UniqueScope,
 };
 
 pub(super) async fn a_new_job_is_seen_as_it_was_passed<S: Jobs>(s: &Subject<S>) {
@@ -18,13 +18,15 @@ pub(super) async fn a_new_job_is_seen_as_it_was_passed<S: Jobs>(s: &Subject<S>) 
             metadata: vec![("trace".to_string(), "a\"b\u{1f600}".to_string())],
             run_at: None,
             priority: -5,
-            unique_key: Some("order 7".to_string()),
+            unique: Some(Unique { key: "order 7".to_string(), scope: UniqueScope::Waiting }),
             attempts_max: Some(3),
             max_depth: Some(1),
         })
         .await;
-    let (view, payload) = s.store.get(id).await.unwrap().unwrap();
-    assert_eq!(payload, [0, 255, 7]);
+    let detail = s.detail(id).await;
+    assert_eq!(detail.payload, [0, 255, 7]);
+    assert_eq!(detail.metadata, [("trace".to_string(), "a\"b\u{1f600}".to_string())]);
+    assert_eq!(detail.attempts, []);
     let expected = JobView {
         id,
         queue: "mail".to_string(),
@@ -38,10 +40,11 @@ pub(super) async fn a_new_job_is_seen_as_it_was_passed<S: Jobs>(s: &Subject<S>) 
         content_type: "application/json".to_string(),
         enqueued_at: START,
         run_at: START,
+        started_at: None,
         ended_at: None,
         last_error: None,
     };
-    assert_eq!(view, expected);
+    assert_eq!(detail.view, expected);
 }
 
 pub(super) async fn answers_come_in_order<S: Jobs>(s: &Subject<S>) {
@@ -49,7 +52,7 @@ pub(super) async fn answers_come_in_order<S: Jobs>(s: &Subject<S>) {
     let receipts = s.store.enqueue(jobs).await.unwrap();
     assert_eq!(receipts.len(), 20);
     for (n, receipt) in receipts.iter().enumerate() {
-        assert_eq!(s.store.get(receipt.id).await.unwrap().unwrap().1, [n as u8]);
+        assert_eq!(s.detail(receipt.id).await.payload, [n as u8]);
     }
     assert!(receipts.windows(2).all(|pair| pair[0].id < pair[1].id));
 }
@@ -165,6 +168,7 @@ pub(super) async fn what_is_too_large_is_invalid<S: Jobs>(s: &Subject<S>) {
     let entry = |bytes: usize| ("n".to_string(), "v".repeat(bytes - 1));
     is_invalid(s, NewJob { payload: vec![0; PAYLOAD_BYTES_MAX + 1], ..job("mail") }).await;
     is_invalid(s, keyed("mail", &"k".repeat(UNIQUE_KEY_BYTES_MAX + 1))).await;
+    is_invalid(s, keyed("mail", "")).await;
     is_invalid(s, NewJob { metadata: vec![entry(1); METADATA_ENTRIES_MAX + 1], ..job("mail") }).await;
     is_invalid(s, NewJob { metadata: vec![entry(METADATA_BYTES_MAX + 1)], ..job("mail") }).await;
     is_invalid(s, NewJob { content_type: "x".repeat(1_000), ..job("mail") }).await;

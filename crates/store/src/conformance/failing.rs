@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{START, Subject, claim, job};
-use crate::jobs::{AfterFailure, Claim, Failure, JobState, MESSAGE_BYTES_MAX, NewJob, Settled};
+use crate::jobs::{AfterFailure, Backoff, Claim, Failure, JobState, MESSAGE_BYTES_MAX, NewJob, Settled};
 use crate::{Jobs, Timestamp};
 
 const SOON: AfterFailure = AfterFailure::RetryAfter(Duration::ZERO);
@@ -101,7 +101,13 @@ pub(super) async fn a_message_is_cut_at_a_character<S: Jobs>(s: &Subject<S>) {
     let id = s.put(job("mail")).await;
     let leased = s.take_one("mail").await;
     let message = format!("x{}", "é".repeat(MESSAGE_BYTES_MAX));
-    s.store.fail(leased.lease, Failure { then: AfterFailure::Bury, message: message.clone() }).await.unwrap();
+    s.store
+        .fail(
+            leased.lease,
+            Failure { then: AfterFailure::Bury, message: message.clone(), backoff: Backoff::Curve },
+        )
+        .await
+        .unwrap();
     let kept = s.view(id).await.last_error.unwrap();
     assert_eq!(kept.len(), MESSAGE_BYTES_MAX - 1);
     assert!(message.starts_with(&kept));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{LEASE, START, Subject, claim, job};
 use crate::Jobs;
-use crate::jobs::{AfterFailure, Claim, JobId, JobState, Lease, NewJob, Settled};
+use crate::jobs::{AfterFailure, Backoff, Claim, Failure, JobId, JobState, Lease, NewJob, Settled};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -15,7 +15,7 @@ async fn is_stale<S: Jobs>(s: &Subject<S>, lease: Lease) {
     assert_eq!(s.store.release(lease).await.unwrap(), Settled::Stale);
     assert_eq!(s.store.renew(vec![lease], LEASE).await.unwrap(), [lease]);
     for then in [AfterFailure::Retry, AfterFailure::Crash, AfterFailure::Bury] {
-        let failure = crate::jobs::Failure { then, message: "too late".to_string() };
+        let failure = Failure { then, message: "too late".to_string(), backoff: Backoff::Curve };
         assert_eq!(s.store.fail(lease, failure).await.unwrap(), Settled::Stale);
     }
     assert_eq!(s.store.get(lease.id).await.unwrap(), before);

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::jobs::{
-    AfterFailure, Claim, Failure, JobId, JobState, JobView, LeasedJob, NewJob, QueueCounts, Settled,
+    AfterFailure, Backoff, Claim, ClaimQueue, Failure, JobDetail, JobId, JobState, JobView, LeasedJob,
+    NewJob, QueueCounts, Settled, Unique, UniqueScope,
 };
 use crate::{Clock, Counts, Jobs, ManualClock, Ticks, Timestamp};
 
@@ -106,12 +107,16 @@ impl<S: Jobs> Subject<S> {
     }
 
     async fn fail(&self, job: &LeasedJob, then: AfterFailure) -> Settled {
-        let failure = Failure { then, message: "it failed".to_string() };
+        let failure = Failure { then, message: "it failed".to_string(), backoff: Backoff::Curve };
         self.store.fail(job.lease, failure).await.expect("fail")
     }
 
     async fn view(&self, id: JobId) -> JobView {
-        self.store.get(id).await.expect("get").expect("the job is there").0
+        self.detail(id).await.view
+    }
+
+    async fn detail(&self, id: JobId) -> JobDetail {
+        self.store.get(id).await.expect("get").expect("the job is there")
     }
 
     async fn state(&self, id: JobId) -> JobState {
@@ -134,15 +139,20 @@ fn job(queue: &str) -> NewJob {
 }
 
 fn keyed(queue: &str, key: &str) -> NewJob {
-    NewJob { unique_key: Some(key.to_string()), ..job(queue) }
+    let unique = Unique { key: key.to_string(), scope: UniqueScope::default() };
+    NewJob { unique: Some(unique), ..job(queue) }
 }
 
 fn claim(queue: &str) -> Claim {
     Claim {
         owner: "host/boot-1".to_string(),
-        queues: vec![(queue.to_string(), 1)],
+        queues: vec![weighted(queue, 1)],
         limit: 1,
         lease: LEASE,
         attempts_default: 25,
     }
+}
+
+fn weighted(queue: &str, weight: u32) -> ClaimQueue {
+    ClaimQueue { name: queue.to_string(), weight, concurrency: None }
 }

@@ -137,7 +137,14 @@ pub(super) async fn counts_follow_each_state<S: Jobs>(s: &Subject<S>) {
         done: 2,
         dead: 3,
         cancelled: 0,
+        paused: false,
+        oldest_waiting: Some(START),
     };
-    let a = QueueCounts { queue: "a".to_string(), available: 1, ..QueueCounts::default() };
+    let a = QueueCounts {
+        queue: "a".to_string(),
+        available: 1,
+        oldest_waiting: Some(START),
+        ..QueueCounts::default()
+    };
     assert_eq!(s.store.counts().await.unwrap(), [a, mail]);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{START, Subject};
-use crate::ticks::{HISTORY_MAX, TickView};
+use crate::ticks::{HISTORY_MAX, TickEnd, TickResult, TickView};
 use crate::{Ticks, Timestamp};
 
 /// The minute of that number.
@@ -16,7 +16,7 @@ async fn cursor<S: Ticks>(s: &Subject<S>, schedule: &str) -> Option<Timestamp> {
 }
 
 async fn take<S: Ticks>(s: &Subject<S>, schedule: &str, number: u32, manual: bool) -> bool {
-    s.store.take(schedule, minute(number), manual).await.unwrap()
+    s.store.take(schedule, minute(number), manual, "host/1").await.unwrap()
 }
 
 pub(super) async fn a_tick_is_taken_once<S: Ticks>(s: &Subject<S>) {
@@ -116,20 +116,22 @@ pub(super) async fn how_a_tick_ended_is_kept<S: Ticks>(s: &Subject<S>) {
             manual: true,
             started_at: START,
             ended_at: None,
+            result: TickResult::Running,
             error: None
         }
     );
-    s.store.finish("clock", minute(2), Some("é".repeat(5_000))).await.unwrap();
+    s.store.finish("clock", minute(2), TickEnd::Failed("é".repeat(5_000))).await.unwrap();
     let ended = latest().await;
     assert_eq!(ended.ended_at, Some(START + Duration::from_secs(5)));
-    assert_eq!(ended.error.unwrap().len(), 4_096);
+    assert_eq!((ended.result, ended.error.unwrap().len()), (TickResult::Failed, 4_096));
 
     // The first word counts, and one about nothing does no harm.
-    s.store.finish("clock", minute(2), None).await.unwrap();
+    s.store.finish("clock", minute(2), TickEnd::Done).await.unwrap();
     assert!(latest().await.error.is_some());
-    s.store.finish("clock", minute(8), None).await.unwrap();
-    s.store.finish("none", minute(1), None).await.unwrap();
-    s.store.finish("clock", minute(1), None).await.unwrap();
+    s.store.finish("clock", minute(8), TickEnd::Done).await.unwrap();
+    s.store.finish("none", minute(1), TickEnd::Done).await.unwrap();
+    s.store.finish("clock", minute(1), TickEnd::Done).await.unwrap();
     let first = s.store.history("clock", 2).await.unwrap().remove(1);
     assert!(first.ended_at.is_some() && first.error.is_none() && !first.manual);
+    assert_eq!(first.result, TickResult::Done);
 }

@@ -2,11 +2,12 @@
 //!
 //! It does what `sqlite` does, in tables of its own (`table`) under one lock. Nothing waits while it is held.
 
+mod intervene;
 mod jobs;
 mod table;
 mod ticks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -28,6 +29,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct State {
     jobs: JobTable,
+    /// See `held_back` of SQLite's writer.
+    held_back: HashSet<String>,
     schedules: BTreeMap<String, Schedule>,
     counts: BTreeMap<String, u32>,
 }
@@ -35,7 +38,7 @@ struct State {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> MemoryStore {
-        Self::with_clock(Arc::new(SystemClock))
+        Self::with_clock(Arc::new(SystemClock::new()))
     }
 
     /// The same, with another clock.
@@ -47,7 +50,9 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells of a change. Everybody who waits claims again.
     fn awake(&self) {
+        self.state().held_back.clear();
         self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 }

@@ -1,13 +1,13 @@
 //! Jobs go out: leases that ran out and jobs that have become due are seen to first, then the best are taken.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use tokio::sync::mpsc;
 
 use super::leases;
 use super::settle::Release;
 use super::values::Metadata;
 use super::writer::{self, Tx, Write};
-use crate::jobs::{BATCH_BYTES_MAX, CLAIM_JOBS_MAX, Claim, JobId, Lease, LeasedJob};
+use crate::jobs::{BATCH_BYTES_MAX, CLAIM_JOBS_MAX, Claim, ClaimQueue, JobId, Lease, LeasedJob};
 use crate::rules;
 
 /// How many jobs of a queue one transaction moves to available. When more become due at the same moment, those that
@@ -30,10 +30,10 @@ impl Write for ClaimJobs {
     type Answer = Handover;
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Handover> {
-        for (queue, _) in &self.claim.queues {
-            if tx.first_look(queue) {
-                leases::expire(tx, queue)?;
-                promote(tx, queue)?;
+        for ClaimQueue { name, .. } in &self.claim.queues {
+            if tx.first_look(name) {
+                leases::expire(tx, name)?;
+                promote(tx, name)?;
             }
         }
         let mut room = Room { jobs: self.claim.limit as usize, bytes: BATCH_BYTES_MAX };
@@ -74,21 +74,41 @@ fn promote(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// How many jobs of this queue may be taken now, of those that are wanted.
+fn allowed(tx: &Tx<'_>, queue: &ClaimQueue, wanted: usize) -> rusqlite::Result<usize> {
+    let found: Option<(usize, usize)> = tx
+        .sql("SELECT available, leased FROM queues WHERE queue = ?1 AND paused = 0")?
+        .query_row([&queue.name], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((available, leased)) = found else { return Ok(0) };
+    let wanted = wanted.min(available);
+    let Some(concurrency) = queue.concurrency else { return Ok(wanted) };
+    let free = (concurrency as usize).saturating_sub(leased);
+    if free < wanted {
+        tx.hold_back(&queue.name);
+    }
+    Ok(wanted.min(free))
+}
+
 /// Leases the best of one queue.
 fn take(
     tx: &Tx<'_>,
     claim: &Claim,
-    queue: &str,
+    queue: &ClaimQueue,
     room: &mut Room,
     taken: &mut Vec<LeasedJob>,
 ) -> rusqlite::Result<()> {
+    let allowed = allowed(tx, queue, room.jobs)?;
+    if allowed == 0 {
+        return Ok(());
+    }
     let mut find = tx.sql(
         "SELECT id, claim + 1, attempt + 1, attempts_asked, crashes, enqueued_at,
                 coalesce(content_type, ''), metadata, coalesce(payload, x'')
          FROM jobs INDEXED BY jobs_available LEFT JOIN payloads ON job_id = id
          WHERE queue = ?1 AND state = 'available' ORDER BY priority DESC, run_at, id LIMIT ?2",
     )?;
-    let mut rows = find.query(params![queue, room.jobs])?;
+    let mut rows = find.query(params![queue.name, allowed])?;
     let first = taken.len();
     while let Some(row) = rows.next()? {
         let attempt = row.get(2)?;
@@ -101,7 +121,7 @@ fn take(
         room.bytes = room.bytes.saturating_sub(payload.len());
         taken.push(LeasedJob {
             lease: Lease { id: JobId(row.get(0)?), claim: row.get(1)? },
-            queue: queue.to_string(),
+            queue: queue.name.clone(),
             attempt,
             attempts_max: rules::attempts_max(row.get(3)?, claim.attempts_default, attempt),
             crashes: row.get(4)?,
@@ -115,18 +135,19 @@ fn take(
 
     let mut lease = tx.sql(
         "UPDATE jobs SET state = 'leased', claim = ?2, attempt = ?3, attempts_max = ?4, lease_owner = ?5,
-                         lease_until = ?6
+                         lease_until = ?6, started_at = ?7
          WHERE id = ?1",
     )?;
     for job in &taken[first..] {
-        let until = tx.now + claim.lease;
+        let until = tx.steady + claim.lease;
         lease.execute(params![
             job.lease.id,
             job.lease.claim,
             job.attempt,
             job.attempts_max,
             claim.owner,
-            until
+            until,
+            tx.now
         ])?;
     }
     Ok(())
@@ -155,7 +176,7 @@ impl Drop for Handover {
         let Some(writer) = self.writer.upgrade() else { return };
         for job in &self.jobs {
             // A full line of operations is no place to wait in: then the lease runs out, as it would without this.
-            let _ = writer.try_send(writer::message(Release(job.lease)).0);
+            let _ = writer.try_send(writer::message(Release { lease: job.lease, begun: false }).0);
         }
     }
 }

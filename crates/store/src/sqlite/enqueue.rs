@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, named_params, params};
 
+use super::keys;
 use super::values::metadata_column;
 use super::writer::{Tx, Write};
-use crate::jobs::{EnqueueError, Enqueued, JobId, JobState, NewJob};
+use crate::jobs::{EnqueueError, Enqueued, JobId, JobState, NewJob, Unique};
 
 pub(super) struct Enqueue {
     pub(super) jobs: Vec<NewJob>,
@@ -56,11 +57,11 @@ impl Enqueue {
         // Each queue's depth before this batch, and what the batch has added so far.
         let mut depths: HashMap<&str, (u64, u64)> = HashMap::new();
         for (index, job) in self.jobs.iter().enumerate() {
-            if let Some(key) = &job.unique_key {
+            if let Some(Unique { key, .. }) = &job.unique {
                 let place = (job.queue.as_str(), key.as_str());
                 let held = match keys.get(&place) {
                     Some(step) => Some(*step),
-                    None => holder(tx, &job.queue, key)?.map(Step::Held),
+                    None => keys::holder(tx, &job.queue, key)?.map(Step::Held),
                 };
                 keys.insert(place, held.unwrap_or(Step::Twin(index)));
                 if let Some(step) = held {
@@ -86,15 +87,6 @@ impl Enqueue {
     }
 }
 
-fn holder(tx: &Tx<'_>, queue: &str, key: &str) -> rusqlite::Result<Option<JobId>> {
-    tx.sql(
-        "SELECT id FROM jobs INDEXED BY jobs_unique WHERE queue = ?1 AND unique_key = ?2 AND unique_key IS NOT NULL
-         AND state IN ('scheduled', 'available', 'leased', 'retrying')",
-    )?
-    .query_row(params![queue, key], |row| row.get(0))
-    .optional()
-}
-
 fn depth(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<u64> {
     let depth = tx
         .sql("SELECT scheduled + available + retrying FROM queues WHERE queue = ?1")?
@@ -107,14 +99,20 @@ fn insert(tx: &Tx<'_>, job: &NewJob) -> rusqlite::Result<JobId> {
     let run_at = job.run_at.unwrap_or(tx.now);
     let state = if run_at > tx.now { JobState::Scheduled } else { JobState::Available };
     tx.sql(
-        "INSERT INTO jobs (queue, state, priority, unique_key, enqueued_at, run_at, attempts_asked, attempts_max)
-         VALUES (:queue, :state, :priority, :unique_key, :now, :run_at, :attempts, :attempts)",
+        "INSERT INTO jobs (queue, state, priority, unique_key, unique_scope, enqueued_at, run_at, attempts_asked,
+                           attempts_max)
+         VALUES (:queue, :state, :priority, :key, :scope, :now, :run_at, :attempts, :attempts)",
     )?
     .execute(named_params! {
-        ":queue": job.queue, ":state": state, ":priority": job.priority, ":unique_key": job.unique_key,
+        ":queue": job.queue, ":state": state, ":priority": job.priority,
+        ":key": job.unique.as_ref().map(|unique| &unique.key),
+        ":scope": job.unique.as_ref().map(|unique| keys::scope_name(unique.scope)),
         ":now": tx.now, ":run_at": run_at, ":attempts": job.attempts_max,
     })?;
     let id = tx.last_id();
+    if let Some(unique) = &job.unique {
+        keys::take(tx, &job.queue, unique, JobId(id))?;
+    }
     tx.sql("INSERT INTO payloads (job_id, content_type, metadata, payload) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![id, job.content_type, metadata_column(&job.metadata)?, job.payload])?;
     Ok(JobId(id))

@@ -1,26 +1,39 @@
 //! SQLite's errors in words that say what to do.
 
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::StoreError;
 
-pub(super) fn from_sqlite(error: &rusqlite::Error) -> StoreError {
+/// What to tell of an error on this connection.
+pub(super) fn from_sqlite(connection: &Connection, error: &rusqlite::Error) -> StoreError {
+    from_sqlite_at(connection.path().unwrap_or("the store"), error)
+}
+
+/// The same, of the store at this path.
+pub(super) fn from_sqlite_at(path: &str, error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Unavailable(
-            "the disk that holds the store is full, and nothing was stored: free some space on it"
-                .to_string(),
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Unavailable(
-            "another program keeps the store locked, and nothing was stored: end its transaction".to_string(),
-        ),
+        Some(ErrorCode::DiskFull) => StoreError::Unavailable(format!(
+            "the disk that holds {path} is full, and nothing was stored: free some space on it"
+        )),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Unavailable(format!(
+            "another program keeps {path} locked, and nothing was stored: end its transaction"
+        )),
         Some(
             ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory,
-        ) => StoreError::Unavailable(format!("the store can't be read or written now: {error}")),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Backend(format!(
-            "the store is damaged ({error}): stop the host and restore a backup, or try sqlite3's .recover"
-        )),
+        ) => StoreError::Unavailable(format!("{path} can't be read or written now: {error}")),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Damaged(damaged(path, error))
+        }
         _ => StoreError::Backend(format!("the store failed: {error}")),
     }
+}
+
+/// What to do about a damaged file.
+pub(super) fn damaged(path: &str, error: &rusqlite::Error) -> String {
+    format!(
+        "{path} is damaged ({error}), and is kept as it is: stop the host, copy the file and its -wal, and restore \
+         a backup, or try `sqlite3 {path} .recover | sqlite3 recovered.db`"
+    )
 }
 
 /// What every call gets once the store was closed.

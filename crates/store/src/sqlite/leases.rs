@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{Params, params};
 
+use super::attempts;
 use super::writer::{Tx, Write};
-use crate::jobs::Lease;
+use crate::jobs::{AttemptEnd, JobId, JobState, Lease};
 use crate::rules;
 
 /// How many leases of a queue are taken back in one transaction.
@@ -20,7 +21,7 @@ impl Write for Renew {
     type Answer = Vec<Lease>;
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<Lease>> {
-        let until = tx.now + self.lease;
+        let until = tx.steady + self.lease;
         let mut renew =
             tx.sql("UPDATE jobs SET lease_until = ?3 WHERE id = ?1 AND claim = ?2 AND state = 'leased'")?;
         let mut lost = Vec::new();
@@ -33,26 +34,15 @@ impl Write for Renew {
     }
 }
 
-/// The attempt counts; with none left the job is dead, and says why. The text is that of `rules::interrupted`.
-const INTERRUPT: &str = "UPDATE jobs SET
-    state = CASE WHEN attempt >= attempts_max THEN 'dead' ELSE 'available' END,
-    ended_at = CASE WHEN attempt >= attempts_max THEN :now END,
-    last_error = 'attempt ' || attempt || ' of ' || attempts_max || ' was interrupted: ' || :why
-                 || CASE WHEN attempt >= attempts_max THEN '; no attempts are left' ELSE '' END,
-    lease_owner = NULL, lease_until = NULL
-  WHERE id IN";
-
 /// Takes back the leases of a queue that ran out.
 pub(super) fn expire(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<()> {
-    const EXPIRED: &str = "(SELECT id FROM jobs INDEXED BY jobs_leased
-        WHERE queue = :queue AND state = 'leased' AND lease_until <= :now ORDER BY lease_until LIMIT :max)";
-    let freed = tx.sql(&format!("{INTERRUPT} {EXPIRED}"))?.execute(rusqlite::named_params! {
-        ":now": tx.now, ":why": rules::LEASE_RAN_OUT, ":queue": queue, ":max": EXPIRED_MAX,
-    })?;
-    if freed > 0 {
-        tx.awake();
-    }
-    Ok(())
+    let expired = find(
+        tx,
+        "SELECT id, attempt, coalesce(attempts_max, attempt) FROM jobs INDEXED BY jobs_leased
+         WHERE queue = ?1 AND state = 'leased' AND lease_until <= ?2 ORDER BY lease_until LIMIT ?3",
+        params![queue, tx.steady, EXPIRED_MAX],
+    )?;
+    interrupt(tx, &expired, AttemptEnd::LeaseLost, rules::LEASE_RAN_OUT)
 }
 
 pub(super) struct FreeLeases {
@@ -64,14 +54,37 @@ impl Write for FreeLeases {
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<u64> {
         // Goes through all leases, of which there are no more than calls that ran at once.
-        const OWNED: &str = "(SELECT id FROM jobs INDEXED BY jobs_leased
-            WHERE state = 'leased' AND substr(lease_owner, 1, length(:prefix)) = :prefix)";
-        let freed = tx.sql(&format!("{INTERRUPT} {OWNED}"))?.execute(rusqlite::named_params! {
-            ":now": tx.now, ":why": rules::HOST_STOPPED, ":prefix": self.prefix,
-        })?;
-        if freed > 0 {
-            tx.awake();
-        }
-        Ok(freed as u64)
+        let owned = find(
+            tx,
+            "SELECT id, attempt, coalesce(attempts_max, attempt) FROM jobs INDEXED BY jobs_leased
+             WHERE state = 'leased' AND substr(lease_owner, 1, length(?1)) = ?1",
+            [&self.prefix],
+        )?;
+        interrupt(tx, &owned, AttemptEnd::Interrupted, rules::HOST_STOPPED)?;
+        Ok(owned.len() as u64)
     }
+}
+
+/// A leased job, its attempt, and how many it has at most.
+type Held = (JobId, u32, u32);
+
+fn find(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Held>> {
+    tx.sql(sql)?.query_map(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+}
+
+/// Ends attempts without an answer. They count; with none left the job is dead.
+fn interrupt(tx: &Tx<'_>, jobs: &[Held], end: AttemptEnd, why: &str) -> rusqlite::Result<()> {
+    for (id, attempt, attempts_max) in jobs {
+        let last = attempt >= attempts_max;
+        let state = if last { JobState::Dead } else { JobState::Available };
+        let error = rules::interrupted(*attempt, *attempts_max, why);
+        attempts::record(tx, *id, end, Some(&error))?;
+        tx.sql(
+            "UPDATE jobs SET state = ?2, ended_at = ?3, last_error = ?4, lease_owner = NULL, lease_until = NULL
+             WHERE id = ?1",
+        )?
+        .execute(params![id, state, last.then_some(tx.now), error])?;
+        tx.awake();
+    }
+    Ok(())
 }

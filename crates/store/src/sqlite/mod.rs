@@ -1,14 +1,21 @@
 //! The store of one host: one SQLite file, one thread that writes it and one that reads it.
 //!
 //! A call's way: [`SqliteStore`] checks it and sends it to `writer` (or `reader`); the writer applies it (each
-//! operation has its file: `enqueue`, `claim`, `settle`, `leases`, `prune`, `ticks`, `counts`), commits, and answers.
-//! The tables are in `schema_1.sql`.
+//! operation has its file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `counts`),
+//! commits, and answers. The reader's questions are in `views` and `list`. The tables are in `schema_1.sql` and
+//! `schema_2.sql`.
 
+mod attempts;
+mod backup;
 mod claim;
 mod counts;
 mod enqueue;
 mod errors;
+mod intervene;
+mod keys;
 mod leases;
+mod list;
+mod pause;
 mod prune;
 mod reader;
 mod schema;
@@ -20,6 +27,7 @@ mod values;
 mod views;
 mod writer;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,9 +35,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::Moment;
 use crate::jobs::{
-    Claim, EnqueueError, Enqueued, Failure, JobId, JobView, Jobs, Lease, LeasedJob, NewJob, QueueCounts,
-    Retention, Settled,
+    Claim, EnqueueError, Enqueued, Failure, Intervened, Intervention, JobDetail, JobFilter, JobId, JobView,
+    Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
 };
 use crate::{Clock, StoreError, SystemClock, Timestamp, rules};
 
@@ -44,6 +53,7 @@ pub use self::writer::Written;
 /// [`close`](SqliteStore::close) waits for it.
 #[derive(Clone)]
 pub struct SqliteStore {
+    path: Arc<Path>,
     writer: mpsc::Sender<writer::Message>,
     reader: mpsc::Sender<reader::Message>,
     changes: watch::Receiver<u64>,
@@ -53,7 +63,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, or makes it; its directory must exist. Blocks while it does.
     pub fn open(path: &Path) -> Result<SqliteStore, StoreError> {
-        Self::open_with_clock(path, Arc::new(SystemClock))
+        Self::open_with_clock(path, Arc::new(SystemClock::new()))
     }
 
     /// The same, with another clock.
@@ -74,9 +84,10 @@ impl SqliteStore {
             changes: changed,
             meter: Arc::clone(&meter),
             reader,
+            held_back: RefCell::default(),
         };
         spawn("store-writer", move || writer.run())?;
-        Ok(SqliteStore { writer: to_writer, reader: to_reader, changes, meter })
+        Ok(SqliteStore { path: path.into(), writer: to_writer, reader: to_reader, changes, meter })
     }
 
     /// Finishes what was accepted and closes the file; calls that come later, on any handle, get
@@ -93,6 +104,17 @@ impl SqliteStore {
         }
     }
 
+    /// Writes a consistent copy of all that was answered so far to a new file: a store like any other, with one file
+    /// and no log. The store stays in use, and its writer isn't held up; its log grows meanwhile.
+    ///
+    /// Returns when the copy is on the disk. A file that is there is never replaced; where this fails, none is left.
+    pub async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let (from, to) = (Arc::clone(&self.path), to.to_path_buf());
+        let (done, answer) = oneshot::channel();
+        spawn("store-backup", move || drop(done.send(backup::backup(&from, &to))))?;
+        answer.await.map_err(|_| errors::closed())?
+    }
+
     /// How much was written since it was opened: operations per commit say how well group commit works.
     pub fn written(&self) -> Written {
         self.meter.read()
@@ -107,7 +129,7 @@ impl SqliteStore {
     async fn read<A, F>(&self, ask: F) -> Result<A, StoreError>
     where
         A: Send + 'static,
-        F: FnOnce(&Connection, Timestamp) -> rusqlite::Result<A> + Send + 'static,
+        F: FnOnce(&Connection, Moment) -> rusqlite::Result<A> + Send + 'static,
     {
         let (message, answer) = reader::message(ask);
         self.reader.send(message).await.map_err(|_| errors::closed())?;
@@ -152,12 +174,12 @@ impl Jobs for SqliteStore {
     }
 
     async fn fail(&self, lease: Lease, failure: Failure) -> Result<Settled, StoreError> {
-        let message = rules::cut(failure.message);
-        self.write(settle::Fail { lease, then: failure.then, message }).await
+        let failure = Failure { message: rules::cut(failure.message), ..failure };
+        self.write(settle::Fail { lease, failure }).await
     }
 
     async fn release(&self, lease: Lease) -> Result<Settled, StoreError> {
-        self.write(settle::Release(lease)).await
+        self.write(settle::Release { lease, begun: true }).await
     }
 
     async fn free_leases(&self, prefix: &str) -> Result<u64, StoreError> {
@@ -166,15 +188,40 @@ impl Jobs for SqliteStore {
 
     async fn next_due(&self, queues: &[String]) -> Result<Option<Timestamp>, StoreError> {
         let queues = queues.to_vec();
-        self.read(move |connection, _| views::next_due(connection, &queues)).await
+        self.read(move |connection, moment| views::next_due(connection, moment, &queues)).await
     }
 
-    async fn get(&self, id: JobId) -> Result<Option<(JobView, Vec<u8>)>, StoreError> {
-        self.read(move |connection, now| views::get(connection, now, id)).await
+    async fn pause(&self, queue: &str) -> Result<bool, StoreError> {
+        rules::check_queue(queue).map_err(StoreError::Invalid)?;
+        self.write(pause::Pause { queue: queue.to_string(), paused: true }).await
+    }
+
+    async fn resume(&self, queue: &str) -> Result<bool, StoreError> {
+        self.write(pause::Pause { queue: queue.to_string(), paused: false }).await
+    }
+
+    async fn intervene(&self, id: JobId, intervention: Intervention) -> Result<Intervened, StoreError> {
+        self.write(intervene::Intervene { id, intervention }).await
+    }
+
+    async fn intervene_all(
+        &self,
+        filter: JobFilter,
+        intervention: Intervention,
+    ) -> Result<Swept, StoreError> {
+        self.write(intervene::InterveneAll { filter, intervention }).await
+    }
+
+    async fn get(&self, id: JobId) -> Result<Option<JobDetail>, StoreError> {
+        self.read(move |connection, moment| views::get(connection, moment.now, id)).await
+    }
+
+    async fn list(&self, filter: JobFilter, page: Page) -> Result<Vec<JobView>, StoreError> {
+        self.read(move |connection, moment| list::list(connection, moment, &filter, page)).await
     }
 
     async fn counts(&self) -> Result<Vec<QueueCounts>, StoreError> {
-        self.read(views::counts).await
+        self.read(|connection, moment| views::counts(connection, moment.now)).await
     }
 
     async fn prune(&self, retention: Retention) -> Result<u64, StoreError> {

@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 
+use super::keys;
 use super::writer::{Tx, Write};
 use crate::Timestamp;
 use crate::jobs::{PRUNE_JOBS_MAX, Retention};
@@ -45,9 +46,11 @@ impl Write for Prune {
         let mut deleted = finished.delete(tx, tx.now - self.0.done_for, PRUNE_JOBS_MAX)?;
         deleted += dead.delete(tx, tx.now - self.0.dead_for, PRUNE_JOBS_MAX - deleted)?;
         tx.sql(
-            "DELETE FROM queues WHERE scheduled + available + leased + retrying + done + dead + cancelled = 0",
+            "DELETE FROM queues
+             WHERE scheduled + available + leased + retrying + done + dead + cancelled + paused = 0",
         )?
         .execute([])?;
+        deleted += keys::prune(tx)?;
         give_back(tx)?;
         Ok(deleted)
     }

@@ -6,13 +6,14 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::errors;
-use crate::{Clock, StoreError, Timestamp};
+use crate::clock::Moment;
+use crate::{Clock, StoreError};
 
 /// Questions that wait for the reader; past it callers wait to get in.
 pub(super) const WAITING_MAX: usize = 256;
 
 /// One question, which answers its caller itself.
-pub(super) type Question = Box<dyn FnOnce(&Connection, Timestamp) + Send>;
+pub(super) type Question = Box<dyn FnOnce(&Connection, Moment) + Send>;
 
 /// What the reader thread owns.
 pub(super) struct Reader {
@@ -33,7 +34,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         while let Some(message) = self.inbox.blocking_recv() {
             match message {
-                Message::Question(question) => question(&self.connection, self.clock.now()),
+                Message::Question(question) => question(&self.connection, Moment::of(&*self.clock)),
                 Message::Close => self.inbox.close(),
             }
         }
@@ -44,11 +45,11 @@ impl Reader {
 pub(super) fn message<A, F>(ask: F) -> (Message, oneshot::Receiver<Result<A, StoreError>>)
 where
     A: Send + 'static,
-    F: FnOnce(&Connection, Timestamp) -> rusqlite::Result<A> + Send + 'static,
+    F: FnOnce(&Connection, Moment) -> rusqlite::Result<A> + Send + 'static,
 {
     let (caller, answer) = oneshot::channel();
-    let question = move |connection: &Connection, now: Timestamp| {
-        let _ = caller.send(ask(connection, now).map_err(|error| errors::from_sqlite(&error)));
+    let question = move |connection: &Connection, moment: Moment| {
+        let _ = caller.send(ask(connection, moment).map_err(|error| errors::from_sqlite(connection, &error)));
     };
     (Message::Question(Box::new(question)), answer)
 }

@@ -11,7 +11,7 @@ use crate::StoreError;
 
 /// Each step takes the schema from the version before it (its index) to the next; they are never edited once
 /// released. `PRAGMA user_version` says how many have been taken.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Marks the file as wasmhost's, for `file` and for us: "wmhs".
 const APPLICATION_ID: i64 = 0x776d_6873;
@@ -68,14 +68,29 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Makes an empty file for this user alone, since payloads may be secrets; SQLite gives its `-wal` and `-shm` the
 /// same mode. A file that is there is not touched.
-fn create(path: &Path) -> std::io::Result<()> {
+pub(super) fn create(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map(drop),
+        Err(error) => Err(error),
+        Ok(_) => {
+            // SQLite syncs the directory that the file is in, as it commits; but not the one that that one is in,
+            // which may be as new.
+            path.parent().map_or(Ok(()), sync_directory)
+        }
+    }
+}
+
+/// Makes the name of this file durable.
+pub(super) fn sync_directory(of: &Path) -> std::io::Result<()> {
+    match of.parent() {
+        // A name alone is in the working directory.
+        Some(parent) if parent.as_os_str().is_empty() => std::fs::File::open(".")?.sync_all(),
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -153,11 +168,7 @@ fn opening_failed(path: &Path, error: &rusqlite::Error) -> StoreError {
             "{path} can't be opened for writing ({error}): make it and its directory writable for this user, or \
              point [store] url elsewhere"
         ),
-        _ => match errors::from_sqlite(error) {
-            StoreError::Unavailable(text) | StoreError::Backend(text) => {
-                format!("{path} can't be opened: {text}")
-            }
-            other => format!("{path} can't be opened: {other}"),
-        },
+        Some(ErrorCode::DatabaseCorrupt) => errors::damaged(&path.to_string(), error),
+        _ => format!("{path} can't be opened: {}", errors::from_sqlite_at(&path.to_string(), error)),
     })
 }

@@ -2,8 +2,9 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::attempts;
 use super::writer::{Tx, Write};
-use crate::jobs::{AfterFailure, JobState, Lease, Settled};
+use crate::jobs::{AttemptEnd, Failure, JobId, JobState, Lease, Settled};
 use crate::rules;
 
 pub(super) struct Complete(pub(super) Lease);
@@ -18,35 +19,59 @@ impl Write for Complete {
                  WHERE id = ?1 AND claim = ?2 AND state = 'leased'",
             )?
             .execute(params![self.0.id, self.0.claim, tx.now])?;
-        Ok(if changed == 1 { Settled::Done } else { Settled::Stale })
+        if changed == 0 {
+            return Ok(Settled::Stale);
+        }
+        left(tx, self.0.id)?;
+        Ok(Settled::Done)
     }
 }
 
-pub(super) struct Release(pub(super) Lease);
+/// A job ended: that may be what a claim was held back for.
+fn left(tx: &Tx<'_>, id: JobId) -> rusqlite::Result<()> {
+    if tx.any_held_back() {
+        let queue: String =
+            tx.sql("SELECT queue FROM jobs WHERE id = ?1")?.query_row([id], |row| row.get(0))?;
+        tx.ended_in(&queue);
+    }
+    Ok(())
+}
+
+pub(super) struct Release {
+    pub(super) lease: Lease,
+    /// False where no instance ever got it: then the attempt was none.
+    pub(super) begun: bool,
+}
 
 impl Write for Release {
     type Answer = Settled;
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Settled> {
-        let changed = tx
-            .sql(
-                "UPDATE jobs SET state = 'available', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL
-                 WHERE id = ?1 AND claim = ?2 AND state = 'leased'",
-            )?
-            .execute(params![self.0.id, self.0.claim])?;
-        if changed == 0 {
+        if !holds(tx, self.lease)? {
             return Ok(Settled::Stale);
         }
+        if self.begun {
+            attempts::record(tx, self.lease.id, AttemptEnd::Released, None)?;
+        }
+        tx.sql(
+            "UPDATE jobs SET state = 'available', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL
+             WHERE id = ?1",
+        )?
+        .execute([self.lease.id])?;
         tx.awake();
         Ok(Settled::Released)
     }
 }
 
+fn holds(tx: &Tx<'_>, lease: Lease) -> rusqlite::Result<bool> {
+    tx.sql("SELECT 1 FROM jobs WHERE id = ?1 AND claim = ?2 AND state = 'leased'")?
+        .exists(params![lease.id, lease.claim])
+}
+
 pub(super) struct Fail {
     pub(super) lease: Lease,
-    pub(super) then: AfterFailure,
-    /// Short enough already.
-    pub(super) message: String,
+    /// Its message is short enough already.
+    pub(super) failure: Failure,
 }
 
 impl Write for Fail {
@@ -63,7 +88,9 @@ impl Write for Fail {
             })
             .optional()?;
         let Some((attempt, attempts_max, crashes)) = found else { return Ok(Settled::Stale) };
-        let (settled, crashes) = rules::after_failure(self.then, attempt, attempts_max, crashes, tx.now);
+        let Failure { then, message, backoff } = &self.failure;
+        let (settled, crashes) = rules::after_failure(*then, attempt, attempts_max, crashes, backoff, tx.now);
+        attempts::record(tx, self.lease.id, rules::attempt_end(*then), Some(message))?;
         let (state, run_at, ended_at) = match settled {
             Settled::Retrying(run_at) => (JobState::Retrying, Some(run_at), None),
             _ => (JobState::Dead, None, Some(tx.now)),
@@ -73,9 +100,11 @@ impl Write for Fail {
                              lease_owner = NULL, lease_until = NULL
              WHERE id = ?1",
         )?
-        .execute(params![self.lease.id, state, run_at, ended_at, crashes, self.message])?;
+        .execute(params![self.lease.id, state, run_at, ended_at, crashes, message])?;
         if state == JobState::Retrying {
             tx.awake();
+        } else {
+            left(tx, self.lease.id)?;
         }
         Ok(settled)
     }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::writer::Tx;
 use super::*;
-use crate::jobs::JobState;
+use crate::jobs::{ClaimQueue, JobState};
 use crate::{Counts, Ticks};
 
 struct Fixture {
@@ -47,7 +47,7 @@ fn job(payload: usize) -> NewJob {
 fn claim() -> Claim {
     Claim {
         owner: "host/boot-1".to_string(),
-        queues: vec![("mail".to_string(), 1)],
+        queues: vec![ClaimQueue { name: "mail".to_string(), weight: 1, concurrency: None }],
         limit: 1,
         lease: Duration::from_secs(30),
         attempts_default: 25,
@@ -99,7 +99,7 @@ async fn keeps_everything_when_it_is_opened_again() {
     let done = store.claim(claim()).await.unwrap().remove(0);
     store.complete(done.lease).await.unwrap();
     let leased = store.claim(claim()).await.unwrap().remove(0);
-    store.take("clock", Timestamp(5), false).await.unwrap();
+    store.take("clock", Timestamp(5), false, "host/boot-1").await.unwrap();
     store.save([("web".to_string(), Some(3))].into()).await.unwrap();
     let counts = store.counts().await.unwrap();
     // Without `close`: as a host that just ends would.
@@ -107,7 +107,7 @@ async fn keeps_everything_when_it_is_opened_again() {
 
     let store = fixture.open();
     assert_eq!(store.counts().await.unwrap(), counts);
-    assert_eq!(store.get(ids[2].id).await.unwrap().unwrap().1, [7; 9]);
+    assert_eq!(store.get(ids[2].id).await.unwrap().unwrap().payload, [7; 9]);
     assert_eq!(store.cursor("clock").await.unwrap(), Some(Timestamp(5)));
     assert_eq!(store.history("clock", 9).await.unwrap().len(), 1);
     assert_eq!(store.load().await.unwrap()["web"], 3);
@@ -139,7 +139,7 @@ fn a_newer_schema_is_refused() {
     drop(connection);
     let error = SqliteStore::open(&fixture.path()).err().unwrap();
     let path = fixture.path().display().to_string();
-    assert_eq!(error, StoreError::NewerSchema { path, found: 1_000, known: 1 });
+    assert_eq!(error, StoreError::NewerSchema { path, found: 1_000, known: 2 });
     assert!(error.to_string().contains("run a newer one"));
 }
 
@@ -238,7 +238,7 @@ fn the_file_is_set_up_for_durability() {
     let text = |name| connection.pragma_query_value(None, name, |row| row.get::<_, String>(0)).unwrap();
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(text("journal_mode"), "wal");
-    assert_eq!((number("synchronous"), number("auto_vacuum"), number("user_version")), (2, 2, 1));
+    assert_eq!((number("synchronous"), number("auto_vacuum"), number("user_version")), (2, 2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +340,7 @@ async fn a_full_disk_is_said_and_survived() {
     assert_eq!(store.counts().await.unwrap()[0].available, 0);
     // What needs no room still works.
     assert_eq!(store.complete(lease).await.unwrap(), Settled::Done);
-    assert_eq!(store.get(leased).await.unwrap().unwrap().0.state, JobState::Done);
+    assert_eq!(store.get(leased).await.unwrap().unwrap().view.state, JobState::Done);
     store.write(limit_pages(1_000_000)).await.unwrap();
     assert_eq!(store.enqueue(batch).await.unwrap().len(), 3);
 }
@@ -360,7 +360,7 @@ async fn a_claim_without_a_caller_is_undone() {
         .await
         .expect("it is given back")
         .unwrap();
-    let view = store.get(id).await.unwrap().unwrap().0;
+    let view = store.get(id).await.unwrap().unwrap().view;
     // It was claimed, and is back.
     assert_eq!((view.state, view.claim, view.attempt), (JobState::Available, 1, 0));
 }

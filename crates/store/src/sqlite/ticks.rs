@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SqliteStore;
 use super::writer::{Tx, Write};
-use crate::ticks::{HISTORY_MAX, TickView, Ticks};
+use crate::ticks::{HISTORY_MAX, TickEnd, TickResult, TickView, Ticks};
 use crate::{StoreError, Timestamp, rules};
 
 #[async_trait]
@@ -19,17 +19,24 @@ impl Ticks for SqliteStore {
         self.write(SkipTo { schedule: schedule.to_string(), nominal }).await
     }
 
-    async fn take(&self, schedule: &str, nominal: Timestamp, manual: bool) -> Result<bool, StoreError> {
-        self.write(Take { schedule: schedule.to_string(), nominal, manual }).await
-    }
-
-    async fn finish(
+    async fn take(
         &self,
         schedule: &str,
         nominal: Timestamp,
-        error: Option<String>,
-    ) -> Result<(), StoreError> {
-        self.write(Finish { schedule: schedule.to_string(), nominal, error: error.map(rules::cut) }).await
+        manual: bool,
+        owner: &str,
+    ) -> Result<bool, StoreError> {
+        let (schedule, owner) = (schedule.to_string(), owner.to_string());
+        self.write(Take { schedule, nominal, manual, owner }).await
+    }
+
+    async fn finish(&self, schedule: &str, nominal: Timestamp, end: TickEnd) -> Result<(), StoreError> {
+        let (result, error) = end.into_parts();
+        self.write(Finish { schedule: schedule.to_string(), nominal, result, error }).await
+    }
+
+    async fn interrupt(&self, prefix: &str) -> Result<u64, StoreError> {
+        self.write(Interrupt { prefix: prefix.to_string() }).await
     }
 
     async fn history(&self, schedule: &str, limit: u32) -> Result<Vec<TickView>, StoreError> {
@@ -48,7 +55,7 @@ fn cursor(connection: &Connection, schedule: &str) -> rusqlite::Result<Option<Ti
 fn history(connection: &Connection, schedule: String, limit: u32) -> rusqlite::Result<Vec<TickView>> {
     connection
         .prepare_cached(
-            "SELECT nominal, manual, started_at, ended_at, error FROM ticks WHERE schedule = ?1
+            "SELECT nominal, manual, started_at, ended_at, result, error FROM ticks WHERE schedule = ?1
              ORDER BY nominal DESC LIMIT ?2",
         )?
         .query_map(params![schedule, limit], |row| {
@@ -58,7 +65,8 @@ fn history(connection: &Connection, schedule: String, limit: u32) -> rusqlite::R
                 manual: row.get(1)?,
                 started_at: row.get(2)?,
                 ended_at: row.get(3)?,
-                error: row.get(4)?,
+                result: row.get(4)?,
+                error: row.get(5)?,
             })
         })?
         .collect()
@@ -81,6 +89,7 @@ struct Take {
     schedule: String,
     nominal: Timestamp,
     manual: bool,
+    owner: String,
 }
 
 impl Write for Take {
@@ -92,10 +101,10 @@ impl Write for Take {
         }
         let taken = tx
             .sql(
-                "INSERT INTO ticks (schedule, nominal, manual, started_at) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO ticks (schedule, nominal, manual, started_at, owner) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO NOTHING",
             )?
-            .execute(params![self.schedule, self.nominal, self.manual, tx.now])?;
+            .execute(params![self.schedule, self.nominal, self.manual, tx.now, self.owner])?;
         tx.sql(
             "DELETE FROM ticks WHERE schedule = ?1 AND nominal <=
                (SELECT nominal FROM ticks WHERE schedule = ?1 ORDER BY nominal DESC LIMIT 1 OFFSET ?2)",
@@ -119,6 +128,7 @@ fn advance(tx: &Tx<'_>, schedule: &str, nominal: Timestamp) -> rusqlite::Result<
 struct Finish {
     schedule: String,
     nominal: Timestamp,
+    result: TickResult,
     error: Option<String>,
 }
 
@@ -127,10 +137,29 @@ impl Write for Finish {
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<()> {
         tx.sql(
-            "UPDATE ticks SET ended_at = ?3, error = ?4
-             WHERE schedule = ?1 AND nominal = ?2 AND ended_at IS NULL",
+            "UPDATE ticks SET ended_at = ?3, result = ?4, error = ?5
+             WHERE schedule = ?1 AND nominal = ?2 AND result = 'running'",
         )?
-        .execute(params![self.schedule, self.nominal, tx.now, self.error])
+        .execute(params![self.schedule, self.nominal, tx.now, self.result, self.error])
         .map(drop)
+    }
+}
+
+struct Interrupt {
+    prefix: String,
+}
+
+impl Write for Interrupt {
+    type Answer = u64;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<u64> {
+        // Reads the whole history, once for each boot: a thousand short rows for each schedule.
+        let ended = tx
+            .sql(
+                "UPDATE ticks SET result = 'interrupted', error = ?2
+                 WHERE result = 'running' AND substr(owner, 1, length(?1)) = ?1",
+            )?
+            .execute(params![self.prefix, rules::HOST_STOPPED])?;
+        Ok(ended as u64)
     }
 }

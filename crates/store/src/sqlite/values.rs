@@ -3,7 +3,8 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::Timestamp;
-use crate::jobs::{JobId, JobState};
+use crate::jobs::{AttemptEnd, JobId, JobState};
+use crate::ticks::TickResult;
 
 impl ToSql for Timestamp {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -38,6 +39,30 @@ impl ToSql for JobState {
 impl FromSql for JobState {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         JobState::from_name(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for AttemptEnd {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.name()))
+    }
+}
+
+impl FromSql for AttemptEnd {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        AttemptEnd::from_name(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for TickResult {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.name()))
+    }
+}
+
+impl FromSql for TickResult {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        TickResult::from_name(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
 

@@ -55,7 +55,10 @@ pub(super) struct Tx<'c> {
     connection: &'c Connection,
     /// What time it is for all operations of it.
     pub(super) now: Timestamp,
+    /// The same by the steady clock, for leases.
+    pub(super) steady: Timestamp,
     awoken: Cell<bool>,
+    held_back: &'c RefCell<HashSet<String>>,
     seen_to: RefCell<HashSet<String>>,
 }
 
@@ -73,6 +76,26 @@ impl<'c> Tx<'c> {
     /// Says that a job may have become available.
     pub(super) fn awake(&self) {
         self.awoken.set(true);
+    }
+
+    /// Says that a claim would have taken more of this queue, had it not as many leased jobs as it may.
+    pub(super) fn hold_back(&self, queue: &str) {
+        let mut held_back = self.held_back.borrow_mut();
+        if !held_back.contains(queue) {
+            held_back.insert(queue.to_string());
+        }
+    }
+
+    /// True where some claim was held back since changes were told last: then [`Tx::ended_in`] wants to know.
+    pub(super) fn any_held_back(&self) -> bool {
+        !self.held_back.borrow().is_empty()
+    }
+
+    /// Says that a job of this queue isn't leased any more.
+    pub(super) fn ended_in(&self, queue: &str) {
+        if self.held_back.borrow().contains(queue) {
+            self.awake();
+        }
     }
 
     /// True the first time that it is asked about this queue. What has become due or run out by `now` need not be
@@ -171,6 +194,9 @@ pub(super) struct Writer {
     /// Ends when its own channel closes. The writer's connection is closed last: that is the one that can tidy the
     /// log away.
     pub(super) reader: JoinHandle<()>,
+    /// Queues with jobs that a claim left there because of the queue's concurrency, since changes were told last: each
+    /// change makes those who wait claim again. So an ack wakes nobody unless somebody waits for it.
+    pub(super) held_back: RefCell<HashSet<String>>,
 }
 
 impl Writer {
@@ -235,21 +261,25 @@ impl Writer {
 
     /// All of these in one transaction, or none.
     fn transact(&self, batch: &mut [Box<dyn Operation>]) -> Result<(), Failed> {
-        let commit_failed = |error: rusqlite::Error| Failed::Commit(unavailable(&error));
+        let failed = |error: rusqlite::Error| errors::from_sqlite(&self.connection, &error);
+        let commit_failed = |error: rusqlite::Error| Failed::Commit(unavailable(failed(error)));
         let transaction = OpenTransaction::begin(&self.connection).map_err(commit_failed)?;
         let tx = Tx {
             connection: &self.connection,
             now: self.clock.now(),
+            steady: self.clock.steady(),
+            held_back: &self.held_back,
             awoken: Cell::new(false),
             seen_to: RefCell::default(),
         };
         for operation in batch.iter_mut() {
-            operation.apply(&tx).map_err(|error| Failed::Operation(errors::from_sqlite(&error)))?;
+            operation.apply(&tx).map_err(|error| Failed::Operation(failed(error)))?;
         }
         transaction.commit().map_err(commit_failed)?;
         self.meter.commits.fetch_add(1, Ordering::Relaxed);
         if tx.awoken.get() {
             self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+            self.held_back.borrow_mut().clear();
         }
         Ok(())
     }
@@ -279,8 +309,8 @@ impl Failed {
 }
 
 /// Whatever stops a transaction from beginning or committing, all of its operations can be tried again later.
-fn unavailable(error: &rusqlite::Error) -> StoreError {
-    match errors::from_sqlite(error) {
+fn unavailable(error: StoreError) -> StoreError {
+    match error {
         StoreError::Backend(text) => StoreError::Unavailable(text),
         other => other,
     }
