@@ -11,7 +11,9 @@ mod logs;
 mod ps;
 mod run;
 mod scale;
+mod table;
 mod threads;
+mod ticks;
 mod work;
 
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Stop(stop) => client::with(file, async |client| work::stop(&client, &stop).await),
         Verb::Enqueue(enqueue) => client::with(file, async |client| work::enqueue(&client, &enqueue).await),
         Verb::Tick(tick) => client::with(file, async |client| work::tick(&client, &tick).await),
+        Verb::Ticks(ticks) => client::with(file, async |client| ticks::ticks(&client, &ticks).await),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut std::io::stdout());
             Ok(Exit::Done)

@@ -1,6 +1,10 @@
 //! The admin API's JSON, which the command line uses too.
 
+mod schedules;
+
 use serde::{Deserialize, Serialize};
+
+pub use schedules::*;
 
 /// `GET /v1/formation`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -187,78 +191,6 @@ pub struct EnqueueResponse {
     pub id: String,
     /// False where it was there already.
     pub created: bool,
-}
-
-/// The answer to `POST /v1/schedules/{process}/ticks`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TickResponse {
-    /// The tick's time, RFC 3339.
-    pub nominal: String,
-    /// What the guest or the host says went wrong; `null` where nothing did.
-    pub error: Option<String>,
-}
-
-/// `GET /v1/schedules`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SchedulesView {
-    /// By name.
-    pub schedules: Vec<ScheduleView>,
-}
-
-/// Where a schedule stands. Times are RFC 3339, UTC.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ScheduleView {
-    /// The process type.
-    pub process: String,
-    /// The cron expression, where it has one.
-    pub schedule: Option<String>,
-    /// The expression's time zone.
-    pub time_zone: Option<String>,
-    /// The interval in seconds, where it has one instead.
-    pub every_s: Option<f64>,
-    /// Each call is late by some time below this, in seconds.
-    pub jitter_s: f64,
-    /// The last time that was taken or passed over; `null` before the first look.
-    pub cursor: Option<String>,
-    /// The next five.
-    pub next: Vec<NextTick>,
-}
-
-/// A time to come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NextTick {
-    /// The time that the schedule names.
-    pub nominal: String,
-    /// When its call begins, which the jitter delays.
-    pub due: String,
-}
-
-/// `GET /v1/schedules/{process}/ticks`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TicksView {
-    /// By nominal time, newest first.
-    pub ticks: Vec<TickView>,
-}
-
-/// A tick that was taken, and what became of it. Times are RFC 3339, UTC.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TickView {
-    /// The process type.
-    pub process: String,
-    /// The time that the schedule names.
-    pub nominal: String,
-    /// True where a person asked for it.
-    pub manual: bool,
-    /// When it was taken.
-    pub started_at: String,
-    /// When its call ended; `null` while it runs, and where nobody saw it end.
-    pub ended_at: Option<String>,
-    /// Seconds between the two.
-    pub duration_s: Option<f64>,
-    /// `running`, `done`, `failed`, `skipped` (the one before it still ran) or `interrupted` (its host stopped).
-    pub result: String,
-    /// Why it wasn't done; `null` where it was, and while it runs.
-    pub error: Option<String>,
 }
 
 /// One line of `GET /v1/logs`

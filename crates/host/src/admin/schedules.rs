@@ -44,17 +44,14 @@ async fn view(timeline: &Timeline) -> Result<ScheduleView, ApiError> {
         Times::Cron { expression, time_zone } => (Some(expression.clone()), Some(time_zone.clone()), None),
         Times::Every(every) => (None, None, Some(every.as_secs_f64())),
     };
-    let next = next
-        .into_iter()
-        .map(|time| NextTick { nominal: time.nominal.to_string(), due: time.due.to_string() })
-        .collect();
+    let next = next.into_iter().map(|time| NextTick { nominal: time.nominal, due: time.due }).collect();
     Ok(ScheduleView {
         process: timeline.process.to_string(),
         schedule,
         time_zone,
         every_s,
         jitter_s: timeline.schedule.jitter.as_secs_f64(),
-        cursor: cursor.map(|cursor| cursor.to_string()),
+        cursor,
         next,
     })
 }
@@ -80,12 +77,12 @@ async fn history(
 fn tick_view(tick: ticks::TickView) -> TickView {
     TickView {
         process: tick.schedule,
-        nominal: tick.nominal.to_string(),
+        nominal: tick.nominal,
         manual: tick.manual,
-        started_at: tick.started_at.to_string(),
-        ended_at: tick.ended_at.map(|ended_at| ended_at.to_string()),
+        started_at: tick.started_at,
+        ended_at: tick.ended_at,
         duration_s: tick.ended_at.map(|ended_at| ended_at.since(tick.started_at).as_secs_f64()),
-        result: tick.result.name().to_owned(),
+        result: tick.result,
         error: tick.error,
     }
 }
