@@ -30,6 +30,7 @@ pub(crate) struct TickRow {
     pub(crate) nominal: i64,
     pub(crate) manual: bool,
     pub(crate) ended: bool,
+    pub(crate) result: String,
     pub(crate) error: Option<String>,
 }
 
@@ -82,10 +83,16 @@ impl Store {
     }
 
     pub(crate) fn ticks(&self, schedule: &str) -> Vec<TickRow> {
-        let query = "SELECT nominal, manual, ended_at IS NOT NULL, error FROM ticks WHERE schedule = ?1 ORDER BY nominal";
+        let query = "SELECT nominal, manual, ended_at IS NOT NULL, result, error FROM ticks WHERE schedule = ?1 ORDER BY nominal";
         let mut query = self.connection.prepare(query).unwrap();
         let rows = query.query_map([schedule], |row| {
-            Ok(TickRow { nominal: row.get(0)?, manual: row.get(1)?, ended: row.get(2)?, error: row.get(3)? })
+            Ok(TickRow {
+                nominal: row.get(0)?,
+                manual: row.get(1)?,
+                ended: row.get(2)?,
+                result: row.get(3)?,
+                error: row.get(4)?,
+            })
         });
         rows.unwrap().map(Result::unwrap).collect()
     }

@@ -590,8 +590,9 @@ fn spawn_triggers(
                     limits: wired.limits(),
                     wait_max: wired.planned.process.queue_timeout,
                     underway: TaskTracker::new(),
+                    triggering: triggering.clone(),
                 });
-                triggers.spawn(trigger.clone().run(triggering.clone()));
+                triggers.spawn(trigger.clone().run());
                 schedules.insert(wired.name.to_string(), trigger);
             }
             Trigger::Http { .. } | Trigger::Command { .. } => {}

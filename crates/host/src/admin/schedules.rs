@@ -88,10 +88,7 @@ fn tick_view(tick: ticks::TickView) -> TickView {
 }
 
 async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
-    let schedule = find(&admin, &process)?.clone();
-    // In a task of its own: a person who gives up waiting doesn't end the call.
-    let ran = tokio::spawn(async move { schedule.run_now().await }).await;
-    match ran.map_err(|err| ApiError::unavailable(err.to_string()))? {
+    match find(&admin, &process)?.run_now().await {
         Ok((nominal, end)) => {
             let error = match end {
                 TickEnd::Done => None,
@@ -100,7 +97,7 @@ async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<
             Ok(Json(TickResponse { nominal: nominal.to_string(), error }))
         }
         Err(err @ TickError::Taken) => Err(ApiError::refused(Refused(err.to_string()))),
-        Err(err @ TickError::Store(_)) => Err(ApiError::unavailable(err.to_string())),
+        Err(err @ (TickError::Store(_) | TickError::Stopping)) => Err(ApiError::unavailable(err.to_string())),
     }
 }
 

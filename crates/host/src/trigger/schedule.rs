@@ -34,6 +34,7 @@ pub(crate) struct ScheduleTrigger {
     pub(crate) wait_max: Duration,
     /// Calls of this schedule that are under way.
     pub(crate) underway: TaskTracker,
+    pub(crate) triggering: Triggering,
 }
 
 /// Why a tick that a person asked for was not run.
@@ -43,27 +44,29 @@ pub(crate) enum TickError {
     Store(#[from] StoreError),
     #[error("a tick of the same millisecond was run already: try again")]
     Taken,
+    #[error("the host is stopping")]
+    Stopping,
 }
 
 impl ScheduleTrigger {
     /// Runs ticks until `intake` ends.
-    pub(crate) async fn run(self: Arc<Self>, triggering: Triggering) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut watch = Watch::new(self.timeline.clone());
         loop {
             let look = watch.look().await;
-            self.begin(look.taken, &triggering.running).await;
+            self.begin(look.taken).await;
             tokio::select! {
                 () = tokio::time::sleep(look.wait) => {}
-                () = triggering.intake.cancelled() => return,
+                () = self.triggering.intake.cancelled() => return,
             }
         }
     }
 
     /// Calls instances with ticks that were taken: at once, or one after another where they may not overlap.
-    async fn begin(self: &Arc<Self>, taken: Vec<Timestamp>, running: &TaskTracker) {
+    async fn begin(self: &Arc<Self>, taken: Vec<Timestamp>) {
         match self.timeline.schedule.overlap {
-            Overlap::Allow => taken.into_iter().for_each(|nominal| self.spawn_calls(vec![nominal], running)),
-            Overlap::Skip if self.underway.is_empty() => self.spawn_calls(taken, running),
+            Overlap::Allow => taken.into_iter().for_each(|nominal| self.spawn_calls(vec![nominal])),
+            Overlap::Skip if self.underway.is_empty() => self.spawn_calls(taken),
             Overlap::Skip => {
                 for nominal in taken {
                     let why = "the tick before it was still running";
@@ -74,13 +77,13 @@ impl ScheduleTrigger {
         }
     }
 
-    fn spawn_calls(self: &Arc<Self>, taken: Vec<Timestamp>, running: &TaskTracker) {
+    fn spawn_calls(self: &Arc<Self>, taken: Vec<Timestamp>) {
         if taken.is_empty() {
             return;
         }
         let this = self.clone();
         let token = self.underway.token();
-        running.spawn(async move {
+        self.triggering.running.spawn(async move {
             for nominal in taken {
                 this.call(nominal, false).await;
             }
@@ -88,8 +91,19 @@ impl ScheduleTrigger {
         });
     }
 
-    /// Runs a tick now, because a person asked for it, and says how it ended.
-    pub(crate) async fn run_now(&self) -> Result<(Timestamp, TickEnd), TickError> {
+    /// Runs a tick now, because a person asked for it, and says how it ended. One who gives up waiting (drops this)
+    /// doesn't end the call.
+    pub(crate) async fn run_now(self: &Arc<Self>) -> Result<(Timestamp, TickEnd), TickError> {
+        if self.triggering.intake.is_cancelled() {
+            return Err(TickError::Stopping);
+        }
+        let this = self.clone();
+        // Among what is running, so that a drain waits for it.
+        let running = self.triggering.running.spawn(async move { this.take_now().await });
+        running.await.unwrap_or(Err(TickError::Stopping))
+    }
+
+    async fn take_now(&self) -> Result<(Timestamp, TickEnd), TickError> {
         let Timeline { process, ticks, clock, owner, .. } = &*self.timeline;
         let nominal = clock.now();
         if !ticks.take(process, nominal, true, owner).await? {
