@@ -262,3 +262,26 @@ fn jitter_delays_ticks_and_leaves_none_out() {
     let ticks: Vec<i64> = written(&formation).iter().map(|tick| tick.0).collect();
     assert!(ticks.windows(2).all(|pair| pair[1] == pair[0] + 1000), "{ticks:?}");
 }
+
+#[test]
+fn a_schedule_that_is_ahead_of_the_clock_is_told_and_can_begin_anew() {
+    let formation = clock("every = \"1s\"");
+    let run_once = || {
+        let before = written(&formation).len();
+        let host = Host::run(&formation);
+        eventually("a tick", || (written(&formation).len() > before).then_some(()));
+        host.stop().done();
+    };
+    run_once();
+    let store = Store::open(&formation.path(".wasmhost/store.db"));
+    store.set_schedule_ahead("clock", Duration::from_secs(3_600));
+    let host = Host::run(&formation);
+    host.stderr().wait_for("no time before that is run again");
+    host.stop().done();
+    store.begin_anew("clock");
+    run_once();
+    let mut nominal: Vec<i64> = written(&formation).iter().map(|tick| tick.0).collect();
+    let calls = nominal.len();
+    nominal.dedup();
+    assert_eq!(nominal.len(), calls, "none is run twice");
+}

@@ -108,6 +108,19 @@ impl Store {
         self.connection.query_row(query, [schedule], |row| row.get(0)).unwrap()
     }
 
+    /// Makes a schedule believe that it has come so far beyond now, as a clock that was ahead would have.
+    pub(crate) fn set_schedule_ahead(&self, schedule: &str, by: Duration) {
+        let set = "UPDATE schedules SET nominal = unixepoch() * 1000 + ?2 WHERE schedule = ?1";
+        let by = i64::try_from(by.as_millis()).unwrap();
+        assert_eq!(self.connection.execute(set, rusqlite::params![schedule, by]).unwrap(), 1);
+    }
+
+    /// What docs/operating.md says for a schedule whose clock was ahead.
+    pub(crate) fn begin_anew(&self, schedule: &str) {
+        let begin = "DELETE FROM schedules WHERE schedule = ?1";
+        assert_eq!(self.connection.execute(begin, [schedule]).unwrap(), 1);
+    }
+
     /// Makes a schedule believe that nobody ran it for so long.
     pub(crate) fn set_schedule_back(&self, schedule: &str, by: Duration) {
         let set = "UPDATE schedules SET nominal = nominal - ?2 WHERE schedule = ?1";
