@@ -1,8 +1,11 @@
 //! Schedules.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::harness::{Formation, Host, eventually};
+use serde_json::Value;
+
+use crate::harness::{Formation, Host, Store, eventually, setting};
 
 fn clock(keys: &str) -> Formation {
     let dirs = "dirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]";
@@ -29,8 +32,7 @@ fn a_tick_runs_when_a_person_says_so() {
         (rows[0].nominal, rows[0].manual, rows[0].ended, &rows[0].error),
         (ticks[0].0, true, true, &None)
     );
-    let json: serde_json::Value =
-        serde_json::from_str(&host.cli(["tick", "clock", "--json"]).done()).unwrap();
+    let json: Value = serde_json::from_str(&host.cli(["tick", "clock", "--json"]).done()).unwrap();
     assert!(json["error"].is_null() && json["nominal"].is_string(), "{json}");
 }
 
@@ -46,7 +48,7 @@ fn a_schedule_of_each_second_ticks_once_each_second() {
         ticks.windows(2).all(|pair| pair[1] == pair[0] + 1000),
         "none is left out and none is twice: {ticks:?}"
     );
-    let store = crate::harness::Store::open(&formation.path(".wasmhost/store.db"));
+    let store = Store::open(&formation.path(".wasmhost/store.db"));
     let rows = store.ticks("clock");
     assert_eq!(rows.iter().map(|row| row.nominal).collect::<Vec<_>>(), ticks);
     assert!(rows.iter().all(|row| !row.manual && row.ended && row.error.is_none()), "{rows:?}");
@@ -81,7 +83,7 @@ fn missed(rule: &str) -> usize {
     host.cli(["tick", "clock"]).done();
     eventually("the schedule has begun", || (host.store().schedules() == 1).then_some(()));
     host.stop().done();
-    crate::harness::Store::open(&formation.path(".wasmhost/store.db"))
+    Store::open(&formation.path(".wasmhost/store.db"))
         .set_schedule_back("clock", Duration::from_secs(5 * 3600));
 
     let host = Host::run(&formation);
@@ -133,10 +135,153 @@ fn a_tick_is_skipped_while_the_one_before_it_runs() {
     let host = Host::run(&Formation::new().process("clock", "cmd-test", keys));
     let rows = eventually("one has run and one was skipped", || {
         let rows = host.store().ticks("clock");
-        let ran = rows.iter().any(|row| row.ended && row.error.is_none());
-        (ran && rows.iter().any(|row| row.error.is_some())).then_some(rows)
+        let has = |result| rows.iter().any(|row| row.result == result);
+        (has("done") && has("skipped")).then_some(rows)
     });
-    let skipped: Vec<_> = rows.iter().filter_map(|row| row.error.as_deref()).collect();
-    assert!(skipped.iter().all(|why| why.contains("skipped")), "{skipped:?}");
+    let why: Vec<_> = rows.iter().filter_map(|row| row.error.as_deref()).collect();
+    assert!(why.iter().all(|why| *why == "the tick before it was still running"), "{why:?}");
     assert_eq!(host.ps().instances("clock").len(), 1);
+}
+
+/// `KILLS=100` makes it longer, `SEED=...` repeats one.
+#[test]
+fn each_tick_happens_once_however_often_the_host_is_killed() {
+    let kills = setting("KILLS", 6);
+    let seed = setting("SEED", fastrand::usize(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed as u64);
+    let formation = clock("every = \"1s\"\nmissed = \"all\"\noverlap = \"allow\"");
+    for _ in 0..kills {
+        let host = Host::run(&formation);
+        let store = host.store();
+        let more = store.ticks("clock").len() + random.usize(1..3);
+        // At the moment that a tick is taken, or shortly after: while it is called.
+        eventually("it is time for the kill", || (store.ticks("clock").len() >= more).then_some(()));
+        std::thread::sleep(Duration::from_millis(random.u64(0..10)));
+        host.kill();
+    }
+    let host = Host::run(&formation);
+    let store = host.store();
+    let last = store.ticks("clock").last().unwrap().nominal;
+    eventually("two more ticks", || (store.ticks("clock").last()?.nominal >= last + 2_000).then_some(()));
+    host.stop().done();
+
+    let rows = store.ticks("clock");
+    let nominal: Vec<_> = rows.iter().map(|row| row.nominal).collect();
+    assert!(nominal.windows(2).all(|pair| pair[1] == pair[0] + 1_000), "each second is taken: {nominal:?}");
+    let mut calls: HashMap<i64, usize> = HashMap::new();
+    for (nominal, ..) in written(&formation) {
+        *calls.entry(nominal).or_default() += 1;
+    }
+    for row in &rows {
+        let calls = calls.remove(&row.nominal).unwrap_or(0);
+        match row.result.as_str() {
+            "done" => assert_eq!(calls, 1, "{row:?}"),
+            // The guest came to it, or it didn't; nobody calls it again.
+            "interrupted" => assert!(calls <= 1 && !row.ended && row.error.is_some(), "{row:?}"),
+            _ => panic!("{row:?}"),
+        }
+    }
+    assert!(calls.is_empty(), "called and not taken: {calls:?}");
+}
+
+#[test]
+fn a_tick_that_its_hosts_end_cut_off_is_interrupted() {
+    let keys = "schedule = \"@yearly\"\nargs = [\"sleep\", \"60000\"]";
+    let formation = Formation::new().top("grace = \"0s\"").process("clock", "cmd-test", keys);
+    let begin = || {
+        let host = Host::run(&formation);
+        let asked = host.cli_beside(["tick", "clock"]);
+        let busy = || (host.ps().in_state("clock", "busy") == 1).then_some(());
+        eventually("it runs", busy);
+        (host, asked)
+    };
+    let (host, asked) = begin();
+    assert_eq!(host.stop().code, 124);
+    assert_ne!(asked.wait().code, 0);
+    let store = Store::open(&formation.path(".wasmhost/store.db"));
+    let drained = store.ticks("clock").remove(0);
+    assert_eq!((drained.result.as_str(), drained.ended), ("interrupted", true), "{drained:?}");
+
+    let (host, _asked) = begin();
+    assert_eq!(store.ticks("clock")[1].result, "running");
+    host.kill();
+    let host = Host::run(&formation);
+    host.stderr().wait_for("1 ticks that the last run had begun were interrupted");
+    let killed = store.ticks("clock").remove(1);
+    assert_eq!((killed.result.as_str(), killed.ended), ("interrupted", false), "{killed:?}");
+    let listed = host.cli(["ticks", "clock"]).done();
+    assert_eq!(listed.matches("interrupted (manual)").count(), 2, "{listed}");
+}
+
+#[test]
+fn what_became_of_ticks_is_listed_with_the_next_ones() {
+    let formation = clock("schedule = \"0 0 1 1 *\"\njitter = \"1h\"");
+    let formation = formation.process("broken", "tick-test", "every = \"365d\"");
+    let host = Host::run(&formation);
+    let nothing = host.cli(["ticks", "clock"]).done();
+    assert!(nothing.starts_with("clock: next at 20") && nothing.contains("-01-01T00:00:00Z"), "{nothing}");
+
+    host.cli(["tick", "clock"]).done();
+    host.cli(["tick", "broken"]).failed(1, "the tick failed: ");
+    host.cli(["tick", "clock"]).done();
+    let ticks = |arguments: &[&str]| -> Vec<Value> {
+        let printed = match arguments {
+            [process] => host.cli(["ticks", process, "--json"]),
+            _ => host.cli(["ticks", "-n", "2", "--json"]),
+        };
+        printed.done().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let clock = ticks(&["clock"]);
+    assert_eq!(clock.len(), 2);
+    assert!(clock[0]["nominal"].as_str() > clock[1]["nominal"].as_str(), "the newest first: {clock:?}");
+    for tick in &clock {
+        assert_eq!((&tick["result"], &tick["manual"]), (&"done".into(), &true.into()), "{tick}");
+        assert!(
+            tick["duration_s"].is_f64() && tick["error"].is_null() && tick["ended_at"].is_string(),
+            "{tick}"
+        );
+    }
+    // Of all types the newest two.
+    let newest: Vec<_> = ticks(&[]).iter().map(|tick| tick["process"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(newest, ["clock", "broken"]);
+    let broken = ticks(&["broken"]).remove(0);
+    assert_eq!(broken["result"], "failed");
+    assert!(!broken["error"].as_str().unwrap().is_empty());
+    let text = host.cli(["ticks"]).done();
+    assert!(text.starts_with("TYPE") && text.contains("\nbroken: next at "), "{text}");
+    host.cli(["ticks", "web"]).failed(1, "no process type \"web\" with a schedule");
+}
+
+#[test]
+fn jitter_delays_ticks_and_leaves_none_out() {
+    let formation = clock("every = \"1s\"\njitter = \"900ms\"");
+    let host = Host::run(&formation);
+    eventually("four ticks", || (written(&formation).len() >= 4).then_some(()));
+    host.stop().done();
+    let ticks: Vec<i64> = written(&formation).iter().map(|tick| tick.0).collect();
+    assert!(ticks.windows(2).all(|pair| pair[1] == pair[0] + 1000), "{ticks:?}");
+}
+
+#[test]
+fn a_schedule_that_is_ahead_of_the_clock_is_told_and_can_begin_anew() {
+    let formation = clock("every = \"1s\"");
+    let run_once = || {
+        let before = written(&formation).len();
+        let host = Host::run(&formation);
+        eventually("a tick", || (written(&formation).len() > before).then_some(()));
+        host.stop().done();
+    };
+    run_once();
+    let store = Store::open(&formation.path(".wasmhost/store.db"));
+    store.set_schedule_ahead("clock", Duration::from_secs(3_600));
+    let host = Host::run(&formation);
+    host.stderr().wait_for("no time before that is run again");
+    host.stop().done();
+    store.begin_anew("clock");
+    run_once();
+    let mut nominal: Vec<i64> = written(&formation).iter().map(|tick| tick.0).collect();
+    let calls = nominal.len();
+    nominal.dedup();
+    assert_eq!(nominal.len(), calls, "none is run twice");
 }

@@ -30,6 +30,7 @@ pub(crate) struct TickRow {
     pub(crate) nominal: i64,
     pub(crate) manual: bool,
     pub(crate) ended: bool,
+    pub(crate) result: String,
     pub(crate) error: Option<String>,
 }
 
@@ -82,10 +83,16 @@ impl Store {
     }
 
     pub(crate) fn ticks(&self, schedule: &str) -> Vec<TickRow> {
-        let query = "SELECT nominal, manual, ended_at IS NOT NULL, error FROM ticks WHERE schedule = ?1 ORDER BY nominal";
+        let query = "SELECT nominal, manual, ended_at IS NOT NULL, result, error FROM ticks WHERE schedule = ?1 ORDER BY nominal";
         let mut query = self.connection.prepare(query).unwrap();
         let rows = query.query_map([schedule], |row| {
-            Ok(TickRow { nominal: row.get(0)?, manual: row.get(1)?, ended: row.get(2)?, error: row.get(3)? })
+            Ok(TickRow {
+                nominal: row.get(0)?,
+                manual: row.get(1)?,
+                ended: row.get(2)?,
+                result: row.get(3)?,
+                error: row.get(4)?,
+            })
         });
         rows.unwrap().map(Result::unwrap).collect()
     }
@@ -99,6 +106,19 @@ impl Store {
     pub(crate) fn schedule_is_recent(&self, schedule: &str) -> bool {
         let query = "SELECT nominal / 1000 > unixepoch() - 3600 FROM schedules WHERE schedule = ?1";
         self.connection.query_row(query, [schedule], |row| row.get(0)).unwrap()
+    }
+
+    /// Makes a schedule believe that it has come so far beyond now, as a clock that was ahead would have.
+    pub(crate) fn set_schedule_ahead(&self, schedule: &str, by: Duration) {
+        let set = "UPDATE schedules SET nominal = unixepoch() * 1000 + ?2 WHERE schedule = ?1";
+        let by = i64::try_from(by.as_millis()).unwrap();
+        assert_eq!(self.connection.execute(set, rusqlite::params![schedule, by]).unwrap(), 1);
+    }
+
+    /// What docs/operating.md says for a schedule whose clock was ahead.
+    pub(crate) fn begin_anew(&self, schedule: &str) {
+        let begin = "DELETE FROM schedules WHERE schedule = ?1";
+        assert_eq!(self.connection.execute(begin, [schedule]).unwrap(), 1);
     }
 
     /// Makes a schedule believe that nobody ran it for so long.

@@ -56,6 +56,8 @@ pub(crate) enum Verb {
     Jobs(Jobs),
     /// Run a tick of a schedule now.
     Tick(Tick),
+    /// Show what became of the last ticks, and when the next ones come.
+    Ticks(Ticks),
     /// Print a shell's completions: `wasmhost completions bash > /etc/bash_completion.d/wasmhost`.
     Completions {
         /// The shell.
@@ -249,6 +251,18 @@ pub(crate) struct Tick {
     /// A process type with a schedule.
     pub(crate) process: String,
     /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Ticks {
+    /// A process type with a schedule; all of them if none is given.
+    pub(crate) process: Option<String>,
+    /// How many ticks, the newest first.
+    #[arg(short, long, value_name = "TICKS", default_value_t = 20)]
+    pub(crate) n: usize,
+    /// Print JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
 }

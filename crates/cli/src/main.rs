@@ -15,6 +15,7 @@ mod run;
 mod scale;
 mod table;
 mod threads;
+mod ticks;
 mod work;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Verb::Enqueue(enqueue) => client::with(file, async |client| enqueue::enqueue(&client, enqueue).await),
         Verb::Jobs(jobs) => jobs::jobs(file, jobs.verb),
         Verb::Tick(tick) => client::with(file, async |client| work::tick(&client, &tick).await),
+        Verb::Ticks(ticks) => client::with(file, async |client| ticks::ticks(&client, &ticks).await),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut std::io::stdout());
             Ok(Exit::Done)

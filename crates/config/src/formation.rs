@@ -25,6 +25,8 @@ pub struct Formation {
     pub http: Http,
     /// Where jobs, ticks and counts live.
     pub store: StoreUrl,
+    /// How long the store keeps jobs that have ended.
+    pub retention: Retention,
     /// Settings of single queues; a queue that isn't here has the defaults.
     pub queues: BTreeMap<String, Queue>,
     /// The process types in the file's order; at least one, their names unique.
@@ -40,11 +42,37 @@ pub enum StoreUrl {
     Memory,
 }
 
+/// `[store] keep_done` and its like: how long jobs that have ended are kept, and how many at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Done and cancelled jobs: for this long...
+    pub done_for: Duration,
+    /// ...and at most this many.
+    pub done_max: u64,
+    /// Dead jobs: for this long...
+    pub dead_for: Duration,
+    /// ...and at most this many.
+    pub dead_max: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            done_for: Duration::from_hours(1),
+            done_max: 100_000,
+            dead_for: Duration::from_hours(180 * 24),
+            dead_max: 10_000,
+        }
+    }
+}
+
 /// `[queues.NAME]`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Queue {
     /// Waiting jobs past which `enqueue` is refused.
     pub max_depth: Option<u64>,
+    /// Jobs that run at once, over all types and hosts; `None` is as many as there are instances.
+    pub concurrency: Option<u32>,
 }
 
 /// `[process.NAME]`: a component, its trigger, its limits, its grants, its count.
@@ -85,6 +113,9 @@ pub struct ProcessType {
     pub body_bytes_max: Option<u64>,
     /// How many tries a job of this type has, where its producer didn't say.
     pub attempts: u32,
+    /// How long a failed job of this type waits after its first attempt, its second, ...: the last repeats. Where it
+    /// is empty the waits are the host's own.
+    pub backoff: Vec<Duration>,
     /// What the sandbox may touch.
     pub grants: Grants,
 }
@@ -131,17 +162,32 @@ pub enum Run {
     Never,
 }
 
-/// `schedule = "*/5 * * * *"` and the keys beside it.
+/// `schedule = "*/5 * * * *"` or `every = "30s"`, and the keys beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
-    /// A cron expression of five or six fields, or an `@daily` form; known to parse.
-    pub cron: String,
-    /// IANA name; UTC where the file gives none. Known to exist.
-    pub time_zone: String,
+    /// When its times are.
+    pub times: Times,
+    /// Each call is late by some time below this: see [`Schedule::delay`].
+    pub jitter: Duration,
     /// What to do about times that passed while no host ran.
     pub missed: Missed,
     /// What to do when a tick comes while the one before it runs.
     pub overlap: Overlap,
+}
+
+/// When the times of a schedule are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Times {
+    /// `schedule` and `time_zone`.
+    Cron {
+        /// A cron expression of five or six fields, or an `@daily` form; known to parse.
+        expression: String,
+        /// IANA name; UTC where the file gives none. Known to exist.
+        time_zone: String,
+    },
+    /// `every`: the multiples of this since 1970-01-01T00:00:00Z, so that restarts and other hosts come to the same
+    /// times. At least a second.
+    Every(Duration),
 }
 
 /// What to do about times that passed while no host ran.
@@ -287,6 +333,7 @@ impl ProcessType {
             queue_timeout: Duration::from_secs(5),
             body_bytes_max: None,
             attempts: 25,
+            backoff: Vec::new(),
             grants: Grants::default(),
         }
     }

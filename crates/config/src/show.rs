@@ -34,6 +34,10 @@ impl Serialize for Formation {
         #[derive(Serialize)]
         struct StoreTable {
             url: String,
+            keep_done: String,
+            keep_done_max: u64,
+            keep_dead: String,
+            keep_dead_max: u64,
         }
         let file = File {
             name: escape(&self.name),
@@ -42,7 +46,13 @@ impl Serialize for Formation {
             grace: format_duration(self.grace),
             drain_delay: format_duration(self.drain_delay),
             http: (&self.http).into(),
-            store: StoreTable { url: escape(&self.store.to_string()) },
+            store: StoreTable {
+                url: escape(&self.store.to_string()),
+                keep_done: format_duration(self.retention.done_for),
+                keep_done_max: self.retention.done_max,
+                keep_dead: format_duration(self.retention.dead_for),
+                keep_dead_max: self.retention.dead_max,
+            },
             queues: InOrder(self.queues.iter().map(|(name, queue)| (name.as_str(), queue.into())).collect()),
             process: InOrder(
                 self.processes.iter().map(|process| (process.name.as_str(), process.into())).collect(),
@@ -182,11 +192,13 @@ fn one_or_more(elements: impl Iterator<Item = String>) -> OneOrMore<String, Vec<
 struct QueueTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_depth: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<u32>,
 }
 
 impl From<&Queue> for QueueTable {
     fn from(queue: &Queue) -> Self {
-        QueueTable { max_depth: queue.max_depth }
+        QueueTable { max_depth: queue.max_depth, concurrency: queue.concurrency }
     }
 }
 
@@ -232,10 +244,32 @@ struct ProcessTable<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum TriggerKeys<'a> {
-    Http { route: OneOrMore<String, Vec<String>> },
-    Queue { queue: OneOrMore<String, InOrder<'a, u32>>, attempts: u32 },
-    Schedule { schedule: String, time_zone: String, missed: &'static str, overlap: &'static str },
-    Command { run: &'static str },
+    Http {
+        route: OneOrMore<String, Vec<String>>,
+    },
+    Queue {
+        queue: OneOrMore<String, InOrder<'a, u32>>,
+        attempts: u32,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        backoff: Vec<String>,
+    },
+    Schedule {
+        #[serde(flatten)]
+        times: TimesKeys,
+        jitter: String,
+        missed: &'static str,
+        overlap: &'static str,
+    },
+    Command {
+        run: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum TimesKeys {
+    Cron { schedule: String, time_zone: String },
+    Every { every: String },
 }
 
 #[derive(Serialize)]
@@ -253,7 +287,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             trust_cwasm: process.trust_cwasm,
             args: process.args.iter().map(|arg| escape(arg)).collect(),
             count: process.count,
-            trigger: process.trigger.as_ref().map(|trigger| trigger_keys(trigger, process.attempts)),
+            trigger: process.trigger.as_ref().map(|trigger| trigger_keys(trigger, process)),
             memory: format_size(process.memory_bytes_max),
             timeout: process.timeout.map(format_duration),
             cpu: process.cpu.map(format_duration),
@@ -285,7 +319,7 @@ impl From<&DirGrant> for DirTable {
     }
 }
 
-fn trigger_keys(trigger: &Trigger, attempts: u32) -> TriggerKeys<'_> {
+fn trigger_keys<'a>(trigger: &'a Trigger, process: &ProcessType) -> TriggerKeys<'a> {
     match trigger {
         Trigger::Http { routes } => TriggerKeys::Http {
             route: match routes.as_slice() {
@@ -300,11 +334,17 @@ fn trigger_keys(trigger: &Trigger, attempts: u32) -> TriggerKeys<'_> {
                     more.iter().map(|(name, weight)| (name.as_str(), *weight)).collect(),
                 )),
             },
-            attempts,
+            attempts: process.attempts,
+            backoff: process.backoff.iter().copied().map(format_duration).collect(),
         },
         Trigger::Schedule(schedule) => TriggerKeys::Schedule {
-            schedule: escape(&schedule.cron),
-            time_zone: escape(&schedule.time_zone),
+            times: match &schedule.times {
+                Times::Cron { expression, time_zone } => {
+                    TimesKeys::Cron { schedule: escape(expression), time_zone: escape(time_zone) }
+                }
+                Times::Every(every) => TimesKeys::Every { every: format_duration(*every) },
+            },
+            jitter: format_duration(schedule.jitter),
             missed: match schedule.missed {
                 Missed::Skip => "skip",
                 Missed::One => "one",

@@ -21,7 +21,7 @@ fn read(text: &str, dotenv: Option<&str>) -> Result<Formation, LoadError> {
 }
 
 /// Pieces that bring the reader further than random characters do.
-const PIECES: [&str; 44] = [
+const PIECES: [&str; 49] = [
     "[process.web]\n",
     "[process.a]\n",
     "[[process.a.dirs]]\n",
@@ -35,8 +35,11 @@ const PIECES: [&str; 44] = [
     "route = ",
     "queue = ",
     "schedule = ",
+    "every = ",
+    "jitter = ",
     "time_zone = ",
     "attempts = ",
+    "backoff = ",
     "memory = ",
     "timeout = ",
     "isolation = ",
@@ -48,6 +51,8 @@ const PIECES: [&str; 44] = [
     "outbound = ",
     "listen = ",
     "url = ",
+    "keep_done = ",
+    "keep_dead_max = ",
     "\"web.wasm\"",
     "\"/\"",
     "\"0 0 L * 5#2\"",
@@ -131,9 +136,20 @@ fn trigger() -> impl Strategy<Value = Option<Trigger>> {
     let route =
         (option::of(host()), "/|(/[a-z0-9$]{1,5}){1,3}").prop_map(|(host, path)| Route { host, path });
     let queues = btree_map(name(), 1u32..=1000, 1..4).prop_map(|queues| queues.into_iter().collect());
-    let schedule = (
+    let cron = (
         select(vec!["*/5 * * * *", "0 0 0 1 1 *", "@daily"]),
         select(vec!["UTC", "Europe/Berlin"]),
+        0u64..=3_600_000,
+    )
+        .prop_map(|(expression, time_zone, jitter_ms)| {
+            let times = Times::Cron { expression: expression.to_owned(), time_zone: time_zone.to_owned() };
+            (times, Duration::from_millis(jitter_ms))
+        });
+    let every = (1_000u64..=365 * 86_400_000, 0u64..3_600_000).prop_map(|(every_ms, jitter_ms)| {
+        (Times::Every(Duration::from_millis(every_ms)), Duration::from_millis(jitter_ms % every_ms))
+    });
+    let schedule = (
+        prop_oneof![cron, every],
         select(vec![Missed::Skip, Missed::One, Missed::All]),
         select(vec![Overlap::Skip, Overlap::Allow]),
     );
@@ -141,9 +157,8 @@ fn trigger() -> impl Strategy<Value = Option<Trigger>> {
         Just(None),
         vec(route, 1..3).prop_map(|routes| Some(Trigger::Http { routes })),
         queues.prop_map(|queues| Some(Trigger::Queue { queues })),
-        schedule.prop_map(|(cron, zone, missed, overlap)| {
-            let (cron, time_zone) = (cron.to_owned(), zone.to_owned());
-            Some(Trigger::Schedule(Schedule { cron, time_zone, missed, overlap }))
+        schedule.prop_map(|((times, jitter), missed, overlap)| {
+            Some(Trigger::Schedule(Schedule { times, jitter, missed, overlap }))
         }),
         select(vec![Run::Always, Run::Release, Run::Never]).prop_map(|run| Some(Trigger::Command { run })),
     ]
@@ -174,7 +189,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
         option::of(duration()),
         option::of(0u32..=1_000_000),
         duration(),
-        1u32..=1000,
+        (1u32..=1000, vec((0u64..=7 * 86_400_000).prop_map(Duration::from_millis), 0..4)),
         option::of(0u64..=1 << 40),
     );
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
@@ -183,9 +198,13 @@ fn process() -> impl Strategy<Value = ProcessType> {
     let component = (path(), any::<bool>());
     (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
         |(name, (component, trust_cwasm), args, count, trigger, limits, life, grants)| {
-            let (memory_bytes_max, timeout, backlog, queue_timeout, attempts, body_bytes_max) = limits;
+            let (memory_bytes_max, timeout, backlog, queue_timeout, (attempts, backoff), body_bytes_max) =
+                limits;
             let (cpu, (isolation, concurrency), max_calls, max_age) = life;
-            let attempts = if matches!(trigger, Some(Trigger::Queue { .. })) { attempts } else { 25 };
+            let (attempts, backoff) = match trigger {
+                Some(Trigger::Queue { .. }) => (attempts, backoff),
+                _ => (25, vec![]),
+            };
             ProcessType {
                 name,
                 component,
@@ -204,6 +223,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 queue_timeout,
                 body_bytes_max,
                 attempts,
+                backoff,
                 grants,
             }
         },
@@ -270,10 +290,24 @@ fn http() -> impl Strategy<Value = Http> {
 
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
-    let queue = option::of(1u64..=1_000_000_000).prop_map(|max_depth| Queue { max_depth });
+    let queue = (option::of(1u64..=1_000_000_000), option::of(1u32..=100_000))
+        .prop_map(|(max_depth, concurrency)| Queue { max_depth, concurrency });
+    let kept = || ((0u64..=3_650 * 86_400_000).prop_map(Duration::from_millis), 0u64..=1_000_000_000);
+    let retention = (kept(), kept()).prop_map(|((done_for, done_max), (dead_for, dead_max))| Retention {
+        done_for,
+        done_max,
+        dead_for,
+        dead_max,
+    });
     let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), duration(), duration());
-    (top, http(), store, btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
-        |((name, state_dir, max_instances, grace, drain_delay), http, store, queues, processes)| Formation {
+    (top, http(), (store, retention), btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
+        |(
+            (name, state_dir, max_instances, grace, drain_delay),
+            http,
+            (store, retention),
+            queues,
+            processes,
+        )| Formation {
             name,
             file: "/srv/shop/formation.toml".into(),
             state_dir,
@@ -282,6 +316,7 @@ fn formation() -> impl Strategy<Value = Formation> {
             drain_delay,
             http,
             store,
+            retention,
             queues,
             processes: without_repetition(processes),
         },

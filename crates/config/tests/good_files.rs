@@ -32,6 +32,12 @@ fn the_smallest_file_has_every_default() {
         drain_delay: Duration::ZERO,
         http: Http::default(),
         store: StoreUrl::Sqlite("/srv/shop/.wasmhost/store.db".into()),
+        retention: Retention {
+            done_for: Duration::from_hours(1),
+            done_max: 100_000,
+            dead_for: Duration::from_hours(180 * 24),
+            dead_max: 10_000,
+        },
         queues: Default::default(),
         processes: vec![ProcessType {
             name: "web".to_owned(),
@@ -51,6 +57,7 @@ fn the_smallest_file_has_every_default() {
             queue_timeout: Duration::from_secs(5),
             body_bytes_max: None,
             attempts: 25,
+            backoff: vec![],
             grants: Grants::default(),
         }],
     };
@@ -81,8 +88,14 @@ listen = "0.0.0.0:8443"
 cert = ["a.pem", "/etc/b.pem"]
 key = ["a.key", "/etc/b.key"]
 
+[store]
+keep_done = "0s"
+keep_dead = "365d"
+keep_dead_max = 50
+
 [queues.mail]
 max_depth = 100_000
+concurrency = 4
 [queues.idle]
 
 [process.web]
@@ -108,6 +121,7 @@ enqueue = ["default", "mail"]
 component = "/opt/worker.wasm"
 queue = { default = 3, mail = 1 }
 attempts = 5
+backoff = ["0s", "10s", "1h30m"]
 isolation = "instance"
 network = "all"
 
@@ -121,8 +135,15 @@ count = 0
 component = "clock.wasm"
 schedule = "*/5 * * * *"
 time_zone = "europe/berlin"
+jitter = "1h"
 missed = "all"
 overlap = "allow"
+
+[process.often]
+component = "clock.wasm"
+every = "1m30s"
+jitter = "1m29s"
+missed = "skip"
 
 [process.daily]
 component = "clock.wasm"
@@ -142,12 +163,16 @@ run = "never"
 fn a_file_with_everything_is_read() {
     let formation = read(WHOLE);
     let names: Vec<&str> = formation.processes.iter().map(|process| process.name.as_str()).collect();
-    assert_eq!(names, ["web", "worker", "mailer", "clock", "daily", "migrate", "console"]);
+    assert_eq!(names, ["web", "worker", "mailer", "clock", "often", "daily", "migrate", "console"]);
     assert_eq!(formation.store, StoreUrl::Sqlite("/var/lib/shop/store.db".into()));
     assert_eq!(formation.queues["idle"], Queue::default());
+    assert_eq!(formation.queues["mail"], Queue { max_depth: Some(100_000), concurrency: Some(4) });
+    let kept = formation.retention;
+    assert_eq!((kept.done_for, kept.done_max), (Duration::ZERO, 100_000));
+    assert_eq!((kept.dead_for, kept.dead_max), (Duration::from_hours(365 * 24), 50));
 
     let trusted: Vec<bool> = formation.processes.iter().map(|process| process.trust_cwasm).collect();
-    assert_eq!(trusted, [false, false, true, false, false, false, false]);
+    assert_eq!(trusted, [false, false, true, false, false, false, false, false]);
     let web = formation.process("web").unwrap();
     assert_eq!(web.component, Path::new("/srv/shop/build/web.wasm"));
     assert_eq!(web.memory_bytes_max, 64_000_000);
@@ -176,7 +201,18 @@ fn a_file_with_everything_is_read() {
     let queues = vec![("default".to_owned(), 3), ("mail".to_owned(), 1)];
     assert_eq!(formation.process("worker").unwrap().trigger, Some(Trigger::Queue { queues }));
     let Some(Trigger::Schedule(schedule)) = &formation.process("clock").unwrap().trigger else { panic!() };
-    assert_eq!(schedule.time_zone, "Europe/Berlin");
+    let (expression, time_zone) = ("*/5 * * * *".to_owned(), "Europe/Berlin".to_owned());
+    assert_eq!(schedule.times, Times::Cron { expression, time_zone });
+    assert_eq!(schedule.jitter, Duration::from_hours(1));
+    let often = Schedule {
+        times: Times::Every(Duration::from_secs(90)),
+        jitter: Duration::from_secs(89),
+        missed: Missed::Skip,
+        overlap: Overlap::Skip,
+    };
+    assert_eq!(formation.process("often").unwrap().trigger, Some(Trigger::Schedule(often)));
+    let waits = [0, 10, 5_400].map(Duration::from_secs);
+    assert_eq!(formation.process("worker").unwrap().backoff, waits);
     assert_eq!(formation.process("migrate").unwrap().args, ["migrate", "", "sk_live"]);
 }
 
@@ -215,6 +251,10 @@ access_log = "off"
 
 [store]
 url = "sqlite:/srv/shop/.wasmhost/store.db"
+keep_done = "1h"
+keep_done_max = 100000
+keep_dead = "180d"
+keep_dead_max = 10000
 
 [process.web]
 component = "/srv/shop/web.wasm"

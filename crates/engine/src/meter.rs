@@ -1,8 +1,8 @@
 //! What one instance uses, and how it is told to stop: shared between the store (whose callbacks write it), the
 //! driver that polls the call, and whoever looks from outside.
 
-use std::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 

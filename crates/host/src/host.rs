@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wasmhost_config::{Http, Isolation, Route, Run, StoreUrl, Trigger};
+use wasmhost_config::{Formation, Http, Isolation, Queue, Route, Run, StoreUrl, Trigger};
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, CallLimits, Component, Engine, EngineError, EngineOptions, LoadError, Sandbox};
 use wasmhost_store::jobs::{Backoff, ClaimQueue, Retention};
-use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
+use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, SystemClock, Ticks};
 
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, TooMany};
@@ -29,7 +29,7 @@ use crate::trigger::Triggering;
 use crate::trigger::ahead::Ahead;
 use crate::trigger::queue::QueueTrigger;
 use crate::trigger::release::{self, ReleaseFailed};
-use crate::trigger::schedule::ScheduleTrigger;
+use crate::trigger::schedule::{ScheduleTrigger, Timeline};
 use crate::trigger::underway::Underway;
 
 /// How often ended jobs are looked through.
@@ -223,8 +223,9 @@ impl Host {
         let triggering = Triggering { intake: intake.clone(), running: TaskTracker::new() };
         let triggers = TaskTracker::new();
         let underway = Arc::new(Underway::default());
-        let schedules = spawn_triggers(&wired, &store, &owner, &underway, &triggering, &triggers);
-        triggers.spawn(prune(store.jobs.clone(), intake.clone()));
+        let schedules =
+            spawn_triggers(&wired, &store, &owner, &formation.queues, &underway, &triggering, &triggers);
+        triggers.spawn(prune(store.jobs.clone(), retention(&formation), intake.clone()));
 
         let ingress = match listeners.is_empty() {
             true => None,
@@ -380,14 +381,19 @@ pub async fn backup_store(url: &StoreUrl, to: &std::path::Path) -> Result<u64, S
     copied.map(|()| std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
 }
 
-/// Names this boot, and frees what earlier boots of this host had leased: they are dead, since the state directory's
-/// lock is ours.
+/// Names this boot, and sees to what earlier boots of this host had begun: they are dead, since the state directory's
+/// lock is ours. Their jobs are freed, and their ticks marked as interrupted.
 async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartError> {
     const PREFIX: &str = "host/";
     let freed = store.jobs.free_leases(PREFIX).await;
     let freed = freed.map_err(|err| StartError::Store { url: url.to_string(), err })?;
     if freed > 0 {
         info!("{freed} jobs that the last run had begun will run again");
+    }
+    let left = store.ticks.interrupt(PREFIX).await;
+    let left = left.map_err(|err| StartError::Store { url: url.to_string(), err })?;
+    if left > 0 {
+        info!("{left} ticks that the last run had begun were interrupted by its end, and are not run again");
     }
     Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
 }
@@ -575,6 +581,7 @@ fn spawn_triggers(
     wired: &[Wired],
     store: &Store,
     owner: &str,
+    settings: &BTreeMap<String, Queue>,
     underway: &Arc<Underway>,
     triggering: &Triggering,
     triggers: &TaskTracker,
@@ -587,9 +594,9 @@ fn spawn_triggers(
                     pool: wired.pool.clone(),
                     jobs: store.jobs.clone(),
                     owner: owner.to_owned(),
-                    queues: queues.iter().map(claim_queue).collect(),
+                    queues: queues.iter().map(|queue| claim_queue(settings, queue)).collect(),
                     attempts: wired.planned.process.attempts,
-                    backoff: Backoff::Curve,
+                    backoff: Backoff::List(wired.planned.process.backoff.as_slice().into()),
                     limits: wired.limits(),
                     underway: underway.clone(),
                     ahead: Ahead::default(),
@@ -597,16 +604,22 @@ fn spawn_triggers(
                 triggers.spawn(trigger.run(triggering.clone()));
             }
             Trigger::Schedule(schedule) => {
-                let trigger = Arc::new(ScheduleTrigger {
+                let timeline = Timeline {
                     process: wired.name.clone(),
-                    pool: wired.pool.clone(),
-                    ticks: store.ticks.clone(),
                     schedule: schedule.clone(),
+                    ticks: store.ticks.clone(),
+                    clock: Arc::new(SystemClock::new()),
+                    owner: owner.to_owned(),
+                };
+                let trigger = Arc::new(ScheduleTrigger {
+                    timeline: Arc::new(timeline),
+                    pool: wired.pool.clone(),
                     limits: wired.limits(),
                     wait_max: wired.planned.process.queue_timeout,
                     underway: TaskTracker::new(),
+                    triggering: triggering.clone(),
                 });
-                triggers.spawn(trigger.clone().run(triggering.clone()));
+                triggers.spawn(trigger.clone().run());
                 schedules.insert(wired.name.to_string(), trigger);
             }
             Trigger::Http { .. } | Trigger::Command { .. } => {}
@@ -627,19 +640,25 @@ fn workers(plan: &Plan) -> BTreeMap<String, Vec<String>> {
     workers
 }
 
-fn claim_queue((name, weight): &(String, u32)) -> ClaimQueue {
-    ClaimQueue { name: name.clone(), weight: *weight, concurrency: None }
+fn claim_queue(settings: &BTreeMap<String, Queue>, (name, weight): &(String, u32)) -> ClaimQueue {
+    let concurrency = settings.get(name).and_then(|settings| settings.concurrency);
+    ClaimQueue { name: name.clone(), weight: *weight, concurrency }
+}
+
+fn retention(formation: &Formation) -> Retention {
+    let wasmhost_config::Retention { done_for, done_max, dead_for, dead_max } = formation.retention;
+    Retention { done_for, done_max, dead_for, dead_max }
 }
 
 /// Deletes jobs that have ended and been kept for long enough, from time to time.
-async fn prune(jobs: Arc<dyn Jobs>, intake: CancellationToken) {
+async fn prune(jobs: Arc<dyn Jobs>, retention: Retention, intake: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(PRUNE_EVERY) => {}
             () = intake.cancelled() => return,
         }
         loop {
-            match jobs.prune(Retention::default()).await {
+            match jobs.prune(retention).await {
                 Ok(0) => break,
                 Ok(_) => tokio::task::yield_now().await,
                 Err(err) => {

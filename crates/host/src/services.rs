@@ -28,10 +28,7 @@ impl Queues {
     }
 
     pub(crate) fn concurrency(&self, queue: &str) -> Option<u32> {
-        {
-            let _ = queue;
-            None
-        }
+        self.settings.get(queue).and_then(|settings| settings.concurrency)
     }
 
     pub(crate) fn workers(&self, queue: &str) -> Vec<String> {
@@ -64,8 +61,8 @@ impl Enqueue for Queues {
     }
 }
 
-fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> Result<NewJob, EnqueueRefusal> {
-    Ok(NewJob {
+fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJob {
+    NewJob {
         queue: queue.to_owned(),
         payload: job.payload,
         content_type: job.content_type,

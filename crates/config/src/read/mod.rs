@@ -3,6 +3,7 @@
 mod grants;
 mod http;
 mod process;
+mod schedule;
 mod store;
 mod trigger;
 
@@ -35,7 +36,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let grace = table.take("grace").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let drain_delay = table.take("drain_delay").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let http = table.take("http").and_then(|item| http::http(cx, &item));
-    let store = table.take("store").and_then(|item| store::store(cx, &item));
+    let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
     table.not_yet(cx, "health");
@@ -47,7 +48,8 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         grace: grace.unwrap_or(GRACE_DEFAULT),
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
         http: http.unwrap_or_default(),
-        store: store.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
+        store: store.url.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
+        retention: store.retention,
         state_dir,
         queues: queues.unwrap_or_default(),
         processes,
@@ -82,9 +84,9 @@ fn queues(cx: &mut Reading<'_>, item: &Item<'_>) -> BTreeMap<String, Queue> {
             continue;
         };
         let max_depth = settings.take("max_depth").and_then(|item| item.whole(cx, 1..=QUEUE_DEPTH_MAX));
-        settings.not_yet(cx, "concurrency");
+        let concurrency = settings.take("concurrency").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
         settings.finish(cx);
-        queues.insert(name.to_owned(), Queue { max_depth });
+        queues.insert(name.to_owned(), Queue { max_depth, concurrency });
     }
     queues
 }

@@ -33,9 +33,10 @@ pub(super) fn process_type(
     if let Some(count) = table.take("count").and_then(|item| count(cx, &item)) {
         process.count = count;
     }
-    let (trigger, attempts) = trigger::trigger(cx, &mut table, name, routes);
+    let trigger::Read { trigger, attempts, backoff } = trigger::trigger(cx, &mut table, name, routes);
     process.trigger = trigger;
     process.attempts = attempts.unwrap_or(process.attempts);
+    process.backoff = backoff;
     if let Some(memory) =
         table.take("memory").and_then(|item| item.size(cx, MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX))
     {

@@ -1,18 +1,43 @@
-//! `[store] url`.
+//! `[store]`.
 
-use crate::formation::StoreUrl;
+use crate::formation::{Retention, StoreUrl};
 use crate::reader::{Item, Reading};
 use crate::spelling::quoted;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Ten years: what is longer is a slip in the unit.
+const KEEP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(3_650 * 24);
+const KEEP_MAX: RangeInclusive<u64> = 0..=1_000_000_000;
+
+/// What `[store]` says.
+#[derive(Default)]
+pub(super) struct Store {
+    /// `None` where the file gives none.
+    pub(super) url: Option<StoreUrl>,
+    pub(super) retention: Retention,
+}
 
 /// Reads `[store]`.
-pub(super) fn store(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<StoreUrl> {
+pub(super) fn store(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Store> {
     let mut table = item.table(cx, "a table such as [store]")?;
     let url = table.take("url").and_then(|item| {
         let url = item.text(cx, "\"sqlite:PATH\" or \"memory:\"")?;
         store_url(cx, &url).map_err(|message| item.problem(cx, message)).ok()
     });
+    let default = Retention::default();
+    let keep_done = table.take("keep_done").and_then(|item| item.duration(cx, KEEP));
+    let keep_done_max = table.take("keep_done_max").and_then(|item| item.whole(cx, KEEP_MAX));
+    let keep_dead = table.take("keep_dead").and_then(|item| item.duration(cx, KEEP));
+    let keep_dead_max = table.take("keep_dead_max").and_then(|item| item.whole(cx, KEEP_MAX));
     table.finish(cx);
-    url
+    let retention = Retention {
+        done_for: keep_done.unwrap_or(default.done_for),
+        done_max: keep_done_max.unwrap_or(default.done_max),
+        dead_for: keep_dead.unwrap_or(default.dead_for),
+        dead_max: keep_dead_max.unwrap_or(default.dead_max),
+    };
+    Some(Store { url, retention })
 }
 
 /// The messages never repeat what comes after a scheme: a database's URL has its password in it.

@@ -1,53 +1,73 @@
-//! What calls an instance: `route`, `queue`, `schedule` or `run`, and the keys that belong to one of them.
+//! What calls an instance: `route`, `queue`, `schedule`, `every` or `run`, and the keys that belong to one of them.
 
-use crate::formation::{Missed, Overlap, Route, Run, Schedule, Trigger};
+use super::DURATION_OR_ZERO;
+use super::schedule;
+use crate::formation::{Route, Run, Trigger};
 use crate::reader::{Item, Reading, Table};
-use crate::spelling::{name_problem, nearest, quoted};
-use crate::timetable::parse_cron;
-use croner::errors::CronError;
-use jiff::tz::TimeZone;
+use crate::spelling::{name_problem, quoted};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const ATTEMPTS_MAX: u32 = 1_000;
+/// More attempts than this differ by nothing that a person would write down.
+const BACKOFF_MAX: usize = 100;
 const WEIGHT_MAX: u32 = 1_000;
-const NICKNAMES: [&str; 6] = ["@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually"];
 
 /// Which process type has a route, and the line that says so.
 #[derive(Default)]
 pub(super) struct RouteOwners(BTreeMap<Route, (String, usize)>);
 
-/// Reads the trigger, and the `attempts` that belong to a queue.
+/// The trigger, and what of the keys beside it is the process type's.
+pub(super) struct Read {
+    pub(super) trigger: Option<Trigger>,
+    pub(super) attempts: Option<u32>,
+    pub(super) backoff: Vec<Duration>,
+}
+
+/// Reads the trigger and the keys that belong to one.
 pub(super) fn trigger(
     cx: &mut Reading<'_>,
     table: &mut Table<'_>,
     process: &str,
     routes: &mut RouteOwners,
-) -> (Option<Trigger>, Option<u32>) {
-    let [route, queue, schedule, run] = ["route", "queue", "schedule", "run"].map(|key| table.take(key));
-    let attempts = table.take("attempts");
-    let schedule_details = ["time_zone", "missed", "overlap"].map(|key| table.take(key));
+) -> Read {
+    let [route, queue, cron, every, run] =
+        ["route", "queue", "schedule", "every", "run"].map(|key| table.take(key));
+    let [attempts, backoff] = ["attempts", "backoff"].map(|key| table.take(key));
+    let time_zone = table.take("time_zone");
+    let details = ["jitter", "missed", "overlap"].map(|key| table.take(key));
 
-    refuse_several(cx, &[("route", &route), ("queue", &queue), ("schedule", &schedule), ("run", &run)]);
+    refuse_several(
+        cx,
+        &[("route", &route), ("queue", &queue), ("schedule", &cron), ("every", &every), ("run", &run)],
+    );
     if queue.is_none() {
-        refuse_without(cx, attempts.as_ref(), "queue");
+        refuse_without(cx, [&attempts, &backoff], &["queue"]);
     }
-    if schedule.is_none() {
-        for detail in &schedule_details {
-            refuse_without(cx, detail.as_ref(), "schedule");
+    if cron.is_none() {
+        // `every` counts from 1970 in UTC: no zone changes it.
+        refuse_without(cx, [&time_zone], &["schedule"]);
+        if every.is_none() {
+            refuse_without(cx, &details, &["schedule", "every"]);
         }
     }
 
     // Each is read even where there are several: what is wrong in them is told at once.
     let http = route.map(|item| Trigger::Http { routes: read_routes(cx, &item, process, routes) });
     let queue = queue.map(|item| Trigger::Queue { queues: read_queues(cx, &item) });
-    let schedule = schedule.map(|item| Trigger::Schedule(read_schedule(cx, &item, &schedule_details)));
+    let details = schedule::Details::read(cx, time_zone, details);
+    let cron = cron.map(|item| Trigger::Schedule(schedule::cron(cx, &item, &details)));
+    let every = every.map(|item| Trigger::Schedule(schedule::every(cx, &item, &details)));
     let run = run.and_then(|item| {
         let run =
             item.choice(cx, &[("always", Run::Always), ("release", Run::Release), ("never", Run::Never)])?;
         Some(Trigger::Command { run })
     });
-    let attempts = attempts.and_then(|item| item.whole(cx, 1..=ATTEMPTS_MAX));
-    (http.or(queue).or(schedule).or(run), attempts)
+    Read {
+        trigger: http.or(queue).or(cron).or(every).or(run),
+        attempts: attempts.and_then(|item| item.whole(cx, 1..=ATTEMPTS_MAX)),
+        backoff: backoff.map(|item| read_backoff(cx, &item)).unwrap_or_default(),
+    }
 }
 
 /// A process type has one trigger: reported at the last of several keys, which names them all.
@@ -68,11 +88,18 @@ fn refuse_several(cx: &mut Reading<'_>, triggers: &[(&str, &Option<Item<'_>>)]) 
     last.problem(cx, message);
 }
 
-fn refuse_without(cx: &mut Reading<'_>, item: Option<&Item<'_>>, needed: &str) {
-    if let Some(item) = item {
+fn refuse_without<'i, 't: 'i>(
+    cx: &mut Reading<'_>,
+    items: impl IntoIterator<Item = &'i Option<Item<'t>>>,
+    needed: &[&str],
+) {
+    let keys: Vec<String> = needed.iter().map(|key| format!("`{key}`")).collect();
+    let keys = keys.join(" or ");
+    let (beside, add) = if needed.len() == 1 { ("it", keys.as_str()) } else { ("one of them", "one") };
+    for item in items.into_iter().flatten() {
         item.problem(
             cx,
-            format!("found without `{needed}`, expected only beside it: add `{needed}`, or leave this out"),
+            format!("found without {keys}, expected only beside {beside}: add {add}, or leave this out"),
         );
     }
 }
@@ -149,76 +176,18 @@ pub(super) fn queue_name(cx: &mut Reading<'_>, item: &Item<'_>, expected: &str) 
     }
 }
 
-fn read_schedule(cx: &mut Reading<'_>, item: &Item<'_>, details: &[Option<Item<'_>>; 3]) -> Schedule {
-    let [time_zone, missed, overlap] = details.each_ref().map(Option::as_ref);
-    let cron = item.string_or(cx, "a cron expression such as \"*/5 * * * *\" or \"@daily\"");
-    if let Some(Err(message)) = cron.as_deref().map(check_cron) {
-        item.problem(cx, message);
+/// The waits after each attempt. A single duration would read as the first wait alone: it takes an array.
+fn read_backoff(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<Duration> {
+    let expected = "an array of durations such as [\"10s\", \"1m\", \"10m\"]";
+    let Some(elements) = item.array(cx, expected) else { return Vec::new() };
+    if elements.is_empty() {
+        item.problem(
+            cx,
+            format!("found an empty array, expected {expected}; for the usual waits, leave it out"),
+        );
     }
-    let time_zone = time_zone.and_then(|item| {
-        let name = item.string_or(cx, "the name of a time zone, such as \"Europe/Berlin\"")?;
-        zone_name(&name).map_err(|message| item.problem(cx, message)).ok()
-    });
-    let missed = missed.and_then(|item| {
-        item.choice(cx, &[("skip", Missed::Skip), ("one", Missed::One), ("all", Missed::All)])
-    });
-    let overlap =
-        overlap.and_then(|item| item.choice(cx, &[("skip", Overlap::Skip), ("allow", Overlap::Allow)]));
-    Schedule {
-        cron: cron.unwrap_or_default(),
-        time_zone: time_zone.unwrap_or_else(|| "UTC".to_owned()),
-        missed: missed.unwrap_or(Missed::One),
-        overlap: overlap.unwrap_or(Overlap::Skip),
+    if elements.len() > BACKOFF_MAX {
+        item.problem(cx, format!("found {} durations, expected at most {BACKOFF_MAX}", elements.len()));
     }
-}
-
-fn check_cron(text: &str) -> Result<(), String> {
-    let found = quoted(text);
-    let expected = "expected a cron expression such as \"*/5 * * * *\" or \"@daily\"";
-    if text.trim_start().starts_with('@') {
-        if NICKNAMES.iter().any(|nickname| text.trim().eq_ignore_ascii_case(nickname)) {
-            return Ok(());
-        }
-        return Err(format!("found {found}, expected one of {}", NICKNAMES.join(", ")));
-    }
-    let fields = text.split_whitespace().count();
-    if !(5..=6).contains(&fields) {
-        return Err(format!(
-            "found {found}, of {fields} fields, {expected}: 5 fields, or 6 with seconds first"
-        ));
-    }
-    let cron =
-        parse_cron(text).map_err(|error| format!("found {found}, {expected}: {}", cron_fault(error)))?;
-    // From a fixed day, so that a file is right or wrong whenever it is read; 29 February is within 8 years
-    // of any.
-    let start = jiff::civil::date(2000, 1, 1).to_zoned(TimeZone::UTC).map_err(|error| error.to_string())?;
-    match cron.find_next_occurrence(&start, true) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(format!("found {found}, which never comes: no date matches it")),
-    }
-}
-
-/// What croner says, without its own names for the parts of an expression.
-fn cron_fault(error: CronError) -> String {
-    match error {
-        CronError::InvalidPattern(fault)
-        | CronError::IllegalCharacters(fault)
-        | CronError::ComponentError(fault) => {
-            fault.replace("CronPattern contains ", "").trim_end_matches('.').to_lowercase()
-        }
-        other => other.to_string(),
-    }
-}
-
-/// The name of a time zone as the database spells it.
-fn zone_name(name: &str) -> Result<String, String> {
-    if let Ok(zone) = TimeZone::get(name)
-        && let Some(name) = zone.iana_name()
-    {
-        return Ok(name.to_owned());
-    }
-    let zones: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
-    let near = nearest(name, zones.iter().map(String::as_str));
-    let hint = near.map(|zone| format!("; did you mean {zone:?}?")).unwrap_or_default();
-    Err(format!("found {}, expected the name of a time zone, such as \"Europe/Berlin\"{hint}", quoted(name)))
+    elements.iter().filter_map(|element| element.duration(cx, DURATION_OR_ZERO)).collect()
 }

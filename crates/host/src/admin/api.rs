@@ -1,10 +1,12 @@
 //! The admin API's JSON, which the command line uses too.
 
 mod jobs;
+mod schedules;
 
 use serde::{Deserialize, Serialize};
 
 pub use jobs::*;
+pub use schedules::*;
 
 /// `GET /v1/formation`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -158,15 +160,6 @@ pub struct RestartResponse {
     pub restarted: u32,
     /// False where `wait_s` passed first.
     pub settled: bool,
-}
-
-/// The answer to `POST /v1/schedules/{process}/ticks`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TickResponse {
-    /// The tick's time, RFC 3339.
-    pub nominal: String,
-    /// What the guest or the host says went wrong; `null` where nothing did.
-    pub error: Option<String>,
 }
 
 /// One line of `GET /v1/logs`

@@ -13,12 +13,15 @@
 //! | `POST /v1/jobs/{id}/retry`, `/cancel`, `DELETE /v1/jobs/{id}` | [`api::JobMoved`] |
 //! | `POST /v1/jobs/retry`, `/cancel`, `/discard` | to many: [`api::SweepRequest`] -> [`api::SweepResponse`] |
 //! | `POST /v1/store/backup` | copies the store: [`api::BackupRequest`] -> [`api::BackupResponse`] |
-//! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`TickResponse`] |
+//! | `GET /v1/schedules` | where each schedule stands: [`api::SchedulesView`] |
+//! | `GET /v1/schedules/{process}/ticks?n=20` | what became of its last ticks: [`api::TicksView`] |
+//! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
 //! What is refused answers 4xx with an [`ErrorResponse`].
 
 pub mod api;
 mod jobs;
+mod schedules;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -44,11 +47,11 @@ use wasmhost_store::{Jobs, SqliteStore};
 use crate::logs::Logs;
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
-use crate::trigger::schedule::{ScheduleTrigger, TickError};
+use crate::trigger::schedule::ScheduleTrigger;
 use crate::trigger::underway::Underway;
 use api::{
     CountView, ErrorResponse, FormationView, LogLine, RestartRequest, RestartResponse, ScaleRequest,
-    ScaleResponse, TickResponse, TypeView,
+    ScaleResponse, TypeView,
 };
 
 /// Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as JSON a payload can take six times
@@ -84,8 +87,8 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs))
-        .route("/v1/schedules/{process}/ticks", post(tick))
         .merge(jobs::routes())
+        .merge(schedules::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -216,19 +219,6 @@ fn missed_lines(count: u64) -> LogLine {
         instance: "wasmhost".into(),
         stream: "stderr".into(),
         line: format!("{count} lines came faster than they were read, and are left out here"),
-    }
-}
-
-async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
-    let Some(schedule) = admin.schedules.get(&process).cloned() else {
-        return Err(ApiError::missing(format!("there is no process type \"{process}\" with a schedule")));
-    };
-    // In a task of its own: a person who gives up waiting doesn't end the call.
-    let ran = tokio::spawn(async move { schedule.run_now().await }).await;
-    match ran.map_err(|err| ApiError::unavailable(err.to_string()))? {
-        Ok((nominal, error)) => Ok(Json(TickResponse { nominal: nominal.to_string(), error })),
-        Err(err @ TickError::Taken) => Err(ApiError::refused(Refused(err.to_string()))),
-        Err(err @ TickError::Store(_)) => Err(ApiError::unavailable(err.to_string())),
     }
 }
 

@@ -324,7 +324,9 @@ mod tests {
 
     #[test]
     fn a_crash_is_counted_and_an_interruption_is_not() {
-        let of = |end| Verdict::of(end, || "no tea".into());
+        fn of(end: &CallEnd<Result<(), JobFailure>>) -> Verdict {
+            Verdict::of(end, || "no tea".into())
+        }
         let trap = CallEnd::Trap("unreachable\n  at main".into());
         assert_eq!(of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable\nno tea".into()));
         assert_eq!(of(&CallEnd::Interrupted), Verdict::Back);

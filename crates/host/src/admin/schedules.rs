@@ -1,0 +1,107 @@
+//! `/v1/schedules`: where schedules stand, what became of their ticks, and a tick that a person wants now.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use wasmhost_config::Times;
+use wasmhost_store::ticks::{self, TickEnd};
+
+use super::api::{NextTick, ScheduleView, SchedulesView, TickResponse, TickView, TicksView};
+use super::{Admin, ApiError, Shared};
+use crate::supervisor::Refused;
+use crate::trigger::schedule::Timeline;
+use crate::trigger::schedule::{ScheduleTrigger, TickError};
+
+/// Times to come that are shown.
+const NEXT: usize = 5;
+
+/// Ticks that are listed, where nobody says how many.
+const TICKS_DEFAULT: u32 = 20;
+
+pub(super) fn routes() -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/v1/schedules", get(schedules))
+        .route("/v1/schedules/{process}/ticks", get(history).post(tick))
+}
+
+async fn schedules(State(admin): Shared) -> Result<Json<SchedulesView>, ApiError> {
+    let mut schedules = Vec::with_capacity(admin.schedules.len());
+    for trigger in admin.schedules.values() {
+        schedules.push(view(&trigger.timeline).await?);
+    }
+    schedules.sort_by(|one, next| one.process.cmp(&next.process));
+    Ok(Json(SchedulesView { schedules }))
+}
+
+async fn view(timeline: &Timeline) -> Result<ScheduleView, ApiError> {
+    let (cursor, next) =
+        timeline.upcoming(NEXT).await.map_err(|err| ApiError::unavailable(err.to_string()))?;
+    let (schedule, time_zone, every_s) = match &timeline.schedule.times {
+        Times::Cron { expression, time_zone } => (Some(expression.clone()), Some(time_zone.clone()), None),
+        Times::Every(every) => (None, None, Some(every.as_secs_f64())),
+    };
+    let next = next.into_iter().map(|time| NextTick { nominal: time.nominal, due: time.due }).collect();
+    Ok(ScheduleView {
+        process: timeline.process.to_string(),
+        schedule,
+        time_zone,
+        every_s,
+        jitter_s: timeline.schedule.jitter.as_secs_f64(),
+        cursor,
+        next,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    n: Option<u32>,
+}
+
+async fn history(
+    State(admin): Shared,
+    Path(process): Path<String>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<TicksView>, ApiError> {
+    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
+    let timeline = &find(&admin, &process)?.timeline;
+    let ticks = timeline.ticks.history(&process, query.n.unwrap_or(TICKS_DEFAULT)).await;
+    let ticks = ticks.map_err(|err| ApiError::unavailable(err.to_string()))?;
+    Ok(Json(TicksView { ticks: ticks.into_iter().map(tick_view).collect() }))
+}
+
+fn tick_view(tick: ticks::TickView) -> TickView {
+    TickView {
+        process: tick.schedule,
+        nominal: tick.nominal,
+        manual: tick.manual,
+        started_at: tick.started_at,
+        ended_at: tick.ended_at,
+        duration_s: tick.ended_at.map(|ended_at| ended_at.since(tick.started_at).as_secs_f64()),
+        result: tick.result,
+        error: tick.error,
+    }
+}
+
+async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
+    match find(&admin, &process)?.run_now().await {
+        Ok((nominal, end)) => {
+            let error = match end {
+                TickEnd::Done => None,
+                TickEnd::Failed(why) | TickEnd::Skipped(why) | TickEnd::Interrupted(why) => Some(why),
+            };
+            Ok(Json(TickResponse { nominal: nominal.to_string(), error }))
+        }
+        Err(err @ TickError::Taken) => Err(ApiError::refused(Refused(err.to_string()))),
+        Err(err @ (TickError::Store(_) | TickError::Stopping)) => Err(ApiError::unavailable(err.to_string())),
+    }
+}
+
+fn find<'a>(admin: &'a Admin, process: &str) -> Result<&'a Arc<ScheduleTrigger>, ApiError> {
+    let missing = || ApiError::missing(format!("there is no process type \"{process}\" with a schedule"));
+    admin.schedules.get(process).ok_or_else(missing)
+}
