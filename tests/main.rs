@@ -21,6 +21,7 @@ mod isolation;
 mod jobs;
 mod languages;
 mod logs;
+mod queue_keys;
 mod recycling;
 mod reuse;
 mod run_app;
