@@ -22,6 +22,8 @@ mod schema;
 mod settle;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_files;
 mod ticks;
 mod values;
 mod views;
