@@ -288,7 +288,7 @@ async fn one_that_fails_does_not_fail_its_neighbours() {
     let store = fixture.open();
     let (made_up, jobs) = among_neighbours(&store, |tx| {
         tx.sql("INSERT INTO counts (process_type, count) VALUES ('half', 1)")?.execute([])?;
-        tx.sql("INSERT INTO counts (process_type, count) VALUES ('half', -1)")?.execute([]).map(drop)
+        tx.sql("INSERT INTO counts (process_type, count) VALUES ('whole', NULL)")?.execute([]).map(drop)
     })
     .await;
     assert!(matches!(made_up, Err(StoreError::Backend(_))));
