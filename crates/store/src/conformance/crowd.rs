@@ -15,7 +15,7 @@ use crate::{Jobs, Ticks};
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs so many tasks with that body, and returns what they return.
-async fn crowd<S, T, F>(s: &Subject<S>, size: usize, body: impl Fn(Arc<S>, usize) -> F) -> Vec<T>
+pub(super) async fn crowd<S, T, F>(s: &Subject<S>, size: usize, body: impl Fn(Arc<S>, usize) -> F) -> Vec<T>
 where
     S: Send + Sync + 'static,
     T: Send + 'static,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{START, Subject, claim, job};
-use crate::jobs::{AfterFailure, Backoff, Claim, Failure, JobState, MESSAGE_BYTES_MAX, NewJob, Settled};
+use crate::jobs::{
+    ATTEMPTS_KEPT, AfterFailure, AttemptEnd, Backoff, Claim, Failure, JobState, MESSAGE_BYTES_MAX, NewJob,
+    Settled,
+};
 use crate::{Jobs, Timestamp};
 
 const SOON: AfterFailure = AfterFailure::RetryAfter(Duration::ZERO);
@@ -146,4 +149,48 @@ pub(super) async fn a_lowered_limit_keeps_the_promised_retry<S: Jobs>(s: &Subjec
     let leased = s.store.claim(lowered).await.unwrap().remove(0);
     assert_eq!((leased.attempt, leased.attempts_max), (4, 4));
     assert_eq!(s.fail(&leased, SOON).await, Settled::Dead);
+}
+
+pub(super) async fn a_list_of_waits_is_followed<S: Jobs>(s: &Subject<S>) {
+    s.put(job("mail")).await;
+    let backoff = Backoff::List([5, 60].map(Duration::from_secs).into());
+    for seconds in [5, 60, 60] {
+        let leased = s.take_one("mail").await;
+        let failure = Failure { then: AfterFailure::Retry, message: String::new(), backoff: backoff.clone() };
+        let Settled::Retrying(run_at) = s.store.fail(leased.lease, failure).await.unwrap() else { panic!() };
+        let (wait, base) = (run_at.since(s.now()), Duration::from_secs(seconds));
+        assert!(wait >= base && wait <= base.mul_f64(1.1), "{wait:?} instead of {base:?}");
+        s.clock.set(run_at);
+    }
+}
+
+pub(super) async fn attempts_that_failed_are_kept<S: Jobs>(s: &Subject<S>) {
+    let id = s.put(job("mail")).await;
+    for then in [SOON, AfterFailure::Crash] {
+        let leased = s.take_one("mail").await;
+        s.clock.advance(Duration::from_secs(2));
+        s.fail(&leased, then).await;
+        s.clock.advance(Duration::from_secs(100));
+    }
+    let leased = s.take_one("mail").await;
+    s.store.complete(leased.lease).await.unwrap();
+    let detail = s.detail(id).await;
+    // The one that did it is in the view.
+    assert_eq!(detail.view.started_at, Some(START + Duration::from_secs(204)));
+    let [first, second] = detail.attempts.as_slice() else { panic!("{:?}", detail.attempts) };
+    assert_eq!((first.end, second.end), (AttemptEnd::Failed, AttemptEnd::Crashed));
+    assert_eq!((first.claim, first.attempt, first.owner.as_str()), (1, 1, "host/boot-1"));
+    assert_eq!((first.started_at, first.ended_at), (Some(START), START + Duration::from_secs(2)));
+    assert_eq!(first.error.as_deref(), Some("it failed"));
+}
+
+pub(super) async fn the_latest_attempts_are_kept<S: Jobs>(s: &Subject<S>) {
+    let id = s.put(NewJob { attempts_max: Some(100), ..job("mail") }).await;
+    for _ in 0..ATTEMPTS_KEPT + 5 {
+        let leased = s.take_one("mail").await;
+        s.fail(&leased, SOON).await;
+    }
+    let attempts = s.detail(id).await.attempts;
+    assert_eq!(attempts.len(), ATTEMPTS_KEPT as usize);
+    assert_eq!((attempts[0].attempt, attempts.last().unwrap().attempt), (6, ATTEMPTS_KEPT + 5));
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{LEASE, START, Subject, claim, job};
 use crate::Jobs;
-use crate::jobs::{AfterFailure, Backoff, Claim, Failure, JobId, JobState, Lease, NewJob, Settled};
+use crate::jobs::{
+    AfterFailure, AttemptEnd, Backoff, Claim, Failure, JobId, JobState, Lease, NewJob, Settled,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -180,4 +182,40 @@ pub(super) async fn a_job_that_always_hangs_ends<S: Jobs>(s: &Subject<S>) {
     }
     assert_eq!(claims, 4);
     assert_eq!(s.state(id).await, JobState::Dead);
+}
+
+pub(super) async fn leases_survive_steps_of_the_wall_clock<S: Jobs>(s: &Subject<S>) {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let id = s.put(job("mail")).await;
+    let leased = s.take_one("mail").await;
+    for step in [START + HOUR, START - HOUR] {
+        s.clock.set(step);
+        assert_eq!(s.take("mail").await, None);
+        assert_eq!(s.store.renew(vec![leased.lease], LEASE).await.unwrap(), []);
+        // As the wall clock will show it, whatever it was when the lease began.
+        assert_eq!(s.store.next_due(&["mail".to_string()]).await.unwrap(), Some(step + LEASE));
+    }
+    // Time that passes ends it all the same.
+    s.clock.advance(LEASE);
+    assert_eq!(s.take_one("mail").await.lease.id, id);
+    // What is due follows the wall clock.
+    s.put(NewJob { run_at: Some(s.now() + HOUR), ..job("reports") }).await;
+    assert_eq!(s.take("reports").await, None);
+    s.clock.set(s.now() + HOUR);
+    s.take_one("reports").await;
+}
+
+pub(super) async fn each_end_without_an_answer_is_kept<S: Jobs>(s: &Subject<S>) {
+    let id = s.put(job("mail")).await;
+    s.take_one("mail").await;
+    s.clock.advance(LEASE);
+    s.take_one("mail").await;
+    s.store.free_leases("host/").await.unwrap();
+    let leased = s.take_one("mail").await;
+    s.store.release(leased.lease).await.unwrap();
+    s.take_one("mail").await;
+    s.store.cancel(id).await.unwrap();
+    let ends: Vec<AttemptEnd> = s.detail(id).await.attempts.iter().map(|attempt| attempt.end).collect();
+    use AttemptEnd::*;
+    assert_eq!(ends, [LeaseLost, Interrupted, Released, Cancelled]);
 }

@@ -7,10 +7,13 @@ mod claiming;
 mod crowd;
 mod enqueueing;
 mod failing;
+mod interventions;
 mod leases;
+mod limits;
 mod retention;
 mod settings;
 mod ticks;
+mod uniqueness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,18 +64,33 @@ where
         failing: a_done_job_is_done, a_failed_job_waits_for_its_backoff, retry_after_waits_that_long,
             the_last_attempt_is_the_last, the_third_crash_buries, a_crash_on_the_last_attempt_buries,
             a_bury_is_final, a_message_is_cut_at_a_character, attempts_count_up, extreme_waits_do_no_harm,
-            a_lowered_limit_keeps_the_promised_retry;
+            a_lowered_limit_keeps_the_promised_retry, a_list_of_waits_is_followed, attempts_that_failed_are_kept,
+            the_latest_attempts_are_kept;
         leases: an_answer_with_an_old_claim_is_stale, an_answer_without_a_lease_is_stale,
             an_expired_lease_is_due_again, an_expired_lease_that_nobody_took_is_still_answered,
             renewing_keeps_a_lease, renewing_tells_what_was_lost, a_release_gives_the_attempt_back,
             a_released_job_keeps_its_place, an_expired_last_attempt_is_buried, freeing_frees_one_owners_leases,
-            freeing_buries_last_attempts, freeing_everything, a_job_that_always_hangs_ends;
+            freeing_buries_last_attempts, freeing_everything, a_job_that_always_hangs_ends,
+            leases_survive_steps_of_the_wall_clock, each_end_without_an_answer_is_kept;
+        limits: concurrency_holds, concurrency_holds_over_all_owners, a_limit_of_one_queue_stops_no_other,
+            room_is_a_change, an_ack_without_a_limit_is_none, a_lost_lease_makes_room, a_paused_queue_gives_nothing,
+            a_paused_queue_is_shown_and_kept, leases_run_out_in_a_paused_queue, no_queue_has_no_name,
+            the_oldest_that_waits_is_told, concurrency_holds_in_a_crowd;
+        interventions: what_waits_is_cancelled, a_leased_job_is_cancelled, what_has_ended_is_not_cancelled,
+            a_dead_job_begins_anew, a_retry_does_not_wait, what_runs_or_was_cancelled_is_not_retried,
+            all_but_leased_jobs_are_discarded, unknown_jobs_are_not_found, many_are_treated_in_batches,
+            many_are_chosen_by_queue_and_state, lists_are_in_order_and_paged, lists_are_bounded,
+            lists_show_what_is_due_as_available;
+        uniqueness: a_waiting_key_is_free_once_it_was_claimed, a_key_for_a_time_outlives_its_job,
+            scopes_share_their_keys, discarding_frees_the_key, a_retried_job_takes_its_key_again,
+            expired_keys_are_pruned;
         retention: what_is_young_is_kept, done_jobs_go_by_age, done_jobs_go_by_count, dead_jobs_have_their_own_terms,
             pruning_is_bounded, pruning_spares_what_lives, a_pruned_job_is_gone, an_empty_queue_is_not_counted,
             ids_are_never_used_again, counts_follow_each_state;
         ticks: a_tick_is_taken_once, a_taken_tick_moves_the_cursor, a_manual_tick_does_not,
             the_cursor_never_moves_back, a_tick_that_was_passed_over_is_not_taken, a_manual_tick_takes_its_time,
-            schedules_are_apart, history_is_newest_first, history_is_bounded, how_a_tick_ended_is_kept;
+            schedules_are_apart, history_is_newest_first, history_is_bounded, how_a_tick_ended_is_kept,
+            skipped_and_interrupted_are_told_apart;
         settings: counts_are_kept, a_count_is_forgotten;
         crowd: no_job_is_claimed_twice, one_of_many_takes_the_tick, one_of_many_holds_the_key, depth_holds_in_a_crowd,
             a_claim_that_nobody_waits_for_is_given_back;

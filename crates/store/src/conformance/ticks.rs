@@ -135,3 +135,23 @@ pub(super) async fn how_a_tick_ended_is_kept<S: Ticks>(s: &Subject<S>) {
     assert!(first.ended_at.is_some() && first.error.is_none() && !first.manual);
     assert_eq!(first.result, TickResult::Done);
 }
+
+pub(super) async fn skipped_and_interrupted_are_told_apart<S: Ticks>(s: &Subject<S>) {
+    for number in 1..=4 {
+        take(s, "clock", number, false).await;
+    }
+    assert!(s.store.take("clock", minute(5), false, "other/1").await.unwrap());
+    s.store.finish("clock", minute(1), TickEnd::Done).await.unwrap();
+    s.store.finish("clock", minute(2), TickEnd::Skipped("the one before it ran".to_string())).await.unwrap();
+    s.store.finish("clock", minute(3), TickEnd::Interrupted("a drain".to_string())).await.unwrap();
+    assert_eq!(s.store.interrupt("host/").await.unwrap(), 1);
+    assert_eq!(s.store.interrupt("host/").await.unwrap(), 0);
+    let history = s.store.history("clock", 10).await.unwrap();
+    let results: Vec<TickResult> = history.iter().rev().map(|tick| tick.result).collect();
+    use TickResult::*;
+    assert_eq!(results, [Done, Skipped, Interrupted, Interrupted, Running]);
+    // Nobody knows when it ended; and its word comes too late.
+    assert_eq!((history[1].ended_at, history[1].error.as_deref()), (None, Some("its host stopped")));
+    s.store.finish("clock", minute(4), TickEnd::Done).await.unwrap();
+    assert_eq!(s.store.history("clock", 2).await.unwrap()[1].result, Interrupted);
+}

@@ -166,14 +166,14 @@ impl Picked {
             ),
             JobState::Scheduled | JobState::Retrying => self.add(
                 tx,
-                "INDEXED BY jobs_set_aside WHERE state IN ('scheduled', 'retrying', 'dead', 'cancelled')
+                "INDEXED BY jobs_set_aside WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled')
                    AND queue = ?2 AND state = ?3 AND run_at > ?4",
                 &[&queue, &state, &tx.now],
             ),
             // Or they would be passed over again by each call.
             JobState::Dead if intervention == Intervention::Retry => self.add(
                 tx,
-                "INDEXED BY jobs_set_aside WHERE state IN ('scheduled', 'retrying', 'dead', 'cancelled')
+                "INDEXED BY jobs_set_aside WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled')
                    AND queue = ?2 AND state = 'dead'
                    AND NOT (unique_scope IS 'running' AND EXISTS (
                      SELECT 1 FROM unique_keys WHERE unique_keys.queue = jobs.queue AND key = unique_key
@@ -182,7 +182,7 @@ impl Picked {
             ),
             JobState::Dead | JobState::Cancelled => self.add(
                 tx,
-                "INDEXED BY jobs_set_aside WHERE state IN ('scheduled', 'retrying', 'dead', 'cancelled')
+                "INDEXED BY jobs_set_aside WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled')
                    AND queue = ?2 AND state = ?3",
                 &[&queue, &state],
             ),

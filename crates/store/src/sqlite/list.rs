@@ -147,12 +147,12 @@ impl<'a> Search<'a> {
                 &[&queue],
             ),
             JobState::Scheduled | JobState::Retrying => self.add(
-                "jobs INDEXED BY jobs_set_aside WHERE state IN ('scheduled', 'retrying', 'dead', 'cancelled')
+                "jobs INDEXED BY jobs_set_aside WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled')
                    AND queue = ?3 AND state = ?4 AND run_at > ?5",
                 &[&queue, &state, &now],
             ),
             JobState::Dead | JobState::Cancelled => self.add(
-                "jobs INDEXED BY jobs_set_aside WHERE state IN ('scheduled', 'retrying', 'dead', 'cancelled')
+                "jobs INDEXED BY jobs_set_aside WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled')
                    AND queue = ?3 AND state = ?4",
                 &[&queue, &state],
             ),

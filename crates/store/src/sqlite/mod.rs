@@ -22,12 +22,14 @@ mod schema;
 mod settle;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_files;
 mod ticks;
 mod values;
 mod views;
 mod writer;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -85,6 +87,7 @@ impl SqliteStore {
             meter: Arc::clone(&meter),
             reader,
             held_back: RefCell::default(),
+            damaged: OnceCell::new(),
         };
         spawn("store-writer", move || writer.run())?;
         Ok(SqliteStore { path: path.into(), writer: to_writer, reader: to_reader, changes, meter })

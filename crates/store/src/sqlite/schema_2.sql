@@ -32,11 +32,12 @@ CREATE INDEX jobs_keyed ON jobs (unique_key, id) WHERE unique_key IS NOT NULL;
 -- Which jobs are in this state? Only for states that a job that goes well never sees: those of the others would cost
 -- each job something (sqlite/list.rs).
 CREATE INDEX jobs_set_aside ON jobs (state, queue, id, run_at)
-  WHERE state IN ('scheduled', 'retrying', 'dead', 'cancelled');
+  WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled');
 
 CREATE TRIGGER jobs_freed_key AFTER UPDATE OF state ON jobs
 WHEN NEW.unique_scope IN ('waiting', 'running')
-  AND (NEW.state IN ('done', 'dead', 'cancelled') OR (NEW.state = 'leased' AND NEW.unique_scope = 'waiting'))
+  AND (NEW.state = 'done' OR NEW.state = 'dead' OR NEW.state = 'cancelled'
+       OR (NEW.state = 'leased' AND NEW.unique_scope = 'waiting'))
 BEGIN
   DELETE FROM unique_keys WHERE queue = NEW.queue AND key = NEW.unique_key AND job_id = NEW.id;
 END;

@@ -13,21 +13,21 @@ use super::*;
 use crate::jobs::{ClaimQueue, JobState};
 use crate::{Counts, Ticks};
 
-struct Fixture {
+pub(super) struct Fixture {
     /// Removed when the test ends.
-    folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(super) fn new() -> Fixture {
         Fixture { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.path().join("store.db")
     }
 
-    fn open(&self) -> SqliteStore {
+    pub(super) fn open(&self) -> SqliteStore {
         SqliteStore::open(&self.path()).unwrap()
     }
 
@@ -40,11 +40,11 @@ impl Fixture {
     }
 }
 
-fn job(payload: usize) -> NewJob {
+pub(super) fn job(payload: usize) -> NewJob {
     NewJob { queue: "mail".to_string(), payload: vec![7; payload], ..NewJob::default() }
 }
 
-fn claim() -> Claim {
+pub(super) fn claim() -> Claim {
     Claim {
         owner: "host/boot-1".to_string(),
         queues: vec![ClaimQueue { name: "mail".to_string(), weight: 1, concurrency: None }],
@@ -288,7 +288,7 @@ async fn one_that_fails_does_not_fail_its_neighbours() {
     let store = fixture.open();
     let (made_up, jobs) = among_neighbours(&store, |tx| {
         tx.sql("INSERT INTO counts (process_type, count) VALUES ('half', 1)")?.execute([])?;
-        tx.sql("INSERT INTO counts (process_type, count) VALUES ('half', -1)")?.execute([]).map(drop)
+        tx.sql("INSERT INTO counts (process_type, count) VALUES ('whole', NULL)")?.execute([]).map(drop)
     })
     .await;
     assert!(matches!(made_up, Err(StoreError::Backend(_))));

@@ -12,12 +12,13 @@
 //! Operations check before they write, so one fails halfway only where SQLite does (a full disk). That is rare
 //! enough to pay for it then, by doing the batch again one by one, and not always, by a savepoint for each.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -197,6 +198,8 @@ pub(super) struct Writer {
     /// Queues with jobs that a claim left there because of the queue's concurrency, since changes were told last: each
     /// change makes those who wait claim again. So an ack wakes nobody unless somebody waits for it.
     pub(super) held_back: RefCell<HashSet<String>>,
+    /// Set when the file was found to be damaged: nothing is written any more, which could make it worse.
+    pub(super) damaged: OnceCell<StoreError>,
 }
 
 impl Writer {
@@ -207,6 +210,10 @@ impl Writer {
             self.write(batch);
         }
         let _ = self.reader.join();
+        if self.damaged.get().is_some() {
+            // Closing would copy the log into the file.
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store was not closed cleanly; nothing is lost");
         }
@@ -245,6 +252,9 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
+        if let Some(error) = self.damaged.get() {
+            return self.answer(batch, Some(error.clone()));
+        }
         match self.transact(&mut batch) {
             Ok(()) => self.answer(batch, None),
             Err(Failed::Commit(error)) => self.answer(batch, Some(error)),
@@ -252,7 +262,10 @@ impl Writer {
             Err(Failed::Operation(_)) => {
                 for operation in batch {
                     let mut alone = vec![operation];
-                    let failure = self.transact(&mut alone).err().map(Failed::into_error);
+                    let failure = match self.damaged.get() {
+                        Some(error) => Some(error.clone()),
+                        None => self.transact(&mut alone).err().map(Failed::into_error),
+                    };
                     self.answer(alone, failure);
                 }
             }
@@ -286,6 +299,9 @@ impl Writer {
 
     fn answer(&self, batch: Vec<Box<dyn Operation>>, failure: Option<StoreError>) {
         if let Some(error) = &failure {
+            if matches!(error, StoreError::Damaged(_)) {
+                let _ = self.damaged.set(error.clone());
+            }
             tracing::warn!(%error, operations = batch.len(), "the store did not commit");
         }
         for operation in batch {
