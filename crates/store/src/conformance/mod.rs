@@ -82,7 +82,7 @@ where
             many_are_chosen_by_queue_and_state, lists_are_in_order_and_paged, lists_are_bounded,
             lists_show_what_is_due_as_available;
         uniqueness: a_waiting_key_is_free_once_it_was_claimed, a_key_for_a_time_outlives_its_job,
-            scopes_share_their_keys, discarding_frees_the_key, a_retried_job_takes_its_key_again,
+            scopes_share_their_keys, a_key_for_no_time_still_counts_in_its_batch, discarding_frees_the_key, a_retried_job_takes_its_key_again,
             expired_keys_are_pruned;
         retention: what_is_young_is_kept, done_jobs_go_by_age, done_jobs_go_by_count, dead_jobs_have_their_own_terms,
             pruning_is_bounded, pruning_spares_what_lives, a_pruned_job_is_gone, an_empty_queue_is_not_counted,

@@ -62,6 +62,13 @@ pub(super) async fn scopes_share_their_keys<S: Jobs>(s: &Subject<S>) {
     }
 }
 
+pub(super) async fn a_key_for_no_time_still_counts_in_its_batch<S: Jobs>(s: &Subject<S>) {
+    let batch = vec![keyed(UniqueScope::For(Duration::ZERO)); 2];
+    let receipts = s.store.enqueue(batch.clone()).await.unwrap();
+    assert_eq!((receipts[1].id, receipts[1].created), (receipts[0].id, false));
+    assert!(s.store.enqueue(batch).await.unwrap()[0].created);
+}
+
 pub(super) async fn discarding_frees_the_key<S: Jobs>(s: &Subject<S>) {
     for scope in [UniqueScope::Waiting, UniqueScope::Running, UniqueScope::For(HOUR)] {
         let id = s.put(keyed(scope)).await;

@@ -195,7 +195,18 @@ impl State {
 
 fn enqueue(table: &mut JobTable, jobs: Vec<NewJob>, now: Timestamp) -> Result<Vec<Enqueued>, EnqueueError> {
     check_depths(table, &jobs, now)?;
-    Ok(jobs.into_iter().map(|job| enqueue_one(table, job, now)).collect())
+    // Twins in one batch are one job, even where the key is held for no time at all.
+    let mut keys: HashMap<(String, String), JobId> = HashMap::new();
+    let done = jobs.into_iter().map(|job| {
+        let place = job.unique.as_ref().map(|unique| (job.queue.clone(), unique.key.clone()));
+        if let Some(id) = place.as_ref().and_then(|place| keys.get(place)) {
+            return Enqueued { id: *id, created: false };
+        }
+        let enqueued = enqueue_one(table, job, now);
+        place.map(|place| keys.insert(place, enqueued.id));
+        enqueued
+    });
+    Ok(done.collect())
 }
 
 fn enqueue_one(table: &mut JobTable, job: NewJob, now: Timestamp) -> Enqueued {
