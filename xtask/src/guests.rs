@@ -84,6 +84,8 @@ const PROJECTS: &[Project] = &[
         language: Language::Rust(&[
             Guest { module: "bench_web.wasm", kind: Library, output: "out/web.wasm" },
             Guest { module: "bench_web_async.wasm", kind: Library, output: "out/web-async.wasm" },
+            Guest { module: "bench_worker.wasm", kind: Library, output: "out/worker.wasm" },
+            Guest { module: "bench_producer.wasm", kind: Library, output: "out/producer.wasm" },
         ]),
     },
 ];
