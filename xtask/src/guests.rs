@@ -7,12 +7,12 @@ mod apt;
 mod c;
 mod component;
 mod go;
-mod python;
+pub(crate) mod python;
 mod rust;
 mod sources;
-mod staging;
+pub(crate) mod staging;
 mod toolchain;
-mod typescript;
+pub(crate) mod typescript;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

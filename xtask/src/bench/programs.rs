@@ -15,6 +15,7 @@ pub(super) struct Programs {
     pub(super) wasmhost: PathBuf,
     pub(super) native_hyper: PathBuf,
     pub(super) paced: PathBuf,
+    pub(super) jobs: PathBuf,
     pub(super) wasmtime: Option<PathBuf>,
     pub(super) workerd: Option<PathBuf>,
 }
@@ -41,6 +42,7 @@ impl Programs {
             wasmhost,
             native_hyper: native.join("release/native-hyper"),
             paced: native.join("release/paced"),
+            jobs: native.join("release/jobs"),
             wasmtime: given("WASMTIME")?.or_else(|| on_path("wasmtime")),
             workerd: Some(workerd).filter(|file| file.is_file()).or_else(|| on_path(WORKERD)),
         })
@@ -123,7 +125,7 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 /// The first thing that looks like a version in what it prints.
-fn version_of(program: &Path, argument: &str) -> Option<String> {
+pub(super) fn version_of(program: &Path, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
