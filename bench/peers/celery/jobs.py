@@ -1,6 +1,7 @@
 """A job that has nothing to do. Where it says when it was sent, it notes when it came."""
 
 import os
+import sys
 import time
 
 from celery import Celery
@@ -35,4 +36,5 @@ def note(sent_us):
 
 @worker_ready.connect
 def ready(**_):
-    print("ready", flush=True)
+    # Celery takes `sys.stdout` for its log.
+    print("ready", file=sys.__stdout__, flush=True)
