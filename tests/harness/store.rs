@@ -85,15 +85,21 @@ impl Store {
         assert_eq!(self.connection.execute(hasten, [id]).unwrap(), 1);
     }
 
-    /// Makes all jobs that wait for something due at once.
-    pub(crate) fn hasten_all(&self) {
+    /// Makes all jobs that wait for something due at once; how many that are.
+    pub(crate) fn hasten_all(&self) -> usize {
         let hasten = "UPDATE jobs SET run_at = enqueued_at WHERE state IN ('scheduled', 'retrying')";
-        self.connection.execute(hasten, []).unwrap();
+        self.connection.execute(hasten, []).unwrap()
     }
 
     /// Changes the file behind the host's back.
     pub(crate) fn tamper(&self, sql: &str) {
         self.connection.execute(sql, []).unwrap();
+    }
+
+    /// Whether its tables have been made.
+    pub(crate) fn has_tables(&self) -> bool {
+        let query = "SELECT count(*) FROM sqlite_schema WHERE name = 'jobs'";
+        self.connection.query_row(query, [], |row| Ok(row.get::<_, i64>(0)? > 0)).unwrap()
     }
 
     /// Who has leases.

@@ -10,7 +10,7 @@ mod instances;
 mod isolation;
 mod jobs;
 mod load;
-mod machine;
+pub(crate) mod machine;
 mod memory;
 mod overload;
 mod process;
