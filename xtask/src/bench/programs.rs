@@ -133,7 +133,8 @@ pub(super) fn version_of(program: &Path, argument: &str) -> Option<String> {
 }
 
 fn first_version(text: &str) -> Option<&str> {
-    let mut words = text.split(|c: char| c.is_whitespace() || c == '/');
+    let words = text.split(|c: char| c.is_whitespace() || c == '/');
+    let mut words = words.map(|word| word.strip_prefix('v').unwrap_or(word));
     words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains(['.', '-']))
 }
 
@@ -151,6 +152,7 @@ mod tests {
         assert_eq!(first_version("wasmtime 48.0.8 (abc 2026-11-01)\n"), Some("48.0.8"));
         assert_eq!(first_version("workerd 2026-11-01\n"), Some("2026-11-01"));
         assert_eq!(first_version("wrk debian/4.1.0-4 [epoll] Copyright (C) 2012"), Some("4.1.0-4"));
+        assert_eq!(first_version("v20.20.2\n"), Some("20.20.2"));
         let lock = "[[package]]\nname = \"hyper\"\nversion = \"1.12.0\"\nsource = \"x\"\n";
         assert_eq!(locked_version(lock, "hyper").as_deref(), Some("1.12.0"));
         assert_eq!(locked_version(lock, "tokio"), None);
