@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 mod crash;
 mod drain;
+mod faults;
 mod grants;
 mod harness;
 mod ingress_bounds;

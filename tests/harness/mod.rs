@@ -4,6 +4,7 @@
 mod formation;
 mod host;
 pub(crate) mod http;
+mod ledger;
 mod load;
 mod process;
 mod store;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use formation::{Formation, guest_file, guests, repository};
 pub(crate) use host::{Host, Ps};
+pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};
 pub(crate) use process::{Ended, Lines, Process};
 pub(crate) use store::Store;

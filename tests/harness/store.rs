@@ -1,9 +1,11 @@
 //! The store's file, as `sqlite3` would show it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::eventually;
 
@@ -38,6 +40,8 @@ impl Store {
     pub(crate) fn open(file: &Path) -> Store {
         let connection = Connection::open(file).unwrap();
         connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        // What a killed host left behind is for the next one to put in order, not for who looks at it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
         Store { connection }
     }
 
@@ -80,6 +84,56 @@ impl Store {
     pub(crate) fn hasten(&self, id: i64) {
         let hasten = "UPDATE jobs SET run_at = enqueued_at WHERE id = ?1 AND state = 'retrying'";
         assert_eq!(self.connection.execute(hasten, [id]).unwrap(), 1);
+    }
+
+    /// Makes all jobs that wait for something due at once; how many that are.
+    pub(crate) fn hasten_all(&self) -> usize {
+        let hasten = "UPDATE jobs SET run_at = enqueued_at WHERE state IN ('scheduled', 'retrying')";
+        self.connection.execute(hasten, []).unwrap()
+    }
+
+    /// Changes the file behind the host's back.
+    pub(crate) fn tamper(&self, sql: &str) {
+        self.connection.execute(sql, []).unwrap();
+    }
+
+    /// Whether its tables have been made.
+    pub(crate) fn has_tables(&self) -> bool {
+        let query = "SELECT count(*) FROM sqlite_schema WHERE name = 'jobs'";
+        self.connection.query_row(query, [], |row| Ok(row.get::<_, i64>(0)? > 0)).unwrap()
+    }
+
+    /// Who has leases.
+    pub(crate) fn lease_owners(&self) -> BTreeSet<String> {
+        let query = "SELECT DISTINCT lease_owner FROM jobs WHERE state = 'leased'";
+        let mut query = self.connection.prepare(query).unwrap();
+        let rows = query.query_map([], |row| row.get(0));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// What SQLite thinks of its file: `ok`.
+    pub(crate) fn integrity(&self) -> String {
+        self.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+    }
+
+    /// Whether the numbers that are kept of each queue are those of its jobs.
+    pub(crate) fn counts_are_right(&self) -> Result<(), String> {
+        const STATES: [&str; 7] =
+            ["scheduled", "available", "leased", "retrying", "done", "dead", "cancelled"];
+        let kept = STATES.join(", ");
+        let counted = STATES.map(|state| format!("sum(state = '{state}')")).join(", ");
+        // One statement, so that both are of one moment.
+        let query = format!(
+            "SELECT * FROM (SELECT queue, {kept} FROM queues EXCEPT SELECT queue, {counted} FROM jobs GROUP BY queue)
+             WHERE {} > 0",
+            STATES.join(" + ")
+        );
+        let wrong = self.connection.query_row(&query, [], |row| row.get::<_, String>(0));
+        match wrong {
+            Err(rusqlite::Error::QueryReturnedNoRows) => Ok(()),
+            Ok(queue) => Err(format!("the counts kept of queue {queue} are not those of its jobs")),
+            Err(err) => Err(err.to_string()),
+        }
     }
 
     pub(crate) fn ticks(&self, schedule: &str) -> Vec<TickRow> {

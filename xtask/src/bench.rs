@@ -8,8 +8,9 @@ mod contender;
 mod http;
 mod instances;
 mod isolation;
+mod jobs;
 mod load;
-mod machine;
+pub(crate) mod machine;
 mod memory;
 mod overload;
 mod process;
@@ -53,12 +54,16 @@ enum Suite {
     Isolation,
     /// Four times the requests that can be served
     Overload,
+    /// Durable jobs beside BullMQ and Celery: throughput, the way to the handler, a million waiting, idling
+    Jobs,
 }
 
-const ALL: [Suite; 5] = [Suite::Http, Suite::Start, Suite::Instances, Suite::Isolation, Suite::Overload];
+const ALL: [Suite; 6] =
+    [Suite::Http, Suite::Start, Suite::Instances, Suite::Isolation, Suite::Overload, Suite::Jobs];
 
 const HELP: &str = "\
-Needs wrk (`apt-get install wrk`) and, to compare with, wasmtime 48 on the path or as WASMTIME=PATH.
+Needs wrk (`apt-get install wrk`) and, to compare with, wasmtime 48 on the path or as WASMTIME=PATH;
+`jobs` redis-server (`apt-get install redis-server`), npm and python3.
 What is missing is left out, and the report says so. WASMHOST=PATH measures another wasmhost than
 that of this repository. bench/README.md says how to read the figures.
 
@@ -69,7 +74,8 @@ everything else goes to bench/results in the target folder.
 Examples:
   cargo xtask bench http
   cargo xtask bench http --case hello --server wasmhost --rounds 3
-  cargo xtask bench --with workerd http start instances isolation overload";
+  cargo xtask bench jobs --case work --rounds 1 --seconds 1
+  cargo xtask bench --with workerd http start instances isolation overload jobs";
 
 /// Arguments of the chore.
 #[derive(Args)]
@@ -185,6 +191,7 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
             Suite::Instances => instances::run(&bench),
             Suite::Isolation => isolation::run(&bench),
             Suite::Overload => overload::run(&bench),
+            Suite::Jobs => jobs::run(&bench),
         }?;
         println!("{}", report.to_markdown());
         report.write(&folder)?;

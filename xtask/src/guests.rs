@@ -7,12 +7,12 @@ mod apt;
 mod c;
 mod component;
 mod go;
-mod python;
+pub(crate) mod python;
 mod rust;
 mod sources;
-mod staging;
+pub(crate) mod staging;
 mod toolchain;
-mod typescript;
+pub(crate) mod typescript;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,8 @@ const PROJECTS: &[Project] = &[
         language: Language::Rust(&[
             Guest { module: "bench_web.wasm", kind: Library, output: "out/web.wasm" },
             Guest { module: "bench_web_async.wasm", kind: Library, output: "out/web-async.wasm" },
+            Guest { module: "bench_worker.wasm", kind: Library, output: "out/worker.wasm" },
+            Guest { module: "bench_producer.wasm", kind: Library, output: "out/producer.wasm" },
         ]),
     },
 ];

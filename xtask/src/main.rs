@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod faults;
 mod guests;
 mod links;
 mod test;
@@ -29,7 +30,11 @@ enum Chore {
     /// Builds everything and runs examples/shop until Ctrl-C
     Demo,
     /// Runs all checks: format, lints, documentation, links, dependencies, and the tests
-    Test,
+    Test {
+        /// In their place, 300 rounds of the tests in which hosts are killed and disks fail; writes bench/results/faults.md
+        #[arg(long)]
+        faults: bool,
+    },
     /// Builds the guests of examples/, tests/guests/ and bench/guests/, those whose sources changed
     Guests {
         /// Those of these folders alone, such as `go` for examples/go [default: those in Rust and C]
@@ -61,7 +66,8 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     let repository = repository();
     match chore {
         Chore::Demo => demo::run(&repository),
-        Chore::Test => test::run(&repository),
+        Chore::Test { faults: false } => test::run(&repository),
+        Chore::Test { faults: true } => faults::run(&repository),
         Chore::Guests { folders, all, force } => {
             let which = match (all, folders.is_empty()) {
                 (true, _) => Which::All,

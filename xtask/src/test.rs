@@ -116,7 +116,7 @@ fn run_in(folder: &Path, command: &mut Command) -> Result<()> {
 }
 
 /// Whether cargo has this subcommand.
-fn is_installed(subcommand: &str) -> bool {
+pub(crate) fn is_installed(subcommand: &str) -> bool {
     let mut version = cargo_command();
     version.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())

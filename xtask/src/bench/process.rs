@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Those that run, by id. Under its lock they are waited for, so that no id in it is another's by now.
 static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -25,7 +25,7 @@ pub(super) fn end_all_on_interrupt() -> Result<()> {
         INTERRUPTED.store(true, SeqCst);
         for id in running().iter().filter_map(|id| Pid::from_raw(*id)) {
             // It may have ended by itself.
-            let _ = kill_process(id, Signal::KILL);
+            let _ = kill_process_group(id, Signal::KILL);
         }
     })
     .context("can't listen to signals")
@@ -98,8 +98,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         let mut running = running();
         running.remove(&self.id);
-        // It may have ended by itself, which whoever measures has noticed.
-        let _ = self.child.kill();
+        // With what it has started, if that is in its group still. It may have ended by itself, which whoever measures
+        // has noticed; only until it is waited for is its id its own.
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Some(group) = Pid::from_raw(self.id)
+        {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 }

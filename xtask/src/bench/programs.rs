@@ -15,6 +15,7 @@ pub(super) struct Programs {
     pub(super) wasmhost: PathBuf,
     pub(super) native_hyper: PathBuf,
     pub(super) paced: PathBuf,
+    pub(super) jobs: PathBuf,
     pub(super) wasmtime: Option<PathBuf>,
     pub(super) workerd: Option<PathBuf>,
 }
@@ -41,6 +42,7 @@ impl Programs {
             wasmhost,
             native_hyper: native.join("release/native-hyper"),
             paced: native.join("release/paced"),
+            jobs: native.join("release/jobs"),
             wasmtime: given("WASMTIME")?.or_else(|| on_path("wasmtime")),
             workerd: Some(workerd).filter(|file| file.is_file()).or_else(|| on_path(WORKERD)),
         })
@@ -123,7 +125,7 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 /// The first thing that looks like a version in what it prints.
-fn version_of(program: &Path, argument: &str) -> Option<String> {
+pub(super) fn version_of(program: &Path, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -131,7 +133,8 @@ fn version_of(program: &Path, argument: &str) -> Option<String> {
 }
 
 fn first_version(text: &str) -> Option<&str> {
-    let mut words = text.split(|c: char| c.is_whitespace() || c == '/');
+    let words = text.split(|c: char| c.is_whitespace() || c == '/');
+    let mut words = words.map(|word| word.strip_prefix('v').unwrap_or(word));
     words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains(['.', '-']))
 }
 
@@ -149,6 +152,7 @@ mod tests {
         assert_eq!(first_version("wasmtime 48.0.8 (abc 2026-11-01)\n"), Some("48.0.8"));
         assert_eq!(first_version("workerd 2026-11-01\n"), Some("2026-11-01"));
         assert_eq!(first_version("wrk debian/4.1.0-4 [epoll] Copyright (C) 2012"), Some("4.1.0-4"));
+        assert_eq!(first_version("v20.20.2\n"), Some("20.20.2"));
         let lock = "[[package]]\nname = \"hyper\"\nversion = \"1.12.0\"\nsource = \"x\"\n";
         assert_eq!(locked_version(lock, "hyper").as_deref(), Some("1.12.0"));
         assert_eq!(locked_version(lock, "tokio"), None);

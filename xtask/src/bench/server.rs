@@ -104,7 +104,8 @@ impl Server {
     }
 }
 
-fn free_address() -> Result<String> {
+/// One that was free a moment ago.
+pub(super) fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 

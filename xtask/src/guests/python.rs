@@ -41,7 +41,7 @@ pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
 }
 
 /// The programs of an environment that holds what the `requirements.txt` in `folder` says.
-pub(super) fn environment(folder: &Path, target_folder: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn environment(folder: &Path, target_folder: &Path, name: &str) -> Result<PathBuf> {
     let environment = target_folder.join(format!("{name}-environment"));
     let programs = environment.join("bin");
     let requirements = folder.join("requirements.txt");

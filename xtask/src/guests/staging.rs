@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::sources::MADE;
 
 /// Copies what is in `from`, links as what they lead to, over what an earlier call left in `to`.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| to.display().to_string())?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let name = entry?.file_name();

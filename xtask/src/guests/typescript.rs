@@ -23,7 +23,8 @@ pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn install(stage: &Path) -> Result<()> {
+/// Fetches what the folder's lock file says, once.
+pub(crate) fn install(stage: &Path) -> Result<()> {
     let lock = fs::read_to_string(stage.join("package-lock.json")).context("package-lock.json")?;
     let stamp = stage.join("installed.stamp");
     if staging::is_done(&stamp, &lock) && stage.join("node_modules").exists() {

@@ -1,0 +1,3 @@
+//! What the programs beside this have in common.
+
+pub mod http;

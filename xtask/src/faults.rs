@@ -1,0 +1,101 @@
+//! `cargo xtask test --faults`: the tests in which hosts are killed (`tests/faults.rs`) and disks lose power, for as many
+//! rounds as a person waits for, and a page that says what came of it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::bench::machine::Machine;
+use crate::{bench, cargo_command, guests, test};
+
+const ROUNDS: u64 = 300;
+
+/// What `tests/faults.rs` writes, after every twenty rounds.
+#[derive(Deserialize)]
+struct Tally {
+    seed: String,
+    rounds: u64,
+    acknowledged: u64,
+    killed_in_start: u64,
+    killed_in_running: u64,
+    killed_in_committing: u64,
+}
+
+pub(crate) fn run(repository: &Path) -> Result<()> {
+    ensure!(
+        test::is_installed("nextest"),
+        "cargo-nextest is not installed: `cargo install cargo-nextest --locked`"
+    );
+    guests::build(repository, &guests::Which::Quick, false)?;
+    let folder = TempDir::new()?;
+    let written = folder.path().join("faults.json");
+    let start = Instant::now();
+    let mut command = cargo_command();
+    command
+        .args(["nextest", "run", "--workspace", "--locked", "-E", "test(/faults::/) | test(/power/)"])
+        .args(["--no-fail-fast", "--success-output", "final"])
+        .env("WASMHOST_FAULT_REPORT", &written)
+        .current_dir(repository);
+    if std::env::var_os("WASMHOST_FAULT_ROUNDS").is_none() {
+        command.env("WASMHOST_FAULT_ROUNDS", ROUNDS.to_string());
+    }
+    let passed = command.status().context("cargo could not be started")?.success();
+    let minutes = start.elapsed().as_secs_f64() / 60.0;
+    let tally = std::fs::read_to_string(&written).context("the test has not come to its first figures")?;
+    let tally: Tally = serde_json::from_str(&tally)?;
+    // A shortened run says little, and isn't kept; what it found is.
+    let kept = tally.rounds >= ROUNDS || !passed;
+    let results =
+        if kept { repository.join("bench") } else { bench::target_folder(repository) }.join("results");
+    std::fs::create_dir_all(&results)?;
+    let page = results.join("faults.md");
+    std::fs::write(&page, tally.to_markdown(&version(repository), minutes, passed))
+        .with_context(|| page.display().to_string())?;
+    println!("written to {}", page.display());
+    ensure!(passed, "something was found: see above");
+    Ok(())
+}
+
+impl Tally {
+    fn to_markdown(&self, version: &str, minutes: f64, passed: bool) -> String {
+        let Tally { seed, rounds, acknowledged, killed_in_start, killed_in_running, killed_in_committing } =
+            self;
+        let found = match passed {
+            true => {
+                "nothing: each acknowledged job was there after each kill, was leased by no dead host once the next one \
+                     was up, ran no attempt twice, and ended as it had to; the store's file was whole"
+            }
+            false => "**something**: the test has failed after these rounds, and its output says where",
+        };
+        format!(
+            "# faults\n\n`cargo xtask test --faults`: `kill -9` of the host at random moments, again and again on one state \
+             directory, a new one each twenty rounds (`tests/faults.rs`), and the tests of the store's file whose names have \
+             `power` in them, if there are any. The host is one that wasn't built for speed. \
+             `WASMHOST_FAULT_SEED={seed} WASMHOST_FAULT_ROUNDS={rounds}` does the same again, as far as a seed can say.\n\n\
+             | what | |\n| --- | --- |\n\
+             | rounds | {rounds} |\n\
+             | jobs acknowledged | {acknowledged} |\n\
+             | kills in the first 80 ms of a start | {killed_in_start} |\n\
+             | kills while jobs ran, failed and crashed | {killed_in_running} |\n\
+             | kills while 32 clients enqueued | {killed_in_committing} |\n\
+             | found | {found} |\n\
+             | seed | {seed} |\n\
+             | took | {minutes:.1} min |\n\
+             | wasmhost | {version} |\n\
+             | machine | {} |\n",
+            Machine::this()
+        )
+    }
+}
+
+/// Of the sources: what was tested was built from them.
+fn version(repository: &Path) -> String {
+    let git = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository).output();
+    let commit = git.ok().filter(|git| git.status.success());
+    let commit = commit.map(|git| format!(" ({})", String::from_utf8_lossy(&git.stdout).trim()));
+    format!("{}{}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())
+}
