@@ -205,17 +205,6 @@ fn a_worker_may_enqueue_with_a_unique_key() {
 }
 
 #[test]
-fn a_scope_that_the_store_does_not_keep_is_refused() {
-    let host = Host::run(&web_and_worker("count = 0"));
-    for scope in ["waiting", "60000"] {
-        let refused = host.post(&format!("/enqueue?queue=default&key=k&scope={scope}"), "ok");
-        assert_eq!(refused.status, 400, "{refused:?}");
-        assert!(refused.text().contains("has a scope that this store doesn't keep yet"), "{refused:?}");
-    }
-    assert_eq!(host.store().jobs(), []);
-}
-
-#[test]
 fn of_a_message_the_beginning_is_kept() {
     let host = Host::run(&worker(""));
     let id = host.enqueue("default", "retry-long:10485760");

@@ -20,6 +20,8 @@ mod ingress_listen;
 mod ingress_tls;
 mod isolation;
 mod jobs;
+mod jobs_people;
+mod jobs_together;
 mod languages;
 mod logs;
 mod queue_keys;

@@ -230,8 +230,8 @@ impl Service {
         self.call_on_compute(work, answer, limits, pending()).await
     }
 
-    /// A call whose answer is all that it gives. It is over when the guest has nothing else to do, unless others are
-    /// under way: then they have the instance.
+    /// A call whose answer is all that it gives. It is over when the guest has nothing else to do, for which it has a
+    /// moment, unless others are under way: then they have the instance.
     async fn call_on_compute<T>(
         self: Arc<Self>,
         work: Work,
@@ -239,7 +239,7 @@ impl Service {
         limits: CallLimits,
         stop: impl Future<Output = ()>,
     ) -> Finished<T> {
-        let (over, is_over) = oneshot::channel();
+        let (over, mut is_over) = oneshot::channel();
         let done = Box::new(move |finished| drop(over.send(finished)));
         let deadline = limits.deadline(Instant::now());
         let terms = Terms { deadline, cpu: limits.cpu, long: true };
@@ -260,17 +260,26 @@ impl Service {
             () = late => Err(CallEnd::Timeout),
             () = stop => Err(CallEnd::Interrupted),
         };
-        if let Some(seat) = guard.and_then(Abandoned::keep) {
-            match &answer {
-                Ok(_) => seat.leave(),
-                Err(end) => seat.give_up(end.clone()),
-            }
+        let seat = guard.and_then(Abandoned::keep);
+        match (&seat, &answer) {
+            (Some(seat), Ok(_)) => seat.leave(),
+            (Some(seat), Err(end)) => seat.give_up(end.clone()),
+            (None, _) => {}
         }
         let end = match answer {
             Ok(answer) => CallEnd::Returned(answer),
             Err(end) => end.without_answer(),
         };
-        match is_over.await {
+        let over = match tokio::time::timeout(DETACHED_MAX, &mut is_over).await {
+            Ok(over) => over,
+            Err(_) => {
+                if let Some(seat) = &seat {
+                    self.end_if_alone(seat.run);
+                }
+                is_over.await
+            }
+        };
+        match over {
             Ok(Finished { instance, report: CallReport { wall, cpu, memory_peak, .. } }) => {
                 Finished { instance, report: CallReport { end, wall, cpu, memory_peak } }
             }
@@ -515,12 +524,18 @@ impl Service {
     fn leave(self: &Arc<Self>, call: u64) {
         let mut inner = self.lock();
         let Some(call) = inner.calls.remove(&call) else { return };
-        if inner.calls.is_empty() {
+        let (alone, closing, run) = (inner.calls.is_empty(), inner.closing.is_some(), inner.run);
+        if alone && !closing {
             inner.last = Some(call);
             return;
         }
         drop(inner);
-        self.is_over(call, CallEnd::Returned(()), true);
+        self.is_over(call, CallEnd::Returned(()), !closing);
+        if alone {
+            // All that is left is what was given up, and what the others do after their answers.
+            let this = self.clone();
+            after_detached(move || this.end_if_alone(run));
+        }
     }
 
     /// A call won't have its answer, and can't be ended by itself.

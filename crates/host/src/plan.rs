@@ -132,11 +132,12 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
         Code::new(bytes, process.trust_cwasm).map_err(|err| problem(format!("{} {err}", path.display())))?;
     let (trigger, handler) =
         join(process, &seen).map_err(|message| problem(format!("{} {message}", path.display())))?;
-    if process.concurrency.is_some() && handler != Handler::Http03 {
+    if process.concurrency.is_some() && Some(handler) != shared(&trigger) {
+        let instead = shared(&trigger).map(|handler| format!(", or build it for {handler}"));
         return Err(problem(format!(
-            "{} is called by {handler}, which serves one call at a time: leave `concurrency` out, or build it for {}",
+            "{} is called by {handler}, which serves one call at a time: leave `concurrency` out{}",
             path.display(),
-            Handler::Http03
+            instead.unwrap_or_default(),
         )));
     }
     let unknown = seen.unknown_imports();
@@ -220,6 +221,16 @@ fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), 
             let wanted: Vec<_> = wanted.iter().map(Handler::to_string).collect();
             Err(format!("{}, and `{key}` needs {}", exports(seen), wanted.join(" or ")))
         }
+    }
+}
+
+/// The handler of these calls that serves several at once.
+fn shared(trigger: &Trigger) -> Option<Handler> {
+    match trigger {
+        Trigger::Http { .. } => Some(Handler::Http03),
+        Trigger::Queue { .. } => Some(Handler::AsyncJob),
+        Trigger::Schedule(_) => Some(Handler::AsyncTick),
+        Trigger::Command { .. } => None,
     }
 }
 

@@ -18,7 +18,6 @@
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
-use std::future;
 use std::io::Write;
 use std::time::{Duration, Instant};
 use std::{env, hint, process};
@@ -53,7 +52,7 @@ async fn handle(job: Job) -> Result<(), Failure> {
             "alloc" => allocate(),
             "spin" => spin(millis(rest)?),
             "sleep" => sleep(millis(rest)?).await,
-            "never" => future::pending().await,
+            "never" => monotonic_clock::wait_for(u64::MAX).await,
             "together" => together(rest.parse()?).await,
             "print" => println!("{rest}"),
             "most" => println!("most {}", MOST.get()),

@@ -1,0 +1,102 @@
+//! Jobs of WASI 0.3: several at once in one instance.
+
+use crate::harness::{Formation, Host, eventually};
+
+fn worker(keys: &str) -> Formation {
+    Formation::new().process("worker", "job-async", &format!("queue = \"default\"\nconcurrency = 4\n{keys}"))
+}
+
+#[test]
+fn jobs_of_one_instance_wait_side_by_side() {
+    let host = Host::run(&worker(""));
+    let ids: Vec<i64> = (0..4).map(|_| host.enqueue("default", "together:4")).collect();
+    ids.iter().for_each(|id| drop(host.store().wait_for(*id, "done")));
+    assert_eq!(host.ps().number("worker", "restarts"), 0);
+}
+
+#[test]
+fn no_more_than_concurrency_are_in_an_instance() {
+    let host = Host::run(&worker(""));
+    let ids: Vec<i64> = (0..12).map(|_| host.enqueue("default", "sleep:20\nmost")).collect();
+    ids.iter().for_each(|id| drop(host.store().wait_for(*id, "done")));
+    let lines = host.stdout().all();
+    let most =
+        lines.iter().filter_map(|line| line.split("most ").nth(1)?.trim_end_matches(['"', '}']).parse().ok());
+    let most: Vec<u32> = most.collect();
+    assert_eq!(most.len(), 12, "{lines:?}");
+    assert!(most.iter().all(|most| (1..=4).contains(most)), "{most:?}");
+}
+
+#[test]
+fn a_job_that_is_cancelled_leaves_the_others_alone() {
+    let host = Host::run(&worker(""));
+    let never = host.enqueue("default", "print:begun\nnever");
+    host.stdout().wait_for("begun");
+    let other = host.enqueue("default", "sleep:300");
+    eventually("it has begun", || {
+        host.store().jobs().iter().find(|job| job.id == other && job.state == "leased").map(drop)
+    });
+    host.cli(["jobs", "cancel", &never.to_string()]).done();
+    assert_eq!(host.store().wait_for(other, "done").attempt, 1);
+    host.store().wait_for(never, "cancelled");
+    // Its instance has made room for another one.
+    let next = host.enqueue("default", "ok");
+    host.store().wait_for(next, "done");
+}
+
+#[test]
+fn a_timeout_is_one_jobs_own() {
+    let host = Host::run(&worker("timeout = \"300ms\""));
+    let never = host.enqueue("default", "never");
+    let failed = host.store().wait_for(never, "retrying");
+    assert!(failed.last_error.as_deref().is_some_and(|error| error.contains("timeout")), "{failed:?}");
+    assert_eq!(failed.crashes, 0);
+    let next = host.enqueue("default", "ok");
+    host.store().wait_for(next, "done");
+}
+
+#[test]
+fn a_trap_ends_every_job_of_the_instance() {
+    let host = Host::run(&worker(""));
+    let beside = host.enqueue("default", "print:begun\nnever");
+    host.stdout().wait_for("begun");
+    let trap = host.enqueue("default", "trap");
+    for id in [beside, trap] {
+        let failed = host.store().wait_for(id, "retrying");
+        assert_eq!((failed.attempt, failed.crashes), (1, 1));
+    }
+    let next = host.enqueue("default", "ok");
+    host.store().wait_for(next, "done");
+}
+
+#[test]
+fn a_loop_is_ended_by_its_timeout() {
+    let host = Host::run(&worker("timeout = \"500ms\""));
+    let id = host.enqueue("default", "loop");
+    host.store().wait_for(id, "retrying");
+    let next = host.enqueue("default", "ok");
+    host.store().wait_for(next, "done");
+}
+
+#[test]
+fn they_enqueue_too_and_fail_as_they_say() {
+    let host = Host::run(&worker("enqueue = [\"default\"]"));
+    let first = host.enqueue("default", "enqueue:bury:no");
+    host.store().wait_for(first, "done");
+    let second = host.store().wait_for(first + 1, "dead");
+    assert_eq!(second.last_error.as_deref(), Some("no"));
+    let waits = host.enqueue("default", "retry-after:60000");
+    assert!(host.store().wait_for(waits, "retrying").wait_ms >= 60_000);
+}
+
+#[test]
+fn a_drain_lets_them_finish() {
+    let formation = worker("");
+    let host = Host::run(&formation);
+    let ids: Vec<i64> = (0..3).map(|_| host.enqueue("default", "print:begun\nsleep:500")).collect();
+    eventually("they have begun", || (host.stdout().count("begun") == 3).then_some(()));
+    assert_eq!(host.stop().code, 0);
+    let store = crate::harness::Store::open(&formation.path(".wasmhost/store.db"));
+    let jobs = store.jobs();
+    assert!(ids.iter().all(|id| jobs.iter().any(|job| job.id == *id && job.state == "done")), "{jobs:?}");
+}
