@@ -36,7 +36,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     let start = Instant::now();
     let mut command = cargo_command();
     command
-        .args(["nextest", "run", "--workspace", "--locked", "-E", "test(/faults::/) | test(/power/)"])
+        .args(["nextest", "run", "--workspace", "--locked", "-E", "test(/faults::/) | binary(power_cuts)"])
         .args(["--no-fail-fast", "--success-output", "final"])
         .env("WASMHOST_FAULT_REPORT", &written)
         .current_dir(repository);
