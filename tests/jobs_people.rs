@@ -113,6 +113,29 @@ fn a_crash_is_shown_with_what_the_guest_said_last() {
 }
 
 #[test]
+fn whatever_a_worker_does_wrong_is_shown() {
+    let host = Host::run(&worker("count = 4\ntimeout = \"1500ms\"\nmemory = \"64MiB\""));
+    for (payload, end, told) in [
+        ("loop", "failed", "took longer than its timeout"),
+        ("sleep:60000", "failed", "took longer than its timeout"),
+        ("exit", "crashed", "exited with code 1"),
+        ("alloc", "crashed", "ran out of the memory granted to it"),
+        ("trap", "crashed", "asked to trap"),
+        ("retry-long:10485760", "failed", "xxxx"),
+        ("flood:200\nretry:enough", "failed", "enough"),
+    ] {
+        let id = host.enqueue("default", payload);
+        host.store().wait_for(id, "retrying");
+        let shown = show(&host, id);
+        let attempt = &shown["attempts"][0];
+        assert_eq!(attempt["end"], end, "{payload}: {shown:#}");
+        let error = attempt["error"].as_str().unwrap();
+        assert!(error.contains(told) && error.len() <= 4096, "{payload}: {error}");
+        assert_eq!(shown["last_error"], error);
+    }
+}
+
+#[test]
 fn each_line_becomes_a_job() {
     let host = Host::run(&worker("count = 0"));
     let lines: String = (0..2500).map(|line| format!("line {line}\n\n")).collect();

@@ -87,8 +87,11 @@ struct Enqueued {
     jobs: u64,
     /// In which they were enqueued.
     enqueue_seconds: f64,
-    /// In which as many were done.
+    /// In which at least as many were done.
     seconds: Option<f64>,
+    /// How many were done in them, those included that had waited there before; as many where it isn't said.
+    #[serde(default)]
+    done: Option<u64>,
     /// How many were outstanding, on average, while more came.
     outstanding: Option<f64>,
     /// What a client waited for an answer.
@@ -265,9 +268,15 @@ impl Contest {
     }
 }
 
+impl Enqueued {
+    fn done(&self) -> u64 {
+        self.done.unwrap_or(self.jobs)
+    }
+}
+
 fn add_done(row: &mut Row, enqueued: &Enqueued) -> Result<()> {
     let seconds = enqueued.seconds.context("the clients don't say how long it took until all was done")?;
-    row.add(RATE, enqueued.jobs as f64 / seconds);
+    row.add(RATE, enqueued.done() as f64 / seconds);
     row.add("outstanding", enqueued.outstanding.unwrap_or(f64::NAN));
     Ok(())
 }

@@ -149,8 +149,10 @@ struct Found {
     jobs: u64,
     /// In which they were enqueued.
     enqueue_seconds: f64,
-    /// In which as many were done.
+    /// In which at least as many were done.
     seconds: Option<f64>,
+    /// How many were done in them, those included that had waited there before.
+    done: Option<u64>,
     /// How many were outstanding, on average, while more came.
     outstanding: Option<f64>,
     took: Vec<Duration>,
@@ -173,7 +175,7 @@ impl Load {
             .await?;
         let (mut looks, mut sum, mut last, mut progress) = (0_u64, 0_u64, 0, Instant::now());
         let mut enqueue_seconds = None;
-        loop {
+        let done = loop {
             let ended = store.ended()? - ended_before;
             self.outstanding.set(self.enqueued.get().saturating_sub(ended));
             if Instant::now() < until {
@@ -181,7 +183,7 @@ impl Load {
             } else if clients.iter().all(JoinHandle::is_finished) {
                 enqueue_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
                 if ended >= self.enqueued.get() {
-                    break;
+                    break ended;
                 }
             }
             if ended > last {
@@ -191,10 +193,15 @@ impl Load {
                 return Err(format!("{} jobs are not done", self.outstanding.get()).into());
             }
             tokio::time::sleep(LOOK_EVERY).await;
-        }
+        };
         let seconds = start.elapsed().as_secs_f64();
         let found = self.end(clients, enqueue_seconds.unwrap_or(seconds)).await?;
-        Ok(Found { seconds: Some(seconds), outstanding: Some(sum as f64 / looks.max(1) as f64), ..found })
+        Ok(Found {
+            seconds: Some(seconds),
+            done: Some(done),
+            outstanding: Some(sum as f64 / looks.max(1) as f64),
+            ..found
+        })
     }
 
     async fn enqueue(self: Rc<Self>, clients: usize, time: Duration) -> Result<Found> {
@@ -254,7 +261,14 @@ impl Load {
             client.await??;
         }
         let took = self.took.take();
-        Ok(Found { jobs: self.enqueued.get(), enqueue_seconds, seconds: None, outstanding: None, took })
+        Ok(Found {
+            jobs: self.enqueued.get(),
+            enqueue_seconds,
+            seconds: None,
+            done: None,
+            outstanding: None,
+            took,
+        })
     }
 
     async fn flow(
@@ -327,7 +341,7 @@ impl Store {
 
 impl Found {
     fn to_json(&self) -> String {
-        let Found { jobs, enqueue_seconds, seconds, outstanding, took } = self;
+        let Found { jobs, enqueue_seconds, seconds, done, outstanding, took } = self;
         let mut took = took.clone();
         took.sort_unstable();
         let at = |of_100: usize| {
@@ -336,8 +350,9 @@ impl Found {
         };
         let number = |number: &Option<f64>| number.map_or("null".to_owned(), |number| format!("{number:.3}"));
         format!(
-            r#"{{"jobs":{jobs},"enqueue_seconds":{enqueue_seconds:.3},"seconds":{},"outstanding":{},"p50_ms":{:.3},"p99_ms":{:.3}}}"#,
+            r#"{{"jobs":{jobs},"enqueue_seconds":{enqueue_seconds:.3},"seconds":{},"done":{},"outstanding":{},"p50_ms":{:.3},"p99_ms":{:.3}}}"#,
             number(seconds),
+            done.map_or("null".to_owned(), |done| done.to_string()),
             number(outstanding),
             at(50),
             at(99)

@@ -22,7 +22,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, warn};
 use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
 use wasmhost_store::jobs::{
-    AfterFailure, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob, Settled,
+    AfterFailure, BATCH_BYTES_MAX, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob,
+    PAYLOAD_BYTES_MAX, Settled,
 };
 use wasmhost_store::{Jobs, StoreError, Timestamp};
 
@@ -59,6 +60,12 @@ pub(crate) struct QueueTrigger {
     pub(crate) limits: CallLimits,
     pub(crate) underway: Arc<Underway>,
     pub(crate) ahead: Ahead,
+}
+
+/// Whether a claim has found all that there is: less than it asked for, and not for the sake of its payloads.
+fn is_all(jobs: &[LeasedJob], limit: usize) -> bool {
+    let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
+    jobs.len() < limit && bytes + PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX
 }
 
 /// A claimed job that waits for an instance.
@@ -109,7 +116,7 @@ impl QueueTrigger {
                     match claimed {
                         Ok(jobs) => {
                             self.ahead.claimed(begun.elapsed());
-                            is_dry = jobs.len() < limit;
+                            is_dry = is_all(&jobs, limit);
                             ready.extend(jobs.into_iter().map(|job| self.make_ready(job)));
                         }
                         Err(err) => {
@@ -320,7 +327,30 @@ fn to_guest(job: LeasedJob) -> Job {
 
 #[cfg(test)]
 mod tests {
+    use wasmhost_store::jobs::JobId;
+
     use super::*;
+
+    #[test]
+    fn a_claim_that_large_payloads_cut_short_has_not_found_all() {
+        let jobs = |count: usize, bytes: usize| -> Vec<LeasedJob> {
+            let job = LeasedJob {
+                lease: JobLease { id: JobId(1), claim: 1 },
+                queue: "default".into(),
+                attempt: 1,
+                attempts_max: 25,
+                crashes: 0,
+                payload: vec![0; bytes],
+                content_type: String::new(),
+                metadata: vec![],
+                enqueued_at: Timestamp(0),
+            };
+            vec![job; count]
+        };
+        assert!(is_all(&jobs(3, 1), 4));
+        assert!(!is_all(&jobs(4, 1), 4));
+        assert!(!is_all(&jobs(16, PAYLOAD_BYTES_MAX), 128));
+    }
 
     #[test]
     fn a_crash_is_counted_and_an_interruption_is_not() {
