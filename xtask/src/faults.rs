@@ -73,8 +73,8 @@ impl Tally {
         };
         format!(
             "# faults\n\n`cargo xtask test --faults`: `kill -9` of the host at random moments, again and again on one state \
-             directory, a new one each twenty rounds (`tests/faults.rs`), and the tests of the store's file whose names have \
-             `power` in them, if there are any. The host is one that wasn't built for speed. \
+             directory, a new one each twenty rounds (`tests/faults.rs`), and as many rounds in which a disk \
+             loses power (`crates/store/tests/power_cuts`). The host is one that wasn't built for speed. \
              `WASMHOST_FAULT_SEED={seed} WASMHOST_FAULT_ROUNDS={rounds}` does the same again, as far as a seed can say.\n\n\
              | what | |\n| --- | --- |\n\
              | rounds | {rounds} |\n\
