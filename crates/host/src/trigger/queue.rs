@@ -39,6 +39,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Jobs that one claim takes, at most.
 const CLAIM_MAX: usize = 256;
 
+/// Jobs of a type that are claimed ahead, at most, however many instances it has: their payloads are in memory.
+const AHEAD_MAX: usize = 256;
+
 /// How long a claimed job may wait for an instance.
 const READY_MAX: Duration = Duration::from_secs(1);
 
@@ -160,7 +163,8 @@ impl QueueTrigger {
     /// How many jobs to claim now.
     fn limit(&self, ready: usize, is_stuck: bool) -> usize {
         let depth = if is_stuck { 0 } else { self.ahead.depth() };
-        let wanted = self.pool.free().saturating_add(depth.saturating_mul(self.pool.live()));
+        let ahead = depth.saturating_mul(self.pool.live()).min(AHEAD_MAX);
+        let wanted = self.pool.free().saturating_add(ahead);
         // Not for the sake of a few.
         match ready > wanted / 2 {
             true => 0,
