@@ -37,7 +37,8 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
 /// Builds the `wasmhost` binary and says where it is: cargo puts it beside this program.
 fn build_host(repository: &Path) -> Result<PathBuf> {
     let status = cargo_command()
-        .args(["build", "--locked", "--package", "wasmhost"])
+        // With all packages wasmtime has the features that it has in the tests, and is compiled once for both.
+        .args(["build", "--locked", "--workspace"])
         .current_dir(repository)
         .status()
         .context("cargo could not be started")?;
