@@ -244,7 +244,6 @@ impl Host {
             actions: actions.clone(),
             logs: logs.clone(),
             queues,
-            jobs: store.jobs.clone(),
             backup: store.sqlite.clone(),
             underway,
             schedules,

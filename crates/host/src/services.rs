@@ -1,6 +1,6 @@
 //! What guests ask of the host, over the host's own parts.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Queues {
 
     /// Those that the formation names.
     pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
-        let names: std::collections::BTreeSet<&str> =
+        let names: BTreeSet<&str> =
             self.settings.keys().chain(self.workers.keys()).map(String::as_str).collect();
         names.into_iter()
     }

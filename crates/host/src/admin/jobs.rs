@@ -64,7 +64,7 @@ async fn enqueue(State(admin): Shared, Path(queue): Path<String>, body: Bytes) -
         new_job(&queue, max_depth, request, now).map_err(place)
     });
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
-    let enqueued = admin.jobs.enqueue(jobs).await.map_err(|err| match err {
+    let enqueued = admin.queues.jobs.enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
         EnqueueError::Full { .. } => ApiError::unavailable(err.to_string()),
         EnqueueError::Store(err) => failed(err),
@@ -128,7 +128,7 @@ fn to_scope(scope: api::UniqueScope) -> UniqueScope {
 // --- queues
 
 async fn queues(State(admin): Shared) -> Result<Json<QueuesView>, ApiError> {
-    let mut counts = admin.jobs.counts().await.map_err(failed)?;
+    let mut counts = admin.queues.jobs.counts().await.map_err(failed)?;
     let empty = admin.queues.named().filter(|name| counts.iter().all(|queue| queue.queue != *name));
     let empty: Vec<_> =
         empty.map(|name| QueueCounts { queue: name.to_owned(), ..QueueCounts::default() }).collect();
@@ -145,13 +145,13 @@ async fn queues(State(admin): Shared) -> Result<Json<QueuesView>, ApiError> {
 
 async fn pause(State(admin): Shared, Path(queue): Path<String>) -> Result<Json<PauseResponse>, ApiError> {
     check_queue(&queue)?;
-    let changed = admin.jobs.pause(&queue).await.map_err(failed)?;
+    let changed = admin.queues.jobs.pause(&queue).await.map_err(failed)?;
     Ok(Json(PauseResponse { paused: true, changed }))
 }
 
 async fn resume(State(admin): Shared, Path(queue): Path<String>) -> Result<Json<PauseResponse>, ApiError> {
     check_queue(&queue)?;
-    let changed = admin.jobs.resume(&queue).await.map_err(failed)?;
+    let changed = admin.queues.jobs.resume(&queue).await.map_err(failed)?;
     Ok(Json(PauseResponse { paused: false, changed }))
 }
 
@@ -189,7 +189,8 @@ async fn list(
     let filter = JobFilter { queue: query.queue, states, unique_key: query.key };
     let after = query.after.as_deref().map(job_id).transpose()?;
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).max(1);
-    let jobs = admin.jobs.list(filter, Page { after, limit, order: query.order }).await.map_err(failed)?;
+    let jobs =
+        admin.queues.jobs.list(filter, Page { after, limit, order: query.order }).await.map_err(failed)?;
     let is_last = jobs.len()
         < usize::try_from(limit).unwrap_or(usize::MAX).min(wasmhost_store::jobs::LIST_JOBS_MAX as usize);
     let next = jobs.last().filter(|_| !is_last).map(|job| job.id.to_string());
@@ -205,7 +206,7 @@ fn state(name: &str) -> Result<JobState, ApiError> {
 
 async fn show(State(admin): Shared, Path(id): Path<String>) -> Result<Json<JobDetail>, ApiError> {
     let id = job_id(&id)?;
-    let detail = admin.jobs.get(id).await.map_err(failed)?;
+    let detail = admin.queues.jobs.get(id).await.map_err(failed)?;
     let detail = detail.ok_or_else(|| no_job(id))?;
     let payload_bytes = u64::try_from(detail.payload.len()).unwrap_or(u64::MAX);
     let (payload, payload_base64) = match String::from_utf8(detail.payload) {
@@ -245,7 +246,7 @@ async fn intervene(
     intervention: Intervention,
 ) -> Result<Json<JobMoved>, ApiError> {
     let id = job_id(&id)?;
-    let (from, to) = match admin.jobs.intervene(id, intervention).await.map_err(failed)? {
+    let (from, to) = match admin.queues.jobs.intervene(id, intervention).await.map_err(failed)? {
         Intervened::Moved { from, to } => (from, Some(to)),
         Intervened::Deleted { from } => (from, None),
         Intervened::NotFound => return Err(no_job(id)),
@@ -298,9 +299,10 @@ async fn sweep(
     let sweeping = tokio::spawn(async move {
         let mut changed = 0;
         loop {
-            let swept = admin.jobs.intervene_all(filter.clone(), intervention).await?;
+            let swept = admin.queues.jobs.intervene_all(filter.clone(), intervention).await?;
             changed += swept.changed;
-            if !swept.more {
+            // Those that are passed over would be passed over again.
+            if !swept.more || swept.changed == 0 {
                 break;
             }
         }
@@ -317,7 +319,7 @@ impl super::Admin {
     /// Ends the calls of this host's jobs that were cancelled.
     async fn stop_cancelled(&self) -> Result<(), StoreError> {
         for id in self.underway.ids() {
-            let state = self.jobs.get(id).await?.map(|detail| detail.view.state);
+            let state = self.queues.jobs.get(id).await?.map(|detail| detail.view.state);
             if state == Some(JobState::Cancelled) {
                 self.underway.stop(id);
             }

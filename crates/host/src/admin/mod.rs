@@ -42,7 +42,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use wasmhost_store::{Jobs, SqliteStore};
+use wasmhost_store::SqliteStore;
 
 use crate::logs::Logs;
 use crate::services::Queues;
@@ -70,7 +70,6 @@ pub(crate) struct Admin {
     pub(crate) actions: mpsc::Sender<Action>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) queues: Arc<Queues>,
-    pub(crate) jobs: Arc<dyn Jobs>,
     /// A store that can be copied while it is used.
     pub(crate) backup: Option<Arc<SqliteStore>>,
     pub(crate) underway: Arc<Underway>,

@@ -238,6 +238,6 @@ pub enum Intervened {
 pub struct Swept {
     /// How many jobs were moved or deleted. Dead ones whose unique key another job holds are passed over.
     pub changed: u64,
-    /// True where there may be more: call it again. It may come with a `changed` of 0.
+    /// True where there may be more: call it again. With a `changed` of 0 it would find the same again.
     pub more: bool,
 }
