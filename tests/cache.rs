@@ -1,4 +1,4 @@
-//! Compiled components: what is kept of them from start to start, and files of them.
+//! Compiled components and core modules: what is kept of them from start to start, and files of them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -6,10 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::harness::{Ended, Formation, Host, guest_file};
+use crate::harness::{Ended, Formation, Host, Process, guest_file};
 
-/// What the log says of each component that is compiled, and of each that isn't.
-const COMPILED: &str = "compiled a component";
+/// What the log says of each component or core module that is compiled, and of each that isn't.
+const COMPILED: &str = "compiled a ";
 const MAPPED: &str = "mapped ";
 
 /// A formation whose cache is its own, in the directory `cache` beside it.
@@ -238,6 +238,75 @@ fn hosts_that_start_together_compile_once() {
     let compiled: usize = started.iter().map(|process| process.stderr.count(COMPILED)).sum();
     let files: Vec<_> = fs::read_dir(&cache).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!((compiled, files.len()), (1, 1), "{files:?}");
+}
+
+// --- core modules
+
+/// `wasmhost run` of a core module that ends with this code. What the host had to say.
+#[track_caller]
+fn exits(formation: &Formation, code: i32) -> String {
+    let module = guest_file("cmd-test-core");
+    let ended = formation.cli(["run", module.to_str().unwrap(), "exit", &code.to_string()]);
+    assert_eq!(ended.code, code, "{ended:#?}");
+    ended.stderr
+}
+
+#[test]
+fn a_second_run_of_a_core_module_compiles_nothing() {
+    let formation = with_own_cache(Formation::new()).variable("WASMHOST_LOG", "debug");
+    let first = exits(&formation, 7);
+    assert!(first.contains("compiled a core module") && !first.contains(MAPPED), "{first}");
+    let kept = entry(&formation);
+    let second = exits(&formation, 200);
+    assert!(!second.contains(COMPILED) && second.contains(MAPPED), "{second}");
+    // A formation has other engines, with a pool, and the same code.
+    let module = formation.process("clock", "cmd-test-core", "schedule = \"@yearly\"");
+    let ended = Host::run(&module).stop();
+    assert!(!ended.stderr.contains(COMPILED) && ended.stderr.contains(MAPPED), "{ended:#?}");
+    assert_eq!(entry(&module), kept);
+}
+
+#[test]
+fn a_damaged_entry_of_a_core_module_is_replaced() {
+    let formation = with_own_cache(Formation::new()).variable("WASMHOST_LOG", "warn");
+    assert_eq!(exits(&formation, 7), "");
+    let (file, _) = entry(&formation);
+    let mut changed = fs::read(&file).unwrap();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, &changed).unwrap();
+    let stderr = exits(&formation, 7);
+    assert!(
+        stderr.contains("is damaged (its checksum is wrong): compiling anew, and replacing it"),
+        "{stderr}"
+    );
+    assert_eq!(exits(&formation, 7), "");
+}
+
+#[test]
+fn programs_that_start_together_compile_a_core_module_once() {
+    let formation = with_own_cache(Formation::new()).variable("WASMHOST_LOG", "debug");
+    let module = guest_file("cmd-test-core");
+    let started = [(); 3].map(|()| formation.start(["run", module.to_str().unwrap(), "exit", "3"]));
+    let ended = started.map(Process::wait);
+    assert!(ended.iter().all(|ended| ended.code == 3), "{ended:#?}");
+    let compiled = ended.iter().filter(|ended| ended.stderr.contains(COMPILED)).count();
+    assert_eq!((compiled, entries(&formation).len()), (1, 1), "{ended:#?}");
+}
+
+#[test]
+fn a_compiled_core_module_serves_a_formation_too() {
+    let formation = with_own_cache(Formation::new());
+    fs::copy(guest_file("cmd-test-core"), formation.path("clock.wasm")).unwrap();
+    formation.cli(["compile", "clock.wasm"]).done();
+    let table = "[process.clock]\ncomponent = \"clock.cwasm\"\ntrust_cwasm = true\nschedule = \"@yearly\"";
+    let formation = formation.table(table);
+    let host = Host::run(&formation);
+    host.cli(["tick", "clock"]).done();
+    assert!(host.stdout().wait_for("done").contains("clock.1"));
+    host.stop().done();
+    assert!(!formation.path("cache").exists() || entries(&formation).is_empty(), "nothing was compiled");
 }
 
 // --- .cwasm

@@ -519,7 +519,12 @@ fn compiled_code_runs_where_it_is_trusted() {
     let ended = Process::start(folder, ["run", "tool.cwasm", "--trust-cwasm", "echo", "compiled"]).wait();
     assert_eq!(ended.done(), "compiled\n");
     fs::copy(guest_file("cmd-test-core"), app.path("core.wasm")).unwrap();
-    Process::start(folder, ["compile", "core.wasm"]).wait().failed(4, "core.wasm is a core module");
+    Process::start(folder, ["compile", "core.wasm"]).wait().done();
+    Process::start(folder, ["run", "core.cwasm", "exit", "7"])
+        .wait()
+        .failed(4, "is compiled code, which runs outside of the sandbox");
+    let ended = Process::start(folder, ["run", "core.cwasm", "--trust-cwasm", "exit", "7"]).wait();
+    assert_eq!((ended.code, ended.stderr.as_str()), (7, ""), "{ended:#?}");
 }
 
 // --- what WASI promises, by guests that judge themselves

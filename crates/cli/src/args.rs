@@ -34,7 +34,7 @@ pub(crate) enum Verb {
         after_help = "Exits with 2 if the formation is wrong, 4 if a component is missing or can't be used."
     )]
     Check(Check),
-    /// Compile a component to a .cwasm, for this version of wasmhost on machines like this one.
+    /// Compile a component or core module to a .cwasm, for this version of wasmhost on machines like this one.
     #[command(after_help = COMPILE_HELP)]
     Compile(Compile),
     /// Show process types and instances.
@@ -77,7 +77,7 @@ its exit code is this program's; 134 if it trapped, 124 if --timeout ended it.
 Of a formation or a served app, guests' lines go to standard output (JSON unless it is a terminal), the host's own to standard error.
 WASMHOST_LOG=debug shows more of them.
 
-Compiled components are kept from start to start in ~/.cache/wasmhost/compiled, or where
+Components and core modules are kept compiled in ~/.cache/wasmhost/compiled, or where
 WASMHOST_CACHE_DIR says; at most 1GiB of them, or what WASMHOST_CACHE_SIZE says. WASMHOST_CACHE=off
 keeps none.
 
@@ -182,9 +182,9 @@ pub(crate) struct Check {
 
 #[derive(Args)]
 pub(crate) struct Compile {
-    /// The component, a .wasm file.
+    /// The component or core module, a .wasm file.
     pub(crate) component: PathBuf,
-    /// The file to write [default: the component's name with .cwasm, beside it]
+    /// The file to write [default: that file's name with .cwasm, beside it]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }

@@ -1,7 +1,12 @@
-//! What a component is loaded from: WebAssembly, which is compiled or found in the [cache](crate::cache), or a `.cwasm`
-//! that its user trusts.
+//! What a component or a core module is loaded from: WebAssembly, which is compiled or found in the
+//! [cache](crate::cache), or a `.cwasm` that its user trusts.
 
+use std::fmt;
 use std::io::Cursor;
+
+use wasmparser::Parser;
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 
 use crate::cache::{Cache, Shared};
 use crate::component::LoadError;
@@ -9,7 +14,7 @@ use crate::cwasm::{self, CwasmError};
 use crate::inspect::{InspectError, Inspection, inspect};
 use crate::native;
 
-/// A component's file, known to be one that can be loaded as far as its bytes tell. The default has no bytes.
+/// The file of a component or a core module, known to be one that can be loaded as far as its bytes tell. The default has no bytes.
 #[derive(Default)]
 pub struct Code {
     bytes: Vec<u8>,
@@ -39,19 +44,47 @@ impl Code {
         Ok((Code { bytes, form: Form::Compiled { key: about.key } }, about.inspection))
     }
 
-    /// The file's bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The component, for this engine.
-    pub(crate) fn component(&self, engine: &wasmtime::Engine, cache: &Cache) -> Result<Shared, LoadError> {
+    /// Its compiled form, for this engine.
+    pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<Shared, LoadError> {
         match &self.form {
-            Form::Wasm => cache.component(engine, &self.bytes),
+            Form::Wasm => cache.compiled(engine, &self.bytes),
             Form::Compiled { key } => cache.shared(&format!("trusted {key}"), || {
                 native::copy_trusted(engine, &self.bytes)
                     .map_err(|err| LoadError::OtherSettings(format!("{err:#}")))
             }),
         }
+    }
+}
+
+/// What compiling makes of a file, by what the file is.
+pub(crate) enum Compiled {
+    Component(Component),
+    Module(Module),
+}
+
+impl Compiled {
+    /// Takes all cores, for up to seconds.
+    pub(crate) fn new(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Compiled> {
+        match Parser::is_component(wasm) {
+            true => Component::from_binary(engine, wasm).map(Compiled::Component),
+            false => Module::from_binary(engine, wasm).map(Compiled::Module),
+        }
+    }
+
+    /// What [`native`] reads again.
+    pub(crate) fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        match self {
+            Compiled::Component(component) => component.serialize(),
+            Compiled::Module(module) => module.serialize(),
+        }
+    }
+}
+
+impl fmt::Display for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Compiled::Component(_) => "a component",
+            Compiled::Module(_) => "a core module",
+        })
     }
 }

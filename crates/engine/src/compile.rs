@@ -1,38 +1,38 @@
 //! `wasmhost compile`: compiled code as a file, for a host of the same version on such a machine.
 
+use wasmparser::Parser;
+
 use crate::cache::key;
 use crate::component::LoadError;
 use crate::cwasm::{About, Maker, ending};
 use crate::engine::{EngineOptions, config};
-use crate::inspect::{Footprint, Handler, InspectError, inspect};
+use crate::inspect::{Footprint, InspectError, inspect};
 
 /// Why there is no compiled file.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// It isn't a component.
+    /// It is neither a component nor a command of WASI 0.1.
     #[error(transparent)]
     Inspect(#[from] InspectError),
-    /// Core modules have no compiled form here.
-    #[error("is a core module, and components alone can be compiled ahead: run it as it is")]
-    CoreModule,
     /// It is one that the compiler refuses.
     #[error(transparent)]
     Compile(#[from] LoadError),
 }
 
-/// Compiles a component as a host does. What comes back is what [`Code::new`](crate::Code::new) takes as compiled
+/// Compiles a component or a core module as a host does. What comes back is what [`Code::new`](crate::Code::new) takes as compiled
 /// code. Takes all cores, for up to seconds.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
-    if inspection.handlers == [Handler::CoreCommand] {
-        return Err(CompileError::CoreModule);
-    }
     let failed = |err: wasmtime::Error| LoadError::Compile(format!("{err:#}"));
     // How large the pool is has no part in what is compiled.
     let smallest =
         EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default(), alone: false };
     let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async)).map_err(failed)?;
-    let mut file = engine.precompile_component(wasm).map_err(failed)?;
+    let compiled = match Parser::is_component(wasm) {
+        true => engine.precompile_component(wasm),
+        false => engine.precompile_module(wasm),
+    };
+    let mut file = compiled.map_err(failed)?;
     let about = About { maker: Maker::here(), key: key(&engine, wasm), inspection };
     let end = ending(&file, &about);
     file.extend_from_slice(&end);

@@ -16,7 +16,7 @@ use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
 use crate::cache::Shared;
 use crate::call::CallEnd;
 use crate::capability::outbound::OutboundHttp;
-use crate::code::Code;
+use crate::code::{Code, Compiled};
 use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
 use crate::engine::{Engine, EngineError};
 use crate::inspect::Handler;
@@ -38,7 +38,7 @@ pub struct Component {
     wasmtime: wasmtime::Engine,
     entry: EntryPre,
     /// For as long as this lives, the cache has it for other types of the same component.
-    _shared: Option<Shared>,
+    _shared: Shared,
     sandbox: Arc<Sandbox>,
     services: Services,
     pace: Arc<Pace>,
@@ -91,23 +91,24 @@ impl Component {
         services: Services,
     ) -> Result<Component, LoadError> {
         let flavor = engine.flavor(is_async)?;
-        let loaded = |entry, shared| Component {
+        let compiled = code.compiled(&flavor.wasmtime, &engine.cache)?;
+        let entry = match &*compiled {
+            Compiled::Module(module) => EntryPre::Core(module::link(module)?),
+            Compiled::Component(component) => {
+                let pre = flavor.linker.instantiate_pre(component);
+                let pre = pre.map_err(|err| LoadError::Link(format!("{err:#}")))?;
+                EntryPre::new(pre, handler)?
+            }
+        };
+        Ok(Component {
             engine: engine.clone(),
             wasmtime: flavor.wasmtime.clone(),
             entry,
-            _shared: shared,
+            _shared: compiled,
             sandbox: Arc::new(sandbox),
             services,
             pace: Arc::default(),
-        };
-        if handler == Handler::CoreCommand {
-            return Ok(loaded(EntryPre::Core(module::load(&flavor.wasmtime, code.bytes())?), None));
-        }
-        let component = code.component(&flavor.wasmtime, &engine.cache)?;
-        let pre = flavor.linker.instantiate_pre(&component);
-        let pre = pre.map_err(|err| LoadError::Link(format!("{err:#}")))?;
-        let entry = EntryPre::new(pre, handler)?;
-        Ok(loaded(entry, Some(component)))
+        })
     }
 
     /// Makes an instance. Its start functions run under the type's limits, for 10 s at most; `meter` is the new
@@ -162,7 +163,7 @@ impl EntryPre {
             Handler::AsyncJob => AsyncWorkerPre::new(pre).map(EntryPre::AsyncJob),
             Handler::AsyncTick => AsyncTickerPre::new(pre).map(EntryPre::AsyncTick),
             Handler::Command03 => async_cli::CommandPre::new(pre).map(EntryPre::AsyncCommand),
-            // A core module is no component: `module` loads it.
+            // A core module is no component: `module` links it.
             Handler::CoreCommand => {
                 return Err(LoadError::Unsupported(handler));
             }

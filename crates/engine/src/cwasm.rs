@@ -1,4 +1,4 @@
-//! The form of compiled components in files: those that `wasmhost compile` makes, and the entries of the
+//! The form of compiled components and core modules in files: those that `wasmhost compile` makes, and the entries of the
 //! [cache](crate::cache), which are the same.
 //!
 //! ```text
@@ -39,7 +39,7 @@ const PIECE_BYTES: usize = 128 << 10;
 pub(crate) struct About {
     #[serde(flatten)]
     pub(crate) maker: Maker,
-    /// What it is in the [cache](crate::cache): the component's bytes and the compiler's settings, as one number.
+    /// What it is in the [cache](crate::cache): the bytes that were compiled and the compiler's settings, as one number.
     pub(crate) key: String,
     pub(crate) inspection: Inspection,
 }

@@ -149,10 +149,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
         if !seen.exports.iter().any(|export| export == module::START) {
             return Err(InspectError::CoreModule);
         }
-        seen.handlers = vec![Handler::CoreCommand];
         seen.footprint.core_instances = 1;
         seen.is_async = false;
-        return Ok(seen);
     }
     seen.find_handlers();
     Ok(seen)
@@ -243,8 +241,11 @@ const PROVIDED: [(&str, &str); 15] = [
 impl Inspection {
     /// Fills in `handlers`, which follow from the exports.
     pub(crate) fn find_handlers(&mut self) {
-        self.handlers =
-            ORDER.into_iter().filter(|handler| exports_handler(&self.exports, *handler)).collect();
+        // No component may export such a name, and what else a core module exports can't be called.
+        self.handlers = match self.exports.iter().any(|export| export == module::START) {
+            true => vec![Handler::CoreCommand],
+            false => ORDER.into_iter().filter(|handler| exports_handler(&self.exports, *handler)).collect(),
+        };
     }
 
     /// The imports that nothing provides, as far as names and versions tell.

@@ -14,10 +14,9 @@ pub(crate) const START: &str = "_start";
 /// The package of WASI 0.1, and of the version before it, which nothing makes any more.
 pub(crate) const IMPORTED: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 
-/// Compiles a module and links it to WASI.
-pub(crate) fn load(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<InstancePre<State>, LoadError> {
-    let module = Module::from_binary(engine, bytes).map_err(|err| LoadError::Compile(format!("{err:#}")))?;
-    let pre = linker(engine).and_then(|linker| linker.instantiate_pre(&module));
+/// Links a module to WASI.
+pub(crate) fn link(module: &Module) -> Result<InstancePre<State>, LoadError> {
+    let pre = linker(module.engine()).and_then(|linker| linker.instantiate_pre(module));
     pre.map_err(|err| LoadError::Link(format!("{err:#}")))
 }
 

@@ -1,4 +1,4 @@
-//! Compiled code from files, turned into components: the one module with `unsafe`, since the library believes such
+//! Compiled code from files, made ready to run: the one module with `unsafe`, since the library believes such
 //! code without checking it, and it runs outside of the sandbox.
 //!
 //! So each function here asks for what makes it sound: that the bytes are those that were written ([`cwasm::read`]),
@@ -11,9 +11,10 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags, Timespec, Timestamps, UTIME_NOW};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
 
+use crate::code::Compiled;
 use crate::cwasm::{self, CwasmError};
 
 /// Why a cache entry isn't used.
@@ -26,7 +27,7 @@ pub(crate) enum Unusable {
 }
 
 /// Maps an entry of the cache: its pages are shared with other processes, and read only when they are needed.
-pub(crate) fn map_entry(engine: &Engine, path: &Path, key: &str) -> Result<Component, Unusable> {
+pub(crate) fn map_entry(engine: &Engine, path: &Path, key: &str) -> Result<Compiled, Unusable> {
     let because = |text: String| Unusable::Because(text);
     let mut file = open_own(path)?;
     let about = cwasm::read(&mut file).map_err(|err| {
@@ -45,20 +46,30 @@ pub(crate) fn map_entry(engine: &Engine, path: &Path, key: &str) -> Result<Compo
     // SAFETY: the library asks that its own unmodified output is in the file, and that the file isn't changed while it
     // is mapped. The first is what the checksum and the key say, of a file that nobody but our own user can have
     // written. As to the second, wasmhost never writes to an entry: it makes a new file and renames it.
-    let component = unsafe { Component::deserialize_file(engine, path) };
-    let component = component.map_err(|err| because(format!("is refused: {err:#}")))?;
+    let compiled = unsafe {
+        match Engine::detect_precompiled_file(path) {
+            Ok(Some(Precompiled::Module)) => Module::deserialize_file(engine, path).map(Compiled::Module),
+            _ => Component::deserialize_file(engine, path).map(Compiled::Component),
+        }
+    };
+    let compiled = compiled.map_err(|err| because(format!("is refused: {err:#}")))?;
     // When it was last used, which decides what goes first. Where the file system is read-only nothing goes.
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let _ = rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
-    Ok(component)
+    Ok(compiled)
 }
 
 /// Copies compiled code that the user trusts, which [`cwasm::read`] has found whole. A copy, since such a file lies
 /// where people put files, and may be overwritten in place while it is in use.
-pub(crate) fn copy_trusted(engine: &Engine, file: &[u8]) -> wasmtime::Result<Component> {
+pub(crate) fn copy_trusted(engine: &Engine, file: &[u8]) -> wasmtime::Result<Compiled> {
     // SAFETY: the library asks for its own unmodified output. The checksum shows that the bytes are those which
     // `wasmhost compile` wrote; that it was `wasmhost compile` is what the user vouches for with `trust_cwasm`.
-    unsafe { Component::deserialize(engine, file) }
+    unsafe {
+        match Engine::detect_precompiled(file) {
+            Some(Precompiled::Module) => Module::deserialize(engine, file).map(Compiled::Module),
+            _ => Component::deserialize(engine, file).map(Compiled::Component),
+        }
+    }
 }
 
 /// Opens a file that is ours, and that nobody else could have written.

@@ -1,4 +1,4 @@
-//! The directory of the cache: a file for each compiled component, named by its key. It is our own user's, and nobody
+//! The directory of the cache: a file for each compiled component or core module, named by its key. It is our own user's, and nobody
 //! else can write to it; a file is written beside its place and renamed, and never changed after that.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -11,8 +11,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
+use crate::code::Compiled;
 use crate::cwasm::{self, About};
 use crate::native::{self, Unusable};
 
@@ -68,7 +68,7 @@ impl Directory {
         self.path.join(key).with_extension(ENTRY)
     }
 
-    pub(super) fn find(&self, key: &str, engine: &Engine) -> Result<Component, Unusable> {
+    pub(super) fn find(&self, key: &str, engine: &Engine) -> Result<Compiled, Unusable> {
         native::map_entry(engine, &self.entry(key), key)
     }
 

@@ -1,9 +1,9 @@
-//! Compiled components that are kept from one start to the next, since compiling takes up to seconds.
+//! Compiled components and core modules that are kept from one start to the next, since compiling takes up to seconds.
 //!
 //! ```text
-//! component -> shared: this process has it -> found: the directory has it, and it is mapped
-//!                                          -> locked: another process may be making it -> found
-//!                                                                                     -> compiled, and stored
+//! wasm -> shared: this process has it -> found: the directory has it, and it is mapped
+//!                                     -> locked: another process may be making it -> found
+//!                                                                                -> compiled, and stored
 //! ```
 //!
 //! Nothing that goes wrong with the directory keeps a component from being loaded.
@@ -19,22 +19,22 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
+use crate::code::Compiled;
 use crate::component::LoadError;
 use crate::cwasm::{About, FORMAT, Maker};
 use crate::inspect::inspect;
 use crate::native::Unusable;
 use directory::Directory;
 
-/// A component that types of this process may have in common.
-pub(crate) type Shared = Arc<Component>;
+/// What types of this process may have in common.
+pub(crate) type Shared = Arc<Compiled>;
 
 /// See the module.
 pub struct Cache {
     directory: Option<Directory>,
     /// What is loaded, or being loaded while its lock is held. What nobody uses any more is forgotten.
-    loaded: Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>,
+    loaded: Mutex<HashMap<String, Arc<Mutex<Weak<Compiled>>>>>,
 }
 
 impl Cache {
@@ -57,7 +57,7 @@ impl Cache {
     }
 
     /// The compiled form of `wasm`: the one that this process has, or the directory, or a new one.
-    pub(crate) fn component(&self, engine: &Engine, wasm: &[u8]) -> Result<Shared, LoadError> {
+    pub(crate) fn compiled(&self, engine: &Engine, wasm: &[u8]) -> Result<Shared, LoadError> {
         let key = key(engine, wasm);
         self.shared(&key, || match &self.directory {
             None => compile(engine, wasm),
@@ -69,7 +69,7 @@ impl Cache {
     pub(crate) fn shared(
         &self,
         key: &str,
-        make: impl FnOnce() -> Result<Component, LoadError>,
+        make: impl FnOnce() -> Result<Compiled, LoadError>,
     ) -> Result<Shared, LoadError> {
         let slot = {
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,20 +80,20 @@ impl Cache {
             loaded.entry(key.to_owned()).or_default().clone()
         };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(component) = slot.upgrade() {
-            return Ok(component);
+        if let Some(compiled) = slot.upgrade() {
+            return Ok(compiled);
         }
-        let component = Arc::new(make()?);
-        *slot = Arc::downgrade(&component);
-        Ok(component)
+        let compiled = Arc::new(make()?);
+        *slot = Arc::downgrade(&compiled);
+        Ok(compiled)
     }
 }
 
-fn compile(engine: &Engine, wasm: &[u8]) -> Result<Component, LoadError> {
+fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
     let started = Instant::now();
-    let component = Component::from_binary(engine, wasm);
-    debug!("compiled a component of {} bytes in {:?}", wasm.len(), started.elapsed());
-    component.map_err(|err| LoadError::Compile(format!("{err:#}")))
+    let compiled = Compiled::new(engine, wasm).map_err(|err| LoadError::Compile(format!("{err:#}")))?;
+    debug!("compiled {compiled} of {} bytes in {:?}", wasm.len(), started.elapsed());
+    Ok(compiled)
 }
 
 fn find_or_compile(
@@ -101,13 +101,13 @@ fn find_or_compile(
     key: &str,
     engine: &Engine,
     wasm: &[u8],
-) -> Result<Component, LoadError> {
+) -> Result<Compiled, LoadError> {
     let started = Instant::now();
     let entry = directory.entry(key);
     match directory.find(key, engine) {
-        Ok(component) => {
+        Ok(compiled) => {
             debug!("mapped {} in {:?}", entry.display(), started.elapsed());
-            return Ok(component);
+            return Ok(compiled);
         }
         Err(Unusable::Missing) => {}
         Err(Unusable::Because(problem)) => {
@@ -116,28 +116,28 @@ fn find_or_compile(
     }
     let _lock = directory.lock(key);
     // Whoever had the lock may have made it.
-    if let Ok(component) = directory.find(key, engine) {
+    if let Ok(compiled) = directory.find(key, engine) {
         debug!("mapped {}, which another process has made, after {:?}", entry.display(), started.elapsed());
-        return Ok(component);
+        return Ok(compiled);
     }
-    let component = compile(engine, wasm)?;
-    if let Err(problem) = store(directory, key, &component, wasm) {
-        warn!("a compiled component is not kept: {} {problem}", entry.display());
-        return Ok(component);
+    let compiled = compile(engine, wasm)?;
+    if let Err(problem) = store(directory, key, &compiled, wasm) {
+        warn!("what was compiled of {compiled} is not kept: {} {problem}", entry.display());
+        return Ok(compiled);
     }
     // Of what is mapped, all processes share the pages.
-    Ok(directory.find(key, engine).unwrap_or(component))
+    Ok(directory.find(key, engine).unwrap_or(compiled))
 }
 
-fn store(directory: &Directory, key: &str, component: &Component, wasm: &[u8]) -> Result<(), String> {
-    let artifact = component.serialize().map_err(|err| format!("can't be made: {err:#}"))?;
+fn store(directory: &Directory, key: &str, compiled: &Compiled, wasm: &[u8]) -> Result<(), String> {
+    let artifact = compiled.serialize().map_err(|err| format!("can't be made: {err:#}"))?;
     // It has been compiled: there is nothing wrong with it.
     let inspection = inspect(wasm).map_err(|err| err.to_string())?;
     let about = About { maker: Maker::here(), key: key.to_owned(), inspection };
     directory.store(&artifact, &about)
 }
 
-/// Names a component as one compiler with its settings compiles it.
+/// Names what one compiler with its settings makes of a file.
 pub(crate) fn key(engine: &Engine, wasm: &[u8]) -> String {
     let mut digest = Sha256Hasher(Sha256::new());
     FORMAT.hash(&mut digest);
