@@ -17,6 +17,7 @@ mod ingress_bounds;
 mod ingress_heads;
 mod ingress_http2;
 mod ingress_listen;
+mod ingress_refusals;
 mod ingress_tls;
 mod isolation;
 mod jobs;

@@ -11,11 +11,11 @@ use crate::pool::NoInstance;
 pub(super) const WASMHOST_ERROR: HeaderName = HeaderName::from_static("wasmhost-error");
 
 /// A status, a code in Heroku's manner where it has one, and a sentence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,
     pub(crate) code: Option<&'static str>,
-    text: &'static str,
+    pub(crate) text: &'static str,
 }
 
 impl Failure {
@@ -44,6 +44,27 @@ impl Failure {
         Failure::new(StatusCode::REQUEST_TIMEOUT, None, "the rest of the request's body didn't come");
     pub(crate) const UPGRADE: Failure =
         Failure::new(StatusCode::NOT_IMPLEMENTED, None, "CONNECT and upgrades are not supported");
+
+    // Of these the client sees the status alone: they are told before there is a request.
+    pub(crate) const HEAD_STALLED: Failure =
+        Failure::new(StatusCode::REQUEST_TIMEOUT, None, "the rest of a request's head didn't come");
+    pub(crate) const HEAD_TOO_LONG: Failure =
+        Failure::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, "a request's head is too long");
+    pub(crate) const TARGET_TOO_LONG: Failure =
+        Failure::new(StatusCode::URI_TOO_LONG, None, "a request's target is too long");
+    pub(crate) const NOT_HTTP: Failure =
+        Failure::new(StatusCode::BAD_REQUEST, None, "a request's head can't be read");
+
+    /// How a connection ended that the library ended by itself, if that is because of a head.
+    pub(crate) fn of_connection(err: &hyper::Error) -> Option<Failure> {
+        match (err.is_parse(), err.is_parse_too_large()) {
+            (false, _) => None,
+            (true, false) => Some(Failure::NOT_HTTP),
+            // It has one name for both.
+            (true, true) if err.to_string().starts_with("URI") => Some(Failure::TARGET_TOO_LONG),
+            (true, true) => Some(Failure::HEAD_TOO_LONG),
+        }
+    }
 
     pub(crate) fn of_no_instance(none: NoInstance) -> Failure {
         let busy = StatusCode::SERVICE_UNAVAILABLE;

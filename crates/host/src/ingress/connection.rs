@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use wasmhost_engine::RequestScheme;
 
 use super::Ingress;
+use super::answer::Failure;
 use super::gauge::{Gauge, Overdue};
 use super::head::Peer;
 use super::listener::Stream;
@@ -73,8 +74,8 @@ impl Ingress {
         });
         let stream = TokioIo::new(stream);
         match http2 {
-            true => self.carry(pin!(self.http2.serve_connection(stream, service)), &client.gauge).await,
-            false => self.carry(pin!(self.http1.serve_connection(stream, service)), &client.gauge).await,
+            true => self.carry(pin!(self.http2.serve_connection(stream, service)), &client).await,
+            false => self.carry(pin!(self.http1.serve_connection(stream, service)), &client).await,
         }
     }
 
@@ -104,26 +105,47 @@ impl Ingress {
         Ok((stream, http2))
     }
 
-    /// Polls a connection until it is over. (How it ended is the client's affair: it went away, or it doesn't speak
-    /// HTTP.)
-    async fn carry<C: GracefulConnection>(&self, mut connection: Pin<&mut C>, gauge: &Gauge) {
+    /// Polls a connection until it is over. (That its client went away is the client's affair.)
+    async fn carry<C>(&self, connection: Pin<&mut C>, client: &Client)
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        let Some(Err(err)) = self.carry_to_end(connection, client).await else { return };
+        if let Some(failure) = Failure::of_connection(&err) {
+            self.refusals.head(failure, client.peer.address, Some(&err));
+        }
+    }
+
+    /// How it ended; nothing, where it had to be left.
+    async fn carry_to_end<C>(&self, mut connection: Pin<&mut C>, client: &Client) -> Option<C::Output>
+    where
+        C: GracefulConnection,
+    {
+        let gauge = &client.gauge;
         match self.attend(connection.as_mut(), gauge).await {
-            Event::Over(_) | Event::Overdue(Overdue::Stuck) => return,
+            Event::Over(ended) => return Some(ended),
+            Event::Overdue(Overdue::Stuck) => return None,
             // The next read tells the client, and ends the connection.
-            Event::Overdue(Overdue::Head) => gauge.expire(),
+            Event::Overdue(Overdue::Head) => {
+                self.refusals.head(Failure::HEAD_STALLED, client.peer.address, None);
+                gauge.expire();
+            }
             Event::Overdue(Overdue::Idle) => connection.as_mut().graceful_shutdown(),
             Event::Drain => {
-                if timeout(LINGER, connection.as_mut()).await.is_ok() {
-                    return;
+                if let Ok(ended) = timeout(LINGER, connection.as_mut()).await {
+                    return Some(ended);
                 }
                 connection.as_mut().graceful_shutdown();
             }
         }
         let mut was_quiet = false;
-        while timeout(LAST_BYTES, connection.as_mut()).await.is_err() {
+        loop {
+            if let Ok(ended) = timeout(LAST_BYTES, connection.as_mut()).await {
+                return Some(ended);
+            }
             let is_quiet = gauge.is_quiet();
             if was_quiet && is_quiet || gauge.overdue(&self.timeouts) == Err(Overdue::Stuck) {
-                return;
+                return None;
             }
             was_quiet = is_quiet;
         }

@@ -92,6 +92,9 @@ pub(super) fn client<B>(
 ) -> Option<IpAddr> {
     let mut client = peer.address;
     let mut is_trusted = peer.trusted;
+    if !is_trusted {
+        return client;
+    }
     let lines: Vec<_> = request.headers().get_all(X_FORWARDED_FOR).iter().collect();
     let addresses =
         lines.iter().rev().filter_map(|line| line.to_str().ok()).flat_map(|line| line.rsplit(','));

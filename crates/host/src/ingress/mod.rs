@@ -18,12 +18,15 @@ mod framing;
 mod gauge;
 mod handed_over;
 mod head;
+mod lines;
 mod listener;
+mod refusals;
 mod router;
 mod stream;
 mod tls;
 mod web;
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -50,6 +53,7 @@ pub(crate) use failures::FailureLog;
 use gauge::Timeouts;
 use head::{Head, X_REQUEST_ID};
 use listener::Stream;
+use refusals::{Asked, RefusalLog};
 use router::Router;
 
 pub use handed_over::HandedOver;
@@ -90,6 +94,7 @@ pub(crate) struct Ingress {
     timeouts: Timeouts,
     trusted_proxies: TrustedProxies,
     access: Option<Access>,
+    refusals: RefusalLog,
     permits: Arc<Semaphore>,
     connections_max: usize,
     /// When it was last said that there are as many.
@@ -132,6 +137,7 @@ impl Ingress {
             timeouts,
             trusted_proxies: http.trusted_proxies.clone(),
             access: Access::start(http.access_log)?,
+            refusals: RefusalLog::new(),
             permits: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             told_full: Mutex::new(None),
@@ -165,6 +171,7 @@ impl Ingress {
         accepting.wait().await;
         self.connections.close();
         self.connections.wait().await;
+        self.refusals.close();
         if let Some(following) = following {
             following.abort();
         }
@@ -264,9 +271,8 @@ impl Ingress {
         let http1 = request.version() < Version::HTTP_2;
         let (request_id, head) = head::settle(&mut request, &client.peer, found);
         let mut log = self.access.as_ref().map(|access| {
-            let is_trusted = |address| self.trusted_proxies.contains(Some(address));
             let begun = Begun {
-                remote: head::client(&request, &client.peer, is_trusted),
+                remote: self.remote(client, &request),
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
                 version: request.version(),
@@ -276,13 +282,19 @@ impl Ingress {
         let mut served = Served::default();
         let mut request =
             request.map(|body| RequestBody::new(body, self.timeouts.body, client.gauge.clone()));
-        let fault = request.body().fault();
+        let fault = request.body().fault().map(|fault| (fault, self.asked(client, &request)));
         let routed = head.and_then(|head| Ok((self.route(&head, &mut request)?, head.scheme)));
         let mut response = match routed {
             Ok((web, scheme)) => web.serve(request, scheme, &mut served).await,
-            Err(failure) => failure.response().map(Either::Right),
+            Err(failure) => {
+                self.refusals.request(failure, &self.asked(client, &request), &request_id);
+                failure.response().map(Either::Right)
+            }
         };
-        if let Some(failure) = fault.and_then(|fault| fault.failure()) {
+        if let Some((fault, asked)) = fault
+            && let Some(failure) = fault.failure()
+        {
+            self.refusals.request(failure, &asked, &request_id);
             response = failure.response().map(Either::Right);
         }
         if let Some(log) = &mut log {
@@ -295,6 +307,19 @@ impl Ingress {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| AnswerBody::new(body, log, underway))
+    }
+
+    /// Who has sent a request whose head is in order.
+    fn remote<B>(&self, client: &Client, request: &Request<B>) -> Option<IpAddr> {
+        head::client(request, &client.peer, |address| self.trusted_proxies.contains(Some(address)))
+    }
+
+    fn asked<B>(&self, client: &Client, request: &Request<B>) -> Asked {
+        Asked {
+            remote: self.remote(client, request),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+        }
     }
 
     /// The type that a request is for, if it may have it.
