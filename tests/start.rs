@@ -4,6 +4,7 @@
 //! prints on stderr (`stderr`), and the exit codes of `run` and `check` (`exit`). `$DIR` and `$GUESTS` stand for
 //! folders that differ from run to run. With `BLESS=1` the tests write `stderr` instead of comparing it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -206,4 +207,44 @@ fn a_missing_variable_is_an_error_that_names_it() {
     let formation = Formation::web("env = { A = \"${NOT_SET_ANYWHERE}\" }");
     let ended: Ended = formation.run_to_end().failed(2, "NOT_SET_ANYWHERE");
     assert!(ended.stderr.contains("process.web.env.A"), "{ended:#?}");
+}
+
+/// Each thread of a host: its name, and the cores that it may run on.
+#[cfg(target_os = "linux")]
+fn threads(host: &Host) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
+    // One that has ended meanwhile has no files.
+    let threads = tasks.filter_map(|task| {
+        let task = task.unwrap().path();
+        let name = fs::read_to_string(task.join("comm")).ok()?;
+        Some((name.trim().to_owned(), cores(&fs::read_to_string(task.join("status")).ok()?)))
+    });
+    threads.collect()
+}
+
+#[cfg(target_os = "linux")]
+fn cores(status: &str) -> String {
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn io_threads_have_a_core_each_and_all_others_any() {
+    let count = std::thread::available_parallelism().unwrap().get();
+    if count == 1 {
+        return;
+    }
+    let any = cores(&fs::read_to_string("/proc/self/status").unwrap());
+    // What compiles, and what writes, has threads too.
+    let formation = Formation::web("").http("access_log = \"json\"").variable("WASMHOST_CACHE", "off");
+    let host = Host::run(&formation);
+    host.get("/ok").ok();
+    crate::harness::eventually("each thread is in its place", || {
+        let threads = threads(&host);
+        let computing = threads.iter().filter(|(name, _)| name.starts_with("wasmhost-comp")).count();
+        let kept: Vec<_> = threads.iter().filter(|(_, cores)| *cores != any).collect();
+        let places: BTreeSet<_> = kept.iter().map(|(_, cores)| cores).collect();
+        let are_io = kept.iter().all(|(name, _)| name == "wasmhost-io");
+        (computing == count && are_io && kept.len() == count && places.len() == count).then_some(())
+    });
 }

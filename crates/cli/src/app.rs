@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 use wasmhost_config::{DirGrant, EnvVar, Formation, LoadError, Origin, ProcessType};
-use wasmhost_engine::{CallEnd, Handler, inspect};
+use wasmhost_engine::{CallEnd, Engine, Handler, inspect};
 use wasmhost_host::{GrantedBy, Plan, PlanError, StartError, run_program};
 
 use crate::args::{AppFlags, DirFlag, EnvFlag};
@@ -75,7 +75,7 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
     planned.process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
     log_warnings_to_stderr();
     let cache = cache::from_environment()?;
-    let runtime = runtime()?;
+    let runtime = runtime(Engine::prepare_thread)?;
     let ended = runtime.block_on(run_program(planned, &name, cache));
     // A read of the standard input may be under way, which nothing can end.
     runtime.shutdown_background();

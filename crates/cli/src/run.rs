@@ -15,6 +15,7 @@ use crate::args::Run;
 use crate::cache;
 use crate::check::{formation_file, plan};
 use crate::exit::{Exit, Failed, Outcome};
+use crate::threads;
 
 pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
     let file = formation_file(run.file.or(file));
@@ -36,16 +37,16 @@ pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
 pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let cache = cache::from_environment()?;
     let handed_over = HandedOver::from_env();
-    let runtime = runtime()?;
-    let live = runtime.spawn(live(plan, cache, granted_by, handed_over));
-    runtime.block_on(live).map_err(|err| Failed::new(Exit::Failed, err))?
+    // Not on a thread of the runtime: see `threads`.
+    runtime(threads::begin())?.block_on(live(plan, cache, granted_by, handed_over))
 }
 
-pub(crate) fn runtime() -> std::io::Result<Runtime> {
+/// `begin` is what each of its threads does first.
+pub(crate) fn runtime(begin: impl Fn() + Send + Sync + 'static) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("wasmhost-io")
-        .on_thread_start(crate::threads::begin())
+        .on_thread_start(begin)
         .build()
 }
 

@@ -2,20 +2,24 @@
 //!
 //! There are as many as cores, and they rarely wait for long. Left to itself, the system puts two of them on one core
 //! now and then, or one where a client runs, and it takes milliseconds until it notices.
+//!
+//! All others may run anywhere. A thread begins where the one that starts it may run, and counts the cores that it sees
+//! there: compiling, and guests that compute, would have one core if an I/O thread began them.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use wasmhost_engine::Engine;
 
 /// What each thread of the runtime should do when it starts. Those that serve start first; the ones after them are for
-/// what blocks, and may run anywhere.
+/// what blocks.
 pub(crate) fn begin() -> impl Fn() + Send + Sync + 'static {
     let cores = cores();
     let started = AtomicUsize::new(0);
     move || {
         Engine::prepare_thread();
-        if let Some(core) = cores.get(started.fetch_add(1, Relaxed)) {
-            stay_on(*core);
+        match cores.get(started.fetch_add(1, Relaxed)) {
+            Some(core) => stay_on(&[*core]),
+            None => stay_on(&cores),
         }
     }
 }
@@ -29,9 +33,9 @@ fn cores() -> Vec<usize> {
 }
 
 #[cfg(target_os = "linux")]
-fn stay_on(core: usize) {
+fn stay_on(cores: &[usize]) {
     let mut set = rustix::thread::CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|core| set.set(*core));
     // Not being allowed to is no reason to stop.
     let _ = rustix::thread::sched_setaffinity(None, &set);
 }
@@ -43,4 +47,4 @@ fn cores() -> Vec<usize> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn stay_on(_core: usize) {}
+fn stay_on(_cores: &[usize]) {}
