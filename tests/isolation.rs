@@ -110,6 +110,49 @@ fn others_are_served_while_all_instances_of_a_type_loop() {
     drop(loops);
 }
 
+/// On one core, so that there is one compute thread to share.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_type_full_of_loops_computes_no_more_than_another_type() {
+    const LOOPS: usize = 60;
+    let formation = Formation::new()
+        .process("bad", "web-test", &format!("route = \"bad.example\"\ncount = {LOOPS}"))
+        .process("good", "web-test", "count = 4");
+    let host = on_one_core(|| Host::run(&formation));
+    let loops: Vec<_> = (0..LOOPS)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send_raw(b"GET /loop HTTP/1.1\r\nhost: bad.example\r\n\r\n").unwrap();
+            connection
+        })
+        .collect();
+    eventually("all of them loop", || (host.ps().in_state("bad", "busy") == LOOPS).then_some(()));
+    let others = Load::get(host.address(), 4, "/spin?ms=20");
+    others.wait_for(10);
+    let before = host.ps();
+    others.wait_for(40);
+    let after = host.ps();
+    others.stop();
+    let spent = |process| after.cpu_s(process) - before.cpu_s(process);
+    // It is half each but for the moments in which no request is there. Turns by call would be 15 to 1.
+    let (bad, good) = (spent("bad"), spent("good"));
+    assert!(good > 0.0 && bad < 4.0 * good, "the loops have computed for {bad} s, the others for {good} s");
+    drop(loops);
+}
+
+/// Starts something that stays on one of the cores that this thread may run on.
+#[cfg(target_os = "linux")]
+fn on_one_core<T>(start: impl FnOnce() -> T) -> T {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let all = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap());
+    sched_setaffinity(None, &one).unwrap();
+    let started = start();
+    sched_setaffinity(None, &all).unwrap();
+    started
+}
+
 #[test]
 fn a_type_that_traps_at_its_start_backs_off_and_others_serve() {
     let formation = Formation::web("").process(

@@ -221,6 +221,12 @@ impl Ps {
         self.process(name)[field].as_u64().unwrap()
     }
 
+    /// What a type's instances have computed, in seconds.
+    #[track_caller]
+    pub(crate) fn cpu_s(&self, name: &str) -> f64 {
+        self.instances(name).iter().map(|instance| instance["cpu_s"].as_f64().unwrap()).sum()
+    }
+
     #[track_caller]
     pub(crate) fn instances(&self, name: &str) -> &[Value] {
         self.process(name)["instances"].as_array().unwrap()

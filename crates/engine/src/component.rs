@@ -17,6 +17,7 @@ use crate::cache::Shared;
 use crate::call::CallEnd;
 use crate::capability::outbound::OutboundHttp;
 use crate::code::{Code, Compiled};
+use crate::compute::Lane;
 use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
 use crate::engine::{Engine, EngineError};
 use crate::inspect::Handler;
@@ -42,6 +43,7 @@ pub struct Component {
     sandbox: Arc<Sandbox>,
     services: Services,
     pace: Arc<Pace>,
+    lane: Lane,
 }
 
 #[derive(Clone)]
@@ -108,6 +110,7 @@ impl Component {
             sandbox: Arc::new(sandbox),
             services,
             pace: Arc::default(),
+            lane: engine.compute.lane(),
         })
     }
 
@@ -139,11 +142,7 @@ impl Component {
             (store, entry)
         });
         let drive = Drive::new(starting, meter.clone(), self.engine.ticker.clone());
-        let placed = Placed::Here {
-            work: Box::pin(drive),
-            meter: meter.clone(),
-            compute: self.engine.compute().clone(),
-        };
+        let placed = Placed::Here { work: Box::pin(drive), meter: meter.clone(), lane: self.lane.clone() };
         match placed.await {
             Driven::Ended((store, Ok(started))) => Ok(started.with(store, meter, self)),
             Driven::Ended((_, Err(err))) => Err(end_of(err, &meter)),
@@ -196,10 +195,12 @@ enum Started {
 
 impl Started {
     fn with(self, store: Store<State>, meter: Arc<Meter>, component: &Component) -> Instance {
-        let (engine, pace) = (component.engine.clone(), component.pace.clone());
+        let (engine, pace, lane) = (component.engine.clone(), component.pace.clone(), component.lane.clone());
         let kind = match self {
-            Started::Solo(entry) => Kind::Solo(Solo { store, entry, meter, engine, pace }),
-            Started::Service(exports) => Kind::Service(Service::new(store, exports, meter, engine, pace)),
+            Started::Solo(entry) => Kind::Solo(Solo { store, entry, meter, engine, pace, lane }),
+            Started::Service(exports) => {
+                Kind::Service(Service::new(store, exports, meter, engine, pace, lane))
+            }
         };
         Instance { kind }
     }

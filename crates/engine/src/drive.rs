@@ -13,12 +13,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use wasmtime::{StoreContextMut, UpdateDeadline};
 
 use crate::call::CallEnd;
+use crate::compute::{Lane, Spawned};
 use crate::meter::Meter;
 use crate::state::State;
 use crate::ticker::Ticker;
@@ -32,7 +31,7 @@ thread_local! {
     static ON_COMPUTE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says that this thread is one of the compute runtime's.
+/// Says that this thread is one of the compute threads.
 pub(crate) fn mark_compute_thread() {
     ON_COMPUTE.set(true);
 }
@@ -194,20 +193,20 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-/// Work with a guest in it, that begins on one runtime and may move to the compute threads.
+/// Work with a guest in it, that begins where it was called and may move to the compute threads.
 pub(crate) enum Placed<T> {
     /// Polled by whoever polls this.
-    Here { work: Pin<Box<dyn Future<Output = T> + Send>>, meter: Arc<Meter>, compute: Handle },
+    Here { work: Pin<Box<dyn Future<Output = T> + Send>>, meter: Arc<Meter>, lane: Lane },
     /// The same, but never moved: there is nothing else that it could hold up.
     Alone(Pin<Box<dyn Future<Output = T> + Send>>),
-    /// On the compute threads.
-    Moved(JoinHandle<T>),
+    /// On the compute threads, where it goes on if this is dropped.
+    Moved(Spawned<T>),
 }
 
 impl<T: Send + 'static> Placed<T> {
     /// Work that is expected to be long: it starts on the compute threads.
-    pub(crate) fn on_compute(work: impl Future<Output = T> + Send + 'static, compute: &Handle) -> Self {
-        Placed::Moved(compute.spawn(work))
+    pub(crate) fn on_compute(work: impl Future<Output = T> + Send + 'static, lane: &Lane) -> Self {
+        Placed::Moved(lane.spawn(work))
     }
 }
 
@@ -218,7 +217,7 @@ impl<T: Send + 'static> Future for Placed<T> {
         if let Placed::Alone(work) = &mut *self {
             return work.as_mut().poll(cx);
         }
-        if let Placed::Here { work, meter, compute } = &mut *self {
+        if let Placed::Here { work, meter, lane } = &mut *self {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(output);
             }
@@ -226,14 +225,14 @@ impl<T: Send + 'static> Future for Placed<T> {
                 return Poll::Pending;
             }
             let work = std::mem::replace(work, Box::pin(pending()));
-            let moved = compute.spawn(work);
+            let moved = lane.spawn(work);
             *self = Placed::Moved(moved);
         }
         let Placed::Moved(moved) = &mut *self else { return Poll::Pending };
         match std::task::ready!(Pin::new(moved).poll(cx)) {
-            Ok(output) => Poll::Ready(output),
-            Err(err) if err.is_panic() => resume_unwind(err.into_panic()),
-            // The compute runtime is shutting down, and the host with it.
+            Ok(Ok(output)) => Poll::Ready(output),
+            Ok(Err(panic)) => resume_unwind(panic),
+            // The compute threads are ending, and the host with them.
             Err(_) => Poll::Pending,
         }
     }
@@ -259,7 +258,8 @@ impl CpuClock {
     }
 }
 
-fn thread_cpu() -> Duration {
+/// What this thread has computed.
+pub(crate) fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

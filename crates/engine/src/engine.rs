@@ -3,13 +3,13 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::runtime::{Builder, Handle, Runtime};
 use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use crate::cache::Cache;
 use crate::capability::network;
 use crate::capability::outbound::HttpClient;
+use crate::compute::Compute;
 use crate::inspect::Footprint;
 use crate::state::State;
 use crate::ticker::Ticker;
@@ -58,8 +58,7 @@ pub struct Engine {
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) client: HttpClient,
     pub(crate) cache: Cache,
-    compute: Option<Runtime>,
-    compute_handle: Handle,
+    pub(crate) compute: Compute,
 }
 
 /// One of wasmtime's engines, and what its components may import.
@@ -85,14 +84,10 @@ const INSTANCE_BYTES_MAX: usize = 16 << 20;
 /// Elements of a table; the library's default of 20,000 refuses large programs.
 const TABLE_ELEMENTS_MAX: usize = 200_000;
 
-/// How much lower than the host's the compute threads' priority is, as `nice` counts it.
-const COMPUTE_NICE: i32 = 10;
-
 impl Engine {
     /// Makes the engine, and starts its threads.
     pub fn new(options: EngineOptions, cache: Cache) -> Result<Arc<Engine>, EngineError> {
         let ticker = Arc::new(Ticker::start()?);
-        let compute = compute_runtime()?;
         Ok(Arc::new(Engine {
             options,
             plain: OnceLock::new(),
@@ -101,8 +96,7 @@ impl Engine {
             ticker,
             client: HttpClient::default(),
             cache,
-            compute_handle: compute.handle().clone(),
-            compute: Some(compute),
+            compute: Compute::start()?,
         }))
     }
 
@@ -125,19 +119,6 @@ impl Engine {
         let made = Flavor::new(self.options, is_async)?;
         self.ticker.drive(made.wasmtime.weak());
         Ok(cell.get_or_init(|| made))
-    }
-
-    pub(crate) fn compute(&self) -> &Handle {
-        &self.compute_handle
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(compute) = self.compute.take() {
-            // A runtime must not be dropped where async code runs, since that waits for its threads.
-            compute.shutdown_background();
-        }
     }
 }
 
@@ -206,21 +187,4 @@ fn linker(engine: &wasmtime::Engine, is_async: bool) -> wasmtime::Result<Linker<
     }
     queue::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
-}
-
-/// Threads for calls that compute: one for each core, at a lower priority, so that they never keep an I/O thread
-/// from running. I/O and timers are enabled, since a guest's host calls may be polled there.
-fn compute_runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .thread_name("wasmhost-compute")
-        .enable_all()
-        // Guests yield each tick: the default of 61 polls between looks at I/O would be 61 ms.
-        .event_interval(7)
-        .on_thread_start(|| {
-            crate::drive::mark_compute_thread();
-            Engine::prepare_thread();
-            // Not being allowed to is no reason to stop: the threads then have the same priority.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), COMPUTE_NICE);
-        })
-        .build()
 }

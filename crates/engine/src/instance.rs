@@ -15,6 +15,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use crate::bindings::{ticker, worker};
 use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
+use crate::compute::Lane;
 use crate::drive::{Cut, Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
 use crate::meter::Meter;
@@ -43,6 +44,7 @@ pub(crate) struct Solo {
     pub(crate) engine: Arc<Engine>,
     /// Of its type's requests.
     pub(crate) pace: Arc<Pace>,
+    pub(crate) lane: Lane,
 }
 
 /// The exports that calls of a [`Solo`] go to.
@@ -106,12 +108,12 @@ impl Instance {
         if !self.is_large() {
             return;
         }
-        let compute = match &self.kind {
-            Kind::Solo(solo) => solo.engine.compute().clone(),
-            Kind::Service(service) => service.engine().compute().clone(),
+        let lane = match &self.kind {
+            Kind::Solo(solo) => solo.lane.clone(),
+            Kind::Service(service) => service.lane().clone(),
         };
         // An error says that the compute threads are going, and the host with them.
-        let _ = compute.spawn(async move { drop(self) }).await;
+        let _ = lane.spawn(async move { drop(self) }).await;
     }
 
     /// Does one job, until it is done, or `stop` is: then the call is interrupted. A command gets the payload as its
@@ -264,7 +266,7 @@ impl Solo {
     {
         let meter = self.meter.clone();
         let ticker = self.engine.ticker.clone();
-        let compute = self.engine.compute().clone();
+        let lane = self.lane.clone();
         let mut instance = self;
         let work = Box::pin(async move {
             let result = call(&mut instance).await;
@@ -273,7 +275,7 @@ impl Solo {
         let drive = Drive::new(work, meter.clone(), ticker);
         let work = async move { finish(drive.await, start, &meter) };
         match place {
-            Place::Compute => Placed::on_compute(work, &compute),
+            Place::Compute => Placed::on_compute(work, &lane),
             Place::Here => Placed::Alone(Box::pin(work)),
         }
     }

@@ -13,6 +13,7 @@ mod capability;
 mod code;
 mod compile;
 mod component;
+mod compute;
 mod cwasm;
 mod drive;
 mod engine;
@@ -29,6 +30,7 @@ mod service;
 pub mod services;
 mod state;
 mod ticker;
+mod turns;
 
 pub use cache::Cache;
 pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};

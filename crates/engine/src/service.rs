@@ -31,6 +31,7 @@ use wasmtime_wasi_http::p3::bindings as async_http;
 
 use crate::bindings::{async_ticker, async_worker};
 use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
+use crate::compute::Lane;
 use crate::drive::{Drive, Driven, Placed, first_deadline};
 use crate::engine::Engine;
 use crate::http::{DETACHED_MAX, RequestScheme, answer_request};
@@ -52,6 +53,7 @@ pub(crate) struct Service {
     engine: Arc<Engine>,
     /// Of its type's requests.
     pace: Arc<Pace>,
+    lane: Lane,
     inner: Mutex<Inner>,
 }
 
@@ -181,6 +183,7 @@ impl Service {
         meter: Arc<Meter>,
         engine: Arc<Engine>,
         pace: Arc<Pace>,
+        lane: Lane,
     ) -> Arc<Service> {
         let inner = Inner {
             place: Place::Parked(store),
@@ -193,15 +196,15 @@ impl Service {
             last: None,
             closing: None,
         };
-        Arc::new(Service { exports, meter, engine, pace, inner: Mutex::new(inner) })
+        Arc::new(Service { exports, meter, engine, pace, lane, inner: Mutex::new(inner) })
     }
 
     pub(crate) fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -367,10 +370,9 @@ impl Service {
                 }
             })
         };
-        let compute = self.engine.compute();
         match long || self.pace.is_long() {
-            true => Placed::on_compute(work, compute),
-            false => Placed::Here { work, meter: self.meter.clone(), compute: compute.clone() },
+            true => Placed::on_compute(work, &self.lane),
+            false => Placed::Here { work, meter: self.meter.clone(), lane: self.lane.clone() },
         }
     }
 

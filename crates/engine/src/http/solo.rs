@@ -101,6 +101,7 @@ where
     let meter = solo.meter.clone();
     let engine = solo.engine.clone();
     let pace = solo.pace.clone();
+    let lane = solo.lane.clone();
     let is_long = pace.is_long();
     let call = Box::pin(async move {
         let result = match &solo.entry {
@@ -113,7 +114,6 @@ where
         (solo, result)
     });
     let drive = Drive::new(call, meter.clone(), engine.ticker.clone());
-    let compute = engine.compute().clone();
     let work = {
         let meter = meter.clone();
         Box::pin(async move {
@@ -130,8 +130,8 @@ where
         })
     };
     let placed = match is_long {
-        true => Placed::on_compute(work, &compute),
-        false => Placed::Here { work, meter: meter.clone(), compute },
+        true => Placed::on_compute(work, &lane),
+        false => Placed::Here { work, meter: meter.clone(), lane },
     };
     Underway { placed: Some(placed), meter, call: start.call }
 }

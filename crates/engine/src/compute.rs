@@ -1,0 +1,384 @@
+//! The compute threads: one for each core, at a lower priority, so that they never keep an I/O thread from running.
+//!
+//! A process type has a [`Lane`] on them. What is spawned there waits in the type's line, and is run in slices, as
+//! [`Turns`] says whose turn it is. A guest's timers and sockets are driven by a runtime beside them, which the threads
+//! are in as far as the guests' host calls can tell.
+
+use std::any::Any;
+use std::num::NonZero;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use async_task::Runnable;
+use futures_util::FutureExt;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::drive::{mark_compute_thread, thread_cpu};
+use crate::engine::Engine;
+use crate::turns::{Turns, TypeId};
+
+/// How much lower than the host's the compute threads' priority is, as `nice` counts it.
+const COMPUTE_NICE: i32 = 10;
+
+/// The threads. They end when this is dropped, each with the slice that it runs, and what waits is dropped.
+pub(crate) struct Compute {
+    queue: Arc<Queue>,
+}
+
+/// A process type's line on the compute threads. It is forgotten with the last of these and of what was spawned on it.
+#[derive(Clone)]
+pub(crate) struct Lane(Arc<Line>);
+
+struct Line {
+    id: TypeId,
+    queue: Arc<Queue>,
+}
+
+/// What was spawned, and goes on if this is dropped. Its output is missing if the threads have ended first.
+pub(crate) type Spawned<T> = oneshot::Receiver<Result<T, Panic>>;
+
+/// What it panicked with.
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+/// A turn that is over, and what it took.
+struct Turn {
+    id: TypeId,
+    cpu: Duration,
+}
+
+#[derive(Default)]
+struct Queue {
+    inner: Mutex<Inner>,
+    awake: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    turns: Turns<Runnable>,
+    /// Threads that wait and that nobody has woken yet; more than there are, if one woke by itself.
+    asleep: usize,
+    stopped: bool,
+}
+
+impl Compute {
+    /// Starts the threads.
+    pub(crate) fn start() -> std::io::Result<Compute> {
+        let compute = Compute { queue: Arc::default() };
+        let io = Arc::new(Io::start()?);
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            let (queue, io) = (compute.queue.clone(), io.clone());
+            thread::Builder::new().name("wasmhost-compute".into()).spawn(move || run(&queue, &io))?;
+        }
+        Ok(compute)
+    }
+
+    /// A line for another process type.
+    pub(crate) fn lane(&self) -> Lane {
+        let id = self.queue.lock().turns.add();
+        Lane(Arc::new(Line { id, queue: self.queue.clone() }))
+    }
+}
+
+impl Drop for Compute {
+    fn drop(&mut self) {
+        // Not waited for: this may be one of them, and a slice may be a long host call.
+        self.queue.stop();
+    }
+}
+
+impl Lane {
+    /// Runs `work` on the compute threads, to its end.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Spawned<T> {
+        let (sender, spawned) = oneshot::channel();
+        let work = async move {
+            let output = AssertUnwindSafe(work).catch_unwind().await;
+            // Nobody may wait for it any more.
+            let _ = sender.send(output);
+        };
+        let lane = self.clone();
+        let schedule = move |runnable| lane.0.queue.push(lane.0.id, runnable);
+        // An output that nobody waits for may panic too, as it is dropped.
+        let task = async_task::Builder::new().propagate_panic(true);
+        let (runnable, task) = task.spawn(move |()| work, schedule);
+        task.detach();
+        runnable.schedule();
+        spawned
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let waiting = self.queue.lock().turns.remove(self.id);
+        // All that was spawned holds its line.
+        debug_assert!(waiting.is_empty());
+    }
+}
+
+impl Queue {
+    fn push(&self, id: TypeId, runnable: Runnable) {
+        let mut inner = self.lock();
+        if inner.stopped {
+            drop(inner);
+            // Which drops what it would have run.
+            return drop(runnable);
+        }
+        let refused = inner.turns.push(id, runnable);
+        let wake = inner.asleep > 0;
+        if wake {
+            inner.asleep -= 1;
+        }
+        drop(inner);
+        if wake {
+            self.awake.notify_one();
+        }
+        debug_assert!(refused.is_ok());
+    }
+
+    /// Waits for the next turn; `over` is the one before, and what it took. There is none when the threads are to end.
+    fn next(&self, over: Option<Turn>) -> Option<(TypeId, Runnable)> {
+        let mut inner = self.lock();
+        if let Some(Turn { id, cpu }) = over {
+            inner.turns.spent(id, cpu);
+        }
+        loop {
+            if inner.stopped {
+                return None;
+            }
+            if let Some(next) = inner.turns.take() {
+                return Some(next);
+            }
+            inner.asleep += 1;
+            inner = self.awake.wait(inner).unwrap_or_else(|poison| poison.into_inner());
+        }
+    }
+
+    fn stop(&self) {
+        let mut inner = self.lock();
+        inner.stopped = true;
+        let turns = std::mem::take(&mut inner.turns);
+        drop(inner);
+        self.awake.notify_all();
+        // As they go they wake others, and forget their lines.
+        drop(turns);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that runs under the lock panics.
+        self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+/// What a compute thread does, all its life.
+fn run(queue: &Queue, io: &Io) {
+    mark_compute_thread();
+    begin_thread();
+    let mut over = None;
+    let mut cpu = thread_cpu();
+    let turns = std::future::poll_fn(|cx| {
+        let Some((id, runnable)) = queue.next(over.take()) else { return Poll::Ready(()) };
+        runnable.run();
+        // The thread's own clock, which stands still while the thread waits or isn't let run.
+        let now = thread_cpu();
+        over = Some(Turn { id, cpu: now.saturating_sub(cpu) });
+        cpu = now;
+        // A turn a poll: each poll may take only so much that is ready from a socket or a channel.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    io.handle.block_on(turns);
+}
+
+fn begin_thread() {
+    Engine::prepare_thread();
+    // Not being allowed to is no reason to stop: the threads then have the same priority.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), COMPUTE_NICE);
+}
+
+/// The runtime that drives guests' timers and sockets. It lasts as long as any of the compute threads, since a timer
+/// that is polled without it panics.
+struct Io {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Io {
+    fn start() -> std::io::Result<Io> {
+        let runtime = Builder::new_multi_thread()
+            .thread_name("wasmhost-guest-io")
+            .enable_all()
+            .on_thread_start(begin_thread)
+            .build()?;
+        Ok(Io { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Otherwise it would wait for what blocks, such as a guest's read of a file.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::task::Waker;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    #[test]
+    fn what_panics_tells_who_waits_and_costs_no_thread() {
+        let compute = Compute::start().unwrap();
+        let lane = compute.lane();
+        let panics: Vec<Spawned<()>> =
+            (0..100).map(|number| lane.spawn(async move { panic!("{number}") })).collect();
+        for (number, panic) in panics.into_iter().enumerate() {
+            let panic: Panic = panic.blocking_recv().unwrap().unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>(), Some(&number.to_string()));
+        }
+        assert_eq!(lane.spawn(async { 7 }).blocking_recv().unwrap().unwrap(), 7);
+    }
+
+    #[test]
+    fn an_output_that_panics_when_nobody_waits_for_it_costs_no_thread() {
+        struct Output {
+            _left: Arc<()>,
+        }
+        impl Drop for Output {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let compute = Compute::start().unwrap();
+        let lane = compute.lane();
+        let left = Arc::new(());
+        for _ in 0..100 {
+            let output = left.clone();
+            drop(lane.spawn(async move {
+                yield_now().await;
+                Output { _left: output }
+            }));
+        }
+        while Arc::strong_count(&left) > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(lane.spawn(async { 7 }).blocking_recv().unwrap().unwrap(), 7);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_goes_on() {
+        let compute = Compute::start().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        drop(compute.lane().spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::spawn_blocking(move || sender.send(7).unwrap()).await.unwrap();
+        }));
+        assert_eq!(receiver.recv(), Ok(7));
+    }
+
+    #[test]
+    fn no_wake_is_lost() {
+        let compute = Compute::start().unwrap();
+        let (one, other) = (compute.lane(), compute.lane());
+        let (ping, mut pings) = tokio::sync::mpsc::channel(1);
+        let (pong, mut pongs) = tokio::sync::mpsc::channel(1);
+        let count = one.spawn(async move {
+            for number in 0..20_000_u32 {
+                ping.send(number).await.unwrap();
+                assert_eq!(pongs.recv().await, Some(number));
+            }
+        });
+        drop(other.spawn(async move {
+            while let Some(number) = pings.recv().await {
+                pong.send(number).await.unwrap();
+            }
+        }));
+        count.blocking_recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_wake_that_comes_during_a_turn_leads_to_another() {
+        let compute = Compute::start().unwrap();
+        let (wakers, to_wake) = mpsc::channel::<(Waker, mpsc::Sender<()>)>();
+        thread::spawn(move || {
+            for (waker, woken) in to_wake {
+                waker.wake();
+                let _ = woken.send(());
+            }
+        });
+        let mut left = 1_000;
+        let polled = std::future::poll_fn(move |cx| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            let (woken, is_woken) = mpsc::channel();
+            wakers.send((cx.waker().clone(), woken)).unwrap();
+            is_woken.recv().unwrap();
+            Poll::Pending
+        });
+        compute.lane().spawn(polled).blocking_recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_is_left_is_dropped_at_the_end() {
+        let compute = Compute::start().unwrap();
+        let (held, left) = mpsc::channel::<()>();
+        let mut spawned = Vec::new();
+        for lane in [compute.lane(), compute.lane()] {
+            for _ in 0..100 {
+                let held = held.clone();
+                spawned.push(lane.spawn(async move {
+                    let _held = held;
+                    loop {
+                        yield_now().await;
+                    }
+                }));
+            }
+        }
+        drop((held, compute));
+        assert!(left.recv().is_err());
+        assert!(spawned.into_iter().all(|spawned: Spawned<()>| spawned.blocking_recv().is_err()));
+    }
+
+    #[test]
+    fn the_last_task_to_end_may_drop_the_threads() {
+        let compute = Arc::new(Compute::start().unwrap());
+        let lane = compute.lane();
+        let (ended, has_ended) = oneshot::channel::<()>();
+        let shared = compute.clone();
+        drop(lane.spawn(async move {
+            yield_now().await;
+            drop((shared, ended));
+        }));
+        drop(compute);
+        // Nobody says anything: it is dropped.
+        assert!(has_ended.blocking_recv().is_err());
+        let io = lane.spawn(async {});
+        // It may still have been taken.
+        let _ = io.blocking_recv();
+    }
+
+    #[test]
+    fn a_type_that_is_gone_is_forgotten() {
+        let compute = Compute::start().unwrap();
+        let lane = compute.lane();
+        let line = Arc::downgrade(&lane.0);
+        lane.spawn(async {}).blocking_recv().unwrap().unwrap();
+        drop(lane);
+        while line.strong_count() > 0 {
+            thread::yield_now();
+        }
+    }
+}
