@@ -11,8 +11,9 @@ use crate::module;
 /// What [`inspect`] saw in a file. Part of the form of compiled files: see `cwasm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// What calls it can serve, best first: 0.2 before 0.3 where it has both, since 0.2 is the faster and the
-    /// maintained one.
+    /// What calls it can serve, best first. Of requests 0.2 where it has both, since that is the faster and the
+    /// maintained one; of `main` 0.3, since what has both is a program of 0.3 that was built with tools of 0.2, which
+    /// add a `main` that does nothing but trap.
     #[serde(skip)]
     pub handlers: Vec<Handler>,
     /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`); a core module's functions.
@@ -171,8 +172,8 @@ const ORDER: [Handler; 8] = [
     Handler::AsyncJob,
     Handler::Tick,
     Handler::AsyncTick,
-    Handler::Command02,
     Handler::Command03,
+    Handler::Command02,
 ];
 
 fn exports_handler(exports: &[String], handler: Handler) -> bool {
@@ -294,6 +295,21 @@ mod tests {
     fn an_empty_component_has_nothing() {
         let seen = inspect(b"\0asm\x0d\0\x01\0").unwrap();
         assert!(seen.handlers.is_empty() && seen.imports.is_empty());
+    }
+
+    #[test]
+    fn of_two_versions_the_better_one_is_first() {
+        let mut both = inspect(b"\0asm\x0d\0\x01\0").unwrap();
+        let exports = [
+            "wasi:cli/run@0.2.6",
+            "wasi:cli/run@0.3.0",
+            "wasi:http/handler@0.3.0",
+            "wasi:http/incoming-handler@0.2.6",
+        ];
+        both.exports = exports.map(str::to_owned).into();
+        both.find_handlers();
+        let best_first = [Handler::Http02, Handler::Http03, Handler::Command03, Handler::Command02];
+        assert_eq!(both.handlers, best_first);
     }
 
     #[test]

@@ -215,7 +215,7 @@ fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), 
         }
         Trigger::Command { .. } => ("run", &[Handler::Command02, Handler::Command03, Handler::CoreCommand]),
     };
-    match wanted.iter().find(|handler| seen.handlers.contains(handler)) {
+    match seen.handlers.iter().find(|handler| wanted.contains(handler)) {
         Some(handler) => Ok((trigger.clone(), *handler)),
         None => {
             let wanted: Vec<_> = wanted.iter().map(Handler::to_string).collect();
