@@ -248,3 +248,15 @@ fn io_threads_have_a_core_each_and_all_others_any() {
         (computing == count && are_io && kept.len() == count && places.len() == count).then_some(())
     });
 }
+
+/// In which an instance that touches a byte would take 2 MiB.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_host_has_no_huge_pages() {
+    let host = Host::run(&Formation::web(""));
+    let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    // Which kernels before 5.0 don't tell.
+    if let Some(enabled) = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")) {
+        assert_eq!(enabled.trim(), "0");
+    }
+}

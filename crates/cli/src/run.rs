@@ -37,9 +37,21 @@ pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
 pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let cache = cache::from_environment()?;
     let handed_over = HandedOver::from_env();
+    use_small_pages();
     // Not on a thread of the runtime: see `threads`.
     runtime(threads::begin())?.block_on(live(plan, cache, granted_by, handed_over))
 }
+
+/// Keeps the system from backing memory by huge pages. Where it does so for all, as on Debian, each instance would take
+/// one of 2 MiB as it first touches its memory: 2.1 GB for a thousand instances of 30 KiB.
+#[cfg(target_os = "linux")]
+fn use_small_pages() {
+    // A system that can't be told has none, or will have them.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn use_small_pages() {}
 
 /// `begin` is what each of its threads does first.
 pub(crate) fn runtime(begin: impl Fn() + Send + Sync + 'static) -> std::io::Result<Runtime> {

@@ -6,6 +6,7 @@
 //! All others may run anywhere. A thread begins where the one that starts it may run, and counts the cores that it sees
 //! there: compiling, and guests that compute, would have one core if an I/O thread began them.
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use wasmhost_engine::Engine;
@@ -14,10 +15,12 @@ use wasmhost_engine::Engine;
 /// what blocks.
 pub(crate) fn begin() -> impl Fn() + Send + Sync + 'static {
     let cores = cores();
+    // Fewer than cores where a cgroup allows no more.
+    let io_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let started = AtomicUsize::new(0);
     move || {
         Engine::prepare_thread();
-        match cores.get(started.fetch_add(1, Relaxed)) {
+        match cores.iter().take(io_threads).nth(started.fetch_add(1, Relaxed)) {
             Some(core) => stay_on(&[*core]),
             None => stay_on(&cores),
         }
