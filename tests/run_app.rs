@@ -590,9 +590,18 @@ macro_rules! wasi {
             fn http() {
                 let service = Served::start(concat!($guest, "-service"), &["--count", "4"]);
                 let address = service.address.to_string();
-                let url = format!("http://{address}");
-                let grants = ["--outbound", &url, "--outbound", "http://127.0.0.1:1"];
-                try_area($guest, "http", &grants, &[&address]);
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let silent = listener.local_addr().unwrap().to_string();
+                let outbound = [
+                    format!("http://{address}"),
+                    format!("https://{address}"),
+                    format!("http://{silent}"),
+                    format!("https://{silent}"),
+                    "http://127.0.0.1:1".to_owned(),
+                    "http://nobody.invalid".to_owned(),
+                ];
+                let grants: Vec<_> = outbound.iter().flat_map(|url| ["--outbound", url]).collect();
+                try_area($guest, "http", &grants, &[&address, &silent]);
             }
         }
     )*};

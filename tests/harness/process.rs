@@ -60,6 +60,8 @@ impl Process {
         command.env("WASMHOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
         // A backtrace that is never to be seen would be seen now.
         command.env("RUST_BACKTRACE", "1").env("GUESTS", formation::guests());
+        // Where no name server can be reached it is soon known that a name can't be looked up.
+        command.env("RES_OPTIONS", "timeout:1 attempts:1");
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().unwrap();
         // Who doesn't read it may close it.

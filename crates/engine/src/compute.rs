@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use async_task::Runnable;
+use async_task::{Runnable, ScheduleInfo, WithInfo};
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -103,10 +103,15 @@ impl Lane {
             let _ = sender.send(output);
         };
         let lane = self.clone();
-        let schedule = move |runnable| lane.0.queue.push(lane.0.id, runnable);
+        let schedule = move |runnable, info: ScheduleInfo| {
+            // Its own thread goes on with it, or with what comes before it: then there were others to run already, and
+            // whoever put them there woke a thread for them.
+            let may_wake = !info.woken_while_running;
+            lane.0.queue.push(lane.0.id, runnable, may_wake);
+        };
         // An output that nobody waits for may panic too, as it is dropped.
         let task = async_task::Builder::new().propagate_panic(true);
-        let (runnable, task) = task.spawn(move |()| work, schedule);
+        let (runnable, task) = task.spawn(move |()| work, WithInfo(schedule));
         task.detach();
         runnable.schedule();
         spawned
@@ -122,7 +127,7 @@ impl Drop for Line {
 }
 
 impl Queue {
-    fn push(&self, id: TypeId, runnable: Runnable) {
+    fn push(&self, id: TypeId, runnable: Runnable, may_wake: bool) {
         let mut inner = self.lock();
         if inner.stopped {
             drop(inner);
@@ -130,7 +135,7 @@ impl Queue {
             return drop(runnable);
         }
         let refused = inner.turns.push(id, runnable);
-        let wake = inner.asleep > 0;
+        let wake = may_wake && inner.asleep > 0;
         if wake {
             inner.asleep -= 1;
         }

@@ -1,23 +1,34 @@
 //! Requests that guests make: to the hosts that `outbound` names, over connections that all instances of the host
 //! share (they carry no state of their own), HTTP/1.1 or HTTP/2, certificates checked by name.
 
+use std::error::Error as _;
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::capability::network::names_host;
 use crate::services::{Refusal, RefusalSink};
 use crate::state::Sandbox;
 
-/// How long connecting and waiting for the head of the answer may take, where the guest doesn't say.
+/// How long it may take to connect, with TLS: at most, whatever the guest says.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of the answer may take, where the guest doesn't say.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connections that are kept for a host's next request.
@@ -26,7 +37,7 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 /// What a guest may write to a body at once: a slow reader holds a few of these.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
 
-type Pooled = Client<HttpsConnector<HttpConnector>, WasiBody>;
+type Pooled = Client<HttpsConnector<HttpConnector>, Sent>;
 
 /// The client that all instances share. It is made when the first request goes out: most formations make none.
 #[derive(Clone, Default)]
@@ -106,15 +117,7 @@ impl WasiHttpHooks for OutboundHttp {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let client = self.client.get().clone();
-        let first_byte = options.and_then(|options| options.first_byte_timeout).unwrap_or(FIRST_BYTE_TIMEOUT);
-        Box::new(async move {
-            let response = tokio::time::timeout(first_byte, client.request(request))
-                .await
-                .map_err(|_| Error::ConnectionReadTimeout)?
-                .map_err(client_error)?;
-            let body = response.map(|body| body.map_err(Error::from).boxed_unsync());
-            Ok((body, Box::new(async { Ok(()) }) as Io))
-        })
+        Box::new(send(client, request, options.unwrap_or_default()))
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -122,21 +125,191 @@ impl WasiHttpHooks for OutboundHttp {
     }
 }
 
-fn client_error(err: legacy::Error) -> Error {
-    if err.is_connect() {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&err);
-        while let Some(cause) = source {
-            if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-                return match io.kind() {
-                    std::io::ErrorKind::TimedOut => Error::ConnectionTimeout,
-                    std::io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
-                    std::io::ErrorKind::InvalidData => Error::TlsProtocolError,
-                    _ => Error::DestinationUnavailable,
-                };
-            }
-            source = cause.source();
+async fn send(
+    client: Pooled,
+    request: http::Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<(http::Response<WasiBody>, Io), Error> {
+    let (failed, mut has_failed) = oneshot::channel();
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut request = request.map(|body| Sent { body, length, sent: 0, failed: Some(failed) });
+    let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(CONNECT_TIMEOUT);
+    let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
+    let mut captured = capture_connection(&mut request);
+    let connected = async {
+        captured.wait_for_connection_metadata().await;
+    };
+    let mut response = Box::pin(client.request(request));
+    let answered = tokio::select! {
+        biased;
+        answered = &mut response => answered,
+        connected = timeout(connect_timeout, connected) => {
+            connected.map_err(|_| Error::ConnectionTimeout)?;
+            timeout(first_byte_timeout, response).await.map_err(|_| Error::ConnectionReadTimeout)?
         }
-        return Error::DnsError { rcode: None, info_code: None };
+    };
+    // Of a body that couldn't be sent the client says no more than that.
+    let response = answered.map_err(|err| has_failed.try_recv().unwrap_or_else(|_| client_error(&err)))?;
+    let response = response.map(|body| Received::new(body, options.between_bytes_timeout).boxed_unsync());
+    let sent = async move { has_failed.await.map_or(Ok(()), Err) };
+    Ok((response, Box::new(sent)))
+}
+
+/// A body that a guest sends.
+struct Sent {
+    body: WasiBody,
+    /// As the head says.
+    length: Option<u64>,
+    sent: u64,
+    /// Is told why not all of it could be sent.
+    failed: Option<oneshot::Sender<Error>>,
+}
+
+impl Sent {
+    fn fail(&mut self, err: Error) -> Poll<Option<Result<Frame<Bytes>, NotSent>>> {
+        if let Some(failed) = self.failed.take() {
+            // Nobody may want to know any more.
+            let _ = failed.send(err);
+        }
+        Poll::Ready(Some(Err(NotSent)))
     }
-    Error::InternalError(Some(err.to_string()))
+}
+
+/// As the client sees it: the reason is told elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest couldn't send its body")]
+struct NotSent;
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = NotSent;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, NotSent>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                self.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(err)) => self.fail(err),
+            // A guest's body may end too early without an error, if its last piece had to wait.
+            None if self.length.is_some_and(|length| self.sent < length) => {
+                let sent = self.sent;
+                self.fail(Error::HttpRequestBodySize(Some(sent)))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that comes for a guest.
+struct Received {
+    body: Incoming,
+    /// How long the guest waits for the next piece, and until when it waits for this one.
+    patience: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+impl Received {
+    fn new(body: Incoming, between_bytes_timeout: Option<Duration>) -> Received {
+        Received { body, patience: between_bytes_timeout.map(|pause| (pause, Box::pin(sleep(pause)))) }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Received { body, patience } = &mut *self;
+        match (Pin::new(body).poll_frame(cx), patience) {
+            (Poll::Ready(frame), patience) => {
+                if let Some((pause, until)) = patience {
+                    until.as_mut().reset(Instant::now() + *pause);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(|err| http_error(&err))))
+            }
+            (Poll::Pending, Some((_, until))) => {
+                ready!(until.as_mut().poll(cx));
+                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+            }
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn client_error(err: &legacy::Error) -> Error {
+    if err.is_connect()
+        && let Some(err) = cause::<io::Error>(err)
+    {
+        return connect_error(err);
+    }
+    match cause::<hyper::Error>(err) {
+        Some(err) => http_error(err),
+        None => Error::InternalError(Some(err.to_string())),
+    }
+}
+
+/// The first of what led to an error that is of this kind.
+fn cause<E: std::error::Error + 'static>(err: &legacy::Error) -> Option<&E> {
+    let mut next = err.source();
+    while let Some(err) = next {
+        if let Some(found) = err.downcast_ref() {
+            return Some(found);
+        }
+        next = err.source();
+    }
+    None
+}
+
+fn connect_error(err: &io::Error) -> Error {
+    let inner = err.get_ref();
+    // One may hold another.
+    if let Some(err) = inner.and_then(|err| err.downcast_ref::<io::Error>()) {
+        return connect_error(err);
+    }
+    if let Some(err) = inner.and_then(|err| err.downcast_ref::<rustls::Error>()) {
+        return match err {
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                Error::TlsCertificateError
+            }
+            _ => Error::TlsProtocolError,
+        };
+    }
+    match err.kind() {
+        io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+        // What the standard library says of a name that it couldn't look up has no kind.
+        _ if err.to_string().starts_with("failed to lookup address information") => {
+            Error::DnsError { rcode: Some("address not available".to_owned()), info_code: None }
+        }
+        _ => Error::DestinationUnavailable,
+    }
+}
+
+fn http_error(err: &hyper::Error) -> Error {
+    match err.is_timeout() {
+        true => Error::HttpResponseTimeout,
+        false => Error::HttpProtocolError,
+    }
 }

@@ -1,5 +1,6 @@
-//! `wasi:http`, as a client of the service in `wasi02-service`, whose `HOST:PORT` is the argument. The caller passes
-//! `--outbound http://HOST:PORT` for it and `--outbound http://127.0.0.1:1`, where nobody listens.
+//! `wasi:http`, as a client. The arguments are the `HOST:PORT` of the service in `wasi02-service`, and that of a
+//! listener that never says anything. The caller passes `--outbound` for both, with `http://` and with `https://`; for
+//! `http://127.0.0.1:1`, where nobody listens; and for `http://nobody.invalid`, a name that nobody has.
 
 use wasip2::clocks::monotonic_clock;
 use wasip2::http::outgoing_handler::handle;
@@ -19,6 +20,8 @@ pub(crate) const CASES: &[crate::Case] = &[
     ("statuses", statuses),
     ("what_the_service_sees", what_the_service_sees),
     ("a_late_answer_is_given_up", a_late_answer_is_given_up),
+    ("an_answer_that_stops_coming_is_given_up", an_answer_that_stops_coming_is_given_up),
+    ("connecting_is_given_up", connecting_is_given_up),
     ("errors", errors),
     ("a_body_of_the_wrong_length", a_body_of_the_wrong_length),
     ("a_cut_answer", a_cut_answer),
@@ -199,9 +202,42 @@ fn a_late_answer_is_given_up(arguments: &[String]) {
     assert!((100_000_000..20_000_000_000).contains(&passed), "{passed}");
 }
 
-fn errors(_: &[String]) {
-    let refused = send(new(&Method::Get, "127.0.0.1:1", "/", Fields::new()), None).err();
+fn an_answer_that_stops_coming_is_given_up(arguments: &[String]) {
+    let options = RequestOptions::new();
+    options.set_between_bytes_timeout(Some(100_000_000)).unwrap();
+    let request = new(&Method::Post, &arguments[0], "/echo", Fields::new());
+    let sent = request.body().unwrap();
+    let future = handle(request, Some(options)).unwrap();
+    let output = sent.write().unwrap();
+    output.blocking_write_and_flush(b"first").unwrap();
+    let received = answer(&future).unwrap().consume().unwrap();
+    let input = received.stream().unwrap();
+    assert_eq!(input.blocking_read(100).unwrap(), b"first");
+    // Nothing is sent that could be echoed.
+    let Err(StreamError::LastOperationFailed(err)) = input.blocking_read(100) else { panic!("it goes on") };
+    let err = err.to_debug_string();
+    assert!(err.to_lowercase().replace(' ', "").contains("connectionreadtimeout"), "{err}");
+}
+
+fn connecting_is_given_up(arguments: &[String]) {
+    let options = RequestOptions::new();
+    options.set_connect_timeout(Some(100_000_000)).unwrap();
+    let request = new(&Method::Get, &arguments[1], "/", Fields::new());
+    request.set_scheme(Some(&Scheme::Https)).unwrap();
+    let err = send(request, Some(options)).err();
+    assert!(matches!(err, Some(ErrorCode::ConnectionTimeout)), "{err:?}");
+}
+
+fn errors(arguments: &[String]) {
+    let err = |request| send(request, None).err();
+    let refused = err(new(&Method::Get, "127.0.0.1:1", "/", Fields::new()));
     assert!(matches!(refused, Some(ErrorCode::ConnectionRefused)), "{refused:?}");
+    let unknown = err(new(&Method::Get, "nobody.invalid", "/", Fields::new()));
+    assert!(matches!(unknown, Some(ErrorCode::DnsError(_))), "{unknown:?}");
+    let request = new(&Method::Get, &arguments[0], "/", Fields::new());
+    request.set_scheme(Some(&Scheme::Https)).unwrap();
+    let no_tls = err(request);
+    assert!(matches!(no_tls, Some(ErrorCode::TlsProtocolError)), "{no_tls:?}");
 }
 
 /// The service never sees a body that is shorter than what was said.

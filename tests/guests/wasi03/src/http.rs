@@ -21,7 +21,10 @@ pub(crate) const CASES: &[crate::Case] = &[
     case!(statuses),
     case!(what_the_service_sees),
     case!(a_late_answer_is_given_up),
-    case!(nobody_listens),
+    case!(an_answer_that_stops_coming_is_given_up),
+    case!(connecting_is_given_up),
+    case!(errors),
+    case!(a_body_that_fails_is_the_guests_own_error),
     case!(several_at_once),
     case!(fields),
 ];
@@ -168,9 +171,53 @@ async fn a_late_answer_is_given_up(arguments: Vec<String>) {
     assert!((100_000_000..20_000_000_000).contains(&passed), "{passed}");
 }
 
-async fn nobody_listens(_: Vec<String>) {
-    let err = send(getting("127.0.0.1:1", "/")).await.err();
-    assert!(matches!(err, Some(ErrorCode::ConnectionRefused)), "{err:?}");
+async fn an_answer_that_stops_coming_is_given_up(arguments: Vec<String>) {
+    let options = RequestOptions::new();
+    options.set_between_bytes_timeout(Some(100_000_000)).unwrap();
+    let (mut writer, reader) = wit_stream::new();
+    let request =
+        new(&Method::Post, &arguments[0], "/echo", Fields::new(), Some(reader), None, Some(options));
+    let (answer, left) = join(send(request), writer.write_all(b"first".to_vec())).await;
+    assert!(left.is_empty());
+    let (_done, done) = wit_future::new(|| Ok(()));
+    let (stream, trailers) = Response::consume_body(answer.unwrap(), done);
+    // Nothing more is sent that could be echoed.
+    assert_eq!(stream.collect().await, b"first");
+    let err = trailers.await.err();
+    assert!(matches!(err, Some(ErrorCode::ConnectionReadTimeout)), "{err:?}");
+}
+
+async fn connecting_is_given_up(arguments: Vec<String>) {
+    let options = RequestOptions::new();
+    options.set_connect_timeout(Some(100_000_000)).unwrap();
+    let request = new(&Method::Get, &arguments[1], "/", Fields::new(), None, None, Some(options));
+    request.set_scheme(Some(&Scheme::Https)).unwrap();
+    let err = send(request).await.err();
+    assert!(matches!(err, Some(ErrorCode::ConnectionTimeout)), "{err:?}");
+}
+
+async fn errors(arguments: Vec<String>) {
+    let refused = send(getting("127.0.0.1:1", "/")).await.err();
+    assert!(matches!(refused, Some(ErrorCode::ConnectionRefused)), "{refused:?}");
+    let unknown = send(getting("nobody.invalid", "/")).await.err();
+    assert!(matches!(unknown, Some(ErrorCode::DnsError(_))), "{unknown:?}");
+    let request = getting(&arguments[0], "/");
+    request.set_scheme(Some(&Scheme::Https)).unwrap();
+    let no_tls = send(request).await.err();
+    assert!(matches!(no_tls, Some(ErrorCode::TlsProtocolError)), "{no_tls:?}");
+}
+
+async fn a_body_that_fails_is_the_guests_own_error(arguments: Vec<String>) {
+    let length = Fields::from_list(&[("content-length".to_owned(), b"10".to_vec())]).unwrap();
+    let (mut writer, reader) = wit_stream::new();
+    let request = new(&Method::Post, &arguments[1], "/", length, Some(reader), None, None);
+    let writing = async {
+        writer.write_all(b"short".to_vec()).await;
+        drop(writer);
+    };
+    let (answer, ()) = join(send(request), writing).await;
+    let err = answer.err();
+    assert!(matches!(err, Some(ErrorCode::HttpRequestBodySize(Some(5)))), "{err:?}");
 }
 
 async fn several_at_once(arguments: Vec<String>) {
