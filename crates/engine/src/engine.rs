@@ -7,8 +7,8 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use crate::cache::Cache;
-use crate::capability::network;
 use crate::capability::outbound::HttpClient;
+use crate::capability::{client, network};
 use crate::compute::Compute;
 use crate::inspect::Footprint;
 use crate::state::State;
@@ -183,6 +183,7 @@ fn linker(engine: &wasmtime::Engine, is_async: bool) -> wasmtime::Result<Linker<
     if is_async {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        client::link(&mut linker)?;
         network::link_async_name_lookup(&mut linker)?;
     }
     queue::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;

@@ -25,6 +25,8 @@ pub(crate) const CASES: &[crate::Case] = &[
     case!(connecting_is_given_up),
     case!(errors),
     case!(a_body_that_fails_is_the_guests_own_error),
+    case!(whether_a_request_was_sent),
+    case!(no_path_is_the_root),
     case!(several_at_once),
     case!(fields),
 ];
@@ -218,6 +220,27 @@ async fn a_body_that_fails_is_the_guests_own_error(arguments: Vec<String>) {
     let (answer, ()) = join(send(request), writing).await;
     let err = answer.err();
     assert!(matches!(err, Some(ErrorCode::HttpRequestBodySize(Some(5)))), "{err:?}");
+}
+
+async fn whether_a_request_was_sent(arguments: Vec<String>) {
+    let ask = async |authority: &str| {
+        let (_none, trailers) = wit_future::new(|| Ok(None));
+        let (request, sent) = Request::new(Fields::new(), None, trailers, None);
+        request.set_scheme(Some(&Scheme::Http)).unwrap();
+        request.set_authority(Some(authority)).unwrap();
+        request.set_path_with_query(Some("/hello")).unwrap();
+        (send(request).await.is_ok(), sent.await)
+    };
+    let sent = ask(&arguments[0]).await;
+    assert!(matches!(sent, (true, Ok(()))), "{sent:?}");
+    let refused = ask("127.0.0.1:1").await;
+    assert!(matches!(refused, (false, Err(ErrorCode::ConnectionRefused))), "{refused:?}");
+}
+
+async fn no_path_is_the_root(arguments: Vec<String>) {
+    let request = getting(&arguments[0], "/");
+    request.set_path_with_query(None).unwrap();
+    assert_eq!(text(send(request).await.unwrap()).await, "nothing here\n");
 }
 
 async fn several_at_once(arguments: Vec<String>) {
