@@ -39,8 +39,15 @@ fn refuses(host: &Host, id: &str, bytes: &str, status: u16, message: &str) {
 #[test]
 fn a_request_that_the_host_refuses_has_a_line() {
     let host = Host::run(&formation("body_timeout = \"300ms\""));
-    let refuses = |id, bytes: &str, status, message| refuses(&host, id, bytes, status, message);
+    let refuses = |id, bytes: &str, status, message: &str| refuses(&host, id, bytes, status, message);
     refuses("no-route", "GET /x?secret=1 HTTP/1.1\r\nhost: a\r\n\r\n", 404, "GET /x: no such page");
+    // A line has no more of a path than tells what was asked for.
+    refuses(
+        "long",
+        &format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(10_000)),
+        404,
+        &format!("GET /{}...: no such page", "x".repeat(255)),
+    );
     refuses(
         "no-host",
         "GET /ok HTTP/1.1\r\nhost: a/b\r\n\r\n",

@@ -42,8 +42,12 @@ impl App {
 
     /// As a shell would start it: all of the bytes, and nothing between.
     fn command(&self, guest: &str, arguments: &[&str]) -> Command {
+        self.command_of(&guest_file(guest), arguments)
+    }
+
+    fn command_of(&self, file: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
-        command.arg("run").arg(guest_file(guest)).args(arguments).current_dir(self.folder.path());
+        command.arg("run").arg(file).args(arguments).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for variable in ["WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG"] {
             command.env_remove(variable);
@@ -53,16 +57,20 @@ impl App {
     }
 
     fn output(&self, guest: &str, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self.command(guest, arguments).stdin(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        // Beside the reading, since neither pipe holds much.
-        let writing = std::thread::spawn(move || stdin.write_all(&input));
-        let output = child.wait_with_output().unwrap();
-        // Who doesn't read all of it may end before.
-        let _ = writing.join().unwrap();
-        output
+        output(self.command(guest, arguments), input)
     }
+}
+
+fn output(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // Beside the reading, since neither pipe holds much.
+    let writing = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    // Who doesn't read all of it may end before.
+    let _ = writing.join().unwrap();
+    output
 }
 
 fn code(output: &Output) -> i32 {
@@ -505,6 +513,36 @@ fn an_app_is_known_by_its_first_bytes_whatever_its_name() {
     let folder: &Path = app.folder.path();
     assert_eq!(Process::start(folder, ["run", "tool", "echo", "hello"]).wait().done(), "hello\n");
     assert_eq!(Process::start(folder, ["-f", "tool", "run"]).wait().done(), "done\n");
+}
+
+#[test]
+fn an_app_may_come_through_a_pipe() {
+    let app = App::new();
+    let run = |input: &[u8]| output(app.command_of(Path::new("/dev/stdin"), &["echo", "hello"]), input);
+    for guest in ["cmd-test", "cmd-test-core"] {
+        let ran = run(&fs::read(guest_file(guest)).unwrap());
+        assert_eq!((code(&ran), ran.stdout.as_slice()), (0, b"hello\n".as_slice()), "{ran:?}");
+    }
+    let formation = run(b"[process.web]\ncomponent = \"web.wasm\"\n");
+    let said = String::from_utf8(formation.stderr.clone()).unwrap();
+    assert_eq!(code(&formation), 2, "{formation:?}");
+    assert!(said.contains("/dev/stdin doesn't begin as WebAssembly does"), "{said}");
+    let broken = run(b"\0asm, or not");
+    let said = String::from_utf8(broken.stderr.clone()).unwrap();
+    assert!(code(&broken) == 4 && said.contains("error: /dev/stdin"), "{broken:?}");
+}
+
+#[test]
+fn an_app_may_be_text() {
+    let app = App::new();
+    let exits = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (call $exit (i32.const 7))))"#;
+    fs::write(app.path("exit.wat"), exits).unwrap();
+    assert_eq!(code(&output(app.command_of(Path::new("exit.wat"), &[]), b"")), 7);
+    fs::write(app.path("broken.wat"), "(module\n(func").unwrap();
+    Process::start(app.folder.path(), ["run", "broken.wat"]).wait().failed(4, "broken.wat:2:");
 }
 
 #[test]

@@ -24,27 +24,62 @@ const COMMAND_MEMORY_BYTES: u64 = 4 << 30;
 /// refused. Those that aren't called cost a few dozen KiB each.
 const COUNT_DEFAULT: u32 = 16;
 
+/// The first bytes of a component or a module.
+const MAGIC: [u8; 4] = *b"\0asm";
+
 /// What every instance finds in its environment.
 const SET_BY_HOST: [&str; 2] = ["WASMHOST_TYPE", "WASMHOST_INSTANCE"];
 
-/// Whether a file is an app, and not a formation: by its first bytes, or else by its name.
+/// Whether a file is an app, and not a formation: by its first bytes, or else by its name. What can be read only once is
+/// no formation, whose paths begin at its folder.
 pub(crate) fn is_app(file: &Path) -> bool {
-    let mut magic = [0; 4];
+    if is_stream(file) {
+        return true;
+    }
+    let mut magic = [0; MAGIC.len()];
     let begins = File::open(file).and_then(|mut file| file.read_exact(&mut magic));
-    (begins.is_ok() && magic == *b"\0asm")
-        || file.extension().is_some_and(|kind| kind == "wasm" || kind == "cwasm")
+    (begins.is_ok() && magic == MAGIC)
+        || file.extension().is_some_and(|kind| kind == "wasm" || kind == "cwasm" || kind == "wat")
+}
+
+fn is_stream(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// A file that can be read more than once and has the app's bytes: this one, or one in `folder`.
+fn readable(file: &Path, folder: &Path) -> Result<PathBuf, Failed> {
+    let unreadable = |err| {
+        let message = format!("can't read {}: {err}; build it, or correct the path", file.display());
+        Failed::new(Exit::Component, message)
+    };
+    let mut opened = File::open(file).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    if is_stream(file) {
+        // Some never end.
+        (&mut opened).take(MAGIC.len() as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes != MAGIC {
+            let message = format!(
+                "{} doesn't begin as WebAssembly does (\\0asm), and a formation has to be a file, since paths in it begin at its folder",
+                file.display()
+            );
+            return Err(Failed::new(Exit::Usage, message));
+        }
+        opened.read_to_end(&mut bytes).map_err(unreadable)?;
+    } else if file.extension().is_some_and(|kind| kind == "wat") {
+        bytes = wat::parse_file(file).map_err(|err| Failed::new(Exit::Component, err))?;
+    } else {
+        return Ok(file.to_owned());
+    }
+    let copy = folder.join("app.wasm");
+    fs::write(&copy, bytes)?;
+    Ok(copy)
 }
 
 pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
-    File::open(file).map_err(|err| {
-        Failed::new(
-            Exit::Component,
-            format!("can't read {}: {err}; build it, or correct the path", file.display()),
-        )
-    })?;
     let state_dir = tempfile::Builder::new().prefix("wasmhost-").tempdir()?;
-    let formation = formation(file, state_dir.path(), &flags)?;
-    let plan = Plan::new(formation).map_err(|err| why_not(file, &err))?;
+    let component = readable(file, state_dir.path())?;
+    let formation = formation(&component, state_dir.path(), &flags)?;
+    let plan = Plan::new(formation).map_err(|err| why_not(file, &component, &err))?;
     match plan.has_http() {
         true => run_http(plan, &flags),
         false => run_command(plan, file, &flags),
@@ -75,7 +110,7 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
     planned.process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
     log_warnings_to_stderr();
     let cache = cache::from_environment()?;
-    let runtime = runtime(Engine::prepare_thread)?;
+    let runtime = runtime().on_thread_start(Engine::prepare_thread).build()?;
     let ended = runtime.block_on(run_program(planned, &name, cache));
     // A read of the standard input may be under way, which nothing can end.
     runtime.shutdown_background();
@@ -101,9 +136,9 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
 }
 
 /// The formation that the flags amount to: one process type, a store in memory.
-fn formation(file: &Path, state_dir: &Path, flags: &AppFlags) -> Result<Formation, Failed> {
+fn formation(component: &Path, state_dir: &Path, flags: &AppFlags) -> Result<Formation, Failed> {
     let folder = std::env::current_dir()?;
-    let origin = Origin { file, folder: &folder, environment: &|_| None, dotenv: None };
+    let origin = Origin { file: component, folder: &folder, environment: &|_| None, dotenv: None };
     let formation = wasmhost_config::parse(&formation_text(flags)?, &origin);
     let mut formation = formation.map_err(|err| match err {
         // All of the text is ours, but for the address.
@@ -115,7 +150,7 @@ fn formation(file: &Path, state_dir: &Path, flags: &AppFlags) -> Result<Formatio
     })?;
     formation.state_dir = state_dir.to_owned();
     for process in &mut formation.processes {
-        file.clone_into(&mut process.component);
+        component.clone_into(&mut process.component);
         grant(process, flags)?;
         formation.max_instances = Some(process.count.max(1));
     }
@@ -171,9 +206,9 @@ fn dir(flag: &DirFlag) -> Result<DirGrant, Failed> {
 }
 
 /// What is wrong with the app, without the words of a formation.
-fn why_not(file: &Path, err: &PlanError) -> Failed {
+fn why_not(file: &Path, component: &Path, err: &PlanError) -> Failed {
     let shown = file.display();
-    let seen = fs::read(file).ok().and_then(|bytes| inspect(&bytes).ok());
+    let seen = fs::read(component).ok().and_then(|bytes| inspect(&bytes).ok());
     let is_of_formation = |handler: &Handler| {
         matches!(handler, Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick)
     };
@@ -189,7 +224,8 @@ fn why_not(file: &Path, err: &PlanError) -> Failed {
             "{shown} exports {}, which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that",
             seen.exports.join(", ")
         ),
-        _ => messages.join("\n"),
+        // They name the file that it was read from.
+        _ => messages.join("\n").replace(&component.display().to_string(), &shown.to_string()),
     };
     Failed::new(Exit::Component, message)
 }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -15,7 +15,7 @@ use crate::args::Run;
 use crate::cache;
 use crate::check::{formation_file, plan};
 use crate::exit::{Exit, Failed, Outcome};
-use crate::threads;
+use crate::threads::Places;
 
 pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
     let file = formation_file(run.file.or(file));
@@ -38,8 +38,16 @@ pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let cache = cache::from_environment()?;
     let handed_over = HandedOver::from_env();
     use_small_pages();
+    let places = Places::new();
+    let begin_thread = {
+        let places = places.clone();
+        move || places.begin_thread()
+    };
+    let mut runtime = runtime();
+    let runtime = runtime.worker_threads(places.io_threads()).on_thread_start(begin_thread).build()?;
+    places.wait();
     // Not on a thread of the runtime: see `threads`.
-    runtime(threads::begin())?.block_on(live(plan, cache, granted_by, handed_over))
+    runtime.block_on(live(plan, cache, granted_by, handed_over))
 }
 
 /// Keeps the system from backing memory by huge pages. Where it does so for all, as on Debian, each instance would take
@@ -53,13 +61,10 @@ fn use_small_pages() {
 #[cfg(not(target_os = "linux"))]
 fn use_small_pages() {}
 
-/// `begin` is what each of its threads does first.
-pub(crate) fn runtime(begin: impl Fn() + Send + Sync + 'static) -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("wasmhost-io")
-        .on_thread_start(begin)
-        .build()
+pub(crate) fn runtime() -> Builder {
+    let mut runtime = Builder::new_multi_thread();
+    runtime.enable_all().thread_name("wasmhost-io");
+    runtime
 }
 
 async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy, handed_over: HandedOver) -> Outcome {

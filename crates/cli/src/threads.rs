@@ -7,23 +7,46 @@
 //! there: compiling, and guests that compute, would have one core if an I/O thread began them.
 
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 
 use wasmhost_engine::Engine;
 
-/// What each thread of the runtime should do when it starts. Those that serve start first; the ones after them are for
-/// what blocks.
-pub(crate) fn begin() -> impl Fn() + Send + Sync + 'static {
-    let cores = cores();
-    // Fewer than cores where a cgroup allows no more.
-    let io_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let started = AtomicUsize::new(0);
-    move || {
+/// Gives the threads of a runtime their places, in the order in which they begin.
+pub(crate) struct Places {
+    cores: Vec<usize>,
+    io_threads: usize,
+    begun: Mutex<usize>,
+    one_begun: Condvar,
+}
+
+impl Places {
+    pub(crate) fn new() -> Arc<Places> {
+        // As many as cores, or fewer where a cgroup allows no more.
+        let io_threads = thread::available_parallelism().map_or(1, NonZero::get);
+        Arc::new(Places { cores: cores(), io_threads, begun: Mutex::new(0), one_begun: Condvar::new() })
+    }
+
+    pub(crate) fn io_threads(&self) -> usize {
+        self.io_threads
+    }
+
+    /// What each thread of the runtime does first.
+    pub(crate) fn begin_thread(&self) {
         Engine::prepare_thread();
-        match cores.iter().take(io_threads).nth(started.fetch_add(1, Relaxed)) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.cores.iter().take(self.io_threads).nth(*begun) {
             Some(core) => stay_on(&[*core]),
-            None => stay_on(&cores),
+            None => stay_on(&self.cores),
         }
+        *begun += 1;
+        self.one_begun.notify_all();
+    }
+
+    /// Waits until the I/O threads have theirs. The threads that begin later are for what blocks.
+    pub(crate) fn wait(&self) {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let _begun = self.one_begun.wait_while(begun, |begun| *begun < self.io_threads);
     }
 }
 

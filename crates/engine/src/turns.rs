@@ -54,6 +54,11 @@ impl<R> Turns<R> {
         line.waiting
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_no_types(&self) -> bool {
+        self.types.is_empty()
+    }
+
     /// Puts something at the end of its type's line. A type that isn't there gets it back.
     pub(crate) fn push(&mut self, id: TypeId, runnable: R) -> Result<(), R> {
         let Some(line) = self.types.get_mut(&id) else { return Err(runnable) };

@@ -9,7 +9,7 @@ use wasmhost_engine::CallEnd;
 
 use super::answer::Failure;
 use super::head::X_REQUEST_ID;
-use super::lines::FewLines;
+use super::lines::{FewLines, shown_path};
 use crate::pool::NoInstance;
 
 /// Lines of one type in one window.
@@ -41,7 +41,7 @@ impl FailureLog {
         let failure = Failure::of_no_instance(none);
         let flood = !self.has_room(failure);
         if !flood {
-            let (method, path) = (&request.method, request.uri.path());
+            let (method, path) = (&request.method, shown_path(&request.uri));
             let (request_id, why) = (id(request), none.summary());
             warn!(code = failure.code, process = %self.process, request_id, "{method} {path}: {why}");
         }
@@ -52,7 +52,7 @@ impl FailureLog {
     pub(super) fn ended(&self, request: &http::request::Parts, instance: &str, end: &CallEnd) -> Failure {
         let failure = Failure::of_call(end);
         if self.has_room(failure) {
-            let (method, path, code) = (&request.method, request.uri.path(), failure.code);
+            let (method, path, code) = (&request.method, shown_path(&request.uri), failure.code);
             let request_id = id(request);
             match end {
                 CallEnd::Trap(backtrace) => warn!(code, instance, request_id, "{method} {path}: {backtrace}"),

@@ -1,9 +1,23 @@
 //! Log lines that may become too many: some in each window are written, the rest is counted, and said in one line for
 //! each kind at the window's end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use http::Uri;
+
+/// A request's path in a line is cut after so many bytes.
+const PATH_BYTES_MAX: usize = 256;
+
+/// The path of a request as a line has it: a client may send one of 64 KiB.
+pub(super) fn shown_path(uri: &Uri) -> Cow<'_, str> {
+    match uri.path() {
+        path if path.len() <= PATH_BYTES_MAX => path.into(),
+        path => format!("{}...", &path[..path.floor_char_boundary(PATH_BYTES_MAX)]).into(),
+    }
+}
 
 /// See the module.
 pub(super) struct FewLines<Kind> {
