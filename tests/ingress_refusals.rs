@@ -85,7 +85,27 @@ fn a_request_that_the_host_refuses_has_a_line() {
     refuses("unannounced", &format!("{post}{chunk}"), 413, too_long);
     let stalled = "POST /write: the rest of the request's body didn't come";
     refuses("stalled", &format!("{post}content-length: 100\r\n\r\nsome"), 408, stalled);
+    let broken = "POST /write: the request's body can't be read to its end";
+    refuses("broken", &format!("{post}transfer-encoding: chunked\r\n\r\nno number\r\n"), 400, broken);
     assert_eq!(host.send(&Request::get("/ok").header("host", "shop.example")).status, 200);
+}
+
+#[test]
+fn a_guest_that_crashes_over_a_body_that_broke_off_is_not_to_blame() {
+    let host = Host::run(&formation("body_timeout = \"300ms\""));
+    let insist = "POST /insist HTTP/1.1\r\nhost: shop.example\r\n";
+    // Its second call is where a guest that can't be kept would crash.
+    let whole = host.send(&Request::post("/insist", "x").header("host", "shop.example"));
+    assert_eq!(whole.ok(), "1\n");
+    for (id, body, status, why) in [
+        ("too-long", format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800)), 413, "is too long"),
+        ("broken", "no number\r\n".to_owned(), 400, "can't be read to its end"),
+    ] {
+        let message = format!("POST /insist: the request's body {why}");
+        refuses(&host, id, &format!("{insist}transfer-encoding: chunked\r\n\r\n{body}"), status, &message);
+    }
+    assert_eq!(host.send(&Request::get("/ok").header("host", "shop.example")).status, 200);
+    assert_eq!((host.stderr().count("H13"), host.stderr().count("isolation")), (0, 0));
 }
 
 #[test]

@@ -42,6 +42,8 @@ impl Failure {
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, None, "the request's body is too long");
     pub(crate) const BODY_STALLED: Failure =
         Failure::new(StatusCode::REQUEST_TIMEOUT, None, "the rest of the request's body didn't come");
+    pub(crate) const BODY_BROKEN: Failure =
+        Failure::new(StatusCode::BAD_REQUEST, None, "the request's body can't be read to its end");
     pub(crate) const UPGRADE: Failure =
         Failure::new(StatusCode::NOT_IMPLEMENTED, None, "CONNECT and upgrades are not supported");
 

@@ -38,6 +38,7 @@ pub(super) struct Fault(AtomicU8);
 
 const TOO_LONG: u8 = 1;
 const STALLED: u8 = 2;
+const BROKEN: u8 = 3;
 
 impl Fault {
     /// What the client is told, whatever its guest made of it.
@@ -45,6 +46,7 @@ impl Fault {
         match self.0.load(Relaxed) {
             TOO_LONG => Some(Failure::BODY_TOO_LONG),
             STALLED => Some(Failure::BODY_STALLED),
+            BROKEN => Some(Failure::BODY_BROKEN),
             _ => None,
         }
     }
@@ -75,11 +77,11 @@ impl RequestBody {
         self.fault.clone()
     }
 
-    fn fail(&mut self, fault: u8, text: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn fail(&mut self, fault: u8, err: BoxError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(shared) = &self.fault {
             shared.0.store(fault, Relaxed);
         }
-        Poll::Ready(Some(Err(text.into())))
+        Poll::Ready(Some(Err(err)))
     }
 
     fn has_stalled(&mut self, cx: &mut Context<'_>) -> bool {
@@ -104,7 +106,7 @@ impl Body for RequestBody {
         let this = &mut *self;
         let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending if this.has_stalled(cx) => return this.fail(STALLED, "the client stopped sending"),
+            Poll::Pending if this.has_stalled(cx) => return this.fail(STALLED, "the client stopped sending".into()),
             Poll::Pending => return Poll::Pending,
         };
         this.stalling = false;
@@ -113,13 +115,13 @@ impl Body for RequestBody {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match this.bytes_left.checked_sub(bytes) {
                     Some(left) => this.bytes_left = left,
-                    None => return this.fail(TOO_LONG, "the body is longer than max_body"),
+                    None => return this.fail(TOO_LONG, "the body is longer than max_body".into()),
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(err)) => {
                 this.over = true;
-                Poll::Ready(Some(Err(err.into())))
+                this.fail(BROKEN, err.into())
             }
             None => {
                 this.over = true;

@@ -50,6 +50,7 @@ impl Web {
     ) -> Answer {
         let repeatable = request.method().is_safe() && request.body().is_end_stream();
         let need = self.pool.need(repeatable);
+        let fault = request.body().fault();
         let (head, body) = request.into_parts();
         let lease = match self.pool.lend(need, self.wait_max).await {
             Ok(lease) => lease,
@@ -75,6 +76,10 @@ impl Web {
             }
             Err(end) => end,
         };
+        if let Some(failure) = fault.and_then(|fault| fault.failure()) {
+            // The client is to blame, who is told so, and not the guest, whatever it did about a body that broke off.
+            return failure.response().map(Either::Right);
+        }
         let to_blame = end.is_crash() && reused != Reused::Not;
         if to_blame && repeatable {
             // Boxed, since it would make every request's future twice as large.

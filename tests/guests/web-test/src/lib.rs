@@ -18,6 +18,7 @@
 //! | `/connect?addr=HOST:PORT` | `connected`, by TCP |
 //! | `/enqueue?queue=Q` | 201 (200 for a duplicate) and the job's id; the body is the payload. Also `&key=` (with `&scope=waiting`, `running` or a number of milliseconds), `&type=` for its content type, `&delay_ms=`, `&priority=`, `&attempts=` |
 //! | `/late?ms=N` | `sent`, complete, while the instance works on and writes a line each 10 ms |
+//! | `/insist` | how long the body is; a trap if it breaks off |
 //! | `/trap`, `/exit?code=N`, `/loop`, `/alloc` | none: the instance ends, or should be ended |
 //! | `/trap-late` | a head and some of the body, then a trap |
 //! | `/cut` | a head and some of the body, then an error |
@@ -58,6 +59,9 @@ fn handle(request: Request) -> Response {
         "/log" => log(number(&request, "lines")),
         "/read" => fs::read(text(&request, "path")).map(Response::text).map_err(|error| error.to_string()),
         "/write" => write(request),
+        "/insist" => {
+            Ok(Response::text(format!("{}\n", request.into_body().read_all(1 << 20).unwrap().len())))
+        }
         "/fetch" => network::fetch(&text(&request, "url")),
         "/connect" => network::connect(&text(&request, "addr")),
         "/enqueue" => enqueue(request),
