@@ -516,6 +516,11 @@ fn an_app_is_known_by_its_first_bytes_whatever_its_name() {
 }
 
 #[test]
+fn of_two_mains_the_later_is_run() {
+    assert_eq!(App::new().run("wasi03-main", &[]).done(), "the main of 0.3\n");
+}
+
+#[test]
 fn an_app_may_come_through_a_pipe() {
     let app = App::new();
     let run = |input: &[u8]| output(app.command_of(Path::new("/dev/stdin"), &["echo", "hello"]), input);

@@ -77,6 +77,7 @@ const PROJECTS: &[Project] = &[
             Guest { module: "wasi02.wasm", kind: Library, output: "out/wasi02.wasm" },
             Guest { module: "wasi02_service.wasm", kind: Library, output: "out/wasi02-service.wasm" },
             Guest { module: "wasi03.wasm", kind: Library, output: "out/wasi03.wasm" },
+            Guest { module: "wasi03-main.wasm", kind: Program, output: "out/wasi03-main.wasm" },
             Guest { module: "wasi03_service.wasm", kind: Library, output: "out/wasi03-service.wasm" },
         ]),
     },

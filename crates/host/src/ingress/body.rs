@@ -106,7 +106,9 @@ impl Body for RequestBody {
         let this = &mut *self;
         let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending if this.has_stalled(cx) => return this.fail(STALLED, "the client stopped sending".into()),
+            Poll::Pending if this.has_stalled(cx) => {
+                return this.fail(STALLED, "the client stopped sending".into());
+            }
             Poll::Pending => return Poll::Pending,
         };
         this.stalling = false;

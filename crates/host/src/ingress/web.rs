@@ -19,10 +19,11 @@ use super::Answer;
 use super::access::Served;
 use super::body::RequestBody;
 use super::failures::FailureLog;
-use crate::pool::{Lease, Need, Pool, Reused, Slot};
+use crate::pool::{Lease, Need, NoInstance, Pool, Reused, Slot};
 
 /// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
-/// hundreds of those over and over would take the time in which others are served.
+/// hundreds of those over and over would take the time in which others are served. One that was in the line until its
+/// time was over has been held already.
 const REFUSAL_HELD: Duration = Duration::from_millis(100);
 
 /// An http type, as the ingress sees it.
@@ -57,7 +58,7 @@ impl Web {
             Err(none) => {
                 let (failure, flood) = self.failures.refused(&head, none);
                 served.process = Some(self.failures.process().clone());
-                if flood {
+                if flood && none != NoInstance::TimedOut {
                     tokio::time::sleep(REFUSAL_HELD.min(self.wait_max)).await;
                 }
                 return failure.response().map(Either::Right);
