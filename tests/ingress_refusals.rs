@@ -97,7 +97,10 @@ fn a_guest_that_crashes_over_a_body_that_broke_off_is_not_to_blame() {
     // Its second call is where a guest that can't be kept would crash.
     let whole = host.send(&Request::post("/insist", "x").header("host", "shop.example"));
     assert_eq!(whole.ok(), "1\n");
+    // Which the client hears of, though it goes on sending.
+    let flood = format!("no number\r\n{}", "x".repeat(1 << 20));
     for (id, body, status, why) in [
+        ("flood", flood, 400, "can't be read to its end"),
         ("too-long", format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800)), 413, "is too long"),
         ("broken", "no number\r\n".to_owned(), 400, "can't be read to its end"),
     ] {

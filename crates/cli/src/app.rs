@@ -78,11 +78,20 @@ fn readable(file: &Path, folder: &Path) -> Result<PathBuf, Failed> {
 pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
     let state_dir = tempfile::Builder::new().prefix("wasmhost-").tempdir()?;
     let component = readable(file, state_dir.path())?;
-    let formation = formation(&component, state_dir.path(), &flags)?;
-    let plan = Plan::new(formation).map_err(|err| why_not(file, &component, &err))?;
+    run_component(file, &component, state_dir.path(), &flags).map_err(|mut failed| {
+        // What names a component names the file that it was read from.
+        failed.message =
+            failed.message.replace(&component.display().to_string(), &file.display().to_string());
+        failed
+    })
+}
+
+fn run_component(file: &Path, component: &Path, state_dir: &Path, flags: &AppFlags) -> Outcome {
+    let formation = formation(component, state_dir, flags)?;
+    let plan = Plan::new(formation).map_err(|err| why_not(file, component, &err))?;
     match plan.has_http() {
-        true => run_http(plan, &flags),
-        false => run_command(plan, file, &flags),
+        true => run_http(plan, flags),
+        false => run_command(plan, file, flags),
     }
 }
 
@@ -224,8 +233,7 @@ fn why_not(file: &Path, component: &Path, err: &PlanError) -> Failed {
             "{shown} exports {}, which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that",
             seen.exports.join(", ")
         ),
-        // They name the file that it was read from.
-        _ => messages.join("\n").replace(&component.display().to_string(), &shown.to_string()),
+        _ => messages.join("\n"),
     };
     Failed::new(Exit::Component, message)
 }

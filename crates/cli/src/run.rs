@@ -165,9 +165,13 @@ fn show_progress(done: usize, of: usize) {
     }
 }
 
+/// What is logged where `WASMHOST_LOG` doesn't say. The library for `wasi:http` has a line for whatever a client or a
+/// server breaks off, without saying whose request that was.
+const LOGGED: &str = "info,wasmtime_wasi_http=error";
+
 /// The host's own lines: for people on a terminal, otherwise one JSON object each.
 pub(crate) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match std::io::stderr().is_terminal() {

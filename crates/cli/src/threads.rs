@@ -22,9 +22,11 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn new() -> Arc<Places> {
-        // As many as cores, or fewer where a cgroup allows no more.
+        // As many as cores, or fewer where a cgroup allows no more. Then they may run anywhere, too: several hosts would
+        // take the same cores.
         let io_threads = thread::available_parallelism().map_or(1, NonZero::get);
-        Arc::new(Places { cores: cores(), io_threads, begun: Mutex::new(0), one_begun: Condvar::new() })
+        let cores = cores();
+        Arc::new(Places { cores, io_threads, begun: Mutex::new(0), one_begun: Condvar::new() })
     }
 
     pub(crate) fn io_threads(&self) -> usize {
@@ -35,9 +37,9 @@ impl Places {
     pub(crate) fn begin_thread(&self) {
         Engine::prepare_thread();
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.cores.iter().take(self.io_threads).nth(*begun) {
-            Some(core) => stay_on(&[*core]),
-            None => stay_on(&self.cores),
+        match self.cores.get(*begun) {
+            Some(core) if self.cores.len() == self.io_threads => stay_on(&[*core]),
+            _ => stay_on(&self.cores),
         }
         *begun += 1;
         self.one_begun.notify_all();

@@ -4,7 +4,7 @@
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, HasData, Linker, Resource};
+use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::TrappableError;
 use wasmtime_wasi_http::p3::bindings::http::client::{self, HostWithStore};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -31,37 +31,47 @@ impl HostWithStore<State> for Client {
         store: &Accessor<State, Client>,
         request: Resource<Request>,
     ) -> Result<Resource<Response>, TrappableError<ErrorCode>> {
-        let (failed, has_failed) = oneshot::channel::<ErrorCode>();
-        let request = store.with(|mut access| {
-            let table = access.get().table;
-            let mut request = table.delete(request).map_err(TrappableError::trap)?;
-            request.path_with_query.get_or_insert(PathAndQuery::from_static("/"));
-            let (is_sent, sent) = oneshot::channel();
-            let told = async move {
-                match (has_failed.await, sent.await) {
-                    (Ok(code), _) => Err(Error::from(code)),
-                    (Err(_), Ok(sent)) => sent.await,
-                    // It was given up before it was sent.
-                    (Err(_), Err(_)) => Err(Error::ConnectionTerminated),
-                }
-            };
-            let (mut request, options) = request.into_http_with_getter(&mut access, told, State::http)?;
-            // The library adds it again.
-            request.headers_mut().remove(HOST);
-            let view = access.get();
-            let (mut request, sent) = Request::from_http(view.hooks, request);
-            // Whoever was to be told may be gone.
-            let _ = is_sent.send(sent);
-            request.options = options;
-            view.table.push(request).map_err(TrappableError::trap)
-        })?;
-        let answer = WasiHttp::send(&store.with_getter::<WasiHttp>(State::http), request).await;
-        answer.map_err(|err| match err.downcast() {
-            Ok(code) => {
-                let _ = failed.send(code.clone());
-                code.into()
-            }
-            Err(trap) => TrappableError::trap(trap),
-        })
+        let (answered, is_answered) = oneshot::channel::<Result<(), ErrorCode>>();
+        let answer = match store.with(|mut access| prepare(&mut access, request, is_answered)) {
+            Ok(request) => WasiHttp::send(&store.with_getter::<WasiHttp>(State::http), request).await,
+            Err(err) => Err(err),
+        };
+        let answer = match answer.map_err(TrappableError::downcast) {
+            Ok(response) => Ok(response),
+            Err(Ok(code)) => Err(code),
+            Err(Err(trap)) => return Err(TrappableError::trap(trap)),
+        };
+        // The guest may not want to know.
+        let _ = answered.send(answer.as_ref().map(|_| ()).map_err(ErrorCode::clone));
+        answer.map_err(TrappableError::from)
     }
+}
+
+/// The request as the library is to send it. The guest is told that it was sent once it has been answered and all of
+/// its body is on its way.
+fn prepare(
+    access: &mut Access<'_, State, Client>,
+    request: Resource<Request>,
+    is_answered: oneshot::Receiver<Result<(), ErrorCode>>,
+) -> Result<Resource<Request>, TrappableError<ErrorCode>> {
+    let mut request = access.get().table.delete(request).map_err(TrappableError::trap)?;
+    request.path_with_query.get_or_insert(PathAndQuery::from_static("/"));
+    let (is_sent, sent) = oneshot::channel();
+    let told = async move {
+        match (is_answered.await, sent.await) {
+            (Ok(Ok(())), Ok(sent)) => sent.await,
+            (Ok(Err(code)), _) => Err(Error::from(code)),
+            // The guest has given it up.
+            _ => Err(Error::ConnectionTerminated),
+        }
+    };
+    let (mut request, options) = request.into_http_with_getter(&mut *access, told, State::http)?;
+    // The library adds it again.
+    request.headers_mut().remove(HOST);
+    let view = access.get();
+    let (mut request, sent) = Request::from_http(view.hooks, request);
+    // Whoever was to be told may be gone.
+    let _ = is_sent.send(sent);
+    request.options = options;
+    view.table.push(request).map_err(TrappableError::trap)
 }

@@ -18,7 +18,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -151,8 +151,18 @@ async fn send(
     // Of a body that couldn't be sent the client says no more than that.
     let response = answered.map_err(|err| has_failed.try_recv().unwrap_or_else(|_| client_error(&err)))?;
     let response = response.map(|body| Received::new(body, options.between_bytes_timeout).boxed_unsync());
-    let sent = async move { has_failed.await.map_or(Ok(()), Err) };
-    Ok((response, Box::new(sent)))
+    let sent: Io = match has_failed.try_recv() {
+        Err(TryRecvError::Closed) => Box::new(async { Ok(()) }),
+        failed => Box::new(async move {
+            // An error now would be taken for that of the answer, which is there.
+            tokio::task::yield_now().await;
+            match failed {
+                Ok(err) => Err(err),
+                Err(_) => has_failed.await.map_or(Ok(()), Err),
+            }
+        }),
+    };
+    Ok((response, sent))
 }
 
 /// A body that a guest sends.
@@ -199,7 +209,10 @@ impl Body for Sent {
                 let sent = self.sent;
                 self.fail(Error::HttpRequestBodySize(Some(sent)))
             }
-            None => Poll::Ready(None),
+            None => {
+                self.failed = None;
+                Poll::Ready(None)
+            }
         }
     }
 
@@ -209,6 +222,16 @@ impl Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        // It isn't always asked whether it is over, and where none is expected it isn't asked for anything.
+        let is_over = self.sent == 0 || self.body.is_end_stream() || self.length == Some(self.sent);
+        if let Some(failed) = self.failed.take().filter(|_| !is_over) {
+            let _ = failed.send(Error::ConnectionTerminated);
+        }
     }
 }
 

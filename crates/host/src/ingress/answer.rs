@@ -112,6 +112,7 @@ impl Failure {
         matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
             || self == Failure::TWO_LENGTHS
             || self == Failure::BARE_LF
+            || self == Failure::BODY_BROKEN
     }
 
     pub(crate) fn response(self) -> Response<Full<Bytes>> {

@@ -1,6 +1,8 @@
 //! Bodies on their way: a request's, which is bounded in length and may not stall, and an answer's, which is the
 //! proof that its request is not done.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -39,6 +41,7 @@ pub(super) struct Fault(AtomicU8);
 const TOO_LONG: u8 = 1;
 const STALLED: u8 = 2;
 const BROKEN: u8 = 3;
+const GONE: u8 = 4;
 
 impl Fault {
     /// What the client is told, whatever its guest made of it.
@@ -46,10 +49,22 @@ impl Fault {
         match self.0.load(Relaxed) {
             TOO_LONG => Some(Failure::BODY_TOO_LONG),
             STALLED => Some(Failure::BODY_STALLED),
-            BROKEN => Some(Failure::BODY_BROKEN),
+            BROKEN | GONE => Some(Failure::BODY_BROKEN),
             _ => None,
         }
     }
+
+    /// Whether the client has gone, and is told nothing any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.load(Relaxed) == GONE
+    }
+}
+
+/// Whether it's for what has come, and not because nothing comes any more.
+fn is_malformed(err: &hyper::Error) -> bool {
+    let cause = err.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause
+        .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl RequestBody {
@@ -121,10 +136,8 @@ impl Body for RequestBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(err)) => {
-                this.over = true;
-                this.fail(BROKEN, err.into())
-            }
+            Some(Err(err)) if is_malformed(&err) => this.fail(BROKEN, err.into()),
+            Some(Err(err)) => this.fail(GONE, err.into()),
             None => {
                 this.over = true;
                 Poll::Ready(None)

@@ -294,7 +294,9 @@ impl Ingress {
         if let Some((fault, asked)) = fault
             && let Some(failure) = fault.failure()
         {
-            self.refusals.request(failure, &asked, &request_id);
+            if !fault.is_gone() {
+                self.refusals.request(failure, &asked, &request_id);
+            }
             response = failure.response().map(Either::Right);
         }
         if let Some(log) = &mut log {

@@ -19,6 +19,7 @@ use super::Answer;
 use super::access::Served;
 use super::body::RequestBody;
 use super::failures::FailureLog;
+use super::lines::shown_path;
 use crate::pool::{Lease, Need, NoInstance, Pool, Reused, Slot};
 
 /// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
@@ -77,7 +78,9 @@ impl Web {
             }
             Err(end) => end,
         };
-        if let Some(failure) = fault.and_then(|fault| fault.failure()) {
+        if (end.is_crash() || matches!(end, CallEnd::Returned(_)))
+            && let Some(failure) = fault.and_then(|fault| fault.failure())
+        {
             // The client is to blame, who is told so, and not the guest, whatever it did about a body that broke off.
             return failure.response().map(Either::Right);
         }
@@ -110,7 +113,7 @@ impl Web {
         let request = Request::from_parts(head.clone(), Empty::<Bytes>::new());
         match self.call(lease, request, scheme).await {
             Ok(answer) => {
-                let (method, path) = (&head.method, head.uri.path());
+                let (method, path) = (&head.method, shown_path(&head.uri));
                 info!(
                     instance,
                     "{method} {path} was repeated on a fresh instance, since this one crashed: {}",

@@ -224,8 +224,12 @@ fn connecting_is_given_up(arguments: &[String]) {
     options.set_connect_timeout(Some(100_000_000)).unwrap();
     let request = new(&Method::Get, &arguments[1], "/", Fields::new());
     request.set_scheme(Some(&Scheme::Https)).unwrap();
+    let start = monotonic_clock::now();
     let err = send(request, Some(options)).err();
     assert!(matches!(err, Some(ErrorCode::ConnectionTimeout)), "{err:?}");
+    // The host gives up itself after 10 s.
+    let passed = monotonic_clock::now() - start;
+    assert!((100_000_000..8_000_000_000).contains(&passed), "{passed}");
 }
 
 fn errors(arguments: &[String]) {

@@ -1,6 +1,8 @@
 //! `wasi:http`, as a client of the service in `wasi02-service` or `wasi03-service`: see `wasi02`.
 
-use futures::future::join;
+use std::pin::pin;
+
+use futures::future::{Either, join, select};
 use wasip3::clocks::monotonic_clock;
 use wasip3::http::client::send;
 use wasip3::http::types::{
@@ -194,8 +196,12 @@ async fn connecting_is_given_up(arguments: Vec<String>) {
     options.set_connect_timeout(Some(100_000_000)).unwrap();
     let request = new(&Method::Get, &arguments[1], "/", Fields::new(), None, None, Some(options));
     request.set_scheme(Some(&Scheme::Https)).unwrap();
+    let start = monotonic_clock::now();
     let err = send(request).await.err();
     assert!(matches!(err, Some(ErrorCode::ConnectionTimeout)), "{err:?}");
+    // The host gives up itself after 10 s.
+    let passed = monotonic_clock::now() - start;
+    assert!((100_000_000..8_000_000_000).contains(&passed), "{passed}");
 }
 
 async fn errors(arguments: Vec<String>) {
@@ -235,6 +241,15 @@ async fn whether_a_request_was_sent(arguments: Vec<String>) {
     assert!(matches!(sent, (true, Ok(()))), "{sent:?}");
     let refused = ask("127.0.0.1:1").await;
     assert!(matches!(refused, (false, Err(ErrorCode::ConnectionRefused))), "{refused:?}");
+    // One that is given up before it's answered.
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let (request, sent) = Request::new(Fields::new(), None, trailers, None);
+    request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_authority(Some(&arguments[1])).unwrap();
+    let soon = pin!(monotonic_clock::wait_for(10_000_000));
+    assert!(matches!(select(soon, pin!(send(request))).await, Either::Left(_)));
+    let given_up = sent.await;
+    assert!(given_up.is_err(), "{given_up:?}");
 }
 
 async fn no_path_is_the_root(arguments: Vec<String>) {
