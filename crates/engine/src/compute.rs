@@ -1,28 +1,36 @@
 //! The compute threads: one for each core, at a lower priority, so that they never keep an I/O thread from running.
 //!
 //! A process type has a [`Lane`] on them. What is spawned there waits in the type's line, and is run in slices, as
-//! [`Turns`] says whose turn it is. A guest's timers and sockets are driven by a runtime beside them, which the threads
+//! [`Turns`] says whose turn it is. Within its type it keeps its place for some slices, while what it works on is in the
+//! processor's caches. A guest's timers and sockets are driven by a runtime beside them, which the threads
 //! are in as far as the guests' host calls can tell.
 
 use std::any::Any;
 use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use async_task::{Runnable, ScheduleInfo, WithInfo};
+use async_task::{ScheduleInfo, WithInfo};
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 use crate::drive::{mark_compute_thread, thread_cpu};
 use crate::engine::Engine;
-use crate::turns::{Turns, TypeId};
+use crate::turns::{Place, Turns, TypeId};
 
 /// How much lower than the host's the compute threads' priority is, as `nice` counts it.
 const COMPUTE_NICE: i32 = 10;
+
+/// Slices that a call may have before the others of its type.
+const SLICES_MAX: u32 = 10;
+
+/// What was spawned, when it can go on; and how many slices it has had since it last waited or stood behind the others.
+type Runnable = async_task::Runnable<AtomicU32>;
 
 /// The threads. They end when this is dropped, each with the slice that it runs, and what waits is dropped.
 pub(crate) struct Compute {
@@ -103,15 +111,18 @@ impl Lane {
             let _ = sender.send(output);
         };
         let lane = self.clone();
-        let schedule = move |runnable, info: ScheduleInfo| {
-            // Its own thread goes on with it, or with what comes before it: then there were others to run already, and
-            // whoever put them there woke a thread for them.
-            let may_wake = !info.woken_while_running;
-            lane.0.queue.push(lane.0.id, runnable, may_wake);
+        let schedule = move |runnable: Runnable, info: ScheduleInfo| {
+            let has_yielded = info.woken_while_running;
+            let slices = if has_yielded { runnable.metadata().load(Relaxed) + 1 } else { 0 };
+            let place = if slices % SLICES_MAX == 0 { Place::Last } else { Place::First };
+            runnable.metadata().store(slices % SLICES_MAX, Relaxed);
+            // Of one that has yielded its own thread goes on with it, or with what comes before it: then there were
+            // others to run already, and whoever put them there woke a thread for them.
+            lane.0.queue.push(lane.0.id, runnable, place, !has_yielded);
         };
         // An output that nobody waits for may panic too, as it is dropped.
-        let task = async_task::Builder::new().propagate_panic(true);
-        let (runnable, task) = task.spawn(move |()| work, WithInfo(schedule));
+        let task = async_task::Builder::new().propagate_panic(true).metadata(AtomicU32::new(0));
+        let (runnable, task) = task.spawn(move |_| work, WithInfo(schedule));
         task.detach();
         runnable.schedule();
         spawned
@@ -127,14 +138,14 @@ impl Drop for Line {
 }
 
 impl Queue {
-    fn push(&self, id: TypeId, runnable: Runnable, may_wake: bool) {
+    fn push(&self, id: TypeId, runnable: Runnable, place: Place, may_wake: bool) {
         let mut inner = self.lock();
         if inner.stopped {
             drop(inner);
             // Which drops what it would have run.
             return drop(runnable);
         }
-        let refused = inner.turns.push(id, runnable);
+        let refused = inner.turns.push(id, runnable, place);
         let wake = may_wake && inner.asleep > 0;
         if wake {
             inner.asleep -= 1;

@@ -19,7 +19,8 @@ mod seats;
 mod slot;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ pub(crate) struct Pool {
     fresh_each_call: AtomicBool,
     reuse: Reuse,
     inner: Mutex<Inner>,
+    /// A call has left a line without an answer since they were last cleared of such. To look at each in a full line for
+    /// each call that is refused would cost more than the refusal.
+    left_line: AtomicBool,
     /// Rung when an instance, or a seat in one, is free and nobody is in the line: triggers that look for work wait
     /// for it.
     idle: Notify,
@@ -97,6 +101,20 @@ struct Inner {
 }
 
 type Waiting = oneshot::Sender<Result<Lease, NoInstance>>;
+
+/// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no use.
+struct PlaceInLine<'a> {
+    left: &'a AtomicBool,
+    is_answered: bool,
+}
+
+impl Drop for PlaceInLine<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.left.store(true, Release);
+        }
+    }
+}
 
 struct Idle {
     instance: Instance,
@@ -162,6 +180,7 @@ impl Pool {
             fresh_each_call: AtomicBool::new(keeping.fresh_each_call),
             reuse: Reuse::new(keeping.learns && !keeping.fresh_each_call),
             inner: Mutex::new(inner),
+            left_line: AtomicBool::new(false),
             idle: Notify::new(),
             calls,
             runtime: Handle::current(),
@@ -187,9 +206,10 @@ impl Pool {
                 Outlook::Good => {}
             }
             if inner.waiting() >= inner.line_max {
-                // Those whose clients have gone don't count.
-                inner.line.retain(|waiting| !waiting.is_closed());
-                inner.fresh_line.retain(|waiting| !waiting.is_closed());
+                if self.left_line.swap(false, AcqRel) {
+                    inner.line.retain(|waiting| !waiting.is_closed());
+                    inner.fresh_line.retain(|waiting| !waiting.is_closed());
+                }
                 if inner.waiting() >= inner.line_max {
                     return Err(NoInstance::LineFull);
                 }
@@ -207,9 +227,13 @@ impl Pool {
             }
             receiver
         };
+        // Dropped after what waits, also where the client has gone.
+        let mut place = PlaceInLine { left: &self.left_line, is_answered: false };
         match tokio::time::timeout(wait_max, waiting).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(NoInstance::NoCount),
+            Ok(answer) => {
+                place.is_answered = true;
+                answer.unwrap_or(Err(NoInstance::NoCount))
+            }
             Err(_) => Err(NoInstance::TimedOut),
         }
     }
