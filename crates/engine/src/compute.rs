@@ -19,6 +19,7 @@ use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
+use crate::after_slices;
 use crate::drive::{mark_compute_thread, thread_cpu};
 use crate::engine::Engine;
 use crate::turns::{Place, Turns, TypeId};
@@ -199,7 +200,7 @@ fn run(queue: &Queue, io: &Io) {
     let mut cpu = thread_cpu();
     let turns = std::future::poll_fn(|cx| {
         let Some((id, runnable)) = queue.next(over.take()) else { return Poll::Ready(()) };
-        runnable.run();
+        after_slices::slice(|| runnable.run());
         // The thread's own clock, which stands still while the thread waits or isn't let run.
         let now = thread_cpu();
         over = Some(Turn { id, cpu: now.saturating_sub(cpu) });

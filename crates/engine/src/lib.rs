@@ -6,6 +6,7 @@
 //! [`Instance::call_tick`], [`Instance::call_command`]. What a guest may ask of the host goes through the traits in
 //! [`services`].
 
+mod after_slices;
 mod bindings;
 mod cache;
 mod call;
@@ -32,6 +33,7 @@ mod state;
 mod ticker;
 mod turns;
 
+pub use after_slices::AfterSlices;
 pub use cache::Cache;
 pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
 pub use code::Code;

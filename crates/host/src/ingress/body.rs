@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
-use wasmhost_engine::{BoxError, ResponseBody};
+use wasmhost_engine::{AfterSlices, BoxError, ResponseBody};
 
 use super::access::Entry;
 use super::answer::Failure;
@@ -273,7 +273,7 @@ where
     fn execute(&self, stream: F) {
         let stall_max = self.stall_max;
         let watch = Arc::new(StreamWatch { start: Instant::now(), given_at: AtomicU64::new(0) });
-        tokio::spawn(async move {
+        tokio::spawn(AfterSlices::new(async move {
             let mut stream = std::pin::pin!(STREAM.scope(watch.clone(), stream));
             loop {
                 tokio::select! {
@@ -283,6 +283,6 @@ where
                     () = tokio::time::sleep(stall_max) => if watch.is_stuck(stall_max) { return },
                 }
             }
-        });
+        }));
     }
 }

@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use wasmhost_config::{Http, Route, TrustedProxies};
-use wasmhost_engine::ResponseBody;
+use wasmhost_engine::{AfterSlices, ResponseBody};
 
 use access::{Access, Begun, Served};
 use answer::Failure;
@@ -207,7 +207,7 @@ impl Ingress {
         for stream in left {
             // The others end now, if there are too many.
             let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
-            self.connections.spawn(self.clone().serve(stream, via.clone(), permit));
+            self.connections.spawn(AfterSlices::new(self.clone().serve(stream, via.clone(), permit)));
         }
     }
 
@@ -238,7 +238,8 @@ impl Ingress {
             tokio::select! {
                 permit = self.room() => {
                     let permit = permit?;
-                    self.connections.spawn(self.clone().serve(stream, via.clone(), permit));
+                    let serving = self.clone().serve(stream, via.clone(), permit);
+                    self.connections.spawn(AfterSlices::new(serving));
                 }
                 () = &mut over => return Some(stream),
             }
