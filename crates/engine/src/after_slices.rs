@@ -56,15 +56,17 @@ impl Wake for Later {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let in_slice = HELD.with_borrow_mut(|held| {
-            let Some(held) = held else { return false };
+        // A thread that is ending is in none.
+        let in_slice = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            let Some(held) = &mut *held else { return false };
             // If it's held already, whoever holds it wakes it, and that shows it all that was done until now.
             if !self.held.swap(true, AcqRel) {
                 held.push(self.clone());
             }
             true
         });
-        if !in_slice {
+        if in_slice != Ok(true) {
             self.outer.wake();
         }
     }
@@ -90,9 +92,6 @@ pub(crate) fn slice<T>(run: impl FnOnce() -> T) -> T {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-    use std::task::Poll;
-
-    use futures_util::poll;
 
     use super::*;
 
@@ -151,7 +150,5 @@ mod tests {
             count
         }));
         assert_eq!(count.await.unwrap(), 100_000);
-        let mut over = std::pin::pin!(AfterSlices::new(async {}));
-        assert!(poll!(over.as_mut()).is_ready());
     }
 }

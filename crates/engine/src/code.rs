@@ -14,7 +14,8 @@ use crate::cwasm::{self, CwasmError};
 use crate::inspect::{InspectError, Inspection, inspect};
 use crate::native;
 
-/// The file of a component or a core module, known to be one that can be loaded as far as its bytes tell. The default has no bytes.
+/// The file of a component or a core module, known to be one that can be loaded as far as its bytes tell. The default
+/// has no bytes.
 #[derive(Default)]
 pub struct Code {
     bytes: Vec<u8>,

@@ -1,5 +1,6 @@
-//! The directory of the cache: a file for each compiled component or core module, named by its key. It is our own user's, and nobody
-//! else can write to it; a file is written beside its place and renamed, and never changed after that.
+//! The directory of the cache: a file for each compiled component or core module, named by its key. It is our own
+//! user's, and nobody else can write to it; a file is written beside its place and renamed, and never changed after
+//! that.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
