@@ -242,9 +242,17 @@ fn check<S: Jobs>(cases: u32, open: impl Fn(Arc<ManualClock>) -> S) -> Transitio
 
 #[test]
 fn memory_agrees_with_the_model() {
-    let made = check(400, |clock| MemoryStore::with_clock(clock));
-    // Each way that the diagram has was taken, and (see `run`) no other.
-    assert_eq!(made, DIAGRAM.map(|(from, to)| (from.name(), to.name())).into());
+    // Each way that the diagram has is taken, and (see `run`) no other. The rarest are missing from three runs of a
+    // hundred of 400 sequences: they are looked for in more, until they have been seen.
+    let diagram: Transitions = DIAGRAM.map(|(from, to)| (from.name(), to.name())).into();
+    let mut made = Transitions::new();
+    for _ in 0..10 {
+        made.extend(check(400, |clock| MemoryStore::with_clock(clock)));
+        if made == diagram {
+            break;
+        }
+    }
+    assert_eq!(made, diagram);
 }
 
 #[test]
