@@ -129,6 +129,15 @@ impl Host {
         Connection::open(self.address())?.send(request)
     }
 
+    /// A request that keeps the only instance of `web` that has one busy, until it is let go.
+    #[track_caller]
+    pub(crate) fn hold(&self) -> Held {
+        let mut connection = self.connect();
+        connection.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n").unwrap();
+        eventually("an instance is busy", || (self.ps().in_state("web", "busy") == 1).then_some(()));
+        Held(connection)
+    }
+
     // --- by command line
 
     pub(crate) fn cli<const N: usize>(&self, arguments: [&str; N]) -> Ended {
@@ -201,6 +210,18 @@ impl Drop for Host {
             let last = &lines[lines.len().saturating_sub(40)..];
             eprintln!("--- the host's last lines\n{}\n---", last.join("\n"));
         }
+    }
+}
+
+/// See [`Host::hold`]. Its body lacks its last byte.
+pub(crate) struct Held(Connection);
+
+impl Held {
+    /// Sends the rest, and has its answer.
+    #[track_caller]
+    pub(crate) fn end(mut self) {
+        self.0.send_raw(b"x").unwrap();
+        assert_eq!(self.0.read_answer(false).unwrap().ok(), "x");
     }
 }
 

@@ -14,15 +14,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 use wasmhost_config::{Http, Listen};
 
 use super::handed_over::{HandedOver, Socket};
 use crate::host::StartError;
 
-/// Connections that wait in the kernel to be accepted.
-const WAITING_MAX: i32 = 1024;
+/// Connections that wait in the kernel to be accepted, if its own bound (`net.core.somaxconn`) is no lower. A client that
+/// finds no room there tries again after 1 s, 3 s and 7 s, while the host may have nothing to do.
+const WAITING_MAX: i32 = 4096;
 
 /// Where the host serves requests, as it is printed: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub(crate) async fn listen(http: &Http, handed_over: &mut HandedOver) -> Result<
         match place {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
+                // It has been listening, with room for 128.
+                SockRef::from(&listener).listen(WAITING_MAX).map_err(failed)?;
                 listeners.push(Listener::new(Source::Tcp(listener), None, tls).map_err(failed)?);
             }
             Listen::Unix(path) => {
@@ -277,7 +280,7 @@ fn refuse_handshakes(listener: &TcpListener) -> io::Result<()> {
         SockFilter::new(0x06, 0, 0, 0),
         SockFilter::new(0x06, 0, 0, u32::MAX),
     ];
-    socket2::SockRef::from(listener).attach_filter(&DROP_SYN)
+    SockRef::from(listener).attach_filter(&DROP_SYN)
 }
 
 #[cfg(not(target_os = "linux"))]
