@@ -95,7 +95,7 @@ fn accepted_orders_survive_a_drain() {
 fn a_request_under_way_is_finished() {
     let host = Host::run(&Formation::web(""));
     let mut connection = host.connect();
-    connection.send_raw(b"GET /sleep?ms=1000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    connection.send_raw(b"GET /sleep?ms=4000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
     host.terminate();
     let answer = connection.read_answer(false).unwrap();
@@ -107,12 +107,14 @@ fn a_request_under_way_is_finished() {
 #[test]
 fn requests_that_wait_in_the_line_are_answered() {
     let host = Host::run(&Formation::web(""));
-    let mut waiting: Vec<_> = (0..4).map(|_| host.connect()).collect();
+    let held = host.hold();
+    let mut waiting: Vec<_> = (0..3).map(|_| host.connect()).collect();
     for connection in &mut waiting {
         connection.send_raw(b"GET /sleep?ms=300 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     }
     eventually("three wait", || (host.ps().number("web", "waiting") == 3).then_some(()));
     host.terminate();
+    held.end();
     for connection in &mut waiting {
         assert_eq!(connection.read_answer(false).unwrap().ok(), "slept\n");
     }
@@ -179,7 +181,7 @@ fn the_listener_stays_open_for_the_drain_delay() {
 fn a_job_under_way_is_finished() {
     let formation = worker("");
     let host = Host::run(&formation);
-    let id = host.enqueue("default", "sleep:1000\nwrite:a");
+    let id = host.enqueue("default", "sleep:4000\nwrite:a");
     let behind = host.enqueue("default", "write:b");
     eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
     host.stop().done();
@@ -223,13 +225,11 @@ fn a_second_interrupt_ends_it_at_once() {
 #[test]
 fn a_second_terminate_goes_on_draining() {
     let host = Host::run(&Formation::web(""));
-    let mut connection = host.connect();
-    connection.send_raw(b"GET /sleep?ms=1000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
+    let held = host.hold();
     host.terminate();
     host.stderr().wait_for("draining");
     host.terminate();
-    assert_eq!(connection.read_answer(false).unwrap().ok(), "slept\n");
+    held.end();
     host.wait().done();
 }
 
@@ -246,7 +246,7 @@ fn stop_returns_when_the_host_is_gone() {
 #[test]
 fn stop_says_when_calls_go_on() {
     let host = Host::run(&worker(""));
-    let id = host.enqueue("default", "sleep:2000");
+    let id = host.enqueue("default", "sleep:5000");
     eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
     host.cli(["stop", "--timeout", "100ms"]).failed(1, "still finishes calls");
     host.wait().done();
@@ -255,7 +255,7 @@ fn stop_says_when_calls_go_on() {
 #[test]
 fn a_host_that_drains_refuses_changes() {
     let host = Host::run(&worker(""));
-    let id = host.enqueue("default", "sleep:2000");
+    let id = host.enqueue("default", "sleep:5000");
     eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
     host.terminate();
     host.stderr().wait_for("draining");

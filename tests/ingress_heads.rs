@@ -96,8 +96,7 @@ fn each_request_has_an_id_and_a_trace() {
 
 #[test]
 fn an_error_is_logged_with_the_requests_id() {
-    let host = Host::run(&Formation::web("queue_timeout = \"50ms\"\ntimeout = \"300ms\""));
-    let logged = |target: &str, id: &str, code: &str| {
+    let logged = |host: &Host, target: &str, id: &str, code: &str| {
         let answer = host.send(&Request::get(target).header("x-request-id", id));
         assert_eq!((answer.header("wasmhost-error"), answer.header("x-request-id")), (Some(code), Some(id)));
         let line: Value = serde_json::from_str(&host.stderr().wait_for(id)).unwrap();
@@ -105,13 +104,13 @@ fn an_error_is_logged_with_the_requests_id() {
         assert_eq!(host.stderr().count(id), 1, "one line");
         line["message"].as_str().unwrap().to_owned()
     };
-    assert!(logged("/trap", "trapped", "H13").contains("GET /trap"));
-    assert!(logged("/sleep?ms=5000", "ran-too-long", "H12").contains("longer than its timeout"));
-    std::thread::scope(|scope| {
-        scope.spawn(|| host.get("/sleep?ms=250"));
-        crate::harness::eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
-        assert!(logged("/ok", "waited-too-long", "H12").contains("waited for an instance"));
-    });
+    let host = Host::run(&Formation::web("timeout = \"300ms\""));
+    assert!(logged(&host, "/trap", "trapped", "H13").contains("GET /trap"));
+    assert!(logged(&host, "/sleep?ms=5000", "ran-too-long", "H12").contains("longer than its timeout"));
+    let host = Host::run(&Formation::web("queue_timeout = \"50ms\""));
+    let held = host.hold();
+    assert!(logged(&host, "/ok", "waited-too-long", "H12").contains("waited for an instance"));
+    held.end();
 }
 
 #[test]

@@ -127,10 +127,10 @@ fn a_type_full_of_loops_computes_no_more_than_another_type() {
         })
         .collect();
     eventually("all of them loop", || (host.ps().in_state("bad", "busy") == LOOPS).then_some(()));
-    let others = Load::get(host.address(), 4, "/spin?ms=20");
-    others.wait_for(10);
+    let others = Load::get(host.address(), 4, "/spin?ms=100");
+    others.wait_for(4);
     let before = host.ps();
-    others.wait_for(40);
+    others.wait_for(16);
     let after = host.ps();
     others.stop();
     let spent = |process| after.cpu_s(process) - before.cpu_s(process);

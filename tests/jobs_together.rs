@@ -32,7 +32,7 @@ fn a_job_that_is_cancelled_leaves_the_others_alone() {
     let host = Host::run(&worker(""));
     let never = host.enqueue("default", "print:begun\nnever");
     host.stdout().wait_for("begun");
-    let other = host.enqueue("default", "sleep:300");
+    let other = host.enqueue("default", "sleep:3000");
     eventually("it has begun", || {
         host.store().jobs().iter().find(|job| job.id == other && job.state == "leased").map(drop)
     });

@@ -102,7 +102,7 @@ fn who_waits_in_vain_is_told_what_lacks() {
 #[test]
 fn who_waits_for_what_traps_learns_why() {
     let host = Host::run(&Formation::web("").process("bad", "trap-start", "route = \"/bad\"\ncount = 0"));
-    let ended = host.cli(["scale", "bad=1", "--timeout", "300ms"]).failed(1, "bad has 0 of 1 instances");
+    let ended = host.cli(["scale", "bad=1", "--timeout", "3s"]).failed(1, "bad has 0 of 1 instances");
     assert!(ended.stderr.contains("failed to start"), "{ended:#?}");
 }
 

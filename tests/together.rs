@@ -1,6 +1,7 @@
 //! Instances of WASI 0.3, which serve several calls at once.
 
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::http::Request;
 use crate::harness::{Formation, Host, eventually};
@@ -50,11 +51,12 @@ fn a_trap_ends_every_call_in_the_instance_and_it_is_replaced() {
 
 #[test]
 fn one_call_times_out_and_another_in_the_same_instance_ends_well() {
-    let host = service("timeout = \"2s\"");
+    let host = service("timeout = \"4s\"");
     let mut late = host.connect();
     late.send_raw(b"POST /late HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
     eventually("the call is in it", || (host.ps().instances("web")[0]["calls"] == 1).then_some(()));
-    // It begins while the other waits, and goes on when that is given up.
+    // It begins in the middle of the other's time, and goes on when that is given up.
+    thread::sleep(Duration::from_secs(2));
     let mut echo = host.connect();
     echo.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").unwrap();
     late.read_answer(false).unwrap().is_error(504, "H12");

@@ -163,25 +163,22 @@ fn the_instance_that_was_used_last_is_used_next() {
         assert_eq!(instance(&host.get("/instance").ok()), ("web".into(), first.clone(), call));
     }
     // While it is busy another one answers, which is then the one used last.
-    thread::scope(|scope| {
-        let slow = scope.spawn(|| host.get("/sleep?ms=500").ok());
-        eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
-        let (_, second, call) = instance(&host.get("/instance").ok());
-        assert_ne!(second, first);
-        assert_eq!(call, 1);
-        assert!(!slow.is_finished(), "the test is too slow for its own sleep");
-    });
+    let held = host.hold();
+    let (_, second, call) = instance(&host.get("/instance").ok());
+    assert_ne!(second, first);
+    assert_eq!(call, 1);
+    held.end();
 }
 
 #[test]
 fn the_line_is_bounded() {
     let host = Host::run(&Formation::web("backlog = 1\nqueue_timeout = \"30s\""));
+    let held = host.hold();
     thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(host.get("/sleep?ms=1500").ok(), "slept\n"));
-        eventually("the instance is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
         scope.spawn(|| assert_eq!(host.get("/ok").ok(), "ok\n"));
         eventually("one waits", || (host.ps().number("web", "waiting") == 1).then_some(()));
         host.get("/ok").is_error(503, "H11");
+        held.end();
     });
     host.stderr().wait_for("H11");
 }
@@ -205,12 +202,9 @@ fn a_place_in_the_line_is_free_when_who_had_it_has_left() {
 #[test]
 fn who_waits_too_long_is_told() {
     let host = Host::run(&Formation::web("queue_timeout = \"50ms\""));
-    thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(host.get("/sleep?ms=1000").ok(), "slept\n"));
-        eventually("the instance is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
-        host.get("/ok").is_error(504, "H12");
-    });
-    host.get("/ok").ok();
+    let held = host.hold();
+    host.get("/ok").is_error(504, "H12");
+    held.end();
 }
 
 /// A client goes away while its request is under way: its instance is free again long before the timeout of 30 s.

@@ -204,7 +204,7 @@ fn a_late_answer_is_given_up(arguments: &[String]) {
 
 fn an_answer_that_stops_coming_is_given_up(arguments: &[String]) {
     let options = RequestOptions::new();
-    options.set_between_bytes_timeout(Some(100_000_000)).unwrap();
+    options.set_between_bytes_timeout(Some(1_000_000_000)).unwrap();
     let request = new(&Method::Post, &arguments[0], "/echo", Fields::new());
     let sent = request.body().unwrap();
     let future = handle(request, Some(options)).unwrap();

@@ -177,7 +177,7 @@ async fn a_late_answer_is_given_up(arguments: Vec<String>) {
 
 async fn an_answer_that_stops_coming_is_given_up(arguments: Vec<String>) {
     let options = RequestOptions::new();
-    options.set_between_bytes_timeout(Some(100_000_000)).unwrap();
+    options.set_between_bytes_timeout(Some(1_000_000_000)).unwrap();
     let (mut writer, reader) = wit_stream::new();
     let request =
         new(&Method::Post, &arguments[0], "/echo", Fields::new(), Some(reader), None, Some(options));
