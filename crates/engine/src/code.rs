@@ -3,31 +3,40 @@
 
 use std::fmt;
 use std::io::Cursor;
+use std::thread;
 
 use wasmparser::Parser;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use crate::cache::{Cache, Shared};
+use crate::cache::{self, Cache, Digest, Shared};
 use crate::component::LoadError;
 use crate::cwasm::{self, CwasmError};
 use crate::inspect::{InspectError, Inspection, inspect};
 use crate::native;
 
 /// The file of a component or a core module, known to be one that can be loaded as far as its bytes tell. The default
-/// has no bytes.
+/// has no bytes, and can't be.
 #[derive(Default)]
 pub struct Code {
     bytes: Vec<u8>,
     form: Form,
 }
 
-#[derive(Default)]
 enum Form {
-    #[default]
-    Wasm,
+    Wasm {
+        digest: Digest,
+    },
     /// Made by `wasmhost compile`, and trusted to be.
-    Compiled { key: String },
+    Compiled {
+        key: String,
+    },
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Form::Wasm { digest: Digest::default() }
+    }
 }
 
 impl Code {
@@ -35,8 +44,8 @@ impl Code {
     /// runs it that they know where it comes from.
     pub fn new(bytes: Vec<u8>, trust_compiled: bool) -> Result<(Code, Inspection), InspectError> {
         if !cwasm::is_compiled(&bytes) {
-            let inspection = inspect(&bytes)?;
-            return Ok((Code { bytes, form: Form::Wasm }, inspection));
+            let (digest, inspection) = digest_and_inspect(&bytes);
+            return Ok((Code { bytes, form: Form::Wasm { digest } }, inspection?));
         }
         if !trust_compiled {
             return Err(CwasmError::Untrusted.into());
@@ -48,13 +57,23 @@ impl Code {
     /// Its compiled form, for this engine.
     pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<Shared, LoadError> {
         match &self.form {
-            Form::Wasm => cache.compiled(engine, &self.bytes),
+            Form::Wasm { digest } => cache.compiled(engine, &self.bytes, digest),
             Form::Compiled { key } => cache.shared(&format!("trusted {key}"), || {
                 native::copy_trusted(engine, &self.bytes)
                     .map_err(|err| LoadError::OtherSettings(format!("{err:#}")))
             }),
         }
     }
+}
+
+/// Of the files of some languages, tens of megabytes, each takes a part of a start that shows: they are done at once.
+fn digest_and_inspect(wasm: &[u8]) -> (Digest, Result<Inspection, InspectError>) {
+    thread::scope(|scope| {
+        let digesting = thread::Builder::new().spawn_scoped(scope, || cache::digest(wasm));
+        let inspection = inspect(wasm);
+        let digest = digesting.ok().and_then(|digesting| digesting.join().ok());
+        (digest.unwrap_or_else(|| cache::digest(wasm)), inspection)
+    })
 }
 
 /// What compiling makes of a file, by what the file is.

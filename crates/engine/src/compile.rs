@@ -2,7 +2,7 @@
 
 use wasmparser::Parser;
 
-use crate::cache::key;
+use crate::cache::{digest, key};
 use crate::component::LoadError;
 use crate::cwasm::{About, Maker, ending};
 use crate::engine::{EngineOptions, config};
@@ -33,7 +33,7 @@ pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
         false => engine.precompile_module(wasm),
     };
     let mut file = compiled.map_err(failed)?;
-    let about = About { maker: Maker::here(), key: key(&engine, wasm), inspection };
+    let about = About { maker: Maker::here(), key: key(&engine, &digest(wasm)), inspection };
     let end = ending(&file, &about);
     file.extend_from_slice(&end);
     Ok(file)
@@ -45,7 +45,7 @@ mod tests {
 
     fn key_with(options: EngineOptions) -> String {
         let engine = wasmtime::Engine::new(&config(options, false)).unwrap();
-        key(&engine, b"the same")
+        key(&engine, &digest(b"the same"))
     }
 
     #[test]
@@ -75,9 +75,9 @@ mod tests {
         let mut other = config(small, false);
         other.epoch_interruption(false);
         let other = wasmtime::Engine::new(&other).unwrap();
-        assert_ne!(key(&engine, b"the same"), key(&other, b"the same"));
-        assert_ne!(key(&engine, b"the same"), key(&engine, b"the other"));
+        assert_ne!(key(&engine, &digest(b"the same")), key(&other, &digest(b"the same")));
+        assert_ne!(key(&engine, &digest(b"the same")), key(&engine, &digest(b"the other")));
         let concurrent = wasmtime::Engine::new(&config(small, true)).unwrap();
-        assert_ne!(key(&engine, b"the same"), key(&concurrent, b"the same"));
+        assert_ne!(key(&engine, &digest(b"the same")), key(&concurrent, &digest(b"the same")));
     }
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
 
@@ -26,6 +26,9 @@ use crate::cwasm::{About, FORMAT, Maker};
 use crate::inspect::inspect;
 use crate::native::Unusable;
 use directory::Directory;
+
+/// The SHA-256 of a file.
+pub(crate) type Digest = [u8; 32];
 
 /// What types of this process may have in common.
 pub(crate) type Shared = Arc<Compiled>;
@@ -56,9 +59,14 @@ impl Cache {
         Cache { directory: directory.ok(), ..Cache::off() }
     }
 
-    /// The compiled form of `wasm`: the one that this process has, or the directory, or a new one.
-    pub(crate) fn compiled(&self, engine: &Engine, wasm: &[u8]) -> Result<Shared, LoadError> {
-        let key = key(engine, wasm);
+    /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new one.
+    pub(crate) fn compiled(
+        &self,
+        engine: &Engine,
+        wasm: &[u8],
+        digest: &Digest,
+    ) -> Result<Shared, LoadError> {
+        let key = key(engine, digest);
         self.shared(&key, || match &self.directory {
             None => compile(engine, wasm),
             Some(directory) => find_or_compile(directory, &key, engine, wasm),
@@ -137,14 +145,19 @@ fn store(directory: &Directory, key: &str, compiled: &Compiled, wasm: &[u8]) -> 
     directory.store(&artifact, &about)
 }
 
-/// Names what one compiler with its settings makes of a file.
-pub(crate) fn key(engine: &Engine, wasm: &[u8]) -> String {
+/// Takes about as long as reading the file.
+pub(crate) fn digest(wasm: &[u8]) -> Digest {
+    Sha256::digest(wasm).into()
+}
+
+/// Names what one compiler with its settings makes of the file with this digest.
+pub(crate) fn key(engine: &Engine, wasm: &Digest) -> String {
     let mut digest = Sha256Hasher(Sha256::new());
     FORMAT.hash(&mut digest);
     wasmtime_environ::VERSION.hash(&mut digest);
     engine.precompile_compatibility_hash().hash(&mut digest);
     let Sha256Hasher(mut digest) = digest;
-    digest.update(Sha256::digest(wasm));
+    digest.update(wasm);
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
