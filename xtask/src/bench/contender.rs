@@ -19,6 +19,9 @@ pub(super) enum Contender {
     /// `wasmtime serve` as it is: of a 0.2 component a fresh instance for each request.
     WasmtimeDefaults,
     WasmtimeReused,
+    /// The same, with a bound on each call's time, as every call has one in a host: it costs a guest's loops and
+    /// function calls a check each.
+    WasmtimeBounded,
     /// A formation with nothing but the component and the count.
     Wasmhost,
     /// The same with `isolation = "call"`.
@@ -29,6 +32,8 @@ pub(super) enum Contender {
 
 /// Instances that a wasmhost keeps, where nothing else is said.
 pub(super) const COUNT: u32 = 16;
+
+const REUSED: [&str; 2] = ["--max-instance-reuse-count", "100000"];
 
 /// How often a server that starts is looked at: it is not the start that is measured.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -58,6 +63,7 @@ impl Contender {
             Contender::Workerd => "workerd",
             Contender::WasmtimeDefaults => "wasmtime serve, defaults",
             Contender::WasmtimeReused => "wasmtime serve, reused",
+            Contender::WasmtimeBounded => "wasmtime serve, reused, -W timeout=30s",
             Contender::Wasmhost => "wasmhost",
             Contender::WasmhostCall => "wasmhost, isolation = \"call\"",
             Contender::WasmhostNoFile => "wasmhost, no formation",
@@ -92,7 +98,12 @@ impl Contender {
             }
             Contender::WasmtimeReused => {
                 let mut command = wasmtime(programs, starting)?;
-                command.args(["--max-instance-reuse-count", "100000"]).arg(component);
+                command.args(REUSED).arg(component);
+                command
+            }
+            Contender::WasmtimeBounded => {
+                let mut command = wasmtime(programs, starting)?;
+                command.args(REUSED).args(["-W", "timeout=30s"]).arg(component);
                 command
             }
             Contender::Wasmhost => wasmhost(programs, starting, "", &web(component, COUNT, ""))?,

@@ -34,7 +34,8 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections that are kept for a host's next request.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// What a guest may write to a body at once: a slow reader holds a few of these.
+/// What a guest may write to a body at once. A slow reader holds up to three of these: with 256 KiB it would cost almost
+/// 1 MiB.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
 
 type Pooled = Client<HttpsConnector<HttpConnector>, Sent>;

@@ -30,7 +30,7 @@
 
 mod network;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, hint, process, thread};
@@ -129,8 +129,19 @@ fn environment() -> Response {
     Response::text(env::vars().map(|(name, value)| format!("{name}={value}\n")).collect::<String>())
 }
 
+/// As much as the host takes at once.
+static PIECE: [u8; 256 << 10] = [b'x'; 256 << 10];
+
 fn big(bytes: u64) -> Response {
-    Response::stream(move |out| io::copy(&mut io::repeat(b'x').take(bytes), out).map(drop))
+    Response::stream(move |out| {
+        let mut left = bytes;
+        while left > 0 {
+            let piece = &PIECE[..PIECE.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+            out.write_all(piece)?;
+            left -= piece.len() as u64;
+        }
+        Ok(())
+    })
 }
 
 fn sleep(ms: u64) -> Response {
