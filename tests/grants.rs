@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use crate::harness::{Formation, Host};
+use crate::harness::{Formation, Host, PATIENCE};
 
 const REFUSED: &str = "which the formation doesn't grant";
 
@@ -112,6 +112,31 @@ fn a_request_goes_where_it_was_granted() {
     assert_eq!(host.get(&format!("/fetch?url=http://{outside}/path")).ok(), "200\nhello from outside");
     // A grant for requests is none for sockets.
     assert_eq!(host.get(&format!("/connect?addr={outside}")).status, 500);
+}
+
+#[test]
+fn a_body_that_its_guest_sends_and_does_not_finish_does_not_look_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let host = Host::run(&Formation::web(&format!("outbound = [\"{url}\"]")));
+    let mut waiting = host.connect();
+    waiting
+        .send_raw(format!("GET /upload-and-trap?url={url} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+        .unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut sent = Vec::new();
+    while !sent.ends_with(b"some\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        sent.extend_from_slice(&byte);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    waiting.read_answer(false).unwrap().is_error(502, "H13");
+    // Not the last chunk of a body that is whole.
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
 }
 
 #[test]

@@ -118,11 +118,12 @@ impl Component {
     /// instance's, and interrupts them too.
     pub async fn start(&self, index: u32, meter: Arc<Meter>) -> Result<Instance, CallEnd> {
         let name = InstanceName { process: self.sandbox.process.clone(), index };
-        let outbound = OutboundHttp::new(
-            self.engine.client.clone(),
-            self.sandbox.clone(),
-            self.services.refusals.clone(),
-        );
+        let outbound = OutboundHttp {
+            client: self.engine.client.clone(),
+            sandbox: self.sandbox.clone(),
+            refusals: self.services.refusals.clone(),
+            meter: meter.clone(),
+        };
         let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
         let state =
             State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone(), wasi)

@@ -97,6 +97,11 @@ impl Meter {
         self.call.fetch_add(1, SeqCst) + 1
     }
 
+    /// The call under way, or the last one.
+    pub(crate) fn call(&self) -> u64 {
+        self.call.load(SeqCst)
+    }
+
     pub(crate) fn wake_on_interrupt(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -109,6 +114,11 @@ impl Meter {
 
     pub(crate) fn has_failed(&self, call: u64) -> bool {
         self.failed.load(SeqCst) == call
+    }
+
+    /// Whether this call has failed, or a later one.
+    pub(crate) fn has_failed_since(&self, call: u64) -> bool {
+        self.failed.load(SeqCst) >= call
     }
 
     /// The guest has answered this request.

@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::capability::network::names_host;
+use crate::meter::Meter;
 use crate::services::{Refusal, RefusalSink};
 use crate::state::Sandbox;
 
@@ -36,7 +37,7 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// What a guest may write to a body at once. A slow reader holds up to three of these: with 256 KiB it would cost almost
 /// 1 MiB.
-const BODY_CHUNK_BYTES: usize = 64 << 10;
+const BODY_CHUNK_BYTES: usize = 128 << 10;
 
 type Pooled = Client<HttpsConnector<HttpConnector>, Sent>;
 
@@ -68,16 +69,13 @@ impl HttpClient {
 
 /// The hooks of one instance: its type's grants, and the shared client.
 pub(crate) struct OutboundHttp {
-    client: HttpClient,
-    sandbox: Arc<Sandbox>,
-    refusals: Arc<dyn RefusalSink>,
+    pub(crate) client: HttpClient,
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) refusals: Arc<dyn RefusalSink>,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl OutboundHttp {
-    pub(crate) fn new(client: HttpClient, sandbox: Arc<Sandbox>, refusals: Arc<dyn RefusalSink>) -> Self {
-        OutboundHttp { client, sandbox, refusals }
-    }
-
     fn allows(&self, uri: &http::Uri) -> bool {
         let grants = &self.sandbox.grants;
         let Some(host) = uri.host() else { return false };
@@ -118,22 +116,29 @@ impl WasiHttpHooks for OutboundHttp {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let client = self.client.get().clone();
+        let call = (self.meter.clone(), self.meter.call());
+        let request = request.map(|body| Sent { body, length: None, sent: 0, failed: None, call });
         Box::new(send(client, request, options.unwrap_or_default()))
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         BODY_CHUNK_BYTES
     }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
+    }
 }
 
 async fn send(
     client: Pooled,
-    request: http::Request<WasiBody>,
+    mut request: http::Request<Sent>,
     options: RequestOptions,
 ) -> Result<(http::Response<WasiBody>, Io), Error> {
     let (failed, mut has_failed) = oneshot::channel();
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut request = request.map(|body| Sent { body, length, sent: 0, failed: Some(failed) });
+    let body = request.body_mut();
+    (body.length, body.failed) = (length, Some(failed));
     let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(CONNECT_TIMEOUT);
     let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
     let mut captured = capture_connection(&mut request);
@@ -174,6 +179,8 @@ struct Sent {
     sent: u64,
     /// Is told why not all of it could be sent.
     failed: Option<oneshot::Sender<Error>>,
+    /// In which call it was begun.
+    call: (Arc<Meter>, u64),
 }
 
 impl Sent {
@@ -210,6 +217,8 @@ impl Body for Sent {
                 let sent = self.sent;
                 self.fail(Error::HttpRequestBodySize(Some(sent)))
             }
+            // What is dropped with its instance ends without an error, too, and must not look whole.
+            None if self.call.0.has_failed_since(self.call.1) => self.fail(Error::ConnectionTerminated),
             None => {
                 self.failed = None;
                 Poll::Ready(None)

@@ -15,6 +15,7 @@
 //! | `/read?path=P` | the file's contents |
 //! | `/write?path=P` | `written`: the request's body is now the file's contents |
 //! | `/fetch?url=U` | what a GET of the URL answers: its status on a line, then its body |
+//! | `/upload-and-trap?url=U` | none: it traps in the middle of a body that it sends there, once it has the answer |
 //! | `/connect?addr=HOST:PORT` | `connected`, by TCP |
 //! | `/enqueue?queue=Q` | 201 (200 for a duplicate) and the job's id; the body is the payload. Also `&key=` (with `&scope=waiting`, `running` or a number of milliseconds), `&type=` for its content type, `&delay_ms=`, `&priority=`, `&attempts=` |
 //! | `/late?ms=N` | `sent`, complete, while the instance works on and writes a line each 10 ms |
@@ -63,6 +64,7 @@ fn handle(request: Request) -> Response {
             Ok(Response::text(format!("{}\n", request.into_body().read_all(1 << 20).unwrap().len())))
         }
         "/fetch" => network::fetch(&text(&request, "url")),
+        "/upload-and-trap" => network::upload_and_trap(&text(&request, "url")),
         "/connect" => network::connect(&text(&request, "addr")),
         "/enqueue" => enqueue(request),
         "/late" => Ok(late(number(&request, "ms"))),
@@ -129,7 +131,7 @@ fn environment() -> Response {
     Response::text(env::vars().map(|(name, value)| format!("{name}={value}\n")).collect::<String>())
 }
 
-/// As much as the host takes at once.
+/// More than the host takes at once.
 static PIECE: [u8; 256 << 10] = [b'x'; 256 << 10];
 
 fn big(bytes: u64) -> Response {

@@ -13,18 +13,7 @@ use wasmhost_guest::wasi::sockets::network::{
 use wasmhost_guest::wasi::sockets::tcp_create_socket::create_tcp_socket;
 
 pub(crate) fn fetch(url: &str) -> Result<Response, String> {
-    let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let request = OutgoingRequest::new(Fields::new());
-    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    request
-        .set_method(&Method::Get)
-        .and_then(|()| request.set_scheme(Some(&scheme)))
-        .and_then(|()| request.set_authority(Some(authority)))
-        .and_then(|()| request.set_path_with_query(Some(if path.is_empty() { "/" } else { path })))
-        .map_err(|()| "not a URL")?;
-
-    let future = outgoing_handler::handle(request, None).map_err(|error| format!("{error:?}"))?;
+    let future = outgoing_handler::handle(request(Method::Get, url)?, None).map_err(|error| format!("{error:?}"))?;
     future.subscribe().block();
     let response = future.get().ok_or("no answer")?.map_err(|()| "taken already")?;
     let response = response.map_err(|error| format!("{error:?}"))?;
@@ -33,6 +22,31 @@ pub(crate) fn fetch(url: &str) -> Result<Response, String> {
     let mut stream = body.stream().map_err(|()| "no stream")?;
     stream.read_to_end(&mut text).map_err(|error| error.to_string())?;
     Ok(Response::text(text))
+}
+
+pub(crate) fn upload_and_trap(url: &str) -> Result<Response, String> {
+    let request = request(Method::Post, url)?;
+    let body = request.body().map_err(|()| "no body")?;
+    let stream = body.write().map_err(|()| "no stream")?;
+    let future = outgoing_handler::handle(request, None).map_err(|error| format!("{error:?}"))?;
+    stream.blocking_write_and_flush(b"some").map_err(|error| format!("{error:?}"))?;
+    // Whoever gets it answers when it has some of it.
+    future.subscribe().block();
+    panic!("asked to trap");
+}
+
+fn request(method: Method, url: &str) -> Result<OutgoingRequest, String> {
+    let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let request = OutgoingRequest::new(Fields::new());
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    request
+        .set_method(&method)
+        .and_then(|()| request.set_scheme(Some(&scheme)))
+        .and_then(|()| request.set_authority(Some(authority)))
+        .and_then(|()| request.set_path_with_query(Some(if path.is_empty() { "/" } else { path })))
+        .map_err(|()| "not a URL")?;
+    Ok(request)
 }
 
 pub(crate) fn connect(address: &str) -> Result<Response, String> {
