@@ -1,9 +1,10 @@
 //! The compute threads: one for each core, at a lower priority, so that they never keep an I/O thread from running.
 //!
 //! A process type has a [`Lane`] on them. What is spawned there waits in the type's line, and is run in slices, as
-//! [`Turns`] says whose turn it is. Within its type it keeps its place for some slices, while what it works on is in the
-//! processor's caches. A guest's timers and sockets are driven by a runtime beside them, which the threads
-//! are in as far as the guests' host calls can tell.
+//! [`Turns`] says whose turn it is. Within its type it keeps its place for some turns, also where it waits in between:
+//! what it works on is then in the processor's caches, and one that waits often doesn't stand behind all others each
+//! time. A guest's timers and sockets are driven by a runtime beside them, which the threads are in as far as the guests'
+//! host calls can tell.
 
 use std::any::Any;
 use std::num::NonZero;
@@ -27,10 +28,11 @@ use crate::turns::{Place, Turns, TypeId};
 /// How much lower than the host's the compute threads' priority is, as `nice` counts it.
 const COMPUTE_NICE: i32 = 10;
 
-/// Slices that a call may have before the others of its type.
-const SLICES_MAX: u32 = 10;
+/// Turns that a call may have before it stands behind the others of its type again.
+const TURNS_MAX: u32 = 10;
 
-/// What was spawned, when it can go on; and how many slices it has had since it last waited or stood behind the others.
+/// What was spawned, when it can go on; and how many turns it has had, or is about to have, since it stood behind the
+/// others.
 type Runnable = async_task::Runnable<AtomicU32>;
 
 /// The threads. They end when this is dropped, each with the slice that it runs, and what waits is dropped.
@@ -113,13 +115,12 @@ impl Lane {
         };
         let lane = self.clone();
         let schedule = move |runnable: Runnable, info: ScheduleInfo| {
-            let has_yielded = info.woken_while_running;
-            let slices = if has_yielded { runnable.metadata().load(Relaxed) + 1 } else { 0 };
-            let place = if slices % SLICES_MAX == 0 { Place::Last } else { Place::First };
-            runnable.metadata().store(slices % SLICES_MAX, Relaxed);
+            let turns = runnable.metadata().load(Relaxed);
+            let place = if turns == 0 { Place::Last } else { Place::First };
+            runnable.metadata().store((turns + 1) % TURNS_MAX, Relaxed);
             // Of one that has yielded its own thread goes on with it, or with what comes before it: then there were
             // others to run already, and whoever put them there woke a thread for them.
-            lane.0.queue.push(lane.0.id, runnable, place, !has_yielded);
+            lane.0.queue.push(lane.0.id, runnable, place, !info.woken_while_running);
         };
         // An output that nobody waits for may panic too, as it is dropped.
         let task = async_task::Builder::new().propagate_panic(true).metadata(AtomicU32::new(0));
@@ -322,6 +323,23 @@ mod tests {
             }
         }));
         count.blocking_recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn those_that_never_end_let_others_of_their_type_have_a_turn() {
+        let compute = Compute::start().unwrap();
+        let lane = compute.lane();
+        let threads = thread::available_parallelism().unwrap().get();
+        for _ in 0..threads {
+            drop(lane.spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            }));
+        }
+        for _ in 0..3 {
+            lane.spawn(yield_now()).blocking_recv().unwrap().unwrap();
+        }
     }
 
     #[test]
