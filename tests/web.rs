@@ -185,18 +185,19 @@ fn the_line_is_bounded() {
 
 #[test]
 fn a_place_in_the_line_is_free_when_who_had_it_has_left() {
-    let host = Host::run(&Formation::web("backlog = 1\nqueue_timeout = \"300ms\""));
-    let mut busy = host.connect();
-    busy.send_raw(b"GET /sleep?ms=60000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    eventually("the instance is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
+    let host = Host::run(&Formation::web("backlog = 1\nqueue_timeout = \"30s\""));
+    let held = host.hold();
     let mut waits = host.connect();
     waits.send_raw(b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     eventually("one waits", || (host.ps().number("web", "waiting") == 1).then_some(()));
     drop(waits);
-    // One that has the place waits until its own time is over.
-    for _ in 0..2 {
-        eventually("there is room", || (host.get("/ok").status == 504).then_some(()));
-    }
+    eventually("nobody waits", || (host.ps().number("web", "waiting") == 0).then_some(()));
+    let mut next = host.connect();
+    next.send_raw(b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    eventually("another one waits", || (host.ps().number("web", "waiting") == 1).then_some(()));
+    host.get("/ok").is_error(503, "H11");
+    held.end();
+    assert_eq!(next.read_answer(false).unwrap().ok(), "ok\n");
 }
 
 #[test]

@@ -515,9 +515,11 @@ impl Pool {
         self.lock().line_max = line_max;
     }
 
-    /// Calls that wait.
+    /// Calls that wait. Those that have given up keep their place in the line until somebody needs it.
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().waiting()
+        let inner = self.lock();
+        inner.line.iter().filter(|waiting| !waiting.is_closed()).count()
+            + inner.fresh_line.iter().filter(|waiting| !waiting.is_closed()).count()
     }
 
     /// Those that serve and don't drain.
