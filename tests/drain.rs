@@ -114,6 +114,7 @@ fn requests_that_wait_in_the_line_are_answered() {
     }
     eventually("three wait", || (host.ps().number("web", "waiting") == 3).then_some(()));
     host.terminate();
+    host.stderr().wait_for("draining");
     held.end();
     for connection in &mut waiting {
         assert_eq!(connection.read_answer(false).unwrap().ok(), "slept\n");
@@ -156,7 +157,7 @@ fn silent_connections_do_not_hold_the_host_up() {
 
 #[test]
 fn half_a_request_does_not_hold_the_host_up() {
-    let host = Host::run(&Formation::web(""));
+    let host = Host::run(&Formation::web("").http("header_timeout = \"1s\""));
     let mut halfway = host.connect();
     halfway.send_raw(b"GET /ok HT").unwrap();
     let begun = Instant::now();

@@ -104,7 +104,7 @@ fn an_error_is_logged_with_the_requests_id() {
         assert_eq!(host.stderr().count(id), 1, "one line");
         line["message"].as_str().unwrap().to_owned()
     };
-    let host = Host::run(&Formation::web("timeout = \"300ms\""));
+    let host = Host::run(&Formation::web("timeout = \"2s\""));
     assert!(logged(&host, "/trap", "trapped", "H13").contains("GET /trap"));
     assert!(logged(&host, "/sleep?ms=5000", "ran-too-long", "H12").contains("longer than its timeout"));
     let host = Host::run(&Formation::web("queue_timeout = \"50ms\""));

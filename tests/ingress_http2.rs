@@ -135,14 +135,14 @@ fn many_streams_are_answered_at_once() {
     let host = Host::run(&Formation::web("count = 4"));
     let mut stream = greet(&host, &[]);
     let begun = Instant::now();
-    let requests: Vec<u8> = (0..8).flat_map(|n| get_frame(1 + 2 * n, "/sleep?ms=300")).collect();
+    let requests: Vec<u8> = (0..8).flat_map(|n| get_frame(1 + 2 * n, "/sleep?ms=1000")).collect();
     stream.write_all(&requests).unwrap();
     let mut ended = 0;
     while ended < 8 {
         let frame = read_frame(&mut stream).unwrap();
         ended += u32::from(frame.stream != 0 && frame.flags & END_STREAM != 0);
     }
-    assert!(begun.elapsed() < Duration::from_millis(8 * 300), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[test]

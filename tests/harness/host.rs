@@ -129,7 +129,7 @@ impl Host {
         Connection::open(self.address())?.send(request)
     }
 
-    /// A request that keeps the only instance of `web` that has one busy, until it is let go.
+    /// A request that keeps an instance of `web` busy until it is let go. No other may be busy.
     #[track_caller]
     pub(crate) fn hold(&self) -> Held {
         let mut connection = self.connect();

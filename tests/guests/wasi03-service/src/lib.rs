@@ -36,6 +36,10 @@ impl wasip3::exports::http::handler::Guest for Service {
             "/loop" => loop {
                 std::hint::spin_loop();
             },
+            "/big" => {
+                let bytes = target.split_once("bytes=").and_then(|(_, bytes)| bytes.parse().ok());
+                big(bytes.unwrap_or_default())
+            }
             "/after" => {
                 spawn_local(async {
                     monotonic_clock::wait_for(50_000_000).await;
@@ -100,6 +104,24 @@ fn answer(status: u16, text: Vec<u8>) -> Response {
     if !text.is_empty() {
         spawn_local(async move { drop(writer.write_all(text).await) });
     }
+    response
+}
+
+/// So many bytes, without saying how many, and as many at once as the host takes.
+fn big(bytes: usize) -> Response {
+    let (mut writer, reader) = wit_stream::new();
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(reader), trailers);
+    spawn_local(async move {
+        let mut left = bytes;
+        while left > 0 {
+            let piece = vec![b'x'; left.min(256 << 10)];
+            left -= piece.len();
+            if !writer.write_all(piece).await.is_empty() {
+                break;
+            }
+        }
+    });
     response
 }
 
