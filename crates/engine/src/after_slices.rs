@@ -2,7 +2,8 @@
 //!
 //! A call wakes whoever answers its client for each thing that it has for it: the head, a piece of the body, its end,
 //! the call's own end. Each of these would throw a compute thread off its core, since I/O threads have the higher
-//! priority; together they come a fraction of a slice later.
+//! priority; together they come a fraction of a slice later, unless the I/O threads leave the compute threads no core
+//! meanwhile.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -133,22 +134,29 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_is_lost_between_slices_of_two_threads() {
         let (ping, mut pings) = tokio::sync::mpsc::unbounded_channel();
-        for _ in 0..2 {
-            let ping = ping.clone();
-            std::thread::spawn(move || {
-                for _ in 0..50_000 {
-                    slice(|| ping.send(()).unwrap());
-                }
-            });
-        }
-        drop(ping);
-        let count = tokio::spawn(AfterSlices::new(async move {
-            let mut count = 0;
-            while let Some(()) = pings.recv().await {
-                count += 1;
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let ping = ping.clone();
+                let (pong, pongs) = std::sync::mpsc::channel();
+                std::thread::spawn(move || {
+                    for _ in 0..20_000 {
+                        slice(|| ping.send(pong.clone()).unwrap());
+                        // Nothing but the end of that slice tells whoever answers.
+                        pongs.recv().unwrap();
+                    }
+                })
+            })
+            .collect();
+        let answer = async move {
+            while let Some(pong) = pings.recv().await {
+                pong.send(()).unwrap();
             }
-            count
-        }));
-        assert_eq!(count.await.unwrap(), 100_000);
+        };
+        let answering = tokio::spawn(AfterSlices::new(answer));
+        let over =
+            tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap()));
+        over.await.unwrap();
+        drop(ping);
+        answering.await.unwrap();
     }
 }

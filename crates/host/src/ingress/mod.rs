@@ -65,6 +65,9 @@ pub(crate) use web::Web;
 /// How long a handshake may take that had begun when the listener closes.
 const HANDSHAKE: Duration = Duration::from_millis(100);
 
+/// How many connections are accepted before other tasks of the thread have their turn, if so many wait.
+const ACCEPTED_AT_ONCE: u32 = 1024;
+
 /// How long to wait after an accept that failed: out of file descriptors lasts, so don't spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -219,9 +222,17 @@ impl Ingress {
         via: &Arc<Via>,
     ) -> Option<Stream> {
         let mut over = pin!(over);
+        let mut at_once = 0;
         loop {
+            at_once += 1;
+            if at_once == ACCEPTED_AT_ONCE {
+                at_once = 0;
+                tokio::task::yield_now().await;
+            }
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                // With tokio's own bound, 128, a host that was late for a moment would never catch up: its other tasks come
+                // in between, and with each of them more connections.
+                accepted = tokio::task::unconstrained(listener.accept()) => accepted,
                 () = &mut over => return None,
             };
             let stream = match accepted {
