@@ -13,7 +13,8 @@ use wasmhost_guest::wasi::sockets::network::{
 use wasmhost_guest::wasi::sockets::tcp_create_socket::create_tcp_socket;
 
 pub(crate) fn fetch(url: &str) -> Result<Response, String> {
-    let future = outgoing_handler::handle(request(Method::Get, url)?, None).map_err(|error| format!("{error:?}"))?;
+    let future =
+        outgoing_handler::handle(request(Method::Get, url)?, None).map_err(|error| format!("{error:?}"))?;
     future.subscribe().block();
     let response = future.get().ok_or("no answer")?.map_err(|()| "taken already")?;
     let response = response.map_err(|error| format!("{error:?}"))?;
