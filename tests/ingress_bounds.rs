@@ -147,9 +147,11 @@ fn who_reads_a_gigabyte_slowly_costs_little() {
     for (guest, keys) in [("web-test", "count = 3"), ("wasi03-service", "count = 3\nconcurrency = 1")] {
         let host = Host::run(&Formation::new().process("web", guest, keys));
         // What the guests themselves and the first use of everything cost is not the clients' doing.
-        let warm: Vec<_> = (0..3).map(|_| host.connect()).collect();
-        for mut connection in warm {
+        let mut warm: Vec<_> = (0..3).map(|_| host.connect()).collect();
+        for connection in &mut warm {
             connection.send_raw(b"GET /big?bytes=20000000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        }
+        for mut connection in warm {
             assert_eq!(connection.read_answer(false).unwrap().body.len(), 20_000_000);
         }
         costs_little(&host, "GET /big?bytes=1073741824 HTTP/1.1\r\nhost: x\r\n\r\n", |mut stream| {

@@ -206,6 +206,8 @@ fn who_waits_too_long_is_told() {
     let held = host.hold();
     host.get("/ok").is_error(504, "H12");
     held.end();
+    eventually("it is free", || (host.ps().in_state("web", "idle") == 1).then_some(()));
+    host.get("/ok").ok();
 }
 
 /// A client goes away while its request is under way: its instance is free again long before the timeout of 30 s.

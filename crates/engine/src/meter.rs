@@ -97,11 +97,6 @@ impl Meter {
         self.call.fetch_add(1, SeqCst) + 1
     }
 
-    /// The call under way, or the last one.
-    pub(crate) fn call(&self) -> u64 {
-        self.call.load(SeqCst)
-    }
-
     pub(crate) fn wake_on_interrupt(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -116,9 +111,9 @@ impl Meter {
         self.failed.load(SeqCst) == call
     }
 
-    /// Whether this call has failed, or a later one.
-    pub(crate) fn has_failed_since(&self, call: u64) -> bool {
-        self.failed.load(SeqCst) >= call
+    /// Whether a call has failed, and its instance with it.
+    pub(crate) fn has_ended_badly(&self) -> bool {
+        self.failed.load(SeqCst) != 0
     }
 
     /// The guest has answered this request.

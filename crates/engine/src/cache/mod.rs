@@ -59,7 +59,8 @@ impl Cache {
         Cache { directory: directory.ok(), ..Cache::off() }
     }
 
-    /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new one.
+    /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new
+    /// one.
     pub(crate) fn compiled(
         &self,
         engine: &Engine,

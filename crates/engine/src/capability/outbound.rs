@@ -35,8 +35,8 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections that are kept for a host's next request.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// What a guest may write to a body at once. A slow reader holds up to three of these: with 256 KiB it would cost almost
-/// 1 MiB.
+/// What a guest may write to a body at once. A slow reader holds up to three of these: with 256 KiB it would cost
+/// almost 1 MiB.
 const BODY_CHUNK_BYTES: usize = 128 << 10;
 
 type Pooled = Client<HttpsConnector<HttpConnector>, Sent>;
@@ -116,9 +116,7 @@ impl WasiHttpHooks for OutboundHttp {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let client = self.client.get().clone();
-        let call = (self.meter.clone(), self.meter.call());
-        let request = request.map(|body| Sent { body, length: None, sent: 0, failed: None, call });
-        Box::new(send(client, request, options.unwrap_or_default()))
+        Box::new(send(client, request, options.unwrap_or_default(), self.meter.clone()))
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -132,13 +130,13 @@ impl WasiHttpHooks for OutboundHttp {
 
 async fn send(
     client: Pooled,
-    mut request: http::Request<Sent>,
+    request: http::Request<WasiBody>,
     options: RequestOptions,
+    meter: Arc<Meter>,
 ) -> Result<(http::Response<WasiBody>, Io), Error> {
     let (failed, mut has_failed) = oneshot::channel();
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let body = request.body_mut();
-    (body.length, body.failed) = (length, Some(failed));
+    let mut request = request.map(|body| Sent { body, length, sent: 0, failed: Some(failed), meter });
     let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(CONNECT_TIMEOUT);
     let first_byte_timeout = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
     let mut captured = capture_connection(&mut request);
@@ -179,8 +177,8 @@ struct Sent {
     sent: u64,
     /// Is told why not all of it could be sent.
     failed: Option<oneshot::Sender<Error>>,
-    /// In which call it was begun.
-    call: (Arc<Meter>, u64),
+    /// Of the instance that sends it.
+    meter: Arc<Meter>,
 }
 
 impl Sent {
@@ -218,7 +216,7 @@ impl Body for Sent {
                 self.fail(Error::HttpRequestBodySize(Some(sent)))
             }
             // What is dropped with its instance ends without an error, too, and must not look whole.
-            None if self.call.0.has_failed_since(self.call.1) => self.fail(Error::ConnectionTerminated),
+            None if self.meter.has_ended_badly() => self.fail(Error::ConnectionTerminated),
             None => {
                 self.failed = None;
                 Poll::Ready(None)

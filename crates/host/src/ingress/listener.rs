@@ -21,8 +21,8 @@ use wasmhost_config::{Http, Listen};
 use super::handed_over::{HandedOver, Socket};
 use crate::host::StartError;
 
-/// Connections that wait in the kernel to be accepted, if its own bound (`net.core.somaxconn`) is no lower. A TCP client
-/// that finds no room there tries again a second later and more, while the host may have nothing to do.
+/// Connections that wait in the kernel to be accepted, if its own bound (`net.core.somaxconn`) is no lower. A TCP
+/// client that finds no room there tries again a second later and more, while the host may have nothing to do.
 const WAITING_MAX: i32 = 4096;
 
 /// Where the host serves requests, as it is printed: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.

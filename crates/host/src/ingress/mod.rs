@@ -230,8 +230,8 @@ impl Ingress {
                 tokio::task::yield_now().await;
             }
             let accepted = tokio::select! {
-                // With tokio's own bound, 128, a host that was late for a moment would never catch up: its other tasks come
-                // in between, and with each of them more connections.
+                // With tokio's own bound, 128, a host that was late for a moment would never catch up: its other tasks
+                // come in between, and with each of them more connections.
                 accepted = tokio::task::unconstrained(listener.accept()) => accepted,
                 () = &mut over => return None,
             };

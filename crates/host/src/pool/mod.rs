@@ -49,8 +49,8 @@ pub(crate) struct Pool {
     fresh_each_call: AtomicBool,
     reuse: Reuse,
     inner: Mutex<Inner>,
-    /// A call has left a line without an answer since they were last cleared of such. To look at each in a full line for
-    /// each call that is refused would cost more than the refusal.
+    /// A call has left a line without an answer since they were last cleared of such. To look at each in a full line
+    /// for each call that is refused would cost more than the refusal.
     left_line: AtomicBool,
     /// Rung when an instance, or a seat in one, is free and nobody is in the line: triggers that look for work wait
     /// for it.
@@ -102,7 +102,8 @@ struct Inner {
 
 type Waiting = oneshot::Sender<Result<Lease, NoInstance>>;
 
-/// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no use.
+/// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no
+/// use.
 struct PlaceInLine<'a> {
     left: &'a AtomicBool,
     is_answered: bool,
@@ -205,12 +206,12 @@ impl Pool {
                 Outlook::AllInBackoff => return Err(NoInstance::AllInBackoff),
                 Outlook::Good => {}
             }
-            if inner.waiting() >= inner.line_max {
+            if inner.places_taken() >= inner.line_max {
                 if self.left_line.swap(false, AcqRel) {
                     inner.line.retain(|waiting| !waiting.is_closed());
                     inner.fresh_line.retain(|waiting| !waiting.is_closed());
                 }
-                if inner.waiting() >= inner.line_max {
+                if inner.places_taken() >= inner.line_max {
                     return Err(NoInstance::LineFull);
                 }
             }
@@ -518,8 +519,7 @@ impl Pool {
     /// Calls that wait. Those that have given up keep their place in the line until somebody needs it.
     pub(crate) fn waiting(&self) -> usize {
         let inner = self.lock();
-        inner.line.iter().filter(|waiting| !waiting.is_closed()).count()
-            + inner.fresh_line.iter().filter(|waiting| !waiting.is_closed()).count()
+        inner.line.iter().chain(&inner.fresh_line).filter(|waiting| !waiting.is_closed()).count()
     }
 
     /// Those that serve and don't drain.
@@ -534,7 +534,8 @@ impl Pool {
 }
 
 impl Inner {
-    fn waiting(&self) -> usize {
+    /// Those in the line, also of calls that have given up.
+    fn places_taken(&self) -> usize {
         self.line.len() + self.fresh_line.len()
     }
 

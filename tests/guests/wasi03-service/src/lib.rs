@@ -107,7 +107,7 @@ fn answer(status: u16, text: Vec<u8>) -> Response {
     response
 }
 
-/// So many bytes, without saying how many, and as many at once as the host takes.
+/// So many bytes, without saying how many, in pieces of more than the host takes at once.
 fn big(bytes: usize) -> Response {
     let (mut writer, reader) = wit_stream::new();
     let (_none, trailers) = wit_future::new(|| Ok(None));
