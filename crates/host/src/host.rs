@@ -278,13 +278,14 @@ impl Host {
     /// Finishes what was begun, within grace, and stops. Ends the rest at once when `hurry` does.
     pub async fn drain(self, hurry: impl Future<Output = ()>) -> Stopped {
         let Host { state, actions, ingress, intake, running, triggers, calls, admin, supervisor, .. } = self;
-        info!("draining: calls under way may take {:?}", state.grace);
         intake.cancel();
         if let Some((ingress, _)) = &ingress {
             ingress.drain();
         }
         // An error says that the supervisor has ended: there is nothing to refuse then.
         let _ = actions.send(Action::RefuseChanges).await;
+        // Last, so that all of it is true for whom this line wakes.
+        info!("draining: calls under way may take {:?}", state.grace);
         let finished = async {
             if let Some((_ingress, serving)) = ingress {
                 let _ = serving.await;
