@@ -262,3 +262,20 @@ fn a_host_has_no_huge_pages() {
         assert_eq!(enabled.trim(), "0");
     }
 }
+
+/// As Linux makes it larger in a process with threads, it holds them up.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_hosts_table_of_files_has_room_for_its_connections() {
+    let table = |connections: &str| {
+        let host = Host::run(&Formation::web("").http(connections));
+        let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        size.trim().parse::<u64>().unwrap()
+    };
+    let files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let wanted = files_max.map_or(10_000, |files| files.min(10_000));
+    let (default, few) = (table(""), table("max_connections = 10"));
+    assert!(default >= wanted, "{default} of {wanted}");
+    assert!(few < 4_096, "{few}");
+}

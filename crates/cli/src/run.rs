@@ -8,7 +8,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use wasmhost_engine::Cache;
-use wasmhost_host::{GrantedBy, HandedOver, Host, HostOptions, LogFormat, Plan, ServedAt, StartError};
+use wasmhost_host::{
+    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Plan, ServedAt, StartError,
+    make_room_for_connections,
+};
 
 use crate::app;
 use crate::args::Run;
@@ -38,6 +41,8 @@ pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let cache = cache::from_environment()?;
     let handed_over = HandedOver::from_env();
     use_small_pages();
+    // Before there are threads.
+    make_room_for_connections(&plan);
     let places = Places::new();
     let begin_thread = {
         let places = places.clone();

@@ -45,6 +45,23 @@ pub fn check_capacity(plan: &Plan) -> Result<(), TooMany> {
     Capacity::find(plan, &BTreeMap::new()).map(drop)
 }
 
+/// Makes the process's table of open files large enough for all connections that the formation allows, as far as the
+/// limit of open files does. To be called while the process has one thread.
+///
+/// Linux doubles this table as it fills up. In a process with threads it holds up whoever opens a file or accepts a
+/// connection for it, until each processor has been seen to be done with the old table: milliseconds each time, and
+/// seconds under a load that has just begun.
+pub fn make_room_for_connections(plan: &Plan) {
+    if !plan.has_http() {
+        return;
+    }
+    let connections = u64::from(plan.formation.http.connections_max);
+    let files = (FILES_OF_THE_HOST + connections).min(raise_file_limit());
+    // The table is made when a descriptor needs it, and stays. Without it everything works, only slower.
+    let last = i32::try_from(files).map_or(i32::MAX, |files| files - 1);
+    drop(rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last));
+}
+
 impl Capacity {
     /// Finds the machine's limits, and the largest number of instances that is asked for and fits.
     pub(crate) fn find(plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<Capacity, TooMany> {

@@ -19,7 +19,7 @@ mod state_dir;
 mod supervisor;
 mod trigger;
 
-pub use capacity::{TooMany, check_capacity};
+pub use capacity::{TooMany, check_capacity, make_room_for_connections};
 pub use host::{Host, HostOptions, StartError, Stopped, backup_store};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
