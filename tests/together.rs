@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::http::Request;
+use crate::harness::http::{Failed, Request};
 use crate::harness::{Formation, Host, eventually};
 
 fn service(keys: &str) -> Host {
@@ -64,6 +64,26 @@ fn one_call_times_out_and_another_in_the_same_instance_ends_well() {
     assert_eq!(echo.read_answer(false).unwrap().ok(), "abcde");
     eventually("the instance has gone", || (host.ps().instances("web")[0]["calls"] == 0).then_some(()));
     assert_eq!(host.get("/hello").ok(), "hello\n");
+}
+
+#[test]
+fn an_answer_that_takes_too_long_is_cut_off_however_many_calls_come() {
+    let host = service("timeout = \"1s\"");
+    let mut slow = host.connect();
+    // It answers with what it is sent, and waits for the rest.
+    slow.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").unwrap();
+    let ended = thread::scope(|scope| {
+        let reading = scope.spawn(|| slow.read_answer(false));
+        while !reading.is_finished() {
+            assert_eq!(host.get("/hello").ok(), "hello\n");
+        }
+        reading.join().unwrap()
+    });
+    match ended {
+        Err(Failed::Cut(answer)) => assert_eq!((answer.status, answer.text().as_str()), (200, "ab")),
+        other => panic!("{other:?}"),
+    }
+    host.stderr().wait_for("POST /echo, after its answer had begun: the call took longer than its timeout");
 }
 
 #[test]

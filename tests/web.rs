@@ -245,7 +245,7 @@ fn a_client_may_go_away_before_its_request_is_whole() {
 }
 
 /// The guest sends a head and some of the body, and then no more.
-fn cut_off(target: &str) {
+fn cut_off(target: &str) -> Host {
     let host = Host::run(&Formation::web(""));
     match host.try_send(&Request::get(target)) {
         Err(Failed::Cut(answer)) => assert_eq!((answer.status, answer.text().as_str()), (200, "some")),
@@ -254,11 +254,14 @@ fn cut_off(target: &str) {
         other => panic!("{target}: {other:?}"),
     }
     host.get("/ok").ok();
+    host
 }
 
 #[test]
 fn an_answer_that_a_trap_cut_off_does_not_look_whole() {
-    cut_off("/trap-late");
+    let host = cut_off("/trap-late");
+    // Nobody but the log can tell that client why.
+    assert!(host.stderr().wait_for("GET /trap-late").contains("wasm backtrace"));
 }
 
 #[test]
@@ -277,6 +280,7 @@ fn an_answer_that_a_timeout_cut_off_does_not_look_whole() {
         Err(Failed::Cut(answer)) => assert_eq!(answer.status, 200),
         other => panic!("{:?}", other.map(|answer| (answer.status, answer.body.len()))),
     }
+    host.stderr().wait_for("GET /big, after its answer had begun: the call took longer than its timeout");
 }
 
 #[test]

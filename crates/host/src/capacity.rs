@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
 
 use crate::plan::{Plan, PlannedType};
 
@@ -19,7 +20,7 @@ const MAPS_OF_THE_HOST: u64 = 2_000;
 const SUCCESSORS_MIN: u32 = 8;
 const SUCCESSORS_MAX: u32 = 500;
 
-/// File descriptors for everything but granted directories: the store, the listeners, some connections.
+/// File descriptors for everything but granted directories and connections: the store, the listeners, what guests open.
 const FILES_OF_THE_HOST: u64 = 512;
 
 /// Linux's default of `vm.max_map_count`.
@@ -31,6 +32,8 @@ pub(crate) struct Capacity {
     /// Instances of all types together, without those that are being replaced.
     pub(crate) instances_max: u32,
     files_max: u64,
+    /// Connections for which there are files beside those of the instances that the host begins with.
+    connections_max: u32,
     /// Descriptors that one instance of each type holds: one for each directory it was granted.
     files_each: BTreeMap<String, u64>,
 }
@@ -85,10 +88,38 @@ impl Capacity {
             None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(engines, maps_max)),
         };
         let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
-        let capacity =
-            Capacity { instances_max, files_max: raise_file_limit(), files_each: files_each.collect() };
+        let files_max = raise_file_limit();
+        let mut capacity =
+            Capacity { instances_max, files_max, connections_max: 0, files_each: files_each.collect() };
         capacity.check(&wanted)?;
+        capacity.connections_max = capacity.connections_beside(&wanted);
         Ok(capacity)
+    }
+
+    /// The most connections that can be open at once: `wanted`, or as many as the limit of open files allows.
+    pub(crate) fn connections(&self, wanted: u32) -> u32 {
+        let most = self.connections_max;
+        if most < wanted {
+            warn!(
+                "max_connections is {wanted}, and the limit of {} open files has room for {most} connections beside {FILES_OF_THE_HOST} files and the granted directories, so that others wait: raise it (`ulimit -n`, LimitNOFILE), or set max_connections to {most}",
+                self.files_max
+            );
+        }
+        most.min(wanted)
+    }
+
+    fn connections_beside(&self, counts: &[(&str, u32)]) -> u32 {
+        let left = self.files_max.saturating_sub(FILES_OF_THE_HOST + self.files_of(counts));
+        u32::try_from(left).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Those of granted directories.
+    fn files_of(&self, counts: &[(&str, u32)]) -> u64 {
+        counts.iter().map(|(name, count)| u64::from(*count) * self.files_of_each(name)).sum()
+    }
+
+    fn files_of_each(&self, name: &str) -> u64 {
+        self.files_each.get(name).copied().unwrap_or(0)
     }
 
     /// Slots that the engine's pool needs: some more than instances, for successors that start before the old ones
@@ -113,13 +144,12 @@ impl Capacity {
                 self.instances_max
             )));
         }
-        let each = |name: &str| self.files_each.get(name).copied().unwrap_or(0);
-        let files: u64 = counts.iter().map(|(name, count)| u64::from(*count) * each(name)).sum();
+        let files = self.files_of(counts);
         if files + FILES_OF_THE_HOST > self.files_max {
             let sum: Vec<_> = counts
                 .iter()
-                .filter(|(name, _)| each(name) > 0)
-                .map(|(name, count)| format!("{name} {count} x {}", each(name)))
+                .filter(|(name, _)| self.files_of_each(name) > 0)
+                .map(|(name, count)| format!("{name} {count} x {}", self.files_of_each(name)))
                 .collect();
             return Err(TooMany(format!(
                 "{} granted directories + {FILES_OF_THE_HOST} = {} open files, and the limit is {}: lower the counts, or raise it (`ulimit -n`, LimitNOFILE)",
@@ -187,7 +217,7 @@ mod tests {
 
     fn capacity(instances_max: u32, files_max: u64) -> Capacity {
         let files_each = BTreeMap::from([("web".to_owned(), 2)]);
-        Capacity { instances_max, files_max, files_each }
+        Capacity { instances_max, files_max, connections_max: 0, files_each }
     }
 
     #[test]
@@ -211,5 +241,13 @@ mod tests {
         let refused = capacity(1_000, 1_024).check(&[("web", 257), ("worker", 3)]).unwrap_err();
         assert!(refused.to_string().starts_with("web 257 x 2 granted directories + 512 = 1026 open files"));
         assert!(capacity(1_000, 1_024).check(&[("web", 256)]).is_ok());
+    }
+
+    #[test]
+    fn connections_are_files_too() {
+        let beside = |count| capacity(1_000, 4_096).connections_beside(&[("web", count), ("worker", 3)]);
+        assert_eq!((beside(0), beside(92), beside(1_792)), (3_584, 3_400, 1));
+        let bounded = Capacity { connections_max: 3_400, ..capacity(1_000, 4_096) };
+        assert_eq!((bounded.connections(10_000), bounded.connections(100)), (3_400, 100));
     }
 }

@@ -215,6 +215,10 @@ impl Host {
             .map(|(process, loaded)| Wired::new(process, loaded, &event_sender, &calls))
             .collect();
         let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
+        let connections_max = match listeners.is_empty() {
+            true => 0,
+            false => capacity.connections(formation.http.connections_max),
+        };
         let supervisor =
             Supervisor::new(supervised, store.counts.clone(), capacity, event_sender, calls.clone());
         let supervisor = tokio::spawn(supervisor.run(action_receiver, events));
@@ -230,7 +234,7 @@ impl Host {
         let ingress = match listeners.is_empty() {
             true => None,
             false => {
-                let ingress = Ingress::new(&formation.http, routes(&wired))?;
+                let ingress = Ingress::new(&formation.http, connections_max, routes(&wired))?;
                 let run = ingress.clone().run(listeners, certificates, formation.drain_delay);
                 Some((ingress, tokio::spawn(run)))
             }

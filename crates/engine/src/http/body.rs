@@ -4,15 +4,17 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::time::{Sleep, sleep_until};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::BoxError;
 use super::solo::end_soon;
+use crate::call::CallEnd;
 use crate::meter::Meter;
 use crate::service::Seat;
 
@@ -27,21 +29,34 @@ const SETTLE_MAX: Duration = Duration::from_millis(1);
 pub(super) enum Tail {
     /// The instance's only call.
     Solo { meter: Arc<Meter>, call: u64 },
-    /// One of those that share an instance.
-    Seat(Seat),
+    /// One of those that share an instance: nothing else ends it when its time is over.
+    Seat { seat: Seat, deadline: Option<Instant>, timer: Option<Pin<Box<Sleep>>> },
 }
 
 impl Tail {
     fn has_failed(&self) -> bool {
         match self {
             Tail::Solo { meter, call } => meter.has_failed(*call),
-            Tail::Seat(seat) => seat.has_failed(),
+            Tail::Seat { seat, .. } => seat.has_failed(),
+        }
+    }
+
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Tail::Seat { deadline: Some(deadline), timer, .. } = self else { return Poll::Pending };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until((*deadline).into())));
+        timer.as_mut().poll(cx)
+    }
+
+    /// Its time is over.
+    fn expire(self) {
+        if let Tail::Seat { seat, .. } = self {
+            seat.give_up(CallEnd::Timeout);
         }
     }
 
     /// The answer has come to its end.
     fn finish(self) {
-        if let Tail::Seat(seat) = self {
+        if let Tail::Seat { seat, .. } = self {
             seat.leave();
         }
     }
@@ -50,7 +65,7 @@ impl Tail {
     fn abandon(self) {
         match self {
             Tail::Solo { meter, call } => end_soon(&meter, call),
-            Tail::Seat(seat) => seat.leave_soon(),
+            Tail::Seat { seat, .. } => seat.leave_soon(),
         }
     }
 }
@@ -181,6 +196,13 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
+        if this.tail.as_mut().is_some_and(|tail| tail.poll_overdue(cx).is_ready()) {
+            this.rest = None;
+            if let Some(tail) = this.tail.take() {
+                tail.expire();
+            }
+            return Poll::Ready(Some(Err(cut_off().into())));
+        }
         let frame = ready!(Pin::new(rest).poll_frame(cx));
         if frame.is_none() {
             this.rest = None;

@@ -54,7 +54,7 @@ where
         timer.as_mut().poll(cx).map(|()| Err(CallEnd::Timeout))
     });
     match head.await {
-        Ok(response) => underway.answer(response).await,
+        Ok(response) => underway.answer(response, deadline).await,
         Err(end) => {
             underway.give_up(&end);
             Err(end)
@@ -118,7 +118,11 @@ impl Underway {
         Poll::Ready(())
     }
 
-    async fn answer(mut self, response: Response<WasiBody>) -> Result<Response<ResponseBody>, CallEnd> {
+    async fn answer(
+        mut self,
+        response: Response<WasiBody>,
+        deadline: Option<Instant>,
+    ) -> Result<Response<ResponseBody>, CallEnd> {
         let Some(seat) = self.seat.take() else { return Err(CallEnd::Host("the call has no seat".into())) };
         let service = seat.service().clone();
         let (head, body) = response.into_parts();
@@ -138,7 +142,8 @@ impl Underway {
                 gathered.await
             }
         };
-        match gathered.and_then(|()| body.finish(Some(Tail::Seat(seat)))) {
+        let tail = Tail::Seat { seat, deadline, timer: None };
+        match gathered.and_then(|()| body.finish(Some(tail))) {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => {
                 let cut_off = || CallEnd::Trap(format!("the guest cut its answer off: {err}"));

@@ -1,16 +1,17 @@
 //! The log lines of requests that their type gave no answer to: one each, as long as they are few. Under overload
 //! writing a line would cost more than refusing the request, so that past some lines a second they are only counted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use http::request::Parts;
 use tracing::{error, warn};
 use wasmhost_engine::CallEnd;
 
 use super::answer::Failure;
 use super::head::X_REQUEST_ID;
 use super::lines::{FewLines, shown_path};
-use crate::pool::NoInstance;
+use crate::pool::{NoInstance, Slot};
 
 /// Lines of one type in one window.
 const LINES_MAX: u32 = 20;
@@ -37,7 +38,7 @@ impl FailureLog {
     }
 
     /// A request that got no instance; and whether it's one of too many.
-    pub(super) fn refused(&self, request: &http::request::Parts, none: NoInstance) -> (Failure, bool) {
+    pub(super) fn refused(&self, request: &Parts, none: NoInstance) -> (Failure, bool) {
         let failure = Failure::of_no_instance(none);
         let flood = !self.has_room(failure);
         if !flood {
@@ -49,15 +50,20 @@ impl FailureLog {
     }
 
     /// A request whose call ended without an answer, with the backtrace of a trap.
-    pub(super) fn ended(&self, request: &http::request::Parts, instance: &str, end: &CallEnd) -> Failure {
+    pub(super) fn ended(&self, request: &Parts, instance: &str, end: &CallEnd) -> Failure {
+        self.failed(request, instance, end, "")
+    }
+
+    fn failed(&self, request: &Parts, instance: &str, end: &CallEnd, when: &str) -> Failure {
         let failure = Failure::of_call(end);
         if self.has_room(failure) {
             let (method, path, code) = (&request.method, shown_path(&request.uri), failure.code);
             let request_id = id(request);
+            let what = format!("{method} {path}{when}");
             match end {
-                CallEnd::Trap(backtrace) => warn!(code, instance, request_id, "{method} {path}: {backtrace}"),
-                CallEnd::Host(message) => error!(code, instance, request_id, "{method} {path}: {message}"),
-                end => warn!(code, instance, request_id, "{method} {path}: the call {}", end.summary()),
+                CallEnd::Trap(backtrace) => warn!(code, instance, request_id, "{what}: {backtrace}"),
+                CallEnd::Host(message) => error!(code, instance, request_id, "{what}: {message}"),
+                end => warn!(code, instance, request_id, "{what}: the call {}", end.summary()),
             }
         }
         failure
@@ -68,6 +74,59 @@ impl FailureLog {
     }
 }
 
-fn id(request: &http::request::Parts) -> &str {
+/// A call with an answer. Its client has a status already, so that only the log can tell how it fails from then on.
+pub(super) struct Answered {
+    failures: Arc<FailureLog>,
+    request: Arc<Parts>,
+    slot: Arc<Slot>,
+    state: Mutex<State>,
+}
+
+/// The answer and the call's end come from different tasks.
+enum State {
+    NoAnswer,
+    /// It has failed, and whoever waits for its answer may find that out as well.
+    Failed(CallEnd),
+    HasAnswer,
+}
+
+impl Answered {
+    /// Of a call that begins.
+    pub(super) fn new(failures: Arc<FailureLog>, request: Arc<Parts>, slot: Arc<Slot>) -> Arc<Answered> {
+        Arc::new(Answered { failures, request, slot, state: Mutex::new(State::NoAnswer) })
+    }
+
+    /// The call has ended.
+    pub(super) fn end(&self, end: &CallEnd) {
+        // One that the host itself has ended is no failure.
+        if matches!(end, CallEnd::Returned(()) | CallEnd::Interrupted) {
+            return;
+        }
+        let before = std::mem::replace(&mut *self.state(), State::Failed(end.clone()));
+        if matches!(before, State::HasAnswer) {
+            self.tell(end);
+        }
+    }
+
+    /// It has an answer.
+    pub(super) fn answer(&self) {
+        let before = std::mem::replace(&mut *self.state(), State::HasAnswer);
+        if let State::Failed(end) = before {
+            self.tell(&end);
+        }
+    }
+
+    fn tell(&self, end: &CallEnd) {
+        let instance = self.slot.name.to_string();
+        self.failures.failed(&self.request, &instance, end, ", after its answer had begun");
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that runs under the lock panics.
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+fn id(request: &Parts) -> &str {
     request.headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }

@@ -26,6 +26,7 @@ mod stream;
 mod tls;
 mod web;
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +53,7 @@ use connection::{Client, Via};
 pub(crate) use failures::FailureLog;
 use gauge::Timeouts;
 use head::{Head, X_REQUEST_ID};
+use lines::FewLines;
 use listener::Stream;
 use refusals::{Asked, RefusalLog};
 use router::Router;
@@ -71,8 +73,10 @@ const ACCEPTED_AT_ONCE: u32 = 1024;
 /// How long to wait after an accept that failed: out of file descriptors lasts, so don't spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// How long it isn't said again that there is no room for more connections.
+/// How long it isn't said again that there is no room for more connections; and how often within that time it is that
+/// one can't be accepted.
 const FULL_AGAIN: Duration = Duration::from_secs(60);
+const NOT_ACCEPTED_LINES_MAX: u32 = 5;
 
 /// What one HTTP/2 connection may send before it's read, in all and in one stream, and what of an answer may wait for
 /// its client, in bytes.
@@ -102,6 +106,8 @@ pub(crate) struct Ingress {
     connections_max: usize,
     /// When it was last said that there are as many.
     told_full: Mutex<Option<Instant>>,
+    /// Of connections that weren't accepted, by why.
+    not_accepted: Arc<FewLines<io::ErrorKind>>,
     connections: TaskTracker,
     /// Set before `hang_up` is, and cheaper to look at.
     draining: AtomicBool,
@@ -113,12 +119,13 @@ type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
 impl Ingress {
     pub(crate) fn new(
         http: &Http,
+        connections_max: u32,
         routes: impl IntoIterator<Item = (Route, Arc<Web>)>,
     ) -> std::io::Result<Arc<Ingress>> {
         let timeouts =
             Timeouts { header: http.header_timeout, idle: http.idle_timeout, body: http.body_timeout };
         let head_bytes_max = usize::try_from(http.header_bytes_max).unwrap_or(usize::MAX);
-        let connections_max = usize::try_from(http.connections_max).unwrap_or(usize::MAX);
+        let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(head_bytes_max).max_header_size(head_bytes_max);
         let mut http2 = http2::Builder::new(Streams { stall_max: http.body_timeout });
@@ -144,6 +151,9 @@ impl Ingress {
             permits: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             told_full: Mutex::new(None),
+            not_accepted: FewLines::new(NOT_ACCEPTED_LINES_MAX, FULL_AGAIN, |kind, count| {
+                warn!("can't accept a connection: {kind}, {count} more times within a minute");
+            }),
             connections: TaskTracker::new(),
             draining: AtomicBool::new(false),
             hang_up: CancellationToken::new(),
@@ -175,6 +185,7 @@ impl Ingress {
         self.connections.close();
         self.connections.wait().await;
         self.refusals.close();
+        self.not_accepted.end_window();
         if let Some(following) = following {
             following.abort();
         }
@@ -240,7 +251,9 @@ impl Ingress {
                 Err(err) => {
                     // Most often it's a client that has gone already.
                     if err.raw_os_error() != Some(rustix::io::Errno::CONNABORTED.raw_os_error()) {
-                        warn!("can't accept a connection: {err}");
+                        if self.not_accepted.has_room(err.kind()) {
+                            warn!("can't accept a connection: {err}");
+                        }
                         tokio::time::sleep(ACCEPT_AGAIN).await;
                     }
                     continue;

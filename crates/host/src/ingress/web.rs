@@ -13,12 +13,12 @@ use http::{Request, Response};
 use http_body_util::{Either, Empty};
 use hyper::body::Body;
 use tracing::info;
-use wasmhost_engine::{BoxError, CallEnd, CallLimits, RequestScheme, ResponseBody};
+use wasmhost_engine::{BoxError, CallEnd, CallLimits, Finished, RequestScheme, ResponseBody};
 
 use super::Answer;
 use super::access::Served;
 use super::body::RequestBody;
-use super::failures::FailureLog;
+use super::failures::{Answered, FailureLog};
 use super::lines::shown_path;
 use crate::pool::{Lease, Need, NoInstance, Pool, Reused, Slot};
 
@@ -68,8 +68,8 @@ impl Web {
         let (reused, slot) = (lease.reused(), lease.slot().clone());
         served.slot = Some(slot.clone());
         // A failure needs it, and by then the request is gone.
-        let request = Request::from_parts(head.clone(), body);
-        let end = match self.call(lease, request, scheme).await {
+        let head = Arc::new(head);
+        let end = match self.call(lease, &head, body, scheme).await {
             Ok(answer) => {
                 if need == Need::Fresh {
                     self.pool.was_served_fresh();
@@ -99,7 +99,7 @@ impl Web {
     /// Lets a fresh instance answer what a reused one crashed on.
     async fn repeat(
         &self,
-        head: Parts,
+        head: Arc<Parts>,
         scheme: RequestScheme,
         failed: Failed<'_>,
         served: &mut Served,
@@ -110,8 +110,7 @@ impl Web {
             return self.failures.ended(&head, &instance, &crash).response().map(Either::Right);
         };
         served.slot = Some(lease.slot().clone());
-        let request = Request::from_parts(head.clone(), Empty::<Bytes>::new());
-        match self.call(lease, request, scheme).await {
+        match self.call(lease, &head, Empty::<Bytes>::new(), scheme).await {
             Ok(answer) => {
                 let (method, path) = (&head.method, shown_path(&head.uri));
                 info!(
@@ -129,7 +128,8 @@ impl Web {
     async fn call<B>(
         &self,
         mut lease: Lease,
-        request: Request<B>,
+        head: &Arc<Parts>,
+        body: B,
         scheme: RequestScheme,
     ) -> Result<Response<ResponseBody>, CallEnd>
     where
@@ -139,7 +139,17 @@ impl Web {
         let Some(instance) = lease.take() else {
             return Err(CallEnd::Host("the instance was lent out already".into()));
         };
-        let done = move |finished| lease.give_back(finished);
-        instance.call_http(request, scheme, self.limits, done).await
+        let answered = Answered::new(self.failures.clone(), head.clone(), lease.slot().clone());
+        let done = {
+            let answered = answered.clone();
+            move |finished: Finished| {
+                answered.end(&finished.report.end);
+                lease.give_back(finished);
+            }
+        };
+        let request = Request::from_parts(Parts::clone(head), body);
+        let answer = instance.call_http(request, scheme, self.limits, done).await?;
+        answered.answer();
+        Ok(answer)
     }
 }
