@@ -182,9 +182,9 @@ fn the_listener_stays_open_for_the_drain_delay() {
 fn a_job_under_way_is_finished() {
     let formation = worker("");
     let host = Host::run(&formation);
-    let id = host.enqueue("default", "sleep:4000\nwrite:a");
+    let id = host.enqueue("default", "print:begun\nsleep:4000\nwrite:a");
     let behind = host.enqueue("default", "write:b");
-    eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
+    host.stdout().wait_for("begun");
     host.stop().done();
     assert_eq!(store(&formation).job(id).state, "done");
     assert_eq!(formation.read("out/a"), format!("{id} 1 worker.1\n"));
@@ -196,10 +196,10 @@ fn a_job_under_way_is_finished() {
 #[test]
 fn a_job_that_takes_longer_than_grace_goes_back_with_no_attempt_used_up() {
     let formation = worker("attempts = 1").top("grace = \"200ms\"");
-    for payload in ["sleep:60000", "loop"] {
+    for payload in ["print:begun\nsleep:60000", "print:begun\nloop"] {
         let host = Host::run(&formation);
         let id = host.enqueue("default", payload);
-        eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
+        host.stdout().wait_for("begun");
         let ended = host.stop().never_panicked();
         assert_eq!(ended.code, 124, "{ended:#?}");
         let job = store(&formation).job(id);
@@ -212,8 +212,8 @@ fn a_job_that_takes_longer_than_grace_goes_back_with_no_attempt_used_up() {
 fn a_second_interrupt_ends_it_at_once() {
     let formation = worker("");
     let host = Host::run(&formation);
-    let id = host.enqueue("default", "sleep:60000");
-    eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
+    let id = host.enqueue("default", "print:begun\nsleep:60000");
+    host.stdout().wait_for("begun");
     host.signal(Signal::INT);
     host.stderr().wait_for("draining");
     let begun = Instant::now();
@@ -247,8 +247,8 @@ fn stop_returns_when_the_host_is_gone() {
 #[test]
 fn stop_says_when_calls_go_on() {
     let host = Host::run(&worker(""));
-    let id = host.enqueue("default", "sleep:5000");
-    eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
+    host.enqueue("default", "print:begun\nsleep:5000");
+    host.stdout().wait_for("begun");
     host.cli(["stop", "--timeout", "100ms"]).failed(1, "still finishes calls");
     host.wait().done();
 }
@@ -256,8 +256,8 @@ fn stop_says_when_calls_go_on() {
 #[test]
 fn a_host_that_drains_refuses_changes() {
     let host = Host::run(&worker(""));
-    let id = host.enqueue("default", "sleep:5000");
-    eventually("it runs", || (host.store().job(id).state == "leased").then_some(()));
+    host.enqueue("default", "print:begun\nsleep:5000");
+    host.stdout().wait_for("begun");
     host.terminate();
     host.stderr().wait_for("draining");
     host.cli(["scale", "worker=3"]).failed(1, "the host is stopping");

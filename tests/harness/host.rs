@@ -48,6 +48,10 @@ impl Host {
             assert!(!host.process.as_mut().unwrap().has_ended(), "it has ended:\n{}", host.stderr.text());
             (host.cli(["ps"]).code == 0).then_some(())
         });
+        if host.ps().0["http"].as_array().is_some_and(|places| !places.is_empty()) {
+            // It was printed before that, and is on its way here.
+            host.stderr.wait_for("Serving HTTP on ");
+        }
         host.find_address();
         host
     }
