@@ -88,11 +88,11 @@ impl Capacity {
             None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(engines, maps_max)),
         };
         let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
+        let files_each = files_each.collect();
         let files_max = raise_file_limit();
-        let mut capacity =
-            Capacity { instances_max, files_max, connections_max: 0, files_each: files_each.collect() };
+        let connections_max = connections_beside(files_of_dirs(&files_each, &wanted), files_max);
+        let capacity = Capacity { instances_max, files_max, connections_max, files_each };
         capacity.check(&wanted)?;
-        capacity.connections_max = capacity.connections_beside(&wanted);
         Ok(capacity)
     }
 
@@ -106,20 +106,6 @@ impl Capacity {
             );
         }
         most.min(wanted)
-    }
-
-    fn connections_beside(&self, counts: &[(&str, u32)]) -> u32 {
-        let left = self.files_max.saturating_sub(FILES_OF_THE_HOST + self.files_of(counts));
-        u32::try_from(left).unwrap_or(u32::MAX).max(1)
-    }
-
-    /// Those of granted directories.
-    fn files_of(&self, counts: &[(&str, u32)]) -> u64 {
-        counts.iter().map(|(name, count)| u64::from(*count) * self.files_of_each(name)).sum()
-    }
-
-    fn files_of_each(&self, name: &str) -> u64 {
-        self.files_each.get(name).copied().unwrap_or(0)
     }
 
     /// Slots that the engine's pool needs: some more than instances, for successors that start before the old ones
@@ -144,12 +130,13 @@ impl Capacity {
                 self.instances_max
             )));
         }
-        let files = self.files_of(counts);
+        let each = |name: &str| self.files_each.get(name).copied().unwrap_or(0);
+        let files = files_of_dirs(&self.files_each, counts);
         if files + FILES_OF_THE_HOST > self.files_max {
             let sum: Vec<_> = counts
                 .iter()
-                .filter(|(name, _)| self.files_of_each(name) > 0)
-                .map(|(name, count)| format!("{name} {count} x {}", self.files_of_each(name)))
+                .filter(|(name, _)| each(name) > 0)
+                .map(|(name, count)| format!("{name} {count} x {}", each(name)))
                 .collect();
             return Err(TooMany(format!(
                 "{} granted directories + {FILES_OF_THE_HOST} = {} open files, and the limit is {}: lower the counts, or raise it (`ulimit -n`, LimitNOFILE)",
@@ -164,6 +151,18 @@ impl Capacity {
 
 fn files_of(planned: &PlannedType) -> u64 {
     planned.process.grants.dirs.len() as u64
+}
+
+/// Files of the granted directories of so many instances.
+fn files_of_dirs(files_each: &BTreeMap<String, u64>, counts: &[(&str, u32)]) -> u64 {
+    let each = |name: &str| files_each.get(name).copied().unwrap_or(0);
+    counts.iter().map(|(name, count)| u64::from(*count) * each(name)).sum()
+}
+
+/// Connections for which there are files left.
+fn connections_beside(files_of_dirs: u64, files_max: u64) -> u32 {
+    let left = files_max.saturating_sub(FILES_OF_THE_HOST + files_of_dirs);
+    u32::try_from(left).unwrap_or(u32::MAX).max(1)
 }
 
 fn slots_of(instances: u32) -> u32 {
@@ -245,7 +244,9 @@ mod tests {
 
     #[test]
     fn connections_are_files_too() {
-        let beside = |count| capacity(1_000, 4_096).connections_beside(&[("web", count), ("worker", 3)]);
+        let files_each = capacity(1_000, 4_096).files_each;
+        let files = |count| files_of_dirs(&files_each, &[("web", count), ("worker", 3)]);
+        let beside = |count| connections_beside(files(count), 4_096);
         assert_eq!((beside(0), beside(92), beside(1_792)), (3_584, 3_400, 1));
         let bounded = Capacity { connections_max: 3_400, ..capacity(1_000, 4_096) };
         assert_eq!((bounded.connections(10_000), bounded.connections(100)), (3_400, 100));

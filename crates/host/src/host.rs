@@ -215,10 +215,8 @@ impl Host {
             .map(|(process, loaded)| Wired::new(process, loaded, &event_sender, &calls))
             .collect();
         let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
-        let connections_max = match listeners.is_empty() {
-            true => 0,
-            false => capacity.connections(formation.http.connections_max),
-        };
+        let connections_max =
+            (!listeners.is_empty()).then(|| capacity.connections(formation.http.connections_max));
         let supervisor =
             Supervisor::new(supervised, store.counts.clone(), capacity, event_sender, calls.clone());
         let supervisor = tokio::spawn(supervisor.run(action_receiver, events));
@@ -231,9 +229,9 @@ impl Host {
             spawn_triggers(&wired, &store, &owner, &formation.queues, &underway, &triggering, &triggers);
         triggers.spawn(prune(store.jobs.clone(), retention(&formation), intake.clone()));
 
-        let ingress = match listeners.is_empty() {
-            true => None,
-            false => {
+        let ingress = match connections_max {
+            None => None,
+            Some(connections_max) => {
                 let ingress = Ingress::new(&formation.http, connections_max, routes(&wired))?;
                 let run = ingress.clone().run(listeners, certificates, formation.drain_delay);
                 Some((ingress, tokio::spawn(run)))

@@ -41,6 +41,7 @@ impl Tail {
         }
     }
 
+    /// Ends when its time is over.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Tail::Seat { deadline: Some(deadline), timer, .. } = self else { return Poll::Pending };
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until((*deadline).into())));

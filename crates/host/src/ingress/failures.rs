@@ -74,8 +74,9 @@ impl FailureLog {
     }
 }
 
-/// A call with an answer. Its client has a status already, so that only the log can tell how it fails from then on.
-pub(super) struct Answered {
+/// How a call comes out: whether it has an answer, and how it ends. Where it fails with an answer its client has a status
+/// already, and only the log can tell.
+pub(super) struct Outcome {
     failures: Arc<FailureLog>,
     request: Arc<Parts>,
     slot: Arc<Slot>,
@@ -90,10 +91,10 @@ enum State {
     HasAnswer,
 }
 
-impl Answered {
+impl Outcome {
     /// Of a call that begins.
-    pub(super) fn new(failures: Arc<FailureLog>, request: Arc<Parts>, slot: Arc<Slot>) -> Arc<Answered> {
-        Arc::new(Answered { failures, request, slot, state: Mutex::new(State::NoAnswer) })
+    pub(super) fn new(failures: Arc<FailureLog>, request: Arc<Parts>, slot: Arc<Slot>) -> Arc<Outcome> {
+        Arc::new(Outcome { failures, request, slot, state: Mutex::new(State::NoAnswer) })
     }
 
     /// The call has ended.

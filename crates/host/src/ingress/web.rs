@@ -18,7 +18,7 @@ use wasmhost_engine::{BoxError, CallEnd, CallLimits, Finished, RequestScheme, Re
 use super::Answer;
 use super::access::Served;
 use super::body::RequestBody;
-use super::failures::{Answered, FailureLog};
+use super::failures::{FailureLog, Outcome};
 use super::lines::shown_path;
 use crate::pool::{Lease, Need, NoInstance, Pool, Reused, Slot};
 
@@ -139,17 +139,17 @@ impl Web {
         let Some(instance) = lease.take() else {
             return Err(CallEnd::Host("the instance was lent out already".into()));
         };
-        let answered = Answered::new(self.failures.clone(), head.clone(), lease.slot().clone());
+        let outcome = Outcome::new(self.failures.clone(), head.clone(), lease.slot().clone());
         let done = {
-            let answered = answered.clone();
+            let outcome = outcome.clone();
             move |finished: Finished| {
-                answered.end(&finished.report.end);
+                outcome.end(&finished.report.end);
                 lease.give_back(finished);
             }
         };
         let request = Request::from_parts(Parts::clone(head), body);
         let answer = instance.call_http(request, scheme, self.limits, done).await?;
-        answered.answer();
+        outcome.answer();
         Ok(answer)
     }
 }
