@@ -110,6 +110,43 @@ fn others_are_served_while_all_instances_of_a_type_loop() {
     drop(loops);
 }
 
+/// On one core one of them computes, and others only begin if it is often interrupted, and has used up its turns.
+#[cfg(target_os = "linux")]
+#[test]
+fn calls_that_compute_share_a_few_instances() {
+    let formation = Formation::web("count = 16\nbacklog = 0");
+    let host = on_one_core(|| Host::run(&formation));
+    host.compute_until_known();
+    let load = Load::get(host.address(), 12, "/spin?ms=1");
+    load.wait_for(300);
+    let ps = host.ps();
+    // Nobody was refused.
+    load.stop();
+    let called = ps.instances("web").iter().filter(|instance| instance["calls"] != 0).count();
+    assert!((1..=8).contains(&called), "{called} of 16 instances were called: {ps:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn calls_that_wait_or_never_end_keep_none_of_their_type_from_computing() {
+    let host = on_one_core(|| Host::run(&Formation::web("count = 12")));
+    host.compute_until_known();
+    let held: Vec<_> = ["/sleep?ms=60000", "/loop"]
+        .into_iter()
+        .flat_map(|target| [target; 5])
+        .map(|target| {
+            let mut connection = host.connect();
+            connection.send_raw(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    eventually("all of them are under way", || (host.ps().in_state("web", "busy") == 10).then_some(()));
+    let load = Load::get(host.address(), 4, "/spin?ms=1");
+    load.wait_for(20);
+    load.stop();
+    drop(held);
+}
+
 /// On one core, so that there is one compute thread to share.
 #[cfg(target_os = "linux")]
 #[test]

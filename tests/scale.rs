@@ -43,6 +43,21 @@ fn no_request_fails_and_no_order_is_lost_while_the_shop_is_scaled() {
     host.stop().done();
 }
 
+/// Such requests are admitted before they have an instance, and those that are idle leave meanwhile.
+#[test]
+fn no_request_that_waits_for_a_compute_thread_fails_while_its_type_is_scaled() {
+    let host = Host::run(&Formation::web("count = 16"));
+    host.compute_until_known();
+    let load = Load::get(host.address(), 24, "/spin?ms=1");
+    load.wait_for(50);
+    for count in [1, 16, 2, 9, 1, 16] {
+        host.cli(["scale", &format!("web={count}")]).done();
+        load.wait_for(30);
+    }
+    load.stop();
+    eventually("all are idle", || (host.ps().in_state("web", "idle") == 16).then_some(()));
+}
+
 #[test]
 fn counts_are_set_raised_and_lowered() {
     let host = Host::run(&Formation::web("").process("worker", "job-test", "queue = \"q\""));

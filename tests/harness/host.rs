@@ -117,6 +117,14 @@ impl Host {
         self.send(&Request::get(target))
     }
 
+    /// Has the type `web` (of `web-test`) compute until the host knows that its calls do.
+    #[track_caller]
+    pub(crate) fn compute_until_known(&self) {
+        for _ in 0..20 {
+            self.get("/spin?ms=2").ok();
+        }
+    }
+
     #[track_caller]
     pub(crate) fn post(&self, target: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.send(&Request::post(target, body))

@@ -2,7 +2,6 @@
 //! [cache](crate::cache), or a `.cwasm` that its user trusts.
 
 use std::fmt;
-use std::io::Cursor;
 use std::thread;
 
 use wasmparser::Parser;
@@ -50,7 +49,7 @@ impl Code {
         if !trust_compiled {
             return Err(CwasmError::Untrusted.into());
         }
-        let about = cwasm::read(&mut Cursor::new(&bytes))?;
+        let about = cwasm::read(&*bytes)?;
         Ok((Code { bytes, form: Form::Compiled { key: about.key } }, about.inspection))
     }
 

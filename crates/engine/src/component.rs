@@ -1,8 +1,12 @@
 //! A loaded component: compiled, linked, and ready to make instances.
 
+use std::convert::Infallible;
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -112,6 +116,32 @@ impl Component {
             pace: Arc::default(),
             lane: engine.compute.lane(),
         })
+    }
+
+    /// Whether its requests are best called on the compute threads ([`Component::on_compute`]), since their calls usually
+    /// compute for long. Where calls share an instance, that finds its threads by itself.
+    pub fn is_long(&self) -> bool {
+        self.pace.is_long() && matches!(self.entry, EntryPre::Http(_))
+    }
+
+    /// Runs `work` on the compute threads, as soon as it's the type's turn there. It is dropped, there, when this is.
+    pub async fn on_compute<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let (wanted, unwanted) = oneshot::channel::<Infallible>();
+        let spawned = self.lane.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = unwanted => None,
+                output = work => Some(output),
+            }
+        });
+        let ended = spawned.await;
+        drop(wanted);
+        match ended {
+            Ok(Ok(Some(output))) => output,
+            Ok(Err(panic)) => resume_unwind(panic),
+            // The compute threads are ending, and the host with them.
+            Ok(Ok(None)) | Err(_) => pending().await,
+        }
     }
 
     /// Makes an instance. Its start functions run under the type's limits, for 10 s at most; `meter` is the new

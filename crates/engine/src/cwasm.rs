@@ -12,7 +12,12 @@
 //!
 //! wasmtime looks at nothing behind its own part, so that a whole file can be mapped as it is.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io;
+use std::num::NonZero;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +38,41 @@ const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// A longer part of a file is worth a thread of its own, which some have dozens of: a start waits for its checksum.
+const PART_BYTES: u64 = 4 << 20;
+
+/// A file, or what was read of one.
+pub(crate) trait Bytes: Sync {
+    /// How many there are.
+    fn count(&self) -> io::Result<u64>;
+
+    /// Reads those from `at` on, as many as `bytes` takes.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+impl Bytes for File {
+    fn count(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(bytes, at)
+    }
+}
+
+impl Bytes for [u8] {
+    fn count(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        let from = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let from = from.get(..bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        bytes.copy_from_slice(from);
+        Ok(())
+    }
+}
 
 /// The part of a file that says what the rest is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,11 +163,11 @@ pub(crate) fn ending(artifact: &[u8], about: &About) -> Vec<u8> {
 }
 
 /// Checks a whole file, and reads what it says of itself.
-pub(crate) fn read(file: &mut (impl Read + Seek)) -> Result<About, CwasmError> {
-    let len = file.seek(SeekFrom::End(0)).map_err(unreadable)?;
+pub(crate) fn read(file: &(impl Bytes + ?Sized)) -> Result<About, CwasmError> {
+    let len = file.count().map_err(unreadable)?;
     let body_len = len.checked_sub(END_BYTES as u64).ok_or(CwasmError::NotOurs)?;
     let mut end = [0; END_BYTES];
-    file.seek(SeekFrom::Start(body_len)).and_then(|_| file.read_exact(&mut end)).map_err(unreadable)?;
+    file.read_at(&mut end, body_len).map_err(unreadable)?;
     if !end.ends_with(MAGIC) {
         return Err(CwasmError::NotOurs);
     }
@@ -136,7 +176,9 @@ pub(crate) fn read(file: &mut (impl Read + Seek)) -> Result<About, CwasmError> {
     if u64::from(about_len) > body_len.min(ABOUT_BYTES_MAX) {
         return Err(CwasmError::Damaged("the length of a part is impossible".into()));
     }
-    let (about, mut found) = read_body(file, body_len, about_len).map_err(unreadable)?;
+    let mut about = vec![0; about_len as usize];
+    file.read_at(&mut about, body_len - u64::from(about_len)).map_err(unreadable)?;
+    let mut found = checksum_of(file, body_len).map_err(unreadable)?;
     found.update(&end[..8]);
     if found.finalize() != checksum {
         return Err(CwasmError::Damaged("its checksum is wrong".into()));
@@ -151,35 +193,48 @@ pub(crate) fn read(file: &mut (impl Read + Seek)) -> Result<About, CwasmError> {
     Ok(about)
 }
 
-fn unreadable(err: std::io::Error) -> CwasmError {
+fn unreadable(err: io::Error) -> CwasmError {
     CwasmError::Damaged(format!("it can't be read: {err}"))
 }
 
-/// Reads all but the end, piece by piece, for its checksum; keeps the last `about_len` bytes of it.
-fn read_body(
-    file: &mut (impl Read + Seek),
-    body_len: u64,
-    about_len: u32,
-) -> std::io::Result<(Vec<u8>, crc32fast::Hasher)> {
+/// Of the first `len` bytes, in as many threads as they are worth.
+fn checksum_of(file: &(impl Bytes + ?Sized), len: u64) -> io::Result<crc32fast::Hasher> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
+    let parts = len.div_ceil(PART_BYTES).clamp(1, cores);
+    let part_len = len.div_ceil(parts);
+    let ranges = (0..parts).map(|part| (part * part_len).min(len)..((part + 1) * part_len).min(len));
+    thread::scope(|scope| {
+        let spawn = |range: Range<u64>| {
+            let part = range.clone();
+            (range, thread::Builder::new().spawn_scoped(scope, move || checksum_of_part(file, part)))
+        };
+        let others: Vec<_> = ranges.skip(1).map(spawn).collect();
+        let mut whole = checksum_of_part(file, 0..part_len)?;
+        for (range, thread) in others {
+            let part = thread.ok().and_then(|thread| thread.join().ok());
+            // Without a thread it's done here.
+            whole.combine(&part.unwrap_or_else(|| checksum_of_part(file, range))?);
+        }
+        Ok(whole)
+    })
+}
+
+fn checksum_of_part(file: &(impl Bytes + ?Sized), range: Range<u64>) -> io::Result<crc32fast::Hasher> {
     let mut checksum = crc32fast::Hasher::new();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut left = body_len - u64::from(about_len);
-    file.seek(SeekFrom::Start(0))?;
-    while left > 0 {
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        file.read_exact(&mut piece[..len])?;
+    let mut at = range.start;
+    while at < range.end {
+        let len = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        file.read_at(&mut piece[..len], at)?;
         checksum.update(&piece[..len]);
-        left -= len as u64;
+        at += len as u64;
     }
-    let mut about = vec![0; about_len as usize];
-    file.read_exact(&mut about)?;
-    checksum.update(&about);
-    Ok((about, checksum))
+    Ok(checksum)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{About, CwasmError, Inspection, Maker, ending};
+    use super::{About, CwasmError, END_BYTES, Inspection, Maker, PART_BYTES, ending};
     use crate::inspect::{Footprint, Handler};
 
     fn about() -> About {
@@ -195,7 +250,7 @@ mod tests {
     }
 
     fn read(file: &[u8]) -> Result<About, CwasmError> {
-        super::read(&mut std::io::Cursor::new(file))
+        super::read(file)
     }
 
     fn file(about: &About) -> Vec<u8> {
@@ -227,6 +282,19 @@ mod tests {
             let mut file = file.clone();
             file[at] ^= 0x10;
             assert!(read(&file).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_long_file_is_checked_to_its_last_byte() {
+        let mut long: Vec<u8> = (0..PART_BYTES * 2 + 12_345).map(|at| (at ^ at >> 8) as u8).collect();
+        let end = ending(&long, &about());
+        long.extend_from_slice(&end);
+        assert_eq!(read(&long), Ok(about()));
+        for at in [0, long.len() / 2, long.len() / 3, long.len() - END_BYTES - 1] {
+            long[at] ^= 1;
+            assert!(read(&long).is_err(), "byte {at}");
+            long[at] ^= 1;
         }
     }
 

@@ -210,6 +210,17 @@ impl<T: Send + 'static> Placed<T> {
     }
 }
 
+impl Placed<()> {
+    /// Lets it come to its end by itself.
+    pub(crate) fn go_on(self) {
+        match self {
+            Placed::Moved(_) => {}
+            Placed::Here { work, lane, .. } if ON_COMPUTE.get() => drop(lane.spawn(work)),
+            here => drop(tokio::spawn(here)),
+        }
+    }
+}
+
 impl<T: Send + 'static> Future for Placed<T> {
     type Output = T;
 

@@ -189,14 +189,22 @@ impl Meter {
     /// A poll is over in which the guest has not come to its end.
     pub(crate) fn end_slice(&self) {
         let yielded = self.yielded.swap(false, Relaxed);
-        let mut held_since = self.held_since.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut held_since = self.held_since();
         *held_since = yielded.then(|| held_since.unwrap_or_else(Instant::now));
+    }
+
+    /// Whether the guest yielded when it ran last, and didn't wait.
+    pub(crate) fn is_computing(&self) -> bool {
+        self.held_since().is_some()
     }
 
     /// How long the guest has computed without waiting for anything.
     pub(crate) fn held_for(&self) -> Duration {
-        let held_since = *self.held_since.lock().unwrap_or_else(|poison| poison.into_inner());
-        held_since.map(|since| since.elapsed()).unwrap_or_default()
+        self.held_since().map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    fn held_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.held_since.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     pub(crate) fn slice_tick(&self) -> u64 {

@@ -29,8 +29,8 @@ pub(crate) enum Unusable {
 /// Maps an entry of the cache: its pages are shared with other processes, and read only when they are needed.
 pub(crate) fn map_entry(engine: &Engine, path: &Path, key: &str) -> Result<Compiled, Unusable> {
     let because = |text: String| Unusable::Because(text);
-    let mut file = open_own(path)?;
-    let about = cwasm::read(&mut file).map_err(|err| {
+    let file = open_own(path)?;
+    let about = cwasm::read(&file).map_err(|err| {
         because(match err {
             CwasmError::NotOurs | CwasmError::Untrusted => "was cut short".to_owned(),
             CwasmError::Damaged(why) => format!("is damaged ({why})"),

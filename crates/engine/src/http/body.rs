@@ -111,8 +111,8 @@ impl Gathering {
         Ok(true)
     }
 
-    /// For a guest that goes on, on another thread, after it has given the head: most then have their body there, and
-    /// are over, in a moment. `call` is polled for its end.
+    /// For a guest that goes on computing after it has given the head: most then have their body there, and are over, in
+    /// a moment. `call` is polled for its end.
     pub(super) async fn settle(
         &mut self,
         mut call: impl FnMut(&mut Context<'_>) -> Poll<()>,

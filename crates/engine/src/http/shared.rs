@@ -166,7 +166,7 @@ impl Drop for Underway {
             seat.give_up_soon();
         }
         if let Some(placed) = self.placed.take() {
-            tokio::spawn(placed);
+            placed.go_on();
         }
     }
 }

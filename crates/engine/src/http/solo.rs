@@ -102,7 +102,6 @@ where
     let engine = solo.engine.clone();
     let pace = solo.pace.clone();
     let lane = solo.lane.clone();
-    let is_long = pace.is_long();
     let call = Box::pin(async move {
         let result = match &solo.entry {
             Entry::Http(proxy) => {
@@ -129,10 +128,7 @@ where
             done(finished);
         })
     };
-    let placed = match is_long {
-        true => Placed::on_compute(work, &lane),
-        false => Placed::Here { work, meter: meter.clone(), lane },
-    };
+    let placed = Placed::Here { work, meter: meter.clone(), lane };
     Underway { placed: Some(placed), meter, call: start.call }
 }
 
@@ -194,6 +190,7 @@ impl Underway {
         let mut body = Gathering::new(body);
         let taken = match &self.placed {
             Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
+            Some(_) if self.meter.is_computing() => body.settle(|cx| self.poll(cx)).await,
             _ => body.take().map(drop),
         };
         let goes_on = self.placed.is_some() || self.meter.has_failed(self.call);
@@ -208,7 +205,7 @@ impl Underway {
     /// Lets the call end in a task of its own.
     fn go_on(&mut self) {
         if let Some(placed) = self.placed.take() {
-            tokio::spawn(placed);
+            placed.go_on();
         }
     }
 }

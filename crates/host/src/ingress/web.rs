@@ -20,7 +20,7 @@ use super::access::Served;
 use super::body::RequestBody;
 use super::failures::{FailureLog, Outcome};
 use super::lines::shown_path;
-use crate::pool::{Lease, Need, NoInstance, Pool, Reused, Slot};
+use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
 
 /// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
 /// hundreds of those over and over would take the time in which others are served. One that was in the line until its
@@ -36,6 +36,13 @@ pub(crate) struct Web {
     pub(crate) body_bytes_max: Option<u64>,
 }
 
+/// What came of a call.
+struct Called {
+    slot: Arc<Slot>,
+    reused: Reused,
+    answer: Result<Response<ResponseBody>, CallEnd>,
+}
+
 /// What a reused instance crashed on.
 struct Failed<'a> {
     slot: &'a Slot,
@@ -45,7 +52,7 @@ struct Failed<'a> {
 
 impl Web {
     pub(super) async fn serve(
-        &self,
+        self: &Arc<Self>,
         request: Request<RequestBody>,
         scheme: RequestScheme,
         served: &mut Served,
@@ -54,22 +61,29 @@ impl Web {
         let need = self.pool.need(repeatable);
         let fault = request.body().fault();
         let (head, body) = request.into_parts();
-        let lease = match self.pool.lend(need, self.wait_max).await {
-            Ok(lease) => lease,
-            Err(none) => {
-                let (failure, flood) = self.failures.refused(&head, none);
-                served.process = Some(self.failures.process().clone());
-                if flood && none != NoInstance::TimedOut {
-                    tokio::time::sleep(REFUSAL_HELD.min(self.wait_max)).await;
-                }
-                return failure.response().map(Either::Right);
-            }
+        let lent = match self.pool.lend_in_turn(need, self.wait_max).await {
+            Ok(lent) => lent,
+            Err(none) => return self.refuse(&head, none, served).await,
         };
-        let (reused, slot) = (lease.reused(), lease.slot().clone());
-        served.slot = Some(slot.clone());
         // A failure needs it, and by then the request is gone.
         let head = Arc::new(head);
-        let end = match self.call(lease, &head, body, scheme).await {
+        let called = match lent {
+            Lent::Now(lease) => Ok(self.call(lease, &head, body, scheme).await),
+            Lent::InTurn(promise) => {
+                let (web, head) = (self.clone(), head.clone());
+                let call = async move {
+                    let lease = promise.redeem(web.wait_max).await?;
+                    Ok(web.call(lease, &head, body, scheme).await)
+                };
+                self.pool.on_compute(call).await
+            }
+        };
+        let Called { slot, reused, answer } = match called {
+            Ok(called) => called,
+            Err(none) => return self.refuse(&head, none, served).await,
+        };
+        served.slot = Some(slot.clone());
+        let end = match answer {
             Ok(answer) => {
                 if need == Need::Fresh {
                     self.pool.was_served_fresh();
@@ -96,6 +110,16 @@ impl Web {
         self.failures.ended(&head, &slot.name.to_string(), &end).response().map(Either::Right)
     }
 
+    /// There is no instance for it.
+    async fn refuse(&self, head: &Parts, none: NoInstance, served: &mut Served) -> Answer {
+        let (failure, flood) = self.failures.refused(head, none);
+        served.process = Some(self.failures.process().clone());
+        if flood && none != NoInstance::TimedOut {
+            tokio::time::sleep(REFUSAL_HELD.min(self.wait_max)).await;
+        }
+        failure.response().map(Either::Right)
+    }
+
     /// Lets a fresh instance answer what a reused one crashed on.
     async fn repeat(
         &self,
@@ -109,8 +133,10 @@ impl Web {
         let Ok(lease) = self.pool.lend(Need::Fresh, self.wait_max).await else {
             return self.failures.ended(&head, &instance, &crash).response().map(Either::Right);
         };
-        served.slot = Some(lease.slot().clone());
-        match self.call(lease, &head, Empty::<Bytes>::new(), scheme).await {
+        let Called { slot, answer, .. } = self.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
+        let again = slot.name.to_string();
+        served.slot = Some(slot);
+        match answer {
             Ok(answer) => {
                 let (method, path) = (&head.method, shown_path(&head.uri));
                 info!(
@@ -121,25 +147,21 @@ impl Web {
                 self.pool.was_repeated(reused);
                 answer.map(Either::Left)
             }
-            Err(end) => self.failures.ended(&head, &instance, &end).response().map(Either::Right),
+            Err(end) => self.failures.ended(&head, &again, &end).response().map(Either::Right),
         }
     }
 
-    async fn call<B>(
-        &self,
-        mut lease: Lease,
-        head: &Arc<Parts>,
-        body: B,
-        scheme: RequestScheme,
-    ) -> Result<Response<ResponseBody>, CallEnd>
+    async fn call<B>(&self, mut lease: Lease, head: &Arc<Parts>, body: B, scheme: RequestScheme) -> Called
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let (slot, reused) = (lease.slot().clone(), lease.reused());
         let Some(instance) = lease.take() else {
-            return Err(CallEnd::Host("the instance was lent out already".into()));
+            let answer = Err(CallEnd::Host("the instance was lent out already".into()));
+            return Called { slot, reused, answer };
         };
-        let outcome = Outcome::new(self.failures.clone(), head.clone(), lease.slot().clone());
+        let outcome = Outcome::new(self.failures.clone(), head.clone(), slot.clone());
         let done = {
             let outcome = outcome.clone();
             move |finished: Finished| {
@@ -148,8 +170,10 @@ impl Web {
             }
         };
         let request = Request::from_parts(Parts::clone(head), body);
-        let answer = instance.call_http(request, scheme, self.limits, done).await?;
-        outcome.answer();
-        Ok(answer)
+        let answer = instance.call_http(request, scheme, self.limits, done).await;
+        if answer.is_ok() {
+            outcome.answer();
+        }
+        Called { slot, reused, answer }
     }
 }

@@ -7,13 +7,15 @@
 //! ```
 //!
 //! An idle instance goes to whoever waits longest; of several idle ones the one used last goes first, since its
-//! memory is still in the processor's caches. Only the supervisor admits and drains. A lease gives back what it
+//! memory is still in the processor's caches. A call that has to wait for a compute thread is promised one, and takes it
+//! when its turn comes ([`Promise`]). Only the supervisor admits and drains. A lease gives back what it
 //! holds when it is dropped, however that comes about.
 //!
 //! Where each call has a fresh instance, the pool makes it itself, as soon as the call before it is over and its
 //! answer under way: the supervisor hears only of what goes wrong.
 
 mod lease;
+mod promise;
 mod reuse;
 mod seats;
 mod slot;
@@ -33,6 +35,8 @@ use wasmhost_engine::{Component, Instance};
 
 use crate::event::{Ended, Event, MemberId};
 pub(crate) use lease::Lease;
+pub(crate) use promise::Lent;
+use promise::Promise;
 pub(crate) use reuse::Need;
 use reuse::Reuse;
 use seats::{Left, Seats};
@@ -97,10 +101,22 @@ struct Inner {
     /// Calls that need an instance that was not called yet: they go before the others.
     fresh_line: VecDeque<Waiting>,
     line_max: usize,
+    /// Calls that were promised one of those that are idle. There may be more than are idle once some of these had to
+    /// leave.
+    promised: usize,
     outlook: Outlook,
 }
 
-type Waiting = oneshot::Sender<Result<Lease, NoInstance>>;
+type Waiting = oneshot::Sender<Result<Lent, NoInstance>>;
+
+/// Where in the line a call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Behind the others, if there is room.
+    Last,
+    /// It was admitted before, and goes first.
+    First,
+}
 
 /// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no
 /// use.
@@ -171,6 +187,7 @@ impl Pool {
             line: VecDeque::new(),
             fresh_line: VecDeque::new(),
             line_max,
+            promised: 0,
             outlook: Outlook::Good,
         };
         Arc::new(Pool {
@@ -191,22 +208,44 @@ impl Pool {
 
     /// An instance for one call. Waits in the line for at most `wait_max`.
     pub(crate) async fn lend(self: &Arc<Self>, need: Need, wait_max: Duration) -> Result<Lease, NoInstance> {
+        match self.lend_in_turn(need, wait_max).await? {
+            Lent::Now(lease) => Ok(lease),
+            Lent::InTurn(promise) => promise.redeem(wait_max).await,
+        }
+    }
+
+    /// The same for a call that may begin on the compute threads ([`Pool::on_compute`]): where calls of the type compute
+    /// for long, it gets its instance there.
+    pub(crate) async fn lend_in_turn(
+        self: &Arc<Self>,
+        need: Need,
+        wait_max: Duration,
+    ) -> Result<Lent, NoInstance> {
+        self.lend_from(Place::Last, need, wait_max).await
+    }
+
+    async fn lend_from(
+        self: &Arc<Self>,
+        place: Place,
+        need: Need,
+        wait_max: Duration,
+    ) -> Result<Lent, NoInstance> {
         let waiting = {
             let mut inner = self.lock();
-            if let Some(lease) = self.lend_idle(&mut inner, need) {
-                return Ok(lease);
+            if let Some(lent) = self.lend_idle(&mut inner, need) {
+                return Ok(lent);
             }
             if need != Need::Fresh
                 && let Some(lease) = self.lend_seat(&mut inner)
             {
-                return Ok(lease);
+                return Ok(Lent::Now(lease));
             }
             match inner.outlook {
                 Outlook::NoCount => return Err(NoInstance::NoCount),
                 Outlook::AllInBackoff => return Err(NoInstance::AllInBackoff),
                 Outlook::Good => {}
             }
-            if inner.places_taken() >= inner.line_max {
+            if place == Place::Last && inner.places_taken() >= inner.line_max {
                 if self.left_line.swap(false, AcqRel) {
                     inner.line.retain(|waiting| !waiting.is_closed());
                     inner.fresh_line.retain(|waiting| !waiting.is_closed());
@@ -217,11 +256,16 @@ impl Pool {
             }
             let (sender, receiver) = oneshot::channel();
             match need {
-                Need::Any | Need::RatherFresh => inner.line.push_back(sender),
+                Need::Any | Need::RatherFresh => match place {
+                    Place::Last => inner.line.push_back(sender),
+                    Place::First => inner.line.push_front(sender),
+                },
                 Need::Fresh => {
                     inner.fresh_line.push_back(sender);
                     // Those that are idle have been called: one makes room.
-                    if let Some(idle) = inner.idle.pop() {
+                    if inner.free() > 0
+                        && let Some(idle) = inner.idle.pop()
+                    {
                         self.renew(idle.slot, Some(idle.instance));
                     }
                 }
@@ -242,13 +286,14 @@ impl Pool {
     /// An idle instance, or a seat in one that is busy, if there is one now.
     pub(crate) fn try_lend(self: &Arc<Self>) -> Option<Lease> {
         let mut inner = self.lock();
-        self.lend_idle(&mut inner, Need::Any).or_else(|| self.lend_seat(&mut inner))
+        let idle = if inner.free() > 0 { self.lend_last(&mut inner) } else { None };
+        idle.or_else(|| self.lend_seat(&mut inner))
     }
 
     /// Calls that could begin now.
     pub(crate) fn free(&self) -> usize {
         let inner = self.lock();
-        inner.idle.len().saturating_add(inner.seats.free())
+        inner.free().saturating_add(inner.seats.free())
     }
 
     /// Ends when there may be room for a call. For one to wait for: it is told once of all the room that there is.
@@ -256,26 +301,35 @@ impl Pool {
         self.idle.notified().await;
     }
 
-    fn lend_idle(self: &Arc<Self>, inner: &mut Inner, need: Need) -> Option<Lease> {
+    /// One of the idle instances that weren't promised to others.
+    fn lend_idle(self: &Arc<Self>, inner: &mut Inner, need: Need) -> Option<Lent> {
+        if inner.free() == 0 {
+            return None;
+        }
         let fresh = || inner.idle.iter().rposition(|idle| idle.served == 0);
-        let idle = match need {
-            Need::Any => inner.idle.pop(),
-            Need::RatherFresh => match fresh() {
-                Some(at) => Some(inner.idle.remove(at)),
-                None => inner.idle.pop(),
-            },
-            Need::Fresh => fresh().map(|at| inner.idle.remove(at)),
+        let at = match need {
+            Need::Any if self.component.is_long() => {
+                inner.promised += 1;
+                return Some(Lent::InTurn(Promise::new(self)));
+            }
+            Need::Any => inner.idle.len().checked_sub(1),
+            Need::RatherFresh => fresh().or(inner.idle.len().checked_sub(1)),
+            Need::Fresh => fresh(),
         };
-        idle.map(|idle| {
-            self.open_seats(inner, &idle);
-            Lease::new(self, idle)
-        })
+        at.map(|at| Lent::Now(self.lend_at(inner, at)))
     }
 
-    fn open_seats(&self, inner: &mut Inner, idle: &Idle) {
+    /// The idle instance that was used last.
+    fn lend_last(self: &Arc<Self>, inner: &mut Inner) -> Option<Lease> {
+        inner.idle.len().checked_sub(1).map(|at| self.lend_at(inner, at))
+    }
+
+    fn lend_at(self: &Arc<Self>, inner: &mut Inner, at: usize) -> Lease {
+        let idle = inner.idle.remove(at);
         if !self.is_fresh_each_call() {
-            inner.seats.open(idle);
+            inner.seats.open(&idle);
         }
+        Lease::new(self, idle)
     }
 
     fn lend_seat(self: &Arc<Self>, inner: &mut Inner) -> Option<Lease> {
@@ -294,9 +348,10 @@ impl Pool {
             let Some(lease) = self.lend_seat(&mut inner) else { return };
             let waiting = inner.line.pop_front();
             drop(inner);
-            // Where the other side has gone in the meantime, the lease comes back, and with it the seat.
-            match waiting.map(|waiting| waiting.send(Ok(lease))) {
-                Some(Err(Ok(back))) => back.leave_unused(),
+            let Some(waiting) = waiting else { return };
+            match waiting.send(Ok(Lent::Now(lease))) {
+                // The other side has gone in the meantime: the lease comes back, and with it the seat.
+                Err(Ok(Lent::Now(back))) => back.leave_unused(),
                 _ => return,
             }
         }
@@ -338,46 +393,57 @@ impl Pool {
         Slot::new(member, name, instance, Life::begin(max_calls, max_age))
     }
 
-    /// Gives an instance to whoever waits longest, or keeps it.
-    fn put(self: &Arc<Self>, mut idle: Idle) {
+    /// Keeps an instance for a call that comes, or gives it to whoever waits longest.
+    fn put(self: &Arc<Self>, idle: Idle) {
+        self.give(Some(idle));
+    }
+
+    /// The same where an instance is there already.
+    fn give(self: &Arc<Self>, mut new: Option<Idle>) {
         loop {
-            let waiting = {
+            let given = {
                 let mut inner = self.lock();
-                if idle.slot.is_draining() {
-                    drop(inner);
-                    return self.leave(idle.slot, Some(idle.instance), Ended::Drained);
-                }
-                let used = idle.served > 0;
-                let no_use = used && (self.is_fresh_each_call() || !inner.fresh_line.is_empty());
-                if no_use {
-                    drop(inner);
-                    return self.renew(idle.slot, Some(idle.instance));
-                }
-                let fresh = if used { None } else { inner.fresh_line.pop_front() };
-                match fresh.or_else(|| inner.line.pop_front()) {
-                    Some(waiting) => {
-                        self.open_seats(&mut inner, &idle);
-                        waiting
-                    }
-                    None => {
-                        idle.slot.busy.store(false, Relaxed);
-                        inner.idle.push(idle);
+                if let Some(idle) = new.take() {
+                    if idle.slot.is_draining() {
                         drop(inner);
-                        self.idle.notify_one();
-                        return;
+                        return self.leave(idle.slot, Some(idle.instance), Ended::Drained);
                     }
+                    let used = idle.served > 0;
+                    let no_use = used && (self.is_fresh_each_call() || !inner.fresh_line.is_empty());
+                    if no_use {
+                        drop(inner);
+                        return self.renew(idle.slot, Some(idle.instance));
+                    }
+                    idle.slot.busy.store(false, Relaxed);
+                    inner.idle.push(idle);
                 }
+                self.match_up(&mut inner)
             };
-            match waiting.send(Ok(Lease::new(self, idle))) {
-                Ok(()) => return,
+            let Some((waiting, lent)) = given else { return self.idle.notify_one() };
+            match waiting.send(Ok(lent)) {
                 // It has gone in the meantime.
-                Err(Ok(lease)) => match lease.into_idle() {
-                    Some(back) => idle = back,
+                Err(Ok(Lent::Now(lease))) => match lease.into_idle() {
+                    Some(back) => new = Some(back),
                     None => return,
                 },
-                Err(Err(_)) => return,
+                Err(Ok(Lent::InTurn(promise))) => promise.withdraw(),
+                Ok(()) | Err(Err(_)) => return,
             }
         }
+    }
+
+    /// Who waits longest for one of the instances that are there, and that.
+    fn match_up(self: &Arc<Self>, inner: &mut Inner) -> Option<(Waiting, Lent)> {
+        if !inner.fresh_line.is_empty()
+            && let Some(lent) = self.lend_idle(inner, Need::Fresh)
+        {
+            return inner.fresh_line.pop_front().map(|waiting| (waiting, lent));
+        }
+        if inner.line.is_empty() {
+            return None;
+        }
+        let lent = self.lend_idle(inner, Need::Any)?;
+        inner.line.pop_front().map(|waiting| (waiting, lent))
     }
 
     /// Puts a fresh instance in a place whose own is of no use any more. On a thread that serves requests this
@@ -423,6 +489,14 @@ impl Pool {
 
     fn is_fresh_each_call(&self) -> bool {
         self.fresh_each_call.load(Relaxed)
+    }
+
+    /// Makes a call on the compute threads, as soon as it's the type's turn there. It is dropped, there, when this is.
+    pub(crate) async fn on_compute<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        self.component.on_compute(call).await
     }
 
     // --- what is learned of reuse
@@ -534,6 +608,11 @@ impl Pool {
 }
 
 impl Inner {
+    /// Idle instances that weren't promised.
+    fn free(&self) -> usize {
+        self.idle.len().saturating_sub(self.promised)
+    }
+
     /// Those in the line, also of calls that have given up.
     fn places_taken(&self) -> usize {
         self.line.len() + self.fresh_line.len()

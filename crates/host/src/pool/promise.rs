@@ -1,0 +1,70 @@
+//! A request of a type whose calls compute for long, between when it's admitted and when a compute thread has room for
+//! it. It is sure of an idle instance, but not of which one: at its turn it takes the one used last. So a few instances
+//! do the work, however many requests come at once, and the memory of the others stays as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{Lease, Need, NoInstance, Place, Pool};
+
+/// What an admitted call has.
+pub(crate) enum Lent {
+    /// An instance, to be called now.
+    Now(Lease),
+    /// It will have one when it's its turn.
+    InTurn(Promise),
+}
+
+/// See the module.
+pub(crate) struct Promise {
+    pool: Arc<Pool>,
+    /// It no longer counts.
+    settled: bool,
+    _call: TaskTrackerToken,
+}
+
+impl Promise {
+    /// The caller has counted it.
+    pub(super) fn new(pool: &Arc<Pool>) -> Promise {
+        Promise { pool: pool.clone(), settled: false, _call: pool.calls.token() }
+    }
+
+    /// The instance. Should idle ones have been asked to leave since, waits for one at the head of the line, for at most
+    /// `wait_max`.
+    pub(crate) async fn redeem(mut self, wait_max: Duration) -> Result<Lease, NoInstance> {
+        let pool = self.pool.clone();
+        loop {
+            if let Some(lease) = self.take() {
+                return Ok(lease);
+            }
+            match pool.lend_from(Place::First, Need::Any, wait_max).await? {
+                Lent::Now(lease) => return Ok(lease),
+                Lent::InTurn(promise) => self = promise,
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Lease> {
+        self.settled = true;
+        let mut inner = self.pool.lock();
+        inner.promised -= 1;
+        self.pool.lend_last(&mut inner)
+    }
+
+    /// Whoever it was for has gone. What it kept is for others, to whom the caller sees.
+    pub(super) fn withdraw(mut self) {
+        self.settled = true;
+        self.pool.lock().promised -= 1;
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.pool.lock().promised -= 1;
+            self.pool.give(None);
+        }
+    }
+}
