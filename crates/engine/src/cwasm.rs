@@ -39,7 +39,7 @@ const ABOUT_BYTES_MAX: u64 = 1 << 20;
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// A longer part of a file is worth a thread of its own, which some have dozens of: a start waits for its checksum.
+/// How much of a file is worth a thread of its own: a start waits for the checksum of what may be tens of megabytes.
 const PART_BYTES: u64 = 4 << 20;
 
 /// A file, or what was read of one.
