@@ -401,7 +401,7 @@ fn compile_refuses_what_is_no_component() {
     formation.cli(["compile", "web.cwasm", "-o", "again"]).failed(4, "web.cwasm is not WebAssembly");
 }
 
-/// Changes what a compiled file says of itself, its checksum with it: see crates/engine/src/cwasm.rs.
+/// Changes what a compiled file says of itself, its checksum with it: see crates/engine/src/compiled/cwasm.rs.
 fn remake(file: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     let bytes = fs::read(file).unwrap();
     let (body, end) = bytes.split_at(bytes.len() - 20);

@@ -36,6 +36,10 @@ pub enum CallEnd<T = ()> {
     Host(String),
 }
 
+/// How long a call goes on whose client has gone away. Ending it costs the instance, so that a guest that is almost
+/// done should be let.
+pub(crate) const DETACHED_MAX: Duration = Duration::from_secs(1);
+
 /// What a call may use.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallLimits {
@@ -100,6 +104,15 @@ impl<T> CallEnd<T> {
             CallEnd::Host(message) => message.clone(),
         }
     }
+}
+
+/// The scheme that the client used, as far as the ingress knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestScheme {
+    /// Plain.
+    Http,
+    /// By TLS, here or at a proxy that is trusted.
+    Https,
 }
 
 /// What a job handler answers when the job is not done; `wasmhost:job/types.failure`.

@@ -17,21 +17,24 @@ use wasmtime_wasi_http::p3::bindings as async_http;
 use crate::bindings::async_ticker::AsyncTickerPre;
 use crate::bindings::async_worker::AsyncWorkerPre;
 use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
-use crate::cache::Shared;
 use crate::call::CallEnd;
+use crate::calls::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
+use crate::calls::module;
+use crate::calls::over::end_of;
+use crate::calls::service::{Exports, Service};
+use crate::calls::solo::{Entry, Solo};
 use crate::capability::outbound::OutboundHttp;
-use crate::code::{Code, Compiled};
-use crate::compute::Lane;
-use crate::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
-use crate::engine::{Engine, EngineError};
-use crate::inspect::Handler;
-use crate::instance::{Entry, Instance, Kind, Solo, end_of};
-use crate::meter::Meter;
-use crate::module;
-use crate::pace::Pace;
-use crate::service::{Exports, Service};
+use crate::capability::state::{State, WasiVersion};
+use crate::compiled::{Code, Compiled, Shared};
+use crate::engine::Engine;
+use crate::error::LoadError;
+use crate::inspection::Handler;
+use crate::instance::Instance;
+use crate::sandbox::Sandbox;
+use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services};
-use crate::state::{Sandbox, State, WasiVersion};
+use crate::threads::compute::Lane;
+use crate::threads::pace::Pace;
 
 /// How long an instance may take to start: its start functions are guest code.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,28 +64,6 @@ enum EntryPre {
     Command(CommandPre<State>),
     AsyncCommand(async_cli::CommandPre<State>),
     Core(wasmtime::InstancePre<State>),
-}
-
-/// Why a component could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// It could not be compiled.
-    #[error("can't be compiled: {0}")]
-    Compile(String),
-    /// It was compiled for another engine.
-    #[error(
-        "was compiled for another machine or with other settings ({0}): make it again here with `wasmhost compile`, or name the .wasm file"
-    )]
-    OtherSettings(String),
-    /// It imports what nothing provides, or in another shape.
-    #[error("can't be linked: {0}")]
-    Link(String),
-    /// There is no engine for it.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// This version can't call it so.
-    #[error("exports {0}, which can't be called here")]
-    Unsupported(Handler),
 }
 
 impl Component {
@@ -227,12 +208,9 @@ enum Started {
 impl Started {
     fn with(self, store: Store<State>, meter: Arc<Meter>, component: &Component) -> Instance {
         let (engine, pace, lane) = (component.engine.clone(), component.pace.clone(), component.lane.clone());
-        let kind = match self {
-            Started::Solo(entry) => Kind::Solo(Solo { store, entry, meter, engine, pace, lane }),
-            Started::Service(exports) => {
-                Kind::Service(Service::new(store, exports, meter, engine, pace, lane))
-            }
-        };
-        Instance { kind }
+        match self {
+            Started::Solo(entry) => Solo { store, entry, meter, engine, pace, lane }.into(),
+            Started::Service(exports) => Service::new(store, exports, meter, engine, pace, lane).into(),
+        }
     }
 }

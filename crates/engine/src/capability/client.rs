@@ -11,7 +11,7 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::{Request, Response};
 use wasmtime_wasi_http::{Error, WasiHttp, WasiHttpCtxView, WasiHttpView};
 
-use crate::state::State;
+use super::state::State;
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);

@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::meter::Meter;
+use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, LogSink, Stream};
 
 /// A line longer than this, in bytes, is cut in pieces of this length.

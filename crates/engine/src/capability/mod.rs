@@ -1,7 +1,12 @@
 //! What a guest can reach, one file for each kind. Every one of them asks the grants first.
+//!
+//! [`state`] is what a store holds: the instance's own side of [`logs`], [`network`] and [`outbound`]. The other files
+//! are host functions that work on it.
 
 pub(crate) mod client;
 pub(crate) mod logs;
+pub(crate) mod name_lookup;
 pub(crate) mod network;
 pub(crate) mod outbound;
 pub(crate) mod queue;
+pub(crate) mod state;

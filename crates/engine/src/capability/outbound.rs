@@ -22,10 +22,10 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::capability::network::names_host;
-use crate::meter::Meter;
+use super::network::names_host;
+use crate::sandbox::Sandbox;
+use crate::sandbox::meter::Meter;
 use crate::services::{Refusal, RefusalSink};
-use crate::state::Sandbox;
 
 /// How long it may take to connect, with TLS: at most, whatever the guest says.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::state::State;
 use crate::bindings::producer::wasmhost::job::queue::{Error, Host, NewJob, Receipt, Unique, UniqueScope};
 use crate::services::{self, EnqueueRefusal, Refusal};
-use crate::state::State;
 
 /// Bounds of one `enqueue-many`, as the WIT documents them.
 const JOBS_MAX: usize = 1_000;

@@ -12,11 +12,13 @@ use http_body_util::BodyExt;
 use tokio::time::{Sleep, sleep_until};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::BoxError;
-use super::solo::end_soon;
 use crate::call::CallEnd;
-use crate::meter::Meter;
-use crate::service::Seat;
+use crate::calls::service::Seat;
+use crate::calls::solo::end_soon;
+use crate::sandbox::meter::Meter;
+
+/// An error on its way through hyper.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What of an answer is gathered before its head is sent, in bytes and pieces.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
@@ -261,5 +263,12 @@ impl Body for Replayed {
             return Poll::Ready(Some(Ok(frame)));
         }
         Pin::new(&mut self.body).poll_frame(cx)
+    }
+}
+
+pub(super) fn body_error(err: impl Into<BoxError>) -> Error {
+    match err.into().downcast::<hyper::Error>() {
+        Ok(err) => Error::Hyper(*err),
+        Err(err) => Error::InternalError(Some(err.to_string())),
     }
 }

@@ -6,33 +6,13 @@ mod body;
 mod shared;
 mod solo;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use wasmtime_wasi_http::Error;
 
-pub use self::body::ResponseBody;
-pub(crate) use self::shared::answer_request;
-use crate::call::{CallEnd, CallLimits};
+pub use self::body::{BoxError, ResponseBody};
+use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::instance::{Finished, Instance, Kind};
-
-/// How long a call goes on whose client has gone away. Ending it costs the instance, so that a guest that is almost
-/// done should be let.
-pub(crate) const DETACHED_MAX: Duration = Duration::from_secs(1);
-
-/// An error on its way through hyper.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The scheme that the client used, as far as the ingress knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestScheme {
-    /// Plain.
-    Http,
-    /// By TLS, here or at a proxy that is trusted.
-    Https,
-}
 
 impl Instance {
     /// Serves a request whose URI or `Host` has an authority. Answers as soon as there is a head, or with the call's
@@ -53,15 +33,10 @@ impl Instance {
         D: FnOnce(Finished) + Send + 'static,
     {
         match self.kind {
-            Kind::Solo(solo) => solo::call(solo, request, scheme, limits, done).await,
-            Kind::Service(service) => shared::call(service, request, scheme, limits, done).await,
+            Kind::Solo(solo) => solo::call(solo, request, scheme, limits, |over| done(over.into())).await,
+            Kind::Service(service) => {
+                shared::call(service, request, scheme, limits, |over| done(over.into())).await
+            }
         }
-    }
-}
-
-fn body_error(err: impl Into<BoxError>) -> Error {
-    match err.into().downcast::<hyper::Error>() {
-        Ok(err) => Error::Hyper(*err),
-        Err(err) => Error::InternalError(Some(err.to_string())),
     }
 }

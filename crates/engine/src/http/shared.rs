@@ -6,21 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::uri::{Authority, Scheme};
-use http::{Request, Response, header};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
-use wasmtime::component::{Accessor, Resource};
-use wasmtime_wasi_http::p3::{self, bindings as async_http};
-use wasmtime_wasi_http::{Error, FieldMap, WasiBody, WasiHttpView};
+use wasmtime_wasi_http::WasiBody;
 
-use super::body::{Gathering, ResponseBody, Tail};
-use super::{BoxError, RequestScheme, body_error};
-use crate::call::{CallEnd, CallLimits};
-use crate::drive::Placed;
-use crate::instance::Finished;
-use crate::service::{Answer, Seat, Service, Terms, Work};
-use crate::state::State;
+use super::body::{BoxError, Gathering, ResponseBody, Tail, body_error};
+use crate::call::{CallEnd, CallLimits, RequestScheme};
+use crate::calls::drive::Placed;
+use crate::calls::over::Over;
+use crate::calls::service::{Seat, Service, Terms, Work};
 
 /// [`crate::Instance::call_http`] for such an instance.
 pub(super) async fn call<B, D>(
@@ -33,7 +28,7 @@ pub(super) async fn call<B, D>(
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    D: FnOnce(Finished) + Send + 'static,
+    D: FnOnce(Over<Arc<Service>>) + Send + 'static,
 {
     let request = request.map(|body| body.map_err(body_error).boxed_unsync());
     let deadline = limits.deadline(Instant::now());
@@ -60,48 +55,6 @@ where
             Err(end)
         }
     }
-}
-
-/// One request in the guest, until there is a head; its body is the guest's affair from then on.
-pub(crate) async fn answer_request(
-    service: &async_http::Service,
-    accessor: &Accessor<State>,
-    request: Request<WasiBody>,
-    scheme: RequestScheme,
-) -> wasmtime::Result<Answer<Response<WasiBody>>> {
-    let (request, sent) = accessor.with(|mut access| hand_over(access.get(), request, scheme))?;
-    match service.wasi_http_handler().call_handle(accessor, request).await? {
-        Ok(response) => accessor.with(|mut access| {
-            let response = access.get().http().table.delete(response)?;
-            Ok(Ok(response.into_http(access, sent)?))
-        }),
-        Err(code) => Ok(Err(CallEnd::Trap(format!("the guest answered with an error: {code:?}")))),
-    }
-}
-
-/// What became of the request's body, as the guest is told once its answer is sent.
-type Sent = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
-
-fn hand_over(
-    state: &mut State,
-    request: Request<WasiBody>,
-    scheme: RequestScheme,
-) -> wasmtime::Result<(Resource<p3::Request>, Sent)> {
-    let (head, body) = request.into_parts();
-    let scheme = match scheme {
-        RequestScheme::Http => Scheme::HTTP,
-        RequestScheme::Https => Scheme::HTTPS,
-    };
-    let host = head.headers.get(header::HOST);
-    let authority = match head.uri.authority() {
-        Some(authority) => Some(authority.clone()),
-        None => host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
-    };
-    let path = head.uri.path_and_query().cloned();
-    let http = state.http();
-    let headers = FieldMap::new_immutable(http.hooks, head.headers);
-    let (request, sent) = p3::Request::new(head.method, Some(scheme), authority, path, headers, None, body);
-    Ok((http.table.push(request)?, Box::pin(sent)))
 }
 
 /// A call that is polled by its request's task, with the run that it began, if it did.

@@ -8,19 +8,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use super::body::{Gathering, ResponseBody, Tail};
-use super::{BoxError, DETACHED_MAX, RequestScheme, body_error};
-use crate::call::{CallEnd, CallLimits};
-use crate::drive::{Drive, Placed};
-use crate::instance::{CallStart, Entry, Finished, Solo, finish};
-use crate::meter::Meter;
+use super::body::{BoxError, Gathering, ResponseBody, Tail, body_error};
+use crate::call::{CallEnd, CallLimits, RequestScheme};
+use crate::calls::drive::{Drive, Placed};
+use crate::calls::over::{CallStart, Over};
+use crate::calls::solo::{Entry, Solo, end_soon, finish};
+use crate::sandbox::meter::Meter;
 
 /// [`crate::Instance::call_http`] for such an instance.
 pub(super) async fn call<B, D>(
@@ -33,7 +32,7 @@ pub(super) async fn call<B, D>(
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    D: FnOnce(Finished) + Send + 'static,
+    D: FnOnce(Over<Solo>) + Send + 'static,
 {
     let (head_sender, head) = oneshot::channel();
     let (end_sender, mut end) = oneshot::channel();
@@ -42,7 +41,7 @@ where
         Ok(handles) => handles,
         Err(err) => {
             let end = CallEnd::Host(format!("{err:#}"));
-            done(Finished::ended(start, &solo.meter, end.clone()));
+            done(Over::ended(start, &solo.meter, end.clone()));
             return Err(end);
         }
     };
@@ -96,7 +95,7 @@ fn begin<D>(
     done: D,
 ) -> Underway
 where
-    D: FnOnce(Finished) + Send + 'static,
+    D: FnOnce(Over<Solo>) + Send + 'static,
 {
     let meter = solo.meter.clone();
     let engine = solo.engine.clone();
@@ -217,16 +216,4 @@ impl Drop for Underway {
             self.go_on();
         }
     }
-}
-
-/// Ends a call that nobody waits for, after a second.
-pub(super) fn end_soon(meter: &Arc<Meter>, call: u64) {
-    let Ok(runtime) = Handle::try_current() else {
-        return meter.interrupt_call(call);
-    };
-    let meter = meter.clone();
-    runtime.spawn(async move {
-        tokio::time::sleep(DETACHED_MAX).await;
-        meter.interrupt_call(call);
-    });
 }

@@ -4,15 +4,9 @@
 use wasmtime::{InstancePre, Linker, Module, Store};
 use wasmtime_wasi::{I32Exit, p0, p1};
 
-use crate::component::LoadError;
-use crate::state::State;
-
-/// What a reactor, and some a command, wants to be called first.
-const INITIALIZE: &str = "_initialize";
-/// A command's `main`.
-pub(crate) const START: &str = "_start";
-/// The package of WASI 0.1, and of the version before it, which nothing makes any more.
-pub(crate) const IMPORTED: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
+use crate::capability::state::State;
+use crate::error::LoadError;
+use crate::inspection::{IMPORTED, INITIALIZE, START};
 
 /// Links a module to WASI.
 pub(crate) fn link(module: &Module) -> Result<InstancePre<State>, LoadError> {

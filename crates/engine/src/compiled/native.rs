@@ -14,8 +14,8 @@ use rustix::fs::{FileType, OFlags, Timespec, Timestamps, UTIME_NOW};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
-use crate::code::Compiled;
-use crate::cwasm::{self, CwasmError};
+use super::artifact::Compiled;
+use super::cwasm::{self, CwasmError};
 
 /// Why a cache entry isn't used.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
 
-use crate::code::Compiled;
-use crate::cwasm::{self, About};
-use crate::native::{self, Unusable};
+use crate::compiled::artifact::Compiled;
+use crate::compiled::cwasm::{self, About};
+use crate::compiled::native::{self, Unusable};
 
 /// How long to wait for another process that compiles the same: the largest known components take 20 s on two cores.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(60);

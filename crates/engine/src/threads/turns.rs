@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::ticker::TICK;
+use super::ticker::TICK;
 
 /// What a turn counts for until it is known what it took: a type whose turns are still under way must not look as if
 /// it had none.

@@ -2,56 +2,22 @@
 
 use std::sync::Arc;
 
-use wasmhost_config::Grants;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::capability::logs::LineWriter;
-use crate::capability::network::{NetworkGrant, ResolvedNames};
-use crate::capability::outbound::OutboundHttp;
-use crate::limits::MemoryLimit;
-use crate::meter::Meter;
+use super::logs::LineWriter;
+use super::network::{NetworkGrant, ResolvedNames};
+use super::outbound::OutboundHttp;
+use crate::sandbox::Sandbox;
+use crate::sandbox::limits::MemoryLimit;
+use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services, Stream};
 
 /// How many handles (streams, requests, descriptors) a guest may hold; the library's default is a million.
 const HANDLES_MAX: usize = 10_000;
-
-/// What every instance of a type is made with.
-#[derive(Debug, Clone)]
-pub struct Sandbox {
-    /// The type's name.
-    pub process: Arc<str>,
-    /// What its instances may touch.
-    pub grants: Grants,
-    /// A command's arguments, its own name not among them.
-    pub args: Vec<String>,
-    /// Bytes of memories and tables.
-    pub memory_bytes_max: u64,
-    /// Set where the instance is no part of a formation, but a program that a person runs.
-    pub program: Option<Program>,
-}
-
-/// A command that is run as if it were one of the system's own programs: the host's standard streams are its own, and
-/// its environment has what was granted and nothing else.
-#[derive(Debug, Clone)]
-pub struct Program {
-    /// What it finds as its first argument.
-    pub argv0: String,
-}
-
-/// Bytes that one host call may copy out of a guest. The library's default, which programs have, would cost too much
-/// where there are many instances.
-const HOSTCALL_FUEL: usize = 32 << 20;
-const HOSTCALL_FUEL_OF_PROGRAM: usize = 128 << 20;
-
-impl Sandbox {
-    pub(crate) fn hostcall_fuel(&self) -> usize {
-        if self.program.is_some() { HOSTCALL_FUEL_OF_PROGRAM } else { HOSTCALL_FUEL }
-    }
-}
 
 /// Which interface of WASI a guest speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

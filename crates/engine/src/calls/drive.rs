@@ -5,39 +5,29 @@
 //! moved, and goes on, with its store, on the compute threads ([`Placed`]).
 
 use std::any::Any;
-use std::cell::Cell;
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 use wasmtime::{StoreContextMut, UpdateDeadline};
 
 use crate::call::CallEnd;
-use crate::compute::{Lane, Spawned};
-use crate::meter::Meter;
-use crate::state::State;
-use crate::ticker::Ticker;
+use crate::capability::state::State;
+use crate::sandbox::meter::Meter;
+use crate::threads::compute::{Lane, Spawned};
+use crate::threads::current::{CpuClock, is_compute_thread};
+use crate::threads::ticker::Ticker;
 
 /// How many ticks a slice lasts. On I/O threads more than one: the tick is global, and would often come in the
 /// middle of a short call, which then would move for nothing.
 const IO_SLICE_TICKS: u64 = 2;
 const COMPUTE_SLICE_TICKS: u64 = 1;
 
-thread_local! {
-    static ON_COMPUTE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Says that this thread is one of the compute threads.
-pub(crate) fn mark_compute_thread() {
-    ON_COMPUTE.set(true);
-}
-
 fn slice_ticks() -> u64 {
-    if ON_COMPUTE.get() { COMPUTE_SLICE_TICKS } else { IO_SLICE_TICKS }
+    if is_compute_thread() { COMPUTE_SLICE_TICKS } else { IO_SLICE_TICKS }
 }
 
 /// Why the host cut a call short; also on its way through wasmtime's error.
@@ -82,7 +72,7 @@ pub(crate) fn on_epoch(
         // The deadline is absolute: after a wait it has passed long ago, and this slice has only begun.
         return Ok(UpdateDeadline::Continue(slice - age));
     }
-    if !ON_COMPUTE.get() {
+    if !is_compute_thread() {
         meter.ask_to_move();
     }
     meter.has_yielded();
@@ -215,7 +205,7 @@ impl Placed<()> {
     pub(crate) fn go_on(self) {
         match self {
             Placed::Moved(_) => {}
-            Placed::Here { work, lane, .. } if ON_COMPUTE.get() => drop(lane.spawn(work)),
+            Placed::Here { work, lane, .. } if is_compute_thread() => drop(lane.spawn(work)),
             here => drop(tokio::spawn(here)),
         }
     }
@@ -247,30 +237,4 @@ impl<T: Send + 'static> Future for Placed<T> {
             Err(_) => Poll::Pending,
         }
     }
-}
-
-/// What a poll cost. On I/O threads the wall clock, which is twenty times cheaper to read and as good there, since
-/// nothing preempts them for long; compute threads have a low priority, and ask the kernel.
-enum CpuClock {
-    Wall(Instant),
-    Thread(Duration),
-}
-
-impl CpuClock {
-    fn start() -> Self {
-        if ON_COMPUTE.get() { CpuClock::Thread(thread_cpu()) } else { CpuClock::Wall(Instant::now()) }
-    }
-
-    fn elapsed(&self) -> Duration {
-        match self {
-            CpuClock::Wall(start) => start.elapsed(),
-            CpuClock::Thread(start) => thread_cpu().saturating_sub(*start),
-        }
-    }
-}
-
-/// What this thread has computed.
-pub(crate) fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

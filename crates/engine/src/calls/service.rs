@@ -29,19 +29,18 @@ use wasmtime::component::{Accessor, Func};
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p3::bindings as async_http;
 
+use super::drive::{Drive, Driven, Placed, first_deadline};
+use super::guest::{failure_from_guest, job_to_guest, tick_to_guest};
+use super::over::{CallStart, Over, end_of};
+use super::request::answer_request;
 use crate::bindings::{async_ticker, async_worker};
-use crate::call::{CallEnd, CallLimits, CallReport, Job, JobFailure, Tick};
-use crate::compute::Lane;
-use crate::drive::{Drive, Driven, Placed, first_deadline};
+use crate::call::{CallEnd, CallLimits, CallReport, DETACHED_MAX, Job, JobFailure, RequestScheme, Tick};
+use crate::capability::state::State;
 use crate::engine::Engine;
-use crate::http::{DETACHED_MAX, RequestScheme, answer_request};
-use crate::instance::{
-    CallStart, Finished, Instance, Kind, end_of, failure_from_guest, job_to_guest, tick_to_guest,
-};
-use crate::meter::Meter;
-use crate::pace::Pace;
-use crate::quiet::Quiet;
-use crate::state::State;
+use crate::sandbox::meter::Meter;
+use crate::threads::compute::Lane;
+use crate::threads::pace::Pace;
+use crate::threads::quiet::Quiet;
 
 /// A guest that has computed for so long when the time of another call is over is what keeps that call waiting.
 const HELD_MAX: Duration = Duration::from_secs(1);
@@ -124,7 +123,7 @@ struct Arriving {
     given: Given,
 }
 
-type Done = Box<dyn FnOnce(Finished) + Send>;
+type Done = Box<dyn FnOnce(Over<Arc<Service>>) + Send>;
 
 /// How a call may be limited, and where it begins.
 pub(crate) struct Terms {
@@ -218,7 +217,7 @@ impl Service {
         job: Job,
         limits: CallLimits,
         stop: impl Future<Output = ()>,
-    ) -> Finished<Result<(), JobFailure>> {
+    ) -> Over<Arc<Service>, Result<(), JobFailure>> {
         let (work, answer) = Work::job(job);
         self.call_on_compute(work, answer, limits, stop).await
     }
@@ -228,7 +227,7 @@ impl Service {
         self: Arc<Self>,
         tick: Tick,
         limits: CallLimits,
-    ) -> Finished<Result<(), String>> {
+    ) -> Over<Arc<Service>, Result<(), String>> {
         let (work, answer) = Work::tick(tick);
         self.call_on_compute(work, answer, limits, pending()).await
     }
@@ -241,7 +240,7 @@ impl Service {
         answer: oneshot::Receiver<Answer<T>>,
         limits: CallLimits,
         stop: impl Future<Output = ()>,
-    ) -> Finished<T> {
+    ) -> Over<Arc<Service>, T> {
         let (over, mut is_over) = oneshot::channel();
         let done = Box::new(move |finished| drop(over.send(finished)));
         let deadline = limits.deadline(Instant::now());
@@ -283,12 +282,12 @@ impl Service {
             }
         };
         match over {
-            Ok(Finished { instance, report: CallReport { wall, cpu, memory_peak, .. } }) => {
-                Finished { instance, report: CallReport { end, wall, cpu, memory_peak } }
+            Ok(Over { instance, report: CallReport { wall, cpu, memory_peak, .. } }) => {
+                Over { instance, report: CallReport { end, wall, cpu, memory_peak } }
             }
             Err(_) => {
                 let start = CallStart { at: Instant::now(), call: 0, cpu: self.meter.cpu() };
-                Finished::ended(start, &self.meter, end)
+                Over::ended(start, &self.meter, end)
             }
         }
     }
@@ -310,7 +309,7 @@ impl Service {
         let mut start = CallStart { at: Instant::now(), call: inner.run, cpu: self.meter.cpu() };
         if let Some(end) = refused {
             drop(inner);
-            done(Finished::ended(start, &self.meter, end.clone()));
+            done(Over::ended(start, &self.meter, end.clone()));
             reply.fail(end.clone());
             return Err(end);
         }
@@ -517,8 +516,8 @@ impl Service {
     }
 
     fn is_over(self: &Arc<Self>, call: Call, end: CallEnd, keep: bool) {
-        let instance = keep.then(|| Instance { kind: Kind::Service(self.clone()) });
-        (call.done)(Finished { instance, ..Finished::ended(call.start, &self.meter, end) });
+        let instance = keep.then(|| self.clone());
+        (call.done)(Over { instance, ..Over::ended(call.start, &self.meter, end) });
     }
 
     /// A call has its answer. The guest may go on with something else; if no call is left, the seat comes back when it

@@ -1,18 +1,16 @@
 //! What a component or a core module is loaded from: WebAssembly, which is compiled or found in the
-//! [cache](crate::cache), or a `.cwasm` that its user trusts.
+//! [cache](super::cache), or a `.cwasm` that its user trusts.
 
-use std::fmt;
 use std::thread;
 
-use wasmparser::Parser;
-use wasmtime::component::Component;
-use wasmtime::{Engine, Module};
+use wasmtime::Engine;
 
-use crate::cache::{self, Cache, Digest, Shared};
-use crate::component::LoadError;
-use crate::cwasm::{self, CwasmError};
-use crate::inspect::{InspectError, Inspection, inspect};
-use crate::native;
+use super::cache::{self, Cache, Digest, Shared};
+use super::cwasm::{self, CwasmError};
+use super::inspect::{InspectError, inspect};
+use super::native;
+use crate::error::LoadError;
+use crate::inspection::Inspection;
 
 /// The file of a component or a core module, known to be one that can be loaded as far as its bytes tell. The default
 /// has no bytes, and can't be.
@@ -73,37 +71,4 @@ fn digest_and_inspect(wasm: &[u8]) -> (Digest, Result<Inspection, InspectError>)
         let digest = digesting.ok().and_then(|digesting| digesting.join().ok());
         (digest.unwrap_or_else(|| cache::digest(wasm)), inspection)
     })
-}
-
-/// What compiling makes of a file, by what the file is.
-pub(crate) enum Compiled {
-    Component(Component),
-    Module(Module),
-}
-
-impl Compiled {
-    /// Takes all cores, for up to seconds.
-    pub(crate) fn new(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Compiled> {
-        match Parser::is_component(wasm) {
-            true => Component::from_binary(engine, wasm).map(Compiled::Component),
-            false => Module::from_binary(engine, wasm).map(Compiled::Module),
-        }
-    }
-
-    /// What [`native`] reads again.
-    pub(crate) fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
-        match self {
-            Compiled::Component(component) => component.serialize(),
-            Compiled::Module(module) => module.serialize(),
-        }
-    }
-}
-
-impl fmt::Display for Compiled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Compiled::Component(_) => "a component",
-            Compiled::Module(_) => "a core module",
-        })
-    }
 }

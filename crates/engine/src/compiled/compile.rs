@@ -2,11 +2,12 @@
 
 use wasmparser::Parser;
 
-use crate::cache::{digest, key};
-use crate::component::LoadError;
-use crate::cwasm::{About, Maker, ending};
-use crate::engine::{EngineOptions, config};
-use crate::inspect::{Footprint, InspectError, inspect};
+use super::cache::{digest, key};
+use super::cwasm::{About, Maker, ending};
+use super::inspect::{InspectError, inspect};
+use super::settings::{EngineOptions, config};
+use crate::error::LoadError;
+use crate::inspection::Footprint;
 
 /// Why there is no compiled file.
 #[derive(Debug, thiserror::Error)]

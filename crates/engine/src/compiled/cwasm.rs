@@ -1,5 +1,5 @@
 //! The form of compiled components and core modules in files: those that `wasmhost compile` makes, and the entries of the
-//! [cache](crate::cache), which are the same.
+//! [cache](super::cache), which are the same.
 //!
 //! ```text
 //! compiled code      wasmtime's own file (ELF), whose parts are found from its beginning
@@ -21,7 +21,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::Inspection;
+use crate::inspection::Inspection;
 
 /// Rises when what is in these files changes, [`Inspection`] included. The end of a file keeps its form in all formats,
 /// and the beginnings of [`Maker`] their names, so that any version can say which one made a file.
@@ -79,7 +79,7 @@ impl Bytes for [u8] {
 pub(crate) struct About {
     #[serde(flatten)]
     pub(crate) maker: Maker,
-    /// What it is in the [cache](crate::cache): the bytes that were compiled and the compiler's settings, as one number.
+    /// What it is in the [cache](super::cache): the bytes that were compiled and the compiler's settings, as one number.
     pub(crate) key: String,
     pub(crate) inspection: Inspection,
 }
@@ -235,7 +235,7 @@ fn checksum_of_part(file: &(impl Bytes + ?Sized), range: Range<u64>) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::{About, CwasmError, END_BYTES, Inspection, Maker, PART_BYTES, ending};
-    use crate::inspect::{Footprint, Handler};
+    use crate::inspection::{Footprint, Handler};
 
     fn about() -> About {
         let mut inspection = Inspection {

@@ -20,12 +20,12 @@ use sha2::{Digest as _, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
 
-use crate::code::Compiled;
-use crate::component::LoadError;
-use crate::cwasm::{About, FORMAT, Maker};
-use crate::inspect::inspect;
-use crate::native::Unusable;
-use directory::Directory;
+use self::directory::Directory;
+use super::artifact::Compiled;
+use super::cwasm::{About, FORMAT, Maker};
+use super::inspect::inspect;
+use super::native::Unusable;
+use crate::error::LoadError;
 
 /// The SHA-256 of a file.
 pub(crate) type Digest = [u8; 32];

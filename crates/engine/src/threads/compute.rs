@@ -20,10 +20,9 @@ use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-use crate::after_slices;
-use crate::drive::{mark_compute_thread, thread_cpu};
-use crate::engine::Engine;
-use crate::turns::{Place, Turns, TypeId};
+use super::after_slices;
+use super::current::{mark_compute_thread, prepare_thread, thread_cpu};
+use super::turns::{Place, Turns, TypeId};
 
 /// How much lower than the host's the compute threads' priority is, as `nice` counts it.
 const COMPUTE_NICE: i32 = 10;
@@ -214,7 +213,7 @@ fn run(queue: &Queue, io: &Io) {
 }
 
 fn begin_thread() {
-    Engine::prepare_thread();
+    prepare_thread();
     // Not being allowed to is no reason to stop: the threads then have the same priority.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), COMPUTE_NICE);
 }

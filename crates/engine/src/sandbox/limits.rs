@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 
-use crate::meter::Meter;
+use super::meter::Meter;
 
 /// What a table costs for each of its elements, in bytes.
 const TABLE_ELEMENT_BYTES: usize = 8;

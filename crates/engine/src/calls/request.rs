@@ -1,0 +1,54 @@
+//! A request as a guest of WASI 0.3 gets it, and what it answers.
+
+use std::pin::Pin;
+
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, header};
+use wasmtime::component::{Accessor, Resource};
+use wasmtime_wasi_http::p3::{self, bindings as async_http};
+use wasmtime_wasi_http::{Error, FieldMap, WasiBody, WasiHttpView};
+
+use crate::call::{CallEnd, RequestScheme};
+use crate::capability::state::State;
+
+/// One request in the guest, until there is a head; its body is the guest's affair from then on.
+pub(crate) async fn answer_request(
+    service: &async_http::Service,
+    accessor: &Accessor<State>,
+    request: Request<WasiBody>,
+    scheme: RequestScheme,
+) -> wasmtime::Result<Result<Response<WasiBody>, CallEnd>> {
+    let (request, sent) = accessor.with(|mut access| hand_over(access.get(), request, scheme))?;
+    match service.wasi_http_handler().call_handle(accessor, request).await? {
+        Ok(response) => accessor.with(|mut access| {
+            let response = access.get().http().table.delete(response)?;
+            Ok(Ok(response.into_http(access, sent)?))
+        }),
+        Err(code) => Ok(Err(CallEnd::Trap(format!("the guest answered with an error: {code:?}")))),
+    }
+}
+
+/// What became of the request's body, as the guest is told once its answer is sent.
+type Sent = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+fn hand_over(
+    state: &mut State,
+    request: Request<WasiBody>,
+    scheme: RequestScheme,
+) -> wasmtime::Result<(Resource<p3::Request>, Sent)> {
+    let (head, body) = request.into_parts();
+    let scheme = match scheme {
+        RequestScheme::Http => Scheme::HTTP,
+        RequestScheme::Https => Scheme::HTTPS,
+    };
+    let host = head.headers.get(header::HOST);
+    let authority = match head.uri.authority() {
+        Some(authority) => Some(authority.clone()),
+        None => host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+    };
+    let path = head.uri.path_and_query().cloned();
+    let http = state.http();
+    let headers = FieldMap::new_immutable(http.hooks, head.headers);
+    let (request, sent) = p3::Request::new(head.method, Some(scheme), authority, path, headers, None, body);
+    Ok((http.table.push(request)?, Box::pin(sent)))
+}

@@ -1,0 +1,21 @@
+//! From a file to compiled code: what the file is ([`inspect`]), its compiled form ([`artifact`]), and where that is
+//! kept ([`cache`], and the files of `wasmhost compile`).
+
+mod artifact;
+mod cache;
+mod code;
+mod compile;
+mod cwasm;
+mod inspect;
+mod native;
+mod settings;
+
+pub(crate) use artifact::Compiled;
+pub use cache::Cache;
+pub(crate) use cache::Shared;
+pub use code::Code;
+pub use compile::{CompileError, compile};
+pub use cwasm::CwasmError;
+pub use inspect::{InspectError, inspect};
+pub use settings::EngineOptions;
+pub(crate) use settings::config;

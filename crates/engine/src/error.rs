@@ -1,0 +1,43 @@
+//! Why there is no engine, or no component.
+
+use crate::inspection::Handler;
+
+/// Why a component could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be compiled.
+    #[error("can't be compiled: {0}")]
+    Compile(String),
+    /// It was compiled for another engine.
+    #[error(
+        "was compiled for another machine or with other settings ({0}): make it again here with `wasmhost compile`, or name the .wasm file"
+    )]
+    OtherSettings(String),
+    /// It imports what nothing provides, or in another shape.
+    #[error("can't be linked: {0}")]
+    Link(String),
+    /// There is no engine for it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// This version can't call it so.
+    #[error("exports {0}, which can't be called here")]
+    Unsupported(Handler),
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The machine can't give the pool its address space or its maps.
+    #[error(
+        "can't reserve memory for {slots} instances: {reason}; set max_instances in the formation to fewer, or raise vm.max_map_count"
+    )]
+    Pool {
+        /// How many instances it was to have room for.
+        slots: u32,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("can't start the engine's threads: {0}")]
+    Threads(#[from] std::io::Error),
+}

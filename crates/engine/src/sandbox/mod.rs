@@ -1,0 +1,43 @@
+//! The bounds of one instance: what it is made with, what it uses ([`meter`]), and how much memory it may have
+//! ([`limits`]).
+
+pub(crate) mod limits;
+pub(crate) mod meter;
+
+use std::sync::Arc;
+
+use wasmhost_config::Grants;
+
+/// What every instance of a type is made with.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// The type's name.
+    pub process: Arc<str>,
+    /// What its instances may touch.
+    pub grants: Grants,
+    /// A command's arguments, its own name not among them.
+    pub args: Vec<String>,
+    /// Bytes of memories and tables.
+    pub memory_bytes_max: u64,
+    /// Set where the instance is no part of a formation, but a program that a person runs.
+    pub program: Option<Program>,
+}
+
+/// A command that is run as if it were one of the system's own programs: the host's standard streams are its own, and
+/// its environment has what was granted and nothing else.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// What it finds as its first argument.
+    pub argv0: String,
+}
+
+/// Bytes that one host call may copy out of a guest. The library's default, which programs have, would cost too much
+/// where there are many instances.
+const HOSTCALL_FUEL: usize = 32 << 20;
+const HOSTCALL_FUEL_OF_PROGRAM: usize = 128 << 20;
+
+impl Sandbox {
+    pub(crate) fn hostcall_fuel(&self) -> usize {
+        if self.program.is_some() { HOSTCALL_FUEL_OF_PROGRAM } else { HOSTCALL_FUEL }
+    }
+}
