@@ -22,6 +22,7 @@ mod reader;
 mod report;
 mod route;
 mod show;
+pub mod shown;
 mod spelling;
 mod timetable;
 pub mod units;
