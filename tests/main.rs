@@ -24,6 +24,7 @@ mod jobs;
 mod jobs_people;
 mod jobs_together;
 mod languages;
+mod lasting;
 mod logs;
 mod queue_keys;
 mod recycling;

@@ -86,14 +86,19 @@ async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy, handed_over: Hand
         started = Host::start(plan, options) => started.map_err(|err| failed(&err, granted_by))?,
         () = signals.stop() => return Ok(Exit::Done),
     };
-    let stop_asked = host.stop_asked();
+    let (stop_asked, lost) = (host.stop_asked(), host.lost());
     tokio::select! {
         () = async { host.settled().await; info!("all instances are up"); std::future::pending().await } => {}
         () = signals.stop() => {}
         () = stop_asked => {}
+        _ = lost => {}
     }
     let stopped = host.drain(signals.hurry()).await;
-    Ok(if stopped.cut_off == 0 { Exit::Done } else { Exit::CutOff })
+    match stopped.lost {
+        Some(lost) => Err(Failed::new(Exit::Failed, lost)),
+        None if stopped.cut_off > 0 => Ok(Exit::CutOff),
+        None => Ok(Exit::Done),
+    }
 }
 
 fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {

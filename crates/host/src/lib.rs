@@ -20,7 +20,7 @@ mod supervisor;
 mod trigger;
 
 pub use capacity::{TooMany, check_capacity, make_room_for_connections};
-pub use host::{Host, HostOptions, StartError, Stopped, backup_store};
+pub use host::{Host, HostOptions, Lost, StartError, Stopped, backup_store};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType};

@@ -87,6 +87,12 @@ impl Logs {
         Ok(Arc::new(Logs { shared, printer: Mutex::new(Some(printer)) }))
     }
 
+    /// Whether the thread that prints still works.
+    pub(crate) fn is_alive(&self) -> bool {
+        let printer = self.printer.lock().unwrap_or_else(|poison| poison.into_inner());
+        printer.as_ref().is_some_and(|printer| !printer.is_finished())
+    }
+
     /// The last `count` lines that are kept and wanted, and all that come after them, without a gap between.
     pub(crate) fn follow(
         &self,

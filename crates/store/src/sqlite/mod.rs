@@ -107,6 +107,14 @@ impl SqliteStore {
         }
     }
 
+    /// Waits until one of its threads has ended: it was closed, or the thread panicked.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.writer.closed() => {}
+            () = self.reader.closed() => {}
+        }
+    }
+
     /// Writes a consistent copy of all that was answered so far to a new file: a store like any other, with one file
     /// and no log. The store stays in use, and its writer isn't held up; its log grows meanwhile.
     ///

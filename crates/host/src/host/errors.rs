@@ -1,0 +1,69 @@
+//! Why a host does not start, for the program that wanted one.
+
+use wasmhost_engine::{EngineError, LoadError};
+use wasmhost_store::StoreError;
+
+use crate::capacity::TooMany;
+use crate::state_dir::StateDirError;
+use crate::trigger::release::ReleaseFailed;
+
+/// Why a host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A component can't be loaded.
+    #[error("process.{process}: {component} {err}")]
+    Load {
+        /// The type.
+        process: String,
+        /// Its component.
+        component: String,
+        /// What is wrong with it.
+        err: LoadError,
+    },
+    /// The engine can't be made.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The state directory can't be had.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The store can't be opened.
+    #[error("can't open the store {url}: {err}")]
+    Store {
+        /// Which.
+        url: String,
+        /// Why.
+        err: StoreError,
+    },
+    /// The certificates can't be used.
+    #[error("{0}; correct `cert` and `key` under [http.tls]")]
+    Certificates(String),
+    /// The port is taken, or not ours to take.
+    #[error("can't listen on {listen}: {err}{}", hint(.err))]
+    Listen {
+        /// Where.
+        listen: String,
+        /// Why.
+        err: std::io::Error,
+    },
+    /// A release step failed.
+    #[error(transparent)]
+    Release(#[from] ReleaseFailed),
+    /// The counts don't fit.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    /// The system refused something.
+    #[error("can't start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn hint(err: &std::io::Error) -> &'static str {
+    match err.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another program listens there: stop it, or set `listen` under [http] to another place"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege, and a socket needs a writable directory: correct `listen` under [http]"
+        }
+        _ => "; correct `listen` under [http]",
+    }
+}
