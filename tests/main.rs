@@ -25,6 +25,7 @@ mod jobs_people;
 mod jobs_together;
 mod languages;
 mod lasting;
+mod loading;
 mod logs;
 mod queue_keys;
 mod recycling;

@@ -2,14 +2,18 @@
 //! handler is served; a command is run once, with this process's standard streams for its own, and its exit code passed
 //! on.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tracing_subscriber::EnvFilter;
-use wasmhost_config::{DirGrant, EnvVar, Formation, LoadError, Origin, ProcessType};
-use wasmhost_engine::{CallEnd, Engine, Handler, inspect};
-use wasmhost_host::{GrantedBy, Plan, PlanError, StartError, run_program};
+use wasmhost_config::{
+    DirGrant, EnvVar, Formation, LoadError, MEMORY_BYTES_DEFAULT, Origin, ProcessType, read_file, units,
+};
+use wasmhost_engine::{CallEnd, Engine, FILE_BYTES_MAX, Handler, inspect};
+use wasmhost_host::{GrantedBy, Plan, PlanError, StartError, memory_problem, run_program};
 
 use crate::args::{AppFlags, DirFlag, EnvFlag};
 use crate::cache;
@@ -37,9 +41,18 @@ pub(crate) fn is_app(file: &Path) -> bool {
         return true;
     }
     let mut magic = [0; MAGIC.len()];
-    let begins = File::open(file).and_then(|mut file| file.read_exact(&mut magic));
+    let begins = open(file).and_then(|mut file| file.read_exact(&mut magic));
     (begins.is_ok() && magic == MAGIC)
         || file.extension().is_some_and(|kind| kind == "wasm" || kind == "cwasm" || kind == "wat")
+}
+
+/// Opens an app without waiting: a named pipe that nobody writes to would never be open. What is read of it is waited
+/// for.
+fn open(file: &Path) -> std::io::Result<File> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(file)?;
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 fn is_stream(file: &Path) -> bool {
@@ -52,7 +65,7 @@ fn readable(file: &Path, folder: &Path) -> Result<PathBuf, Failed> {
         let message = format!("can't read {}: {err}; build it, or correct the path", file.display());
         Failed::new(Exit::Component, message)
     };
-    let mut opened = File::open(file).map_err(unreadable)?;
+    let mut opened = open(file).map_err(unreadable)?;
     let mut bytes = Vec::new();
     if is_stream(file) {
         // Some never end.
@@ -64,7 +77,12 @@ fn readable(file: &Path, folder: &Path) -> Result<PathBuf, Failed> {
             );
             return Err(Failed::new(Exit::Usage, message));
         }
-        opened.read_to_end(&mut bytes).map_err(unreadable)?;
+        opened.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 >= FILE_BYTES_MAX {
+            let max = units::format_size(FILE_BYTES_MAX);
+            let message = format!("{} is longer than {max}, the most that is read of an app", file.display());
+            return Err(Failed::new(Exit::Component, message));
+        }
     } else if file.extension().is_some_and(|kind| kind == "wat") {
         bytes = wat::parse_file(file).map_err(|err| Failed::new(Exit::Component, err))?;
     } else {
@@ -96,9 +114,15 @@ fn run_component(file: &Path, component: &Path, state_dir: &Path, flags: &AppFla
 }
 
 /// Serves it until it is told to stop.
-fn run_http(plan: Plan, flags: &AppFlags) -> Outcome {
+fn run_http(mut plan: Plan, flags: &AppFlags) -> Outcome {
     if let Some(flag) = flags.env.iter().find(|flag| SET_BY_HOST.contains(&flag.name.as_str())) {
         return Err(usage(format!("--env {}: the host sets it, to tell instances who they are", flag.name)));
+    }
+    for planned in plan.types.iter_mut().filter(|_| flags.memory.is_none()) {
+        planned.process.memory_bytes_max = MEMORY_BYTES_DEFAULT;
+        if let Some(problem) = memory_problem(planned) {
+            return Err(Failed::new(Exit::Component, format!("{}; --memory grants it", problem.message)));
+        }
     }
     log_to_stderr();
     serve(plan, GrantedBy::Flags)
@@ -113,10 +137,9 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
         )));
     }
     let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-    let Some(mut planned) = plan.types.pop() else {
+    let Some(planned) = plan.types.pop() else {
         return Err(Failed::new(Exit::Component, format!("{shown} has nothing to run")));
     };
-    planned.process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
     log_warnings_to_stderr();
     let cache = cache::from_environment()?;
     let runtime = runtime().on_thread_start(Engine::prepare_thread).build()?;
@@ -177,9 +200,7 @@ fn formation_text(flags: &AppFlags) -> Result<String, Failed> {
 /// What the flags say, in the type's fields.
 fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
     process.count = flags.count.as_ref().map_or(COUNT_DEFAULT, |count| count.0);
-    if let Some(memory) = flags.memory {
-        process.memory_bytes_max = memory;
-    }
+    process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
     process.timeout = flags.timeout;
     process.trust_cwasm = flags.trust_cwasm;
     process.args.clone_from(&flags.args);
@@ -217,7 +238,7 @@ fn dir(flag: &DirFlag) -> Result<DirGrant, Failed> {
 /// What is wrong with the app, without the words of a formation.
 fn why_not(file: &Path, component: &Path, err: &PlanError) -> Failed {
     let shown = file.display();
-    let seen = fs::read(component).ok().and_then(|bytes| inspect(&bytes).ok());
+    let seen = read_file(component, FILE_BYTES_MAX).ok().flatten().and_then(|bytes| inspect(&bytes).ok());
     let is_of_formation = |handler: &Handler| {
         matches!(handler, Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick)
     };

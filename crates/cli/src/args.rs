@@ -306,22 +306,42 @@ pub(crate) struct DirFlag {
 }
 
 impl FromStr for DirFlag {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(meant) = as_docker_writes(text) {
+            return Err(format!("found single colons, expected HOST::GUEST::ro: {meant}"));
+        }
         let mut parts = text.split("::");
         let host = parts.next().unwrap_or_default();
-        let guest = parts.next().unwrap_or(host);
+        let guest = match parts.next() {
+            None => host,
+            // As in wasmtime: where the program itself is.
+            Some("") => ".",
+            Some(guest) => guest,
+        };
         let writable = match parts.next() {
             None | Some("rw") => true,
             Some("ro") => false,
-            Some(_) => return Err("expected `ro` or `rw` after the second `::`"),
+            Some(_) => return Err("expected `ro` or `rw` after the second `::`".to_owned()),
         };
-        if host.is_empty() || guest.is_empty() || parts.next().is_some() {
-            return Err("expected HOST, HOST::GUEST or HOST::GUEST::ro, such as ./public::/public::ro");
+        if host.is_empty() || parts.next().is_some() {
+            let expected = "expected HOST, HOST::GUEST or HOST::GUEST::ro, such as ./public::/public::ro";
+            return Err(expected.to_owned());
         }
         Ok(DirFlag { host: host.to_owned(), guest: guest.to_owned(), writable })
     }
+}
+
+/// `HOST:/GUEST` or `HOST:/GUEST:ro`, as Docker takes volumes, in our words.
+fn as_docker_writes(text: &str) -> Option<String> {
+    let (host, rest) = text.split_once(':').filter(|_| !text.contains("::"))?;
+    let (guest, access) = rest.split_once(':').map_or((rest, None), |(guest, access)| (guest, Some(access)));
+    if !guest.starts_with('/') || !matches!(access, None | Some("ro" | "rw")) {
+        return None;
+    }
+    let access = access.map(|access| format!("::{access}")).unwrap_or_default();
+    Some(format!("--dir {host}::{guest}{access}"))
 }
 
 /// `2`, or `web=2`: an app's one type is called so.

@@ -5,6 +5,9 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use wasmhost_config::{read_file, units};
+use wasmhost_engine::FILE_BYTES_MAX;
+
 use crate::args::Compile;
 use crate::exit::{Exit, Failed, Outcome};
 
@@ -15,19 +18,25 @@ pub(crate) fn compile(compile: &Compile) -> Outcome {
         let message = format!("{} would be replaced: name another file with -o", component.display());
         return Err(Failed::new(Exit::Usage, message));
     }
-    let wasm = std::fs::read(component).map_err(|err| {
-        let message = match err.kind() {
-            ErrorKind::NotFound => format!("the component {} doesn't exist", component.display()),
-            _ => format!("can't read the component {}: {err}", component.display()),
-        };
-        Failed::new(Exit::Component, message)
-    })?;
+    let wasm = read(component).map_err(|message| Failed::new(Exit::Component, message))?;
     let compiled = wasmhost_engine::compile(&wasm)
         .map_err(|err| Failed::new(Exit::Component, format!("{} {err}", component.display())))?;
     write(&output, &compiled)
         .map_err(|err| Failed::new(Exit::Failed, format!("can't write {}: {err}", output.display())))?;
     anstream::println!("{}", output.display());
     Ok(Exit::Done)
+}
+
+fn read(component: &Path) -> Result<Vec<u8>, String> {
+    let shown = component.display();
+    match read_file(component, FILE_BYTES_MAX) {
+        Ok(Some(wasm)) => Ok(wasm),
+        Ok(None) => {
+            Err(format!("the component {shown} is larger than {}", units::format_size(FILE_BYTES_MAX)))
+        }
+        Err(err) if err.kind() == ErrorKind::NotFound => Err(format!("the component {shown} doesn't exist")),
+        Err(err) => Err(format!("can't read the component {shown}: {err}")),
+    }
 }
 
 /// Whoever reads the file meanwhile finds the old one, or the new one, whole.

@@ -6,6 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Memory of an instance where the formation doesn't say.
+pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
+
 /// The process types of one app, and what they share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Formation {
@@ -84,6 +87,8 @@ pub struct ProcessType {
     pub component: PathBuf,
     /// Whether the component may be compiled code, which runs outside of the sandbox.
     pub trust_cwasm: bool,
+    /// Whether an import that nothing provides ends the call that uses it, and isn't refused at the start.
+    pub missing_imports_trap: bool,
     /// What a command's arguments are, its own name not among them.
     pub args: Vec<String>,
     /// How many instances to keep.
@@ -319,10 +324,11 @@ impl ProcessType {
             name: name.into(),
             component,
             trust_cwasm: false,
+            missing_imports_trap: false,
             args: Vec::new(),
             count: 1,
             trigger: None,
-            memory_bytes_max: 128 << 20,
+            memory_bytes_max: MEMORY_BYTES_DEFAULT,
             timeout: None,
             cpu: None,
             concurrency: None,

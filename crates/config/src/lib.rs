@@ -14,6 +14,7 @@ mod address;
 mod dotenv;
 mod error;
 mod expand;
+mod files;
 mod formation;
 mod http;
 mod load;
@@ -29,6 +30,7 @@ pub mod units;
 
 pub use address::AddressError;
 pub use error::{LoadError, Problem};
+pub use files::read_file;
 pub use formation::*;
 pub use http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies};
 pub use load::{Origin, load, parse};

@@ -3,14 +3,15 @@
 use crate::dotenv;
 use crate::error::{LoadError, Problem};
 use crate::expand::Environment;
+use crate::files::read_file;
 use crate::formation::Formation;
 use crate::read;
 use crate::reader::Reading;
 use crate::report::Report;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use toml::de::DeTable;
 
@@ -42,7 +43,7 @@ pub struct Origin<'a> {
 pub fn load(path: &Path) -> Result<Formation, LoadError> {
     let unreadable = |source| LoadError::Unreadable { file: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(unreadable)?;
-    let bytes = read_bounded(&absolute, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+    let bytes = read_file(&absolute, FILE_BYTES_MAX).map_err(|error| match error.kind() {
         ErrorKind::NotFound => LoadError::NotFound { file: path.to_owned(), looked_at: absolute.clone() },
         ErrorKind::IsADirectory => LoadError::IsDirectory { file: path.to_owned() },
         _ => unreadable(error),
@@ -113,13 +114,6 @@ fn syntax<'t>(text: &'t str, report: &mut Report<'_>) -> Option<DeTable<'t>> {
     sound.then(|| tree.into_inner())
 }
 
-/// The bytes of a file; `None` where there are more of them than `bytes_max`.
-pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
-}
-
 /// The text of a formation file, or why these bytes can't be one.
 fn formation_text(file: &Path, bytes: Option<Vec<u8>>) -> Result<String, Problem> {
     let problem = |line, column, message: &str| Problem {
@@ -157,7 +151,7 @@ fn read_dotenv(formation: &Path, folder: &Path) -> (Option<String>, Option<Probl
         let file = formation.with_file_name(".env");
         (None, Some(Problem { file, line, column, key: String::new(), message }))
     };
-    match read_bounded(&folder.join(".env"), FILE_BYTES_MAX) {
+    match read_file(&folder.join(".env"), FILE_BYTES_MAX) {
         // A directory is taken for none: Python keeps its virtual environments under that name.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => (None, None),
         Err(error) => problem((1, 1), format!("can't be read: {error}")),

@@ -207,6 +207,8 @@ struct ProcessTable<'a> {
     component: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     trust_cwasm: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_imports: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     args: Vec<String>,
     count: u32,
@@ -285,6 +287,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
         ProcessTable {
             component: path(&process.component),
             trust_cwasm: process.trust_cwasm,
+            missing_imports: process.missing_imports_trap.then_some("trap"),
             args: process.args.iter().map(|arg| escape(arg)).collect(),
             count: process.count,
             trigger: process.trigger.as_ref().map(|trigger| trigger_keys(trigger, process)),

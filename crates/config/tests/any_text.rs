@@ -195,9 +195,18 @@ fn process() -> impl Strategy<Value = ProcessType> {
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
     let isolation = (option::of(isolation), option::of(1u32..=10_000));
     let life = (option::of(duration()), isolation, option::of(1u64..=1 << 30), option::of(age()));
-    let component = (path(), any::<bool>());
+    let component = (path(), any::<bool>(), any::<bool>());
     (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
-        |(name, (component, trust_cwasm), args, count, trigger, limits, life, grants)| {
+        |(
+            name,
+            (component, trust_cwasm, missing_imports_trap),
+            args,
+            count,
+            trigger,
+            limits,
+            life,
+            grants,
+        )| {
             let (memory_bytes_max, timeout, backlog, queue_timeout, (attempts, backoff), body_bytes_max) =
                 limits;
             let (cpu, (isolation, concurrency), max_calls, max_age) = life;
@@ -209,6 +218,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 name,
                 component,
                 trust_cwasm,
+                missing_imports_trap,
                 args,
                 count,
                 trigger,

@@ -43,6 +43,7 @@ fn the_smallest_file_has_every_default() {
             name: "web".to_owned(),
             component: "/srv/shop/web.wasm".into(),
             trust_cwasm: false,
+            missing_imports_trap: false,
             args: vec![],
             count: 1,
             trigger: None,

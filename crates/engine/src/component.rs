@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime::component::InstancePre;
+use wasmtime::component::{InstancePre, Linker};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p3::bindings as async_cli;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -80,11 +80,10 @@ impl Component {
         let flavor = engine.flavor(is_async)?;
         let compiled = code.compiled(&flavor.wasmtime, &engine.cache)?;
         let entry = match &*compiled {
-            Compiled::Module(module) => EntryPre::Core(module::link(module)?),
+            Compiled::Module(module) => EntryPre::Core(module::link(module, &sandbox)?),
             Compiled::Component(component) => {
-                let pre = flavor.linker.instantiate_pre(component);
-                let pre = pre.map_err(|err| LoadError::Link(format!("{err:#}")))?;
-                EntryPre::new(pre, handler)?
+                let pre = link(component, &flavor.linker, &sandbox);
+                EntryPre::new(pre.map_err(|err| LoadError::Link(format!("{err:#}")))?, handler)?
             }
         };
         Ok(Component {
@@ -161,6 +160,19 @@ impl Component {
             Driven::Cut(cut) => Err(cut.into()),
         }
     }
+}
+
+fn link(
+    component: &wasmtime::component::Component,
+    linker: &Linker<State>,
+    sandbox: &Sandbox,
+) -> wasmtime::Result<InstancePre<State>> {
+    if !sandbox.missing_imports_trap {
+        return linker.instantiate_pre(component);
+    }
+    let mut linker = linker.clone();
+    linker.define_unknown_imports_as_traps(component)?;
+    linker.instantiate_pre(component)
 }
 
 impl EntryPre {

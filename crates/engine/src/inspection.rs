@@ -1,6 +1,8 @@
 //! What a component or a core module is, as far as its names tell: how it can be called ([`Handler`]), what it takes
 //! from the pool ([`Footprint`]), and whether all that it imports is provided.
 
+mod imports;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +17,14 @@ pub struct Inspection {
     pub handlers: Vec<Handler>,
     /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`); a core module's functions.
     pub exports: Vec<String>,
-    /// The interfaces it imports; the names before the functions that a core module imports.
+    /// The interfaces it imports; a core module's imports, as `MODULE NAME`.
     pub imports: Vec<String>,
     /// What one instance of it takes from the pool.
     pub footprint: Footprint,
     /// Whether it uses component-model async, as WASI 0.3 does: in what it exports, or only in what it imports.
     pub is_async: bool,
+    /// Whether it is a core module, and no component.
+    pub is_core: bool,
 }
 
 /// What one instance takes from the pool, at most.
@@ -32,6 +36,32 @@ pub struct Footprint {
     pub memories: u32,
     /// Tables.
     pub tables: u32,
+    /// Bytes of all its memories as they begin.
+    pub memory_bytes: u64,
+    /// Elements of all its tables as they begin.
+    pub table_elements: u64,
+    /// Elements of its largest table as it begins.
+    pub table_elements_max: u64,
+}
+
+impl Footprint {
+    /// The larger one in each respect.
+    #[must_use]
+    pub fn max(self, other: Footprint) -> Footprint {
+        Footprint {
+            core_instances: self.core_instances.max(other.core_instances),
+            memories: self.memories.max(other.memories),
+            tables: self.tables.max(other.tables),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            table_elements: self.table_elements.max(other.table_elements),
+            table_elements_max: self.table_elements_max.max(other.table_elements_max),
+        }
+    }
+
+    /// Bytes that an instance holds before its first call, as its `memory` limit counts them.
+    pub fn bytes_at_start(&self) -> u64 {
+        self.memory_bytes.saturating_add(self.table_elements.saturating_mul(TABLE_ELEMENT_BYTES))
+    }
 }
 
 /// A way in which a component can be called.
@@ -59,8 +89,8 @@ pub enum Handler {
 
 /// What a reactor, and some a command, wants to be called first.
 pub(crate) const INITIALIZE: &str = "_initialize";
-/// A command's `main`.
-pub(crate) const START: &str = "_start";
+/// A command's `main`: a module's default function, where it has one, as for `wasmtime run`; else what WASI calls it.
+pub(crate) const STARTS: [&str; 2] = ["", "_start"];
 /// The package of WASI 0.1, and of the version before it, which nothing makes any more.
 pub(crate) const IMPORTED: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 
@@ -91,7 +121,7 @@ impl Handler {
             Handler::AsyncTick => ("wasmhost:clock/async-handler", "0.1."),
             Handler::Command02 => ("wasi:cli/run", "0.2."),
             Handler::Command03 => ("wasi:cli/run", "0.3."),
-            Handler::CoreCommand => (START, "0.1."),
+            Handler::CoreCommand => ("_start", "0.1."),
         }
     }
 
@@ -105,7 +135,7 @@ impl Handler {
         export
             .strip_prefix(interface)
             .and_then(|rest| rest.strip_prefix('@'))
-            .is_some_and(|found| found.starts_with(version))
+            .is_some_and(|found| found.starts_with(version) && !imports::is_pre_release(found))
     }
 }
 
@@ -119,48 +149,19 @@ impl fmt::Display for Handler {
     }
 }
 
-/// Interfaces that this engine provides, by the beginning of their names.
-const PROVIDED: [(&str, &str); 15] = [
-    ("wasi:cli/", "0.2."),
-    ("wasi:cli/", "0.3."),
-    ("wasi:clocks/", "0.2."),
-    ("wasi:clocks/", "0.3."),
-    ("wasi:filesystem/", "0.2."),
-    ("wasi:filesystem/", "0.3."),
-    ("wasi:http/", "0.2."),
-    ("wasi:http/", "0.3."),
-    ("wasi:io/", "0.2."),
-    ("wasi:random/", "0.2."),
-    ("wasi:random/", "0.3."),
-    ("wasi:sockets/", "0.2."),
-    ("wasi:sockets/", "0.3."),
-    ("wasmhost:clock/", "0.1."),
-    ("wasmhost:job/", "0.1."),
-];
-
 impl Inspection {
     /// Fills in `handlers`, which follow from the exports.
     pub(crate) fn find_handlers(&mut self) {
-        // No component may export such a name, and what else a core module exports can't be called.
-        self.handlers = match self.exports.iter().any(|export| export == START) {
+        self.handlers = match self.is_core {
+            // What else a core module exports can't be called.
             true => vec![Handler::CoreCommand],
             false => ORDER.into_iter().filter(|handler| exports_handler(&self.exports, *handler)).collect(),
         };
     }
-
-    /// The imports that nothing provides, as far as names and versions tell.
-    pub fn unknown_imports(&self) -> Vec<&str> {
-        self.imports.iter().map(String::as_str).filter(|import| !is_provided(import)).collect()
-    }
 }
 
-fn is_provided(import: &str) -> bool {
-    if IMPORTED.contains(&import) {
-        return true;
-    }
-    let Some((interface, version)) = import.split_once('@') else { return false };
-    PROVIDED.iter().any(|(prefix, known)| interface.starts_with(prefix) && version.starts_with(known))
-}
+/// What an element of a table takes, in bytes.
+pub(crate) const TABLE_ELEMENT_BYTES: u64 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -180,6 +181,7 @@ mod tests {
             imports: vec![],
             footprint: Footprint::default(),
             is_async: false,
+            is_core: false,
         };
         both.find_handlers();
         let best_first = [Handler::Http02, Handler::Http03, Handler::Command03, Handler::Command02];
@@ -195,9 +197,9 @@ mod tests {
     }
 
     #[test]
-    fn other_packages_are_not_provided() {
-        assert!(is_provided("wasi:io/streams@0.2.3"));
-        assert!(!is_provided("wasi:keyvalue/store@0.2.0"));
-        assert!(!is_provided("test:missing/thing"));
+    fn a_pre_release_is_no_handler() {
+        assert!(!Handler::Http03.matches("wasi:http/handler@0.3.0-rc-2026-01-06"));
+        assert!(!Handler::Http02.matches("wasi:http/incoming-handler@0.2.0-rc-2023-12-05"));
+        assert!(Handler::Http02.matches("wasi:http/incoming-handler@0.2.0+build"));
     }
 }

@@ -22,7 +22,9 @@ pub mod services;
 mod threads;
 
 pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, RequestScheme, Tick};
-pub use compiled::{Cache, Code, CompileError, CwasmError, EngineOptions, InspectError, compile, inspect};
+pub use compiled::{
+    Cache, Code, CompileError, CwasmError, EngineOptions, FILE_BYTES_MAX, InspectError, compile, inspect,
+};
 pub use component::Component;
 pub use engine::Engine;
 pub use error::{EngineError, LoadError};

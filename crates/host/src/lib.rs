@@ -23,7 +23,7 @@ pub use capacity::{TooMany, check_capacity, make_room_for_connections};
 pub use host::{Host, HostOptions, Lost, StartError, Stopped, backup_store};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
-pub use plan::{Plan, PlanError, PlanProblem, PlannedType};
+pub use plan::{Plan, PlanError, PlanProblem, PlannedType, memory_problem};
 pub use program::run_program;
 pub use services::GrantedBy;
 pub use state_dir::{StateDirError, is_in_use, socket_path};

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger};
-use wasmhost_engine::{Code, Footprint, Handler, Inspection};
+use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, read_file, units};
+use wasmhost_engine::{Code, FILE_BYTES_MAX, Footprint, Handler, Inspection};
 
 /// A formation that can be run, as far as can be told without compiling.
 pub struct Plan {
@@ -75,7 +75,10 @@ impl Plan {
         let mut problems = Vec::new();
         for process in &formation.processes {
             match plan_type(process) {
-                Ok(planned) => types.push(planned),
+                Ok(planned) => {
+                    problems.extend(memory_problem(&planned));
+                    types.push(planned);
+                }
                 Err(problem) => problems.push(problem),
             }
             problems.extend(missing_dirs(process));
@@ -101,11 +104,7 @@ impl Plan {
 
     /// The most that an instance of any type takes from the pool.
     pub fn footprint(&self) -> Footprint {
-        self.types.iter().fold(Footprint::default(), |most, planned| Footprint {
-            core_instances: most.core_instances.max(planned.footprint.core_instances),
-            memories: most.memories.max(planned.footprint.memories),
-            tables: most.tables.max(planned.footprint.tables),
-        })
+        self.types.iter().fold(Footprint::default(), |most, planned| most.max(planned.footprint))
     }
 }
 
@@ -140,13 +139,10 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
             instead.unwrap_or_default(),
         )));
     }
-    let unknown = seen.unknown_imports();
-    if !unknown.is_empty() {
-        return Err(problem(format!(
-            "{} imports {}, which nothing here provides (provided are WASI 0.2 and 0.3, and wasmhost:job/queue)",
-            path.display(),
-            unknown.join(", ")
-        )));
+    if !process.missing_imports_trap
+        && let Some(refusal) = seen.refusal()
+    {
+        return Err(problem(format!("{} {refusal}", path.display())));
     }
     let default = match trigger {
         Trigger::Http { .. } => Some(HTTP_TIMEOUT),
@@ -167,7 +163,7 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::ErrorKind;
-    std::fs::read(path).map_err(|err| match err.kind() {
+    let bytes = read_file(path, FILE_BYTES_MAX).map_err(|err| match err.kind() {
         ErrorKind::NotFound => {
             format!("the component {} doesn't exist: build it, or correct `component`", path.display())
         }
@@ -175,6 +171,26 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
             format!("the component {} is a directory; a .wasm file is expected", path.display())
         }
         _ => format!("can't read the component {}: {err}", path.display()),
+    })?;
+    bytes.ok_or_else(|| {
+        let max = units::format_size(FILE_BYTES_MAX);
+        format!("the component {} is larger than {max}, the most that is read of one", path.display())
+    })
+}
+
+/// Says what is wrong with a component that begins with more memory than its type may have.
+pub fn memory_problem(planned: &PlannedType) -> Option<PlanProblem> {
+    let (needed, max) = (planned.footprint.bytes_at_start(), planned.process.memory_bytes_max);
+    (needed > max).then(|| PlanProblem {
+        process: planned.process.name.clone(),
+        message: format!(
+            "{} begins with {} of memory and tables, and its `memory` is {}: it needs {} or more",
+            planned.process.component.display(),
+            units::format_size(needed),
+            units::format_size(max),
+            units::format_size(needed.div_ceil(1 << 20) << 20),
+        ),
+        in_component: false,
     })
 }
 

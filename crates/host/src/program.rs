@@ -60,6 +60,7 @@ fn load(planned: PlannedType, name: &str, cache: Cache) -> Result<Component, Sta
         grants: process.grants,
         args: process.args,
         memory_bytes_max: process.memory_bytes_max,
+        missing_imports_trap: process.missing_imports_trap,
         program: Some(Program { argv0: name.to_owned() }),
     };
     let services = Services {

@@ -1,8 +1,8 @@
 //! What the sandbox may touch: `env`, `dirs`, `outbound`, `network`, `enqueue`.
 
 use super::trigger::queue_name;
+use crate::files::read_file;
 use crate::formation::{DirGrant, EnvVar, Grants, Outbound};
-use crate::load::read_bounded;
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::quoted;
 
@@ -98,7 +98,7 @@ fn from_env_value(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<String> {
 fn file_value(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<String> {
     let path = item.path(cx)?;
     let shown = quoted(&path.to_string_lossy());
-    let message = match read_bounded(&path, SECRET_BYTES_MAX) {
+    let message = match read_file(&path, SECRET_BYTES_MAX) {
         Err(error) => format!("the file {shown} can't be read: {error}"),
         Ok(None) => {
             format!("the file {shown} has more than {SECRET_BYTES_MAX} bytes, too many for a variable")

@@ -30,6 +30,10 @@ pub(super) fn process_type(
     let component = component(cx, &mut table);
     let mut process = ProcessType::new(name, component.unwrap_or_default());
     process.trust_cwasm = table.take("trust_cwasm").and_then(|item| item.boolean(cx)).unwrap_or(false);
+    process.missing_imports_trap = table
+        .take("missing_imports")
+        .and_then(|item| item.choice(cx, &[("refuse", false), ("trap", true)]))
+        .unwrap_or(false);
     if let Some(count) = table.take("count").and_then(|item| count(cx, &item)) {
         process.count = count;
     }

@@ -6,11 +6,17 @@ use wasmtime_wasi::{I32Exit, p0, p1};
 
 use crate::capability::state::State;
 use crate::error::LoadError;
-use crate::inspection::{IMPORTED, INITIALIZE, START};
+use crate::inspection::{IMPORTED, INITIALIZE, STARTS};
+use crate::sandbox::Sandbox;
 
 /// Links a module to WASI.
-pub(crate) fn link(module: &Module) -> Result<InstancePre<State>, LoadError> {
-    let pre = linker(module.engine()).and_then(|linker| linker.instantiate_pre(module));
+pub(crate) fn link(module: &Module, sandbox: &Sandbox) -> Result<InstancePre<State>, LoadError> {
+    let pre = linker(module.engine()).and_then(|mut linker| {
+        if sandbox.missing_imports_trap {
+            linker.define_unknown_imports_as_traps(module)?;
+        }
+        linker.instantiate_pre(module)
+    });
     pre.map_err(|err| LoadError::Link(format!("{err:#}")))
 }
 
@@ -19,7 +25,9 @@ pub(crate) async fn run(instance: &wasmtime::Instance, store: &mut Store<State>)
     if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, INITIALIZE) {
         initialize.call_async(&mut *store, ()).await?;
     }
-    instance.get_typed_func::<(), ()>(&mut *store, START)?.call_async(store, ()).await
+    let start = STARTS.iter().find(|name| instance.get_func(&mut *store, name).is_some());
+    let start = start.copied().unwrap_or(STARTS[1]);
+    instance.get_typed_func::<(), ()>(&mut *store, start)?.call_async(store, ()).await
 }
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {

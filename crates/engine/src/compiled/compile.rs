@@ -57,7 +57,7 @@ mod tests {
             footprint: Footprint::default(),
             alone: false,
         };
-        let footprint = Footprint { core_instances: 20, memories: 3, tables: 5 };
+        let footprint = Footprint { core_instances: 20, memories: 3, tables: 5, ..Footprint::default() };
         let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint, alone: false };
         assert_eq!(key_with(small), key_with(large));
         // A program that is run without a pool finds what a host has compiled.

@@ -25,7 +25,7 @@ use crate::inspection::Inspection;
 
 /// Rises when what is in these files changes, [`Inspection`] included. The end of a file keeps its form in all formats,
 /// and the beginnings of [`Maker`] their names, so that any version can say which one made a file.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"\x89cwasm\r\n";
 const ELF: &[u8] = b"\x7fELF";
@@ -242,8 +242,9 @@ mod tests {
             handlers: vec![],
             exports: vec!["wasi:http/incoming-handler@0.2.3".into()],
             imports: vec!["wasi:io/streams@0.2.3".into()],
-            footprint: Footprint { core_instances: 3, memories: 1, tables: 2 },
+            footprint: Footprint { core_instances: 3, memories: 1, tables: 2, ..Footprint::default() },
             is_async: false,
+            is_core: false,
         };
         inspection.find_handlers();
         About { maker: Maker::here(), key: "00ff".into(), inspection }

@@ -1,9 +1,18 @@
 //! What a file is, and what it exports and imports, read without compiling it.
+//!
+//! The file may come from anybody. Reading it takes time and memory in proportion to its length, with bounds on what is
+//! kept.
+
+mod structure;
+
+use std::collections::BTreeSet;
 
 use wasmparser::{Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
 
 use super::cwasm::CwasmError;
-use crate::inspection::{Footprint, Inspection, START};
+use crate::inspection::{Inspection, STARTS};
+pub(crate) use structure::CORE_ITEMS_MAX;
+use structure::Structure;
 
 /// Why a file is not a component that could be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +31,9 @@ pub enum InspectError {
     /// It is damaged, or uses what this version doesn't know.
     #[error("is not a valid component: {0}")]
     Malformed(String),
+    /// It is larger in some respect than any that can be run.
+    #[error("is too complex to be run: {0}")]
+    TooComplex(String),
     /// It is compiled code, which can't be used.
     #[error(transparent)]
     Compiled(#[from] CwasmError),
@@ -36,70 +48,116 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
         };
         return Err(InspectError::NotWasm { found });
     }
-    let malformed = |err: wasmparser::BinaryReaderError| InspectError::Malformed(err.to_string());
-
-    let mut seen = Inspection {
-        handlers: vec![],
-        exports: vec![],
-        imports: vec![],
-        footprint: Footprint::default(),
-        is_async: false,
-    };
-    // What is valid without async needs none. Function bodies aren't looked at: compiling does that.
-    let mut validator = Validator::new_with_features(WasmFeatures::all().difference(async_features()));
+    let mut reading = Reading::default();
     // Nested modules and components follow their parent in one flat sequence of payloads.
-    let mut depth = 0_u32;
-    let mut is_core = false;
     for payload in Parser::new(0).parse_all(bytes) {
-        let payload = payload.map_err(malformed)?;
-        seen.is_async = seen.is_async || validator.payload(&payload).is_err();
+        reading.add(&payload.map_err(malformed)?)?;
+    }
+    reading.finish()
+}
+
+fn malformed(err: wasmparser::BinaryReaderError) -> InspectError {
+    InspectError::Malformed(err.to_string())
+}
+
+/// What has been seen of a file so far.
+struct Reading {
+    exports: Vec<String>,
+    imports: BTreeSet<String>,
+    structure: Structure,
+    /// Knows no async: what is valid without it needs none. Function bodies aren't looked at, since compiling does that.
+    validator: Validator,
+    is_async: bool,
+    is_core: bool,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Reading {
+            exports: Vec::new(),
+            imports: BTreeSet::new(),
+            structure: Structure::default(),
+            validator: Validator::new_with_features(WasmFeatures::all().difference(async_features())),
+            is_async: false,
+            is_core: false,
+        }
+    }
+}
+
+impl Reading {
+    fn add(&mut self, payload: &Payload) -> Result<(), InspectError> {
+        let depth = self.structure.depth();
+        // Before the validator, which does as it is told: it builds what the structure only counts.
+        self.structure.add(payload)?;
         match payload {
             Payload::Version { encoding, .. } => {
-                is_core |= depth == 0 && encoding == Encoding::Module;
-                depth += 1;
+                self.is_core |= depth == 0 && *encoding == Encoding::Module;
             }
-            Payload::ExportSection(section) if is_core => {
-                for export in section {
+            Payload::ExportSection(section) if self.is_core => {
+                at_most(section.count(), "exports")?;
+                for export in section.clone() {
                     let export = export.map_err(malformed)?;
                     if export.kind == ExternalKind::Func {
-                        seen.exports.push(export.name.to_owned());
+                        self.exports.push(export.name.to_owned());
                     }
                 }
             }
-            Payload::ImportSection(section) if is_core => {
-                for import in section.into_imports() {
-                    let package = import.map_err(malformed)?.module;
-                    if !seen.imports.iter().any(|known| known == package) {
-                        seen.imports.push(package.to_owned());
-                    }
+            Payload::ImportSection(section) if self.is_core => {
+                at_most(section.count(), "imports")?;
+                for import in section.clone().into_imports() {
+                    let import = import.map_err(malformed)?;
+                    self.imports.insert(format!("{} {}", import.module, import.name));
                 }
             }
-            Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    seen.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                at_most(section.count(), "exports")?;
+                for export in section.clone() {
+                    self.exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::ComponentImportSection(section) if depth == 1 => {
-                for import in section {
-                    seen.imports.push(import.map_err(malformed)?.name.name.to_owned());
+                at_most(section.count(), "imports")?;
+                for import in section.clone() {
+                    self.imports.insert(import.map_err(malformed)?.name.name.to_owned());
                 }
             }
-            Payload::InstanceSection(section) => seen.footprint.core_instances += section.count(),
-            Payload::MemorySection(section) => seen.footprint.memories += section.count(),
-            Payload::TableSection(section) => seen.footprint.tables += section.count(),
             _ => {}
         }
+        self.is_async = self.is_async || self.validator.payload(payload).is_err();
+        Ok(())
     }
-    if is_core {
-        if !seen.exports.iter().any(|export| export == START) {
+
+    fn finish(self) -> Result<Inspection, InspectError> {
+        let Reading { exports, imports, structure, is_async, is_core, .. } = self;
+        if is_core && !exports.iter().any(|export| STARTS.contains(&export.as_str())) {
             return Err(InspectError::CoreModule);
         }
-        seen.footprint.core_instances = 1;
-        seen.is_async = false;
+        let mut seen = Inspection {
+            handlers: vec![],
+            exports,
+            imports: imports.into_iter().collect(),
+            footprint: structure.footprint(),
+            is_async: is_async && !is_core,
+            is_core,
+        };
+        at_most(u32::try_from(seen.exports.len()).unwrap_or(u32::MAX), "exports")?;
+        at_most(u32::try_from(seen.imports.len()).unwrap_or(u32::MAX), "imports")?;
+        seen.find_handlers();
+        Ok(seen)
     }
-    seen.find_handlers();
-    Ok(seen)
+}
+
+/// The longest file that is read: one with all of a Python program and its libraries has 40 MB.
+pub const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Exports or imports of a file: programs of real languages have some hundreds.
+const NAMES_MAX: u32 = 10_000;
+
+fn at_most(count: u32, what: &str) -> Result<(), InspectError> {
+    match count <= NAMES_MAX {
+        true => Ok(()),
+        false => Err(InspectError::TooComplex(format!("it has {count} {what}, more than {NAMES_MAX}"))),
+    }
 }
 
 fn async_features() -> WasmFeatures {

@@ -16,6 +16,6 @@ pub(crate) use cache::Shared;
 pub use code::Code;
 pub use compile::{CompileError, compile};
 pub use cwasm::CwasmError;
-pub use inspect::{InspectError, inspect};
+pub use inspect::{FILE_BYTES_MAX, InspectError, inspect};
 pub use settings::EngineOptions;
 pub(crate) use settings::config;

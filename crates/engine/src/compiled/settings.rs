@@ -3,6 +3,7 @@
 
 use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
+use super::inspect::CORE_ITEMS_MAX;
 use crate::inspection::Footprint;
 
 /// What the pool of instances is sized for.
@@ -30,11 +31,11 @@ const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 const KEEP_RESIDENT_TABLE_BYTES: usize = 64 << 10;
 
 /// Components of some languages have many small core modules.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 100;
+const CORE_INSTANCES_PER_COMPONENT: u32 = CORE_ITEMS_MAX;
 const INSTANCE_BYTES_MAX: usize = 16 << 20;
 
-/// Elements of a table; the library's default of 20,000 refuses large programs.
-const TABLE_ELEMENTS_MAX: usize = 200_000;
+/// Elements that each table may grow to, at least; the library's default of 20,000 refuses large programs.
+const TABLE_ELEMENTS_MIN: usize = 200_000;
 
 /// The settings of one of the engines. Those that change compiled code are part of the cache's keys.
 pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
@@ -52,7 +53,7 @@ pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
 }
 
 fn pool(options: EngineOptions) -> PoolingAllocationConfig {
-    let Footprint { memories, tables, .. } = options.footprint;
+    let Footprint { memories, tables, table_elements_max, .. } = options.footprint;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(options.slots)
         .total_core_instances(options.slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -65,7 +66,7 @@ fn pool(options: EngineOptions) -> PoolingAllocationConfig {
         .max_memories_per_module(memories.max(1))
         .max_tables_per_component(tables.max(1))
         .max_tables_per_module(tables.max(1))
-        .table_elements(TABLE_ELEMENTS_MAX)
+        .table_elements(usize::try_from(table_elements_max).unwrap_or(usize::MAX).max(TABLE_ELEMENTS_MIN))
         .max_component_instance_size(INSTANCE_BYTES_MAX)
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX));

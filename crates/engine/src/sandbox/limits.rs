@@ -7,7 +7,7 @@ use wasmtime::ResourceLimiter;
 use super::meter::Meter;
 
 /// What a table costs for each of its elements, in bytes.
-const TABLE_ELEMENT_BYTES: usize = 8;
+const TABLE_ELEMENT_BYTES: usize = crate::inspection::TABLE_ELEMENT_BYTES as usize;
 
 /// Counts what an instance holds. A growth that is refused fails in the guest (`memory.grow` answers -1); what the
 /// guest makes of that is up to it, and the instance goes after the call either way.

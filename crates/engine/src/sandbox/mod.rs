@@ -19,6 +19,8 @@ pub struct Sandbox {
     pub args: Vec<String>,
     /// Bytes of memories and tables.
     pub memory_bytes_max: u64,
+    /// Whether an import that nothing provides traps when it is called, and isn't refused when the component is loaded.
+    pub missing_imports_trap: bool,
     /// Set where the instance is no part of a formation, but a program that a person runs.
     pub program: Option<Program>,
 }

@@ -64,6 +64,7 @@ fn load_type(
         grants: process.grants.clone(),
         args: process.args.clone(),
         memory_bytes_max: process.memory_bytes_max,
+        missing_imports_trap: process.missing_imports_trap,
         program: None,
     };
     let code = std::mem::take(&mut planned.code);
