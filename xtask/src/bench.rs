@@ -14,6 +14,7 @@ pub(crate) mod machine;
 mod memory;
 mod overload;
 mod process;
+mod processor;
 mod programs;
 mod report;
 mod server;

@@ -1,16 +1,19 @@
-//! `bench http`: requests per second and their latency, beside other servers.
+//! `bench http`: requests per second, their latency and what each costs the server, beside other servers.
+//!
+//! The load takes a part of the machine, so requests per second hide how much a server leaves idle, or takes from the
+//! load. The server's processor time for each request doesn't: it is what a machine pays.
 //!
 //! Each server of a case is started once and measured in turn, round after round, so that a machine whose speed
 //! drifts is as unfair to one as to the other.
 
 use anyhow::{Error, Result};
 
-use super::Bench;
 use super::contender::Contender::{self, *};
 use super::load::Request;
 use super::report::{Goal, NotMeasured, Report, Row, Section};
 use super::server::Server;
 use super::spread::Spread;
+use super::{Bench, processor};
 
 /// Connections that send requests as fast as they are answered.
 const CONNECTIONS: [u32; 2] = [16, 64];
@@ -60,6 +63,8 @@ const fn case(
 }
 
 const RATE: &str = "requests_per_second";
+/// Of the server's process and those that it has started, user and system.
+const COST: &str = "cpu_us_per_request";
 
 /// A server of the case that is measured.
 struct Running {
@@ -121,16 +126,22 @@ fn measure(bench: &Bench, case: &Case, not_measured: &mut Vec<NotMeasured>) -> R
                 these.rotate_left(1);
             }
             for Running { contender, server, row } in &mut these {
+                let before = processor::used(&[server.process.id()])?;
                 let sample = bench.measure(server, case.request, connections)?;
+                let used = processor::used(&[server.process.id()])?.saturating_sub(before);
+                // A round without an answer has its errors to say so.
+                let cost_us = used.as_secs_f64() * 1e6 / sample.answered.max(1) as f64;
                 eprintln!(
-                    "{} c={connections} {}: {:.0} req/s, p99 {:.2} ms{}",
+                    "{} c={connections} {}: {:.0} req/s, {cost_us:.1} us of CPU each, p99 {:.2} ms{}",
                     case.name,
                     contender.name(),
                     sample.requests_per_second,
                     sample.p99_ms,
                     if sample.errors > 0 { format!(", {} ERRORS", sample.errors) } else { String::new() }
                 );
-                row.add_sample(&sample);
+                row.add(RATE, sample.requests_per_second);
+                row.add(COST, cost_us);
+                row.add_times(&sample);
             }
         }
         these.sort_by_key(|running| case.contenders.iter().position(|other| *other == running.contender));
@@ -143,6 +154,9 @@ fn measure(bench: &Bench, case: &Case, not_measured: &mut Vec<NotMeasured>) -> R
     Ok(section)
 }
 
+/// Ratios of what one server has by what another has, in the same rounds.
+type Ratio<'a> = dyn Fn(&str, &'static str, Contender, Contender, u32) -> Option<Spread> + 'a;
+
 /// What is asked of a host, as ratios of one run.
 fn goals(sections: &[Section]) -> Vec<Goal> {
     let ratio = |case: &str, name, this: Contender, that: Contender, connections| {
@@ -152,21 +166,8 @@ fn goals(sections: &[Section]) -> Vec<Goal> {
     };
     let has = |case: &str| sections.iter().any(|section| section.title == case);
     let mut goals = Vec::new();
-    // The case, who, beside whom, and at 16 and 64 connections the goal; then the aim.
-    type Asked = (&'static str, Contender, Contender, [f64; 2], f64);
-    const ASKED: [Asked; 4] = [
-        ("hello-0.2", Wasmhost, WasmtimeReused, [1.3, 1.1], 1.5),
-        ("hello-0.2", Wasmhost, WasmtimeDefaults, [8.0, 8.0], 10.0),
-        ("hello-0.2", WasmhostCall, WasmtimeDefaults, [2.0, 2.0], 2.5),
-        ("hello-0.3", Wasmhost, WasmtimeReused, [1.2, 1.2], 1.5),
-    ];
-    for (case, this, that, least, aim) in ASKED.into_iter().filter(|asked| has(asked.0)) {
-        for (connections, least) in CONNECTIONS.into_iter().zip(least) {
-            let found = ratio(case, RATE, this, that, connections);
-            let what = format!("{case}, c={connections}: req/s of {} / {}", this.name(), that.name());
-            goals.push(Goal::at_least(least, what, found).aim(aim));
-        }
-    }
+    goals.extend(RATES.into_iter().filter(|asked| has(asked.0)).flat_map(|asked| of_rates(asked, &ratio)));
+    goals.extend(COSTS.into_iter().filter(|asked| has(asked.0)).flat_map(|asked| of_costs(asked, &ratio)));
     for case in ["hello-0.2", "hello-0.3"].into_iter().filter(|case| has(case)) {
         for connections in CONNECTIONS {
             let found = ratio(case, RATE, Wasmhost, NativeHyper, connections);
@@ -178,15 +179,77 @@ fn goals(sections: &[Section]) -> Vec<Goal> {
         }
     }
     for case in ["typescript", "python", "c", "go"].into_iter().filter(|case| has(case)) {
-        for connections in CONNECTIONS {
-            let beside = |that: Contender| {
-                let found = ratio(case, RATE, Wasmhost, that, connections);
-                let what = format!("{case}, c={connections}: req/s of wasmhost / {}", that.name());
-                Goal::at_least(1.0, what, found)
-            };
-            goals.push(beside(WasmtimeReused));
-            goals.push(beside(WasmtimeBounded).only_aimed_at());
-        }
+        goals.extend(CONNECTIONS.into_iter().flat_map(|connections| of_language(case, connections, &ratio)));
     }
     goals
+}
+
+/// The case, who, beside whom, and at 16 and 64 connections the goal; then the aim.
+type Asked = (&'static str, Contender, Contender, [f64; 2], f64);
+
+/// Requests per second: so many times as many.
+const RATES: [Asked; 4] = [
+    ("hello-0.2", Wasmhost, WasmtimeReused, [1.3, 1.1], 1.5),
+    ("hello-0.2", Wasmhost, WasmtimeDefaults, [8.0, 8.0], 10.0),
+    ("hello-0.2", WasmhostCall, WasmtimeDefaults, [2.0, 2.0], 2.5),
+    ("hello-0.3", Wasmhost, WasmtimeReused, [1.2, 1.2], 1.5),
+];
+
+/// Processor time of each request: this part of it, at most. The goals are a little above what a quiet machine measured
+/// (26 and 21 us beside 35 and 33 of wasmtime reused, of 0.3 47 and 40 beside 47), the aims are 14 and 24 us.
+const COSTS: [Asked; 3] = [
+    ("hello-0.2", Wasmhost, WasmtimeReused, [0.8, 0.7], 0.4),
+    ("hello-0.2", WasmhostCall, WasmtimeDefaults, [0.5, 0.5], 0.4),
+    ("hello-0.3", Wasmhost, WasmtimeReused, [1.05, 0.9], 0.5),
+];
+
+fn of_rates<'a>((case, this, that, least, aim): Asked, ratio: &'a Ratio) -> impl Iterator<Item = Goal> + 'a {
+    CONNECTIONS.into_iter().zip(least).map(move |(connections, least)| {
+        let found = ratio(case, RATE, this, that, connections);
+        let what = format!("{case}, c={connections}: req/s of {} / {}", this.name(), that.name());
+        Goal::at_least(least, what, found).aim(aim)
+    })
+}
+
+fn of_costs<'a>((case, this, that, most, aim): Asked, ratio: &'a Ratio) -> impl Iterator<Item = Goal> + 'a {
+    CONNECTIONS.into_iter().zip(most).map(move |(connections, most)| {
+        let found = ratio(case, COST, this, that, connections);
+        let what = format!("{case}, c={connections}: CPU/req of {} / {}", this.name(), that.name());
+        Goal::below(most, what, found).aim(aim)
+    })
+}
+
+/// Guests in other languages. A host bounds each call's time, which costs such a guest something: so the processor time
+/// is compared with a wasmtime that does so too.
+fn of_language(case: &str, connections: u32, ratio: &Ratio) -> [Goal; 3] {
+    let named = |figure: &str, that: Contender| {
+        format!("{case}, c={connections}: {figure} of wasmhost / {}", that.name())
+    };
+    let beside = |name, that| ratio(case, name, Wasmhost, that, connections);
+    let bounded = WasmtimeBounded;
+    [
+        Goal::at_least(1.0, named("req/s", WasmtimeReused), beside(RATE, WasmtimeReused)),
+        Goal::at_least(1.0, named("req/s", bounded), beside(RATE, bounded)).only_aimed_at(),
+        Goal::below(1.1, named("CPU/req", bounded), beside(COST, bounded)).aim(1.0),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_costs_is_compared_round_by_round() {
+        let mut section = Section::new("hello-0.2");
+        for (contender, costs) in [(Wasmhost, [20.0, 30.0]), (WasmtimeReused, [40.0, 40.0])] {
+            let mut row = Row::new(contender.name(), Some(16));
+            costs.into_iter().for_each(|cost| row.add(COST, cost));
+            section.rows.push(row);
+        }
+        let goals = goals(&[section]);
+        let what = "hello-0.2, c=16: CPU/req of wasmhost / wasmtime serve, reused";
+        let goal = goals.iter().find(|goal| goal.what == what).unwrap();
+        assert_eq!(goal.found, Some(Spread { median: 0.625, min: 0.5, max: 0.75 }));
+        assert_eq!((goal.goal, goal.aim), (Some(0.8), Some(0.4)));
+    }
 }

@@ -33,6 +33,7 @@ pub(super) struct Load {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Sample {
     /// Requests that were answered by 2xx or 3xx.
+    pub(super) answered: u64,
     pub(super) requests_per_second: f64,
     /// Milliseconds below which half, and 99 of 100, of the answers came.
     pub(super) p50_ms: f64,
@@ -122,6 +123,7 @@ fn parse(text: &str) -> Result<Sample> {
     // It counts an answer with an error's status among the requests too.
     let answered = printed.requests.saturating_sub(printed.status);
     Ok(Sample {
+        answered,
         requests_per_second: answered as f64 / (printed.duration_us.max(1) as f64 / 1e6),
         p50_ms: ms(printed.p50_us),
         p99_ms: ms(printed.p99_us),
@@ -152,7 +154,7 @@ Transfer/sec:      8.00MB
     fn errors_are_counted_and_are_no_answers() {
         let failing = OUTPUT.replace("\"status\":0,\"timeout\":0", "\"status\":90000,\"timeout\":2");
         let sample = parse(&failing).unwrap();
-        assert_eq!((sample.requests_per_second, sample.errors), (40_000.0, 90_002));
+        assert_eq!((sample.answered, sample.requests_per_second, sample.errors), (200_000, 40_000.0, 90_002));
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Row {
     /// Adds what wrk measured.
     pub(super) fn add_sample(&mut self, sample: &Sample) {
         self.add("requests_per_second", sample.requests_per_second);
+        self.add_times(sample);
+    }
+
+    /// The same without the rate, and its errors.
+    pub(super) fn add_times(&mut self, sample: &Sample) {
         self.add("p50_ms", sample.p50_ms);
         self.add("p99_ms", sample.p99_ms);
         self.add("max_ms", sample.max_ms);
@@ -264,6 +269,7 @@ impl Section {
 fn title(name: &str) -> String {
     match name {
         "requests_per_second" => "req/s".to_owned(),
+        "cpu_us_per_request" => "CPU us/req".to_owned(),
         name => {
             let units =
                 [("_per_second", "/s"), ("_percent", ", %"), ("kib", "KiB"), ("mib", "MiB"), ("_", " ")];
