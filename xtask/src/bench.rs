@@ -173,7 +173,12 @@ struct Bench {
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     process::end_all_on_interrupt()?;
     let load = Load::find()?;
-    crate::guests::build(repository, &crate::guests::Which::Quick, false)?;
+    crate::guests::build(repository, &crate::guests::Which::Rust, false)?;
+    // Where those in C can't be built, each case with them says that its component is missing.
+    let c = crate::guests::Which::Named(vec!["c".to_string()]);
+    for not_built in crate::guests::try_build(repository, &c, false)? {
+        eprintln!("{}: not built: {:#}", not_built.folder, not_built.why);
+    }
     let bench = Bench {
         repository: repository.to_path_buf(),
         programs: Programs::get(repository, &options.with)?,

@@ -30,7 +30,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         test::is_installed("nextest"),
         "cargo-nextest is not installed: `cargo install cargo-nextest --locked`"
     );
-    guests::build(repository, &guests::Which::Quick, false)?;
+    guests::build(repository, &guests::Which::Rust, false)?;
     let folder = TempDir::new()?;
     let written = folder.path().join("faults.json");
     let start = Instant::now();

@@ -1,10 +1,12 @@
 //! `cargo xtask guests`: from the guests' sources to the components that the examples, the tests and the benchmarks run.
 //!
 //! Each [`Project`] is built by the tools of its language, which are looked for, or fetched, only when its sources
-//! changed. Those whose tools fill hundreds of megabytes are built where they are asked for.
+//! changed. Tools that fill hundreds of megabytes are fetched only for those who ask for their language. A project that
+//! can't be built doesn't keep others from it: see [`NotBuilt`].
 
 mod apt;
 mod c;
+mod clang;
 mod component;
 mod go;
 pub(crate) mod python;
@@ -12,6 +14,7 @@ mod rust;
 mod sources;
 pub(crate) mod staging;
 mod toolchain;
+pub(crate) mod tools;
 pub(crate) mod typescript;
 
 use std::ffi::OsStr;
@@ -19,9 +22,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use std::{env, fs, process};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use component::Kind::{Library, Module, Program};
 use rust::Guest;
+use tools::Missing;
 
 /// A folder of guests that are built together.
 struct Project {
@@ -30,6 +34,7 @@ struct Project {
     language: Language,
 }
 
+#[derive(Debug)]
 enum Language {
     /// A cargo workspace, outside the host's.
     Rust(&'static [Guest]),
@@ -92,43 +97,87 @@ const PROJECTS: &[Project] = &[
     },
 ];
 
-/// Guests that are easier said in text, each of which becomes `tests/guests/out/NAME.wasm`.
+/// Guests that are easier said in text, each of which becomes `tests/guests/out/NAME.wasm`. They are built with those
+/// in Rust beside them.
 const TEXT_GUESTS: &str = "tests/guests/wat";
 
 /// Which guests are built.
 pub(crate) enum Which {
-    /// Those that the tests and the demo need, whose tools are small.
+    /// Those in Rust, which the tests and the benchmarks can't do without.
+    Rust,
+    /// Those whose tools are small: in Rust and C.
     Quick,
     All,
     /// The projects in folders of these names.
     Named(Vec<String>),
 }
 
-/// The cargo workspaces of guests, by their folders in the repository.
-pub(crate) fn cargo_folders() -> impl Iterator<Item = &'static str> {
-    PROJECTS
-        .iter()
-        .filter(|project| matches!(project.language, Language::Rust(_)))
-        .map(|project| project.folder)
+/// A project that can't be built here, and why.
+pub(crate) struct NotBuilt {
+    /// In the repository.
+    pub(crate) folder: &'static str,
+    pub(crate) why: Error,
 }
 
-/// Those that [`Which::Quick`] leaves out, by name, and whether they have been built all the same.
-pub(crate) fn slow(repository: &Path) -> impl Iterator<Item = (&'static str, bool)> {
-    let slow = PROJECTS.iter().filter(|project| !project.is_quick());
-    slow.map(|project| {
+impl NotBuilt {
+    /// Whether nothing is wrong with the guests, and this machine has no tools for their language.
+    pub(crate) fn lacks_tools(&self) -> bool {
+        self.why.is::<Missing>()
+    }
+}
+
+/// A project in another language than Rust, with a test of its own.
+pub(crate) struct InOtherLanguage {
+    pub(crate) name: &'static str,
+    /// Whether its tools fill hundreds of megabytes, so that it is built only where somebody asked for it.
+    pub(crate) is_slow: bool,
+    /// Whether all its components are there, of whatever sources.
+    pub(crate) is_built: bool,
+}
+
+/// The cargo workspaces of guests, by their folders in the repository.
+pub(crate) fn cargo_folders() -> impl Iterator<Item = &'static str> {
+    PROJECTS.iter().filter(|project| project.is_rust()).map(|project| project.folder)
+}
+
+pub(crate) fn in_other_languages(repository: &Path) -> impl Iterator<Item = InOtherLanguage> {
+    let others = PROJECTS.iter().filter(|project| !project.is_rust());
+    others.map(|project| {
         let folder = repository.join(project.folder);
-        (project.name(), project.outputs().iter().all(|output| folder.join(output).exists()))
+        InOtherLanguage {
+            name: project.name(),
+            is_slow: !project.is_quick(),
+            is_built: project.outputs().iter().all(|output| folder.join(output).exists()),
+        }
     })
 }
 
-/// Builds the guests whose sources changed since they were last built; all of these with `force`.
+/// Builds the guests whose sources changed since they were last built; all of these with `force`. An error where one
+/// can't be built, after all others have been.
 pub(crate) fn build(repository: &Path, which: &Which, force: bool) -> Result<()> {
+    let mut not_built = try_build(repository, which, force)?.into_iter();
+    let Some(first) = not_built.next() else { return Ok(()) };
+    for NotBuilt { folder, why } in not_built {
+        println!("{folder} could not be built: {why:#}");
+    }
+    Err(first.why.context(format!("{} could not be built", first.folder)))
+}
+
+/// The same, and says which couldn't be built.
+pub(crate) fn try_build(repository: &Path, which: &Which, force: bool) -> Result<Vec<NotBuilt>> {
     let target_folder = target_folder(repository);
     fs::create_dir_all(&target_folder).with_context(|| target_folder.display().to_string())?;
-    for project in which.projects()? {
-        project.build_if_stale(repository, &target_folder, force)?;
+    let mut not_built = Vec::new();
+    let projects = which.projects()?;
+    for project in &projects {
+        if let Err(why) = project.build_if_stale(repository, &target_folder, force) {
+            not_built.push(NotBuilt { folder: project.folder, why });
+        }
     }
-    assemble_text_guests(repository)
+    if projects.iter().any(|project| TEXT_GUESTS.starts_with(project.folder)) {
+        assemble_text_guests(repository)?;
+    }
+    Ok(not_built)
 }
 
 /// The guests' own, apart from the host's: another compiler may fill it.
@@ -138,10 +187,36 @@ fn target_folder(repository: &Path) -> PathBuf {
     env::current_dir().unwrap_or_default().join(target).join("guests")
 }
 
+impl Language {
+    /// The sources of what builds it: where they change, components do.
+    fn recipe(&self) -> &'static str {
+        match self {
+            Self::Rust(_) => {
+                concat!(
+                    include_str!("guests/rust.rs"),
+                    include_str!("guests/toolchain.rs"),
+                    include_str!("guests/component.rs")
+                )
+            }
+            Self::C => {
+                concat!(
+                    include_str!("guests/c.rs"),
+                    include_str!("guests/clang.rs"),
+                    include_str!("guests/component.rs")
+                )
+            }
+            Self::TypeScript => include_str!("guests/typescript.rs"),
+            Self::Python => include_str!("guests/python.rs"),
+            Self::Go => concat!(include_str!("guests/go.rs"), include_str!("guests/component.rs")),
+        }
+    }
+}
+
 impl Which {
     fn projects(&self) -> Result<Vec<&'static Project>> {
         let all = PROJECTS.iter();
         match self {
+            Self::Rust => Ok(all.filter(|project| project.is_rust()).collect()),
             Self::Quick => Ok(all.filter(|project| project.is_quick()).collect()),
             Self::All => Ok(all.collect()),
             Self::Named(names) => names.iter().map(|name| named(name)).collect(),
@@ -177,6 +252,10 @@ impl Project {
         }
     }
 
+    fn is_rust(&self) -> bool {
+        matches!(self.language, Language::Rust(_))
+    }
+
     /// Whether no tools of hundreds of megabytes are needed.
     fn is_quick(&self) -> bool {
         matches!(self.language, Language::Rust(_) | Language::C)
@@ -198,7 +277,7 @@ impl Project {
             Language::Python => python::build(&folder, target_folder),
             Language::Go => go::build(&folder, target_folder),
         };
-        built.with_context(|| format!("{} could not be built", self.folder))?;
+        built?;
         for output in self.outputs() {
             let bytes =
                 fs::metadata(folder.join(output)).with_context(|| format!("{output} was not built"))?.len();
@@ -220,9 +299,10 @@ impl Project {
     fn hash_sources(&self, repository: &Path) -> Result<String> {
         let folders: &[&str] = match self.language {
             Language::Rust(_) => &[self.folder, "crates/guest", "wit"],
-            _ => &[self.folder, "wit"],
+            _ => &[self.folder],
         };
-        sources::hash_folders(repository, folders)
+        let recipe = format!("{:?}\n{}", self.language, self.language.recipe());
+        sources::hash_folders(repository, folders, &recipe)
     }
 
     fn hash_outputs(&self, repository: &Path) -> Result<String> {

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask --help` lists them. One module each.
+//! The project's own chores: `cargo xtask --help` lists them. One module each. `xtask/start` builds and starts this.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
@@ -8,6 +8,7 @@ mod faults;
 mod guests;
 mod links;
 mod test;
+mod wit;
 
 use std::env;
 use std::ffi::OsString;

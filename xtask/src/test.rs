@@ -1,5 +1,8 @@
-//! `cargo xtask test`: every check of the project, the quick ones first. The tests come last, and their runner's
-//! own summary is the last that is printed.
+//! `cargo xtask test`: every check of the project, the quick ones first. The tests come last, and their runner's own
+//! summary is the last that is printed but for what was left out.
+//!
+//! A check whose tools aren't here is left out and named. So are the tests of guests in a language that this machine has
+//! no tools for. Guests that can't be built although their tools are here fail, after all that doesn't need them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,62 +10,159 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bench, cargo_command, guests, links};
+use crate::guests::InOtherLanguage;
+use crate::guests::tools::{Found, Version};
+use crate::{bench, cargo, cargo_command, guests, links, wit};
+
+/// The Rust whose lints the project keeps. A newer one knows more of them, which aren't anybody's mistake.
+const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// Runs all checks; the first that fails is the last.
 pub(crate) fn run(repository: &Path) -> Result<()> {
-    let checks = Checks { repository, started: Instant::now() };
-    checks.step("format", || {
-        let guests = guests::cargo_folders().map(|folder| repository.join(folder));
-        let native = repository.join(bench::NATIVE);
-        [repository.to_path_buf(), native].into_iter().chain(guests).try_for_each(|folder| {
-            // All packages of a workspace. With `--all` it would also be those that guests depend on, over again.
-            run_in(&folder, cargo_command().args(["fmt", "--check"])).context("`cargo fmt` there mends it")
-        })
-    })?;
+    let mut checks = Checks {
+        repository,
+        started: Instant::now(),
+        denies_warnings: denies_warnings(&Found::ask(Path::new(&cargo()), &["--version"])),
+        with_nextest: is_installed("nextest"),
+        left_out: Vec::new(),
+        failed: Vec::new(),
+    };
+    if !checks.denies_warnings {
+        println!("== warnings of lints and documentation are shown and don't fail: this isn't Rust {RUST}");
+    }
+    checks.format()?;
     checks.step("links", || links::check(repository))?;
-    checks.cargo("lints", "clippy --workspace --all-targets --locked -- --deny warnings")?;
-    checks.step("documentation", || {
-        let mut doc = cargo_command();
-        doc.args(["doc", "--workspace", "--features", "wasmhost-guest/async", "--no-deps", "--locked"])
-            .env("RUSTDOCFLAGS", "--deny warnings");
-        run_in(repository, &mut doc)
-    })?;
+    checks.step("copies of interfaces", || wit::check(repository))?;
+    checks.lints()?;
+    checks.documentation()?;
     match is_installed("deny") {
         true => checks.cargo("dependencies", "deny --locked check bans licenses sources")?,
-        false => println!("== dependencies: left out, since cargo-deny isn't installed"),
+        false => checks.leave_out("dependencies", "cargo-deny isn't installed"),
     }
-    checks.step("what benchmarks compare with", || {
-        let native = repository.join(bench::NATIVE);
-        ["clippy --all-targets", "test"].into_iter().try_for_each(|check| {
-            let mut command = cargo_command();
-            command
-                .args(check.split(' '))
-                .args(["--locked", "--target-dir"])
-                .arg(bench::target_folder(repository));
-            if check != "test" {
-                command.args(["--", "--deny", "warnings"]);
-            }
-            run_in(&native, &mut command)
-        })
-    })?;
-    checks.step("guests", || guests::build(repository, &guests::Which::Quick, false))?;
-    let with_nextest = is_installed("nextest");
-    checks.languages(with_nextest)?;
-    if with_nextest {
-        checks.cargo("examples in the documentation", "test --workspace --doc --locked")?;
-        checks.last("tests", "nextest run --workspace --locked")
-    } else {
-        checks.last("tests", "test --workspace --locked")
-    }
+    checks.programs_of_benchmarks()?;
+    checks.step("guests", || guests::build(repository, &guests::Which::Rust, false))?;
+    guests::in_other_languages(repository).try_for_each(|language| checks.language(&language))?;
+    checks.tests()?;
+    checks.close()
 }
 
 struct Checks<'a> {
     repository: &'a Path,
     started: Instant,
+    denies_warnings: bool,
+    with_nextest: bool,
+    /// What could not be checked here, and why.
+    left_out: Vec<String>,
+    /// What is wrong, and kept nothing else from being checked.
+    failed: Vec<String>,
 }
 
 impl Checks<'_> {
+    fn format(&mut self) -> Result<()> {
+        if !is_installed("fmt") {
+            self.leave_out("format", "rustfmt isn't installed: `rustup component add rustfmt`");
+            return Ok(());
+        }
+        self.step("format", || {
+            let guests = guests::cargo_folders().map(|folder| self.repository.join(folder));
+            let native = self.repository.join(bench::NATIVE);
+            [self.repository.to_path_buf(), native].into_iter().chain(guests).try_for_each(|folder| {
+                // All packages of a workspace. With `--all` it would also be those that guests depend on, over again.
+                run_in(&folder, cargo_command().args(["fmt", "--check"]))
+                    .context("`cargo fmt` there mends it")
+            })
+        })
+    }
+
+    fn lints(&mut self) -> Result<()> {
+        if !is_installed("clippy") {
+            self.leave_out("lints", "clippy isn't installed: `rustup component add clippy`");
+            return Ok(());
+        }
+        self.step("lints", || {
+            let mut clippy = cargo_command();
+            clippy.args(["clippy", "--workspace", "--all-targets", "--locked"]).args(self.denied());
+            run_in(self.repository, &mut clippy)
+        })
+    }
+
+    fn documentation(&self) -> Result<()> {
+        self.step("documentation", || {
+            let mut doc = cargo_command();
+            doc.args(["doc", "--workspace", "--features", "wasmhost-guest/async", "--no-deps", "--locked"]);
+            if self.denies_warnings {
+                doc.env("RUSTDOCFLAGS", "--deny warnings");
+            }
+            run_in(self.repository, &mut doc)
+        })
+    }
+
+    fn programs_of_benchmarks(&self) -> Result<()> {
+        self.step("what benchmarks compare with", || {
+            let native = self.repository.join(bench::NATIVE);
+            let build = |check: &str, after: &[&str]| {
+                let mut command = cargo_command();
+                command.args(check.split(' ')).args(["--locked", "--target-dir"]);
+                command.arg(bench::target_folder(self.repository)).args(after);
+                run_in(&native, &mut command)
+            };
+            if is_installed("clippy") {
+                build("clippy --all-targets", self.denied())?;
+            }
+            build("test", &[])
+        })
+    }
+
+    /// What is said to clippy behind all else.
+    fn denied(&self) -> &'static [&'static str] {
+        if self.denies_warnings { &["--", "--deny", "warnings"] } else { &[] }
+    }
+
+    /// The tests of guests in one language. They are ignored elsewhere, so that other tests need no tools of it.
+    fn language(&mut self, language: &InOtherLanguage) -> Result<()> {
+        let InOtherLanguage { name, is_slow, is_built } = *language;
+        let tests = format!("tests of guests in {name}");
+        if is_slow && !is_built {
+            self.leave_out(&tests, "`cargo xtask guests --all` hasn't built them");
+            return Ok(());
+        }
+        // What is there may be of older sources.
+        let which = guests::Which::Named(vec![name.to_string()]);
+        println!("== guests in {name}");
+        match guests::try_build(self.repository, &which, false)?.pop() {
+            None => {}
+            Some(not_built) if not_built.lacks_tools() => {
+                self.leave_out(&tests, &format!("{:#}", not_built.why));
+                return Ok(());
+            }
+            Some(not_built) => {
+                let failed = format!("guests in {name} could not be built: {:#}", not_built.why);
+                println!("== {failed}");
+                self.failed.push(failed);
+                return Ok(());
+            }
+        }
+        let test = match self.with_nextest {
+            true => {
+                format!("nextest run --workspace --locked --run-ignored only -E test(=languages::{name})")
+            }
+            false => {
+                format!("test --workspace --test blackbox --locked -- --ignored --exact languages::{name}")
+            }
+        };
+        self.cargo(&tests, &test)
+    }
+
+    fn tests(&self) -> Result<()> {
+        match self.with_nextest {
+            true => {
+                self.cargo("examples in the documentation", "test --workspace --doc --locked")?;
+                self.last("tests", "nextest run --workspace --locked")
+            }
+            false => self.last("tests", "test --workspace --locked"),
+        }
+    }
+
     /// Runs one check, under its name and followed by how long it took.
     fn step(&self, name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
         println!("== {name}");
@@ -76,33 +176,35 @@ impl Checks<'_> {
         self.step(name, || run_in(self.repository, cargo_command().args(arguments.split(' '))))
     }
 
-    /// The examples that are built only where someone asked for it have tests that are ignored elsewhere.
-    fn languages(&self, with_nextest: bool) -> Result<()> {
-        let (built, not_built): (Vec<_>, Vec<_>) =
-            guests::slow(self.repository).partition(|(_, built)| *built);
-        for (name, _) in built {
-            // What is there may be of older sources.
-            let which = guests::Which::Named(vec![name.to_string()]);
-            self.step(&format!("guests in {name}"), || guests::build(self.repository, &which, false))?;
-            let test = match with_nextest {
-                true => format!("nextest run -p wasmhost --locked --run-ignored only languages::{name}"),
-                false => format!("test -p wasmhost --test blackbox --locked -- --ignored languages::{name}"),
-            };
-            self.cargo(&format!("tests of guests in {name}"), &test)?;
-        }
-        for (name, _) in not_built {
-            println!(
-                "== tests of guests in {name}: left out, since `cargo xtask guests --all` hasn't built them"
-            );
-        }
-        Ok(())
-    }
-
     /// The same for the last one, after which nothing is printed.
     fn last(&self, name: &str, arguments: &str) -> Result<()> {
         println!("== {name} (all checks before took {:.1} s)", self.started.elapsed().as_secs_f64());
         run_in(self.repository, cargo_command().args(arguments.split(' ')))
             .with_context(|| format!("the check \"{name}\" failed"))
+    }
+
+    fn leave_out(&mut self, what: &str, why: &str) {
+        println!("== {what}: LEFT OUT: {why}");
+        self.left_out.push(format!("{what}: {}", why.lines().next().unwrap_or_default()));
+    }
+
+    /// Repeats what nobody should overlook.
+    fn close(self) -> Result<()> {
+        for what in &self.left_out {
+            println!("== left out: {what}");
+        }
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        bail!("{}", self.failed.join("\n"))
+    }
+}
+
+/// Whether this is the Rust whose lints the project keeps.
+fn denies_warnings(cargo: &Found) -> bool {
+    match (cargo, Version::first_in(RUST)) {
+        (Found::Version(this), Some(kept)) => *this == kept,
+        _ => false,
     }
 }
 
@@ -120,4 +222,17 @@ pub(crate) fn is_installed(subcommand: &str) -> bool {
     let mut version = cargo_command();
     version.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_rust_whose_lints_are_kept_denies_warnings() {
+        let kept = Version::first_in(RUST).unwrap();
+        assert!(denies_warnings(&Found::Version(kept)));
+        assert!(!denies_warnings(&Found::Version(Version(kept.0, kept.1 + 1))));
+        assert!(!denies_warnings(&Found::Unknown));
+    }
 }

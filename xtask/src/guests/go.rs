@@ -2,24 +2,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use super::component::{Kind, embed_world};
+use super::tools::{Found, Missing, Version};
 use super::{python, replace};
 
 pub(super) const OUTPUTS: [&str; 1] = ["web.wasm"];
 
-/// Go has exports of WebAssembly (`//go:wasmexport`) from 1.24 on; the module wants what `go.mod` says.
-const GO_MINOR_MIN: u32 = 24;
+/// Go has exports of WebAssembly (`//go:wasmexport`) from this version on; the module wants what `go.mod` says.
+const GO_MIN: Version = Version(1, 24);
 
 /// Builds a folder with a Go module whose package `main` exports what `wit/world.wit` says.
 pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
-    let go = match is_new_enough(Path::new("go")) {
-        true => PathBuf::from("go"),
-        false => python::environment(folder, target_folder, "go")?.join("go"),
-    };
+    let go = find(folder, target_folder)?;
     let module = target_folder.join("go-web.wasm");
     let status = Command::new(go)
         .args(["build", "-trimpath", "-buildmode=c-shared", "-ldflags=-s -w", "-o"])
@@ -42,10 +40,16 @@ pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
     replace(&folder.join(OUTPUTS[0]), &Kind::Library.encode(&module)?)
 }
 
-/// `go version go1.27.3 linux/amd64`
-fn is_new_enough(go: &Path) -> bool {
-    let Ok(output) = Command::new(go).arg("version").stderr(Stdio::null()).output() else { return false };
-    let version = String::from_utf8_lossy(&output.stdout);
-    let minor = version.split("go1.").nth(1).and_then(|rest| rest.split(['.', ' ']).next()?.parse().ok());
-    minor.is_some_and(|minor: u32| minor >= GO_MINOR_MIN)
+/// The toolchain on the path, or the one that PyPI carries.
+fn find(folder: &Path, target_folder: &Path) -> Result<PathBuf> {
+    let found = Found::ask(Path::new("go"), &["version"]);
+    if found.is_at_least(GO_MIN) {
+        return Ok(PathBuf::from("go"));
+    }
+    let environment = python::environment(folder, target_folder, "go").map_err(|error| {
+        Missing::error(format!(
+            "Go {GO_MIN} or later was expected on the path, and {found} was found; nor can PyPI's be had: {error:#}"
+        ))
+    })?;
+    Ok(environment.join("go"))
 }

@@ -6,12 +6,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::tools::{Found, Missing, Version, require};
 use super::{replace, staging};
 
 /// The worlds of `wit/world.wit`, each of a module of that name.
 const WORLDS: [&str; 2] = ["web", "worker"];
 
 pub(super) const OUTPUTS: [&str; 2] = ["web.wasm", "worker.wasm"];
+
+/// What componentize-py and the Go toolchain of PyPI are installed by.
+const PYTHON_MIN: Version = Version(3, 10);
 
 /// Builds a folder with a `requirements.txt` and a module for each of [`WORLDS`].
 pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
@@ -50,12 +54,13 @@ pub(crate) fn environment(folder: &Path, target_folder: &Path, name: &str) -> Re
     if staging::is_done(&stamp, &wanted) {
         return Ok(programs);
     }
-    let status = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment).status();
-    let made = status.context("python3 could not be started")?.success();
-    ensure!(
-        made,
-        "python3 could not make an environment (on Debian, as root: `apt-get install python3-venv`)"
-    );
+    let python = Path::new("python3");
+    let help = "on Debian, as root: `apt-get install python3-venv`";
+    require("Python", &Found::ask(python, &["--version"]), PYTHON_MIN, help)?;
+    let status = Command::new(python).args(["-m", "venv", "--clear"]).arg(&environment).status();
+    if !status.context("python3 could not be started")?.success() {
+        return Err(Missing::error(format!("python3 could not make an environment ({help})")));
+    }
     let status = Command::new(programs.join("pip"))
         .args([
             "install",
@@ -68,7 +73,12 @@ pub(crate) fn environment(folder: &Path, target_folder: &Path, name: &str) -> Re
         .arg(&requirements)
         .status()
         .context("pip could not be started")?;
-    ensure!(status.success(), "pip could not install {}", requirements.display());
+    if !status.success() {
+        let requirements = requirements.display();
+        return Err(Missing::error(format!(
+            "pip could not install what {requirements} says, for this machine"
+        )));
+    }
     staging::done(&stamp, &wanted)?;
     Ok(programs)
 }

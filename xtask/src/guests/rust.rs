@@ -10,6 +10,7 @@ use super::replace;
 use super::toolchain::{self, Toolchain};
 
 /// One module of a cargo workspace, and the component that is made of it.
+#[derive(Debug)]
 pub(super) struct Guest {
     /// What cargo calls the module it makes.
     pub(super) module: &'static str,
@@ -20,14 +21,15 @@ pub(super) struct Guest {
 
 /// Builds a cargo workspace of guests.
 pub(super) fn build(folder: &Path, guests: &[Guest], target_folder: &Path) -> Result<()> {
-    let status = Toolchain::find()?
+    let toolchain = Toolchain::find()?;
+    let status = toolchain
         .cargo_build()
         .current_dir(folder)
         .args(["--locked", "--target-dir"])
         .arg(target_folder)
         .status()
         .context("cargo could not be started")?;
-    ensure!(status.success(), "cargo could not build {}", folder.display());
+    ensure!(status.success(), "{toolchain} could not build {}", folder.display());
 
     for guest in guests {
         let module = target_folder.join(toolchain::TARGET).join("release").join(guest.module);

@@ -17,24 +17,13 @@ const SOURCES: [&str; 14] =
 pub(super) const MADE: [&str; 4] = ["target", "node_modules", "__pycache__", ".wasmhost"];
 
 /// Of the sources in these folders of the repository, and of how components are made of them.
-pub(super) fn hash_folders(repository: &Path, folders: &[&str]) -> Result<String> {
+pub(super) fn hash_folders(repository: &Path, folders: &[&str], recipe: &str) -> Result<String> {
     let mut files = BTreeSet::new();
     for folder in folders {
         collect(&repository.join(folder), &mut files)?;
     }
     let mut hash = Sha256::new();
-    for recipe in [
-        include_str!("../guests.rs"),
-        include_str!("c.rs"),
-        include_str!("component.rs"),
-        include_str!("go.rs"),
-        include_str!("python.rs"),
-        include_str!("rust.rs"),
-        include_str!("toolchain.rs"),
-        include_str!("typescript.rs"),
-    ] {
-        hash.update(recipe);
-    }
+    hash.update(recipe);
     hash.update(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER);
     hash_into(hash, repository, files)
 }

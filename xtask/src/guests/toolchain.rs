@@ -1,9 +1,10 @@
 //! Finding a Rust compiler that builds for WebAssembly.
 //!
-//! What is here already is taken first; then rustup is asked to add the target, then `apt-get` to install Debian's
-//! compiler; and if neither works, the error says what to type.
+//! A compiler that is here already is taken first; then rustup is asked to add the target, then `apt-get` to install
+//! Debian's compiler. If none of that works, the error says what was found and what to type.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,10 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::apt;
+use super::tools::{Found, Missing, Version};
 
 /// The one target of all guests here. A component is made of its modules whoever compiled them, and the tests want
 /// modules too; a user's own `wasm32-wasip2` gives the same in one step.
@@ -22,21 +24,38 @@ pub(super) const TARGET: &str = "wasm32-wasip1";
 /// rustup has no timeout of its own, and a machine without a way to its servers would wait for minutes.
 const RUSTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Debian's packages, beside the newest `lld-N`.
+/// Debian's packages, beside an `lld-N`.
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-const DEBIAN_WASI_LIBC: &str = "/usr/lib/wasm32-wasi";
+/// Where Debian's C library is, or will be when it follows the new name of the target.
+const DEBIAN_WASI_LIBCS: [&str; 2] = ["/usr/lib/wasm32-wasip1", "/usr/lib/wasm32-wasi"];
 const WASI_LIBC_FILES: [&str; 3] = ["crt1-command.o", "crt1-reactor.o", "libc.a"];
+
+/// What the guests' SDK asks for, as the host does.
+const RUST_MIN: &str = env!("CARGO_PKG_RUST_VERSION");
 
 pub(super) enum Toolchain {
     /// The compiler that builds the host too, with the target added.
     Installed,
     /// Debian's compiler, which builds the target's standard library from its sources.
     Debian {
-        /// `wasm-ld`, or `wasm-ld-N` where only that is installed.
+        version: Found,
+        /// `wasm-ld-N`, or `wasm-ld` where only that is installed.
         linker: PathBuf,
     },
+}
+
+/// As errors name it.
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Installed => write!(f, "cargo, for {TARGET},"),
+            Self::Debian { version, linker } => {
+                write!(f, "{DEBIAN_CARGO}, with {DEBIAN_RUSTC} {version} and {},", linker.display())
+            }
+        }
+    }
 }
 
 impl Toolchain {
@@ -44,26 +63,29 @@ impl Toolchain {
         if target_is_installed() {
             return Ok(Self::Installed);
         }
-        if let Some(debian) = debian()? {
-            return Ok(debian);
-        }
+        let lacking = match debian() {
+            Ok(debian) => return Ok(debian),
+            Err(lacking) => lacking,
+        };
         if add_by_rustup() && target_is_installed() {
             return Ok(Self::Installed);
         }
-        if install_by_apt()?
-            && let Some(debian) = debian()?
-        {
-            return Ok(debian);
-        }
-        bail!(
-            "no Rust compiler here builds for WebAssembly. Where rustup's servers can be reached:\n\n    \
-             rustup target add {TARGET}\n\n\
+        let lacking = match install_by_apt() {
+            true => match debian() {
+                Ok(debian) => return Ok(debian),
+                Err(lacking) => lacking,
+            },
+            false => lacking,
+        };
+        let lld = apt::newest(apt::LLD).map_or("lld".to_string(), |version| format!("{}{version}", apt::LLD));
+        Err(Missing::error(format!(
+            "no Rust compiler here builds for WebAssembly: this one lacks the target {TARGET}, and of Debian's {lacking}. \
+             Where rustup's servers can be reached:\n\n    rustup target add {TARGET}\n\n\
              On Debian without them, as root:\n\n    apt-get update\n    \
-             apt-get install --no-install-recommends {} {}\n\n\
+             apt-get install --no-install-recommends {} {lld}\n\n\
              and call `cargo xtask guests` once as root, which links the C library to where rustc looks for it.",
             DEBIAN_PACKAGES.join(" "),
-            apt::newest_lld().unwrap_or_else(|| "lld".to_string()),
-        )
+        )))
     }
 
     /// `cargo build --release` for the target: needs a folder yet.
@@ -79,7 +101,7 @@ impl Toolchain {
         {
             cargo.env_remove(variable);
         }
-        if let Self::Debian { linker } = self {
+        if let Self::Debian { linker, .. } = self {
             let path = env::var("PATH").unwrap_or_default();
             cargo
                 .arg("-Zbuild-std=std,panic_abort")
@@ -124,54 +146,63 @@ fn add_by_rustup() -> bool {
     false
 }
 
-/// Debian's compiler, if all of it is installed.
-fn debian() -> Result<Option<Toolchain>> {
-    let Some(linker) = debian_linker() else { return Ok(None) };
-    if !Path::new(DEBIAN_RUSTC).exists() || !Path::new(DEBIAN_CARGO).exists() {
-        return Ok(None);
+/// Debian's compiler, if all of it is installed; if not, what it lacks, to be read after "of Debian's".
+fn debian() -> Result<Toolchain, String> {
+    let version = Found::ask(Path::new(DEBIAN_RUSTC), &["--version"]);
+    if version == Found::Nothing || !Path::new(DEBIAN_CARGO).exists() {
+        return Err(format!("there is no {DEBIAN_RUSTC} with {DEBIAN_CARGO}"));
     }
-    let sysroot = PathBuf::from(output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))?);
-    let rustlib = sysroot.join("lib/rustlib");
-    if !rustlib.join("src/rust/library/Cargo.toml").exists() || !Path::new(DEBIAN_WASI_LIBC).exists() {
-        return Ok(None);
+    let least = Version::first_in(RUST_MIN).unwrap_or(Version(1, 0));
+    if !version.is_at_least(least) {
+        return Err(format!("{DEBIAN_RUSTC} is {version}, where {least} or later is expected"));
     }
-    link_wasi_libc(&rustlib.join(TARGET).join("lib/self-contained"))?;
-    Ok(Some(Toolchain::Debian { linker }))
+    let linker = debian_linker().ok_or("there is no linker /usr/bin/wasm-ld-N")?;
+    let libc = DEBIAN_WASI_LIBCS.map(Path::new).into_iter().find(|folder| folder.join("libc.a").exists());
+    let libc = libc.ok_or_else(|| format!("there is no {}/libc.a", DEBIAN_WASI_LIBCS[1]))?;
+    let sysroot = output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]));
+    let rustlib = PathBuf::from(sysroot.map_err(|error| format!("{DEBIAN_RUSTC} fails: {error:#}"))?)
+        .join("lib/rustlib");
+    if !rustlib.join("src/rust/library/Cargo.toml").exists() {
+        return Err(format!("the standard library's sources aren't in {}", rustlib.join("src").display()));
+    }
+    link_wasi_libc(libc, &rustlib.join(TARGET).join("lib/self-contained"))
+        .map_err(|error| format!("the C library isn't where rustc looks for it: {error:#}"))?;
+    Ok(Toolchain::Debian { version, linker })
 }
 
 /// rustc looks for the C library where rustup would have put it.
-fn link_wasi_libc(folder: &Path) -> Result<()> {
+fn link_wasi_libc(libc: &Path, folder: &Path) -> Result<()> {
     for file in WASI_LIBC_FILES {
         let link = folder.join(file);
         if link.exists() {
             continue;
         }
-        fs::create_dir_all(folder)
-            .and_then(|()| symlink(Path::new(DEBIAN_WASI_LIBC).join(file), &link))
-            .with_context(|| {
-                format!("{} can't be made: call `cargo xtask guests` once as root", link.display())
-            })?;
+        // A link to where the library once was.
+        let _ = fs::remove_file(&link);
+        fs::create_dir_all(folder).and_then(|()| symlink(libc.join(file), &link)).with_context(|| {
+            format!("{} can't be made: call `cargo xtask guests` once as root", link.display())
+        })?;
     }
     Ok(())
 }
 
+/// The newest `wasm-ld-N`, or what is called so without a number.
 fn debian_linker() -> Option<PathBuf> {
     let programs = fs::read_dir("/usr/bin").ok()?.flatten().map(|program| program.path());
     let linkers =
         programs.filter_map(|path| Some((apt::llvm_version(path.file_name()?.to_str()?, "wasm-ld-")?, path)));
-    linkers.max().map(|(_, path)| path)
+    let plain = PathBuf::from("/usr/bin/wasm-ld");
+    linkers.max().map(|(_, path)| path).or_else(|| plain.exists().then_some(plain))
 }
 
 /// Whether it could be tried at all, and worked.
-fn install_by_apt() -> Result<bool> {
+fn install_by_apt() -> bool {
     if !apt::can_install() {
-        return Ok(false);
+        return false;
     }
-    apt::update()?;
-    let Some(lld) = apt::newest_lld() else { return Ok(false) };
-    let mut packages = DEBIAN_PACKAGES.to_vec();
-    packages.push(&lld);
-    apt::install(&packages)
+    apt::update();
+    let linkers = apt::versions(apt::LLD).into_iter().map(|version| format!("{}{version}", apt::LLD));
+    apt::install(&DEBIAN_PACKAGES) && linkers.take(2).any(|lld| apt::install(&[lld]))
 }
 
 fn output(command: &mut Command) -> Result<String> {

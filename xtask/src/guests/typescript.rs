@@ -6,12 +6,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::tools::{Found, Missing, Version, require};
 use super::{replace, staging};
 
 pub(super) const OUTPUTS: [&str; 2] = ["web.wasm", "worker.wasm"];
 
+/// What jco and TypeScript run on.
+const NODE_MIN: Version = Version(20, 0);
+
 /// Builds a folder with a `package.json` whose script `build` makes [`OUTPUTS`].
 pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
+    let node = Found::ask(Path::new("node"), &["--version"]);
+    require("Node.js", &node, NODE_MIN, "on Debian, as root: `apt-get install nodejs npm`")?;
     let stage = target_folder.join("typescript");
     staging::copy(folder, &stage)?;
     install(&stage)?;
@@ -30,15 +36,21 @@ pub(crate) fn install(stage: &Path) -> Result<()> {
     if staging::is_done(&stamp, &lock) && stage.join("node_modules").exists() {
         return Ok(());
     }
-    // Not `npm ci`: it refuses a lock file that lacks an optional package of another platform, and registries may lack
-    // those. What is in the lock file is taken as it says by this too.
-    npm(stage, &["install", "--no-audit", "--no-fund"])?;
+    let quietly = ["--no-audit", "--no-fund"];
+    if npm(stage, &[&["ci"][..], &quietly].concat()).is_err() {
+        // `npm ci` refuses a lock file that lacks an optional package of another platform, which some registries lack
+        // too. `npm install` takes the same versions, and writes what it misses into the copy of the lock file.
+        println!("`npm ci` failed; trying `npm install`");
+        if let Err(error) = npm(stage, &[&["install"][..], &quietly].concat()) {
+            return Err(Missing::error(format!("npm can't fetch what package-lock.json says: {error:#}")));
+        }
+    }
     staging::done(&stamp, &lock)
 }
 
 fn npm(stage: &Path, arguments: &[&str]) -> Result<()> {
     let status = Command::new("npm").args(arguments).current_dir(stage).status().context(
-        "npm could not be started: it comes with Node.js 20 or later (on Debian, as root: `apt-get install nodejs npm`)",
+        "npm could not be started: it comes with Node.js (on Debian, as root: `apt-get install npm`)",
     )?;
     ensure!(status.success(), "`npm {}` in {} failed", arguments.join(" "), stage.display());
     Ok(())
