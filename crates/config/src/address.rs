@@ -1,6 +1,7 @@
 //! Addresses: what `[http] listen` opens, and what `outbound` grants.
 
 use crate::formation::Outbound;
+use crate::normal::without_last_dot;
 use crate::spelling::quoted;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -116,12 +117,13 @@ fn port_number(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// A host name in lower case, or an IP address in its usual form; `None` where it is neither.
+/// A host name in lower case and without a dot at its end, or an IP address in its usual form; `None` where it is
+/// neither.
 pub(crate) fn canonical_host(host: &str) -> Option<String> {
     if let Ok(address) = host.parse::<Ipv6Addr>() {
         return Some(address.to_string());
     }
-    let host = host.to_ascii_lowercase();
+    let host = without_last_dot(host).to_ascii_lowercase();
     (host.parse::<Ipv4Addr>().is_ok() || is_host_name(&host)).then_some(host)
 }
 
@@ -157,6 +159,8 @@ mod tests {
             ("postgres.internal:5432", "postgres.internal:5432"),
             ("redis:6379", "redis:6379"),
             ("https://*.example.com", "https://*.example.com:443"),
+            ("https://*.example.com.", "https://*.example.com:443"),
+            ("postgres.internal.:5432", "postgres.internal:5432"),
             ("[::1]:5432", "[::1]:5432"),
             ("https://[0:0::1]", "https://[::1]:443"),
             ("10.0.0.1:80", "10.0.0.1:80"),
@@ -184,6 +188,8 @@ mod tests {
             "*.10.0.0.1:80",
             "*.*.com:80",
             "a..b:1",
+            "a..:1",
+            ".:1",
             "::1",
             "::1:80",
             "[::1]",

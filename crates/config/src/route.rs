@@ -2,7 +2,9 @@
 
 use crate::address::canonical_host;
 use crate::formation::Route;
+use crate::normal::{has_whole_escapes, normal_host, normal_path};
 use crate::spelling::quoted;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// Why a text is no route: what was found and what was expected.
@@ -10,11 +12,12 @@ use std::str::FromStr;
 #[error("{0}")]
 pub struct RouteError(String);
 
-/// `/`, `/v1`, `api.example.com`, `api.example.com/v1`. A host of one label needs its `/`: `shop/`.
+/// `/`, `/v1`, `api.example.com`, `api.example.com/v1`, `[2001:db8::1]/v1`. A host of one label needs its `/`: `shop/`.
+/// Hosts and paths are kept in the form in which they are compared: `/café` is `/caf%C3%A9`.
 ///
 /// # Errors
 ///
-/// Anything else: a scheme, a port, `*`, a query, empty or dotted segments.
+/// Anything else: a scheme, a port, `*`, a query, empty or dotted segments, a `%` without two digits.
 impl FromStr for Route {
     type Err = RouteError;
 
@@ -35,6 +38,13 @@ impl FromStr for Route {
         let host = match host {
             "" if path.is_empty() => return refuse(""),
             "" => None,
+            host if host.starts_with('[') => match bracketed(host) {
+                Some(host) => Some(host),
+                None => return refuse("; an IPv6 address is in brackets, and a route has no port"),
+            },
+            host if host.parse::<Ipv6Addr>().is_ok() => {
+                return refuse(&format!("; an IPv6 address is in brackets: \"[{host}]/\""));
+            }
             host if host.contains(':') => return refuse("; a route has no port"),
             host if path.is_empty() && !host.contains('.') && host != "localhost" => {
                 // "v1" is far more often a forgotten slash than a host, and would match nothing at all.
@@ -51,11 +61,22 @@ impl FromStr for Route {
         if path.contains(['?', '#', '\\']) || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return refuse("; a path has no query, space or backslash");
         }
+        if !has_whole_escapes(path.as_bytes()) {
+            return refuse("; two hexadecimal digits follow each \"%\" of a path");
+        }
+        let path = normal_path(path);
         if path.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
             return refuse("; a path's segments can't be empty, \".\" or \"..\"");
         }
-        Ok(Route { host, path: if path.is_empty() { "/".to_owned() } else { path.to_owned() } })
+        Ok(Route { host, path: if path.is_empty() { "/".to_owned() } else { path.into_owned() } })
     }
+}
+
+/// `[2001:DB8::1]` -> `[2001:db8::1]`
+fn bracketed(host: &str) -> Option<String> {
+    let address = host.strip_prefix('[')?.strip_suffix(']')?;
+    address.parse::<Ipv6Addr>().ok()?;
+    Some(normal_host(host).into_owned())
 }
 
 #[cfg(test)]
@@ -75,6 +96,12 @@ mod tests {
             ("shop/", Some("shop"), "/"),
             ("localhost", Some("localhost"), "/"),
             ("10.0.0.1/a", Some("10.0.0.1"), "/a"),
+            ("[2001:DB8:0::1]/a", Some("[2001:db8::1]"), "/a"),
+            ("[::1]", Some("[::1]"), "/"),
+            ("admin.example.com./a", Some("admin.example.com"), "/a"),
+            ("/café", None, "/caf%C3%A9"),
+            ("/caf%c3%a9", None, "/caf%C3%A9"),
+            ("/%7Euser", None, "/~user"),
         ] {
             let route = Route { host: host.map(str::to_owned), path: path.to_owned() };
             assert_eq!(text.parse(), Ok(route), "{text}");
@@ -97,6 +124,14 @@ mod tests {
             "/a/*",
             "a..b/",
             "/a//",
+            "[::1]:80/",
+            "[::1/",
+            "[a]/",
+            "::1/",
+            "/%",
+            "/%zz",
+            "/a/%2e%2e/b",
+            "café.example/",
         ] {
             assert!(text.parse::<Route>().is_err(), "{text}");
         }

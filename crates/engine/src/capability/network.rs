@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use wasmhost_config::Outbound;
+use wasmhost_config::{Outbound, normal_host};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
@@ -64,11 +64,14 @@ impl ResolvedNames {
     }
 }
 
-/// Whether a grant names this host: the same name or address, or `*.` and an end of it.
+/// Whether a grant names this host: the same name or address, or `*.` and an end of it. A dot at the host's end and the
+/// brackets of an IPv6 address make no difference.
 pub(crate) fn names_host(grant: &Outbound, host: &str) -> bool {
+    let host = normal_host(host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
     match grant.host.strip_prefix('*') {
-        Some(end) => host.len() > end.len() && host.to_ascii_lowercase().ends_with(end),
-        None => grant.host.eq_ignore_ascii_case(host),
+        Some(end) => host.len() > end.len() && host.ends_with(end),
+        None => grant.host == host,
     }
 }
 
@@ -158,6 +161,17 @@ mod tests {
         assert!(names_host(&star, "a.b.Example.com"));
         assert!(!names_host(&star, "example.com"));
         assert!(!names_host(&star, "evilexample.com"));
+    }
+
+    #[test]
+    fn a_host_is_the_same_in_each_of_its_forms() {
+        let named = grant("db.internal", 5432);
+        assert!(names_host(&named, "db.internal.") && names_host(&named, "DB.Internal."));
+        assert!(!names_host(&named, "db.internal..") && !names_host(&named, "db.internal.example"));
+        let star = grant("*.example.com", 443);
+        assert!(names_host(&star, "api.example.com."));
+        assert!(!names_host(&star, "example.com.") && !names_host(&star, ".example.com.evil."));
+        assert!(names_host(&grant("::1", 443), "[0:0::1]") && names_host(&grant("10.0.0.1", 80), "10.0.0.1"));
     }
 
     #[test]
