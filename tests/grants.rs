@@ -105,6 +105,80 @@ fn outside() -> SocketAddr {
     address
 }
 
+/// What a server is sent: the head, and the body as it was framed. It answers `ok`, and hangs up.
+fn received(listener: &TcpListener) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut sent = String::new();
+    let mut byte = [0];
+    loop {
+        if let Some((head, body)) = sent.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let is_whole = match length {
+                Some(length) => body.len() >= length.parse().unwrap(),
+                None => !head.contains("chunked") || body.ends_with("0\r\n\r\n"),
+            };
+            if is_whole {
+                break;
+            }
+        }
+        stream.read_exact(&mut byte).unwrap();
+        sent.push(char::from(byte[0]));
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").unwrap();
+    sent
+}
+
+#[test]
+fn a_request_that_a_guest_makes_says_how_long_its_body_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let host = Host::run(&Formation::web(&format!("outbound = [\"{url}\"]")));
+    for (query, lines, body) in [
+        ("method=GET", &[][..], ""),
+        ("method=GET&body=", &[], ""),
+        ("method=GET&body=query", &["content-length: 5"], "query"),
+        ("method=POST", &["content-length: 0"], ""),
+        ("method=PUT", &["content-length: 0"], ""),
+        ("method=DELETE", &[], ""),
+    ] {
+        let sent = std::thread::scope(|scope| {
+            let sent = scope.spawn(|| received(&listener));
+            assert_eq!(host.get(&format!("/send?{query}&url={url}/")).ok(), "200\nok", "{query}");
+            sent.join().unwrap()
+        });
+        let (head, sent_body) = sent.split_once("\r\n\r\n").unwrap();
+        let framing: Vec<_> =
+            head.lines().filter(|line| line.starts_with("content-length") || line.starts_with("transfer")).collect();
+        assert_eq!((framing.as_slice(), sent_body), (lines, body), "{query}: {sent}");
+    }
+}
+
+#[test]
+fn a_password_in_an_authority_does_not_go_out() {
+    let outside = outside();
+    let host = Host::run(&Formation::web(&format!("outbound = [\"http://{outside}\"]")));
+    let answer = host.get(&format!("/fetch?url=http://me:secret@{outside}/"));
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("HttpRequestUriInvalid"), "{answer:?}");
+}
+
+#[test]
+fn a_grant_names_a_host_with_or_without_the_dot_at_its_end() {
+    let outside = outside();
+    let port = outside.port();
+    for (granted, asked) in [("localhost", "localhost."), ("localhost.", "LocalHost"), ("LOCALHOST", "LocalHost.")] {
+        let keys = format!("outbound = [\"http://{granted}:{port}\", \"{granted}:{port}\"]");
+        let host = Host::run(&Formation::web(&keys));
+        let fetched = host.get(&format!("/fetch?url=http://{asked}:{port}/")).text();
+        let connected = host.get(&format!("/connect?addr={asked}:{port}")).text();
+        // A machine may not know the name with its dot, which isn't a refusal.
+        let is_known = fetched == "200\nhello from outside" && connected == "connected\n";
+        let is_unknown = asked.ends_with('.') && fetched.contains("DnsError") && connected == "name-unresolvable\n";
+        assert!(is_known || is_unknown, "{granted} {asked}: {fetched} {connected}");
+    }
+}
+
 #[test]
 fn a_request_goes_where_it_was_granted() {
     let outside = outside();

@@ -4,6 +4,7 @@
 //! are host functions that work on it.
 
 pub(crate) mod client;
+mod framing;
 pub(crate) mod logs;
 pub(crate) mod name_lookup;
 pub(crate) mod network;

@@ -1,5 +1,5 @@
-//! Requests that guests make: to the hosts that `outbound` names, over connections that all instances of the host
-//! share (they carry no state of their own), HTTP/1.1 or HTTP/2, certificates checked by name.
+//! Requests that guests make. They go to the hosts that `outbound` names, over connections that all instances of the
+//! host share (connections carry no state of their own), in HTTP/1.1 or HTTP/2. Certificates are checked by name.
 
 use std::error::Error as _;
 use std::io;
@@ -22,6 +22,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use super::framing::{comes_late, frame};
 use super::network::names_host;
 use crate::sandbox::Sandbox;
 use crate::sandbox::meter::Meter;
@@ -79,7 +80,6 @@ impl OutboundHttp {
     fn allows(&self, uri: &http::Uri) -> bool {
         let grants = &self.sandbox.grants;
         let Some(host) = uri.host() else { return false };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
         let (scheme, port) = scheme_and_port(uri);
         grants.network_all
             || grants.outbound.iter().any(|grant| {
@@ -104,6 +104,10 @@ impl WasiHttpHooks for OutboundHttp {
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Io), Error>> + Send> {
+        if request.uri().authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            // A password would go out in `Host`, and in the clear: it belongs into `Authorization`.
+            return Box::new(async { Err(Error::HttpRequestUriInvalid) });
+        }
         if !self.allows(request.uri()) {
             let (scheme, port) = scheme_and_port(request.uri());
             let default = if scheme == "https" { 443 } else { 80 };
@@ -134,6 +138,7 @@ async fn send(
     options: RequestOptions,
     meter: Arc<Meter>,
 ) -> Result<(http::Response<WasiBody>, Io), Error> {
+    let (request, late) = frame(request).await?;
     let (failed, mut has_failed) = oneshot::channel();
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut request = request.map(|body| Sent { body, length, sent: 0, failed: Some(failed), meter });
@@ -144,12 +149,19 @@ async fn send(
         captured.wait_for_connection_metadata().await;
     };
     let mut response = Box::pin(client.request(request));
+    let mut late = std::pin::pin!(comes_late(late));
     let answered = tokio::select! {
         biased;
         answered = &mut response => answered,
+        err = &mut late => return Err(err),
         connected = timeout(connect_timeout, connected) => {
             connected.map_err(|_| Error::ConnectionTimeout)?;
-            timeout(first_byte_timeout, response).await.map_err(|_| Error::ConnectionReadTimeout)?
+            let answered = tokio::select! {
+                biased;
+                answered = timeout(first_byte_timeout, response) => answered,
+                err = late => return Err(err),
+            };
+            answered.map_err(|_| Error::ConnectionReadTimeout)?
         }
     };
     // Of a body that couldn't be sent the client says no more than that.

@@ -55,13 +55,14 @@ impl Response {
         Self { content: Content::Stream(Box::new(write)), ..Self::new(200) }
     }
 
-    /// With another status: a number from 100 to 599.
+    /// With another status: a number from 200 to 599. Any other is an error of the guest, and its client gets a 502.
     pub fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
-    /// With one more header. `Content-Length` needs none: the host knows it, or sends the body in chunks.
+    /// With one more header. `Content-Length` needs none: the host knows it, or sends the body in chunks. It is for
+    /// answers without a body, to say how long that would be: those to HEAD, and a 304.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -82,6 +83,10 @@ impl Response {
                 return ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some(error.to_string()))));
             }
         };
+        if matches!(&self.content, Content::Bytes(bytes) if bytes.is_empty()) {
+            // A body that is opened has to be as long as `Content-Length` says.
+            return ResponseOutparam::set(out, Ok(head));
+        }
         // Only a second call of `body` fails.
         let Ok(body) = head.body() else { return };
         let mut writer = BodyWriter::of(body);
@@ -100,6 +105,9 @@ impl Response {
 }
 
 fn head(status: u16, headers: &[(String, Vec<u8>)]) -> Result<OutgoingResponse, Refused> {
+    if !(200..600).contains(&status) {
+        return Err(Refused::Status(status));
+    }
     let fields = Fields::from_list(headers).map_err(Refused::Headers)?;
     let head = OutgoingResponse::new(fields);
     // 200 is what it starts with.
@@ -119,7 +127,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Headers(error) => write!(f, "the response's headers can't be sent: {error:?}"),
-            Self::Status(status) => write!(f, "{status} is not an HTTP status"),
+            Self::Status(status) => write!(f, "{status} is no status of a response, which is from 200 to 599"),
         }
     }
 }

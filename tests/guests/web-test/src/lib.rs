@@ -8,6 +8,7 @@
 //! | `/headers` | a line each: method, target, authority, scheme, then `name: value` |
 //! | `/env` | a line `NAME=value` for each variable |
 //! | `/status?code=N` | that status |
+//! | `/answer?status=N&header=NAME:VALUE&body=B` | just that; `stream=B` streams the body, and there may be several headers |
 //! | `/big?bytes=N` | so many bytes, streamed |
 //! | `/sleep?ms=N` | `slept`, after waiting |
 //! | `/spin?ms=N` | `spun`, after computing |
@@ -15,6 +16,7 @@
 //! | `/read?path=P` | the file's contents |
 //! | `/write?path=P` | `written`: the request's body is now the file's contents |
 //! | `/fetch?url=U` | what a GET of the URL answers: its status on a line, then its body |
+//! | `/send?url=U&method=M&body=B` | the same of another method, with a body if `body` is there |
 //! | `/upload-and-trap?url=U` | none: it traps in the middle of a body that it sends there, once it has the answer |
 //! | `/connect?addr=HOST:PORT` | `connected`, by TCP |
 //! | `/enqueue?queue=Q` | 201 (200 for a duplicate) and the job's id; the body is the payload. Also `&key=` (with `&scope=waiting`, `running` or a number of milliseconds), `&type=` for its content type, `&delay_ms=`, `&priority=`, `&attempts=` |
@@ -36,7 +38,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, hint, process, thread};
 
-use wasmhost_guest::http::{Request, Response};
+use wasmhost_guest::http::{Request, Response, form_pairs};
 use wasmhost_guest::queue::{self, NewJob, Scope};
 use wasmhost_guest::wasi::clocks::monotonic_clock;
 
@@ -54,6 +56,7 @@ fn handle(request: Request) -> Response {
         "/headers" => Ok(headers(&request)),
         "/env" => Ok(environment()),
         "/status" => Ok(Response::new(number(&request, "code") as u16)),
+        "/answer" => Ok(just(&request)),
         "/big" => Ok(big(number(&request, "bytes"))),
         "/sleep" => Ok(sleep(number(&request, "ms"))),
         "/spin" => Ok(spin(number(&request, "ms"))),
@@ -63,7 +66,11 @@ fn handle(request: Request) -> Response {
         "/insist" => {
             Ok(Response::text(format!("{}\n", request.into_body().read_all(1 << 20).unwrap().len())))
         }
-        "/fetch" => network::fetch(&text(&request, "url")),
+        "/fetch" => network::send("GET", &text(&request, "url"), None),
+        "/send" => {
+            let body = request.query_value("body");
+            network::send(&text(&request, "method"), &text(&request, "url"), body)
+        }
         "/upload-and-trap" => network::upload_and_trap(&text(&request, "url")),
         "/connect" => network::connect(&text(&request, "addr")),
         "/enqueue" => enqueue(request),
@@ -93,6 +100,25 @@ fn text(request: &Request, name: &str) -> String {
 
 fn number(request: &Request, name: &str) -> u64 {
     text(request, name).parse().unwrap_or(0)
+}
+
+fn just(request: &Request) -> Response {
+    let mut response = Response::new(200);
+    for (name, value) in form_pairs(request.query().unwrap_or_default()) {
+        response = match name.as_str() {
+            "stream" => Response::stream(move |out| out.write_all(value.as_bytes())),
+            _ => response,
+        };
+    }
+    for (name, value) in form_pairs(request.query().unwrap_or_default()) {
+        response = match (name.as_str(), value.split_once(':')) {
+            ("status", _) => response.status(value.parse().unwrap_or(500)),
+            ("header", Some((name, value))) => response.header(name, value),
+            ("body", _) => response.body(value),
+            _ => response,
+        };
+    }
+    response
 }
 
 fn echo(request: Request) -> Response {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use wasmhost_guest::http::Response;
 use wasmhost_guest::wasi::http::outgoing_handler;
-use wasmhost_guest::wasi::http::types::{Fields, Method, OutgoingRequest, Scheme};
+use wasmhost_guest::wasi::http::types::{Fields, Method, OutgoingBody, OutgoingRequest, Scheme};
 use wasmhost_guest::wasi::sockets::instance_network::instance_network;
 use wasmhost_guest::wasi::sockets::ip_name_lookup::resolve_addresses;
 use wasmhost_guest::wasi::sockets::network::{
@@ -12,9 +12,28 @@ use wasmhost_guest::wasi::sockets::network::{
 };
 use wasmhost_guest::wasi::sockets::tcp_create_socket::create_tcp_socket;
 
-pub(crate) fn fetch(url: &str) -> Result<Response, String> {
-    let future =
-        outgoing_handler::handle(request(Method::Get, url)?, None).map_err(|error| format!("{error:?}"))?;
+pub(crate) fn send(method: &str, url: &str, body: Option<String>) -> Result<Response, String> {
+    let method = match method {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        other => Method::Other(other.to_string()),
+    };
+    let request = request(method, url)?;
+    let sent = match &body {
+        Some(_) => Some(request.body().map_err(|()| "no body")?),
+        None => None,
+    };
+    let future = outgoing_handler::handle(request, None).map_err(|error| format!("{error:?}"))?;
+    if let (Some(sent), Some(body)) = (sent, body) {
+        let stream = sent.write().map_err(|()| "no stream")?;
+        if !body.is_empty() {
+            stream.blocking_write_and_flush(body.as_bytes()).map_err(|error| format!("{error:?}"))?;
+        }
+        drop(stream);
+        OutgoingBody::finish(sent, None).map_err(|error| format!("{error:?}"))?;
+    }
     future.subscribe().block();
     let response = future.get().ok_or("no answer")?.map_err(|()| "taken already")?;
     let response = response.map_err(|error| format!("{error:?}"))?;
