@@ -166,6 +166,25 @@ fn half_a_request_does_not_hold_the_host_up() {
 }
 
 #[test]
+fn who_never_answers_does_not_hold_the_host_up() {
+    for grace in ["0s", "1s", "30s"] {
+        let host = Host::run(&Formation::web("").top(&format!("grace = {grace:?}")));
+        let mut connections: Vec<_> = (0..4).map(|_| host.connect()).collect();
+        // Half a head, half a head behind a whole request, and clients of HTTP/2 that never read.
+        connections[0].send_raw(b"GET /ok HTTP/1.1\r\nhost: x\r\n").unwrap();
+        connections[1].send(&Request::get("/ok")).unwrap().ok();
+        connections[1].send_raw(b"GE").unwrap();
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        connections[2].send_raw(preface).unwrap();
+        connections[3].send_raw(&[preface.as_slice(), &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat()).unwrap();
+        let begun = Instant::now();
+        host.stop().done();
+        // It was 5 s and more, beyond grace.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{grace}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn the_listener_stays_open_for_the_drain_delay() {
     let host = Host::run(&Formation::web("").top("drain_delay = \"1s\""));
     let begun = Instant::now();

@@ -148,8 +148,10 @@ fn a_request_that_a_guest_makes_says_how_long_its_body_is() {
             sent.join().unwrap()
         });
         let (head, sent_body) = sent.split_once("\r\n\r\n").unwrap();
-        let framing: Vec<_> =
-            head.lines().filter(|line| line.starts_with("content-length") || line.starts_with("transfer")).collect();
+        let framing: Vec<_> = head
+            .lines()
+            .filter(|line| line.starts_with("content-length") || line.starts_with("transfer"))
+            .collect();
         assert_eq!((framing.as_slice(), sent_body), (lines, body), "{query}: {sent}");
     }
 }
@@ -167,14 +169,17 @@ fn a_password_in_an_authority_does_not_go_out() {
 fn a_grant_names_a_host_with_or_without_the_dot_at_its_end() {
     let outside = outside();
     let port = outside.port();
-    for (granted, asked) in [("localhost", "localhost."), ("localhost.", "LocalHost"), ("LOCALHOST", "LocalHost.")] {
+    for (granted, asked) in
+        [("localhost", "localhost."), ("localhost.", "LocalHost"), ("LOCALHOST", "LocalHost.")]
+    {
         let keys = format!("outbound = [\"http://{granted}:{port}\", \"{granted}:{port}\"]");
         let host = Host::run(&Formation::web(&keys));
         let fetched = host.get(&format!("/fetch?url=http://{asked}:{port}/")).text();
         let connected = host.get(&format!("/connect?addr={asked}:{port}")).text();
         // A machine may not know the name with its dot, which isn't a refusal.
         let is_known = fetched == "200\nhello from outside" && connected == "connected\n";
-        let is_unknown = asked.ends_with('.') && fetched.contains("DnsError") && connected == "name-unresolvable\n";
+        let is_unknown =
+            asked.ends_with('.') && fetched.contains("DnsError") && connected == "name-unresolvable\n";
         assert!(is_known || is_unknown, "{granted} {asked}: {fetched} {connected}");
     }
 }

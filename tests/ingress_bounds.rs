@@ -90,12 +90,12 @@ fn a_body_that_stops_coming_is_408() {
     assert_eq!((answer.status, answer.header("connection")), (408, Some("close")), "{answer:?}");
     // One that comes slowly comes.
     let mut connection = host.connect();
-    connection.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\n").unwrap();
+    connection.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 8000\r\n\r\n").unwrap();
     for _ in 0..8 {
         thread::sleep(Duration::from_millis(200));
-        connection.send_raw(b"x").unwrap();
+        connection.send_raw(&[b'x'; 1000]).unwrap();
     }
-    assert_eq!(connection.read_answer(false).unwrap().ok(), "xxxxxxxx");
+    assert_eq!(connection.read_answer(false).unwrap().ok(), "x".repeat(8000));
     eventually("the instance is free", || (host.ps().in_state("web", "idle") == 1).then_some(()));
 }
 

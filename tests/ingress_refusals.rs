@@ -52,7 +52,7 @@ fn a_request_that_the_host_refuses_has_a_line() {
         "no-host",
         "GET /ok HTTP/1.1\r\nhost: a/b\r\n\r\n",
         400,
-        "GET /ok: the request names no host, or two",
+        "GET /ok: the request doesn't name one host",
     );
     refuses(
         "two-lengths",

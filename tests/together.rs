@@ -58,9 +58,10 @@ fn one_call_times_out_and_another_in_the_same_instance_ends_well() {
     // It begins in the middle of the other's time, and goes on when that is given up.
     thread::sleep(Duration::from_secs(2));
     let mut echo = host.connect();
-    echo.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").unwrap();
+    echo.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+        .unwrap();
     late.read_answer(false).unwrap().is_error(504, "H12");
-    echo.send_raw(b"cde").unwrap();
+    echo.send_raw(b"3\r\ncde\r\n0\r\n\r\n").unwrap();
     assert_eq!(echo.read_answer(false).unwrap().ok(), "abcde");
     eventually("the instance has gone", || (host.ps().instances("web")[0]["calls"] == 0).then_some(()));
     assert_eq!(host.get("/hello").ok(), "hello\n");
@@ -71,7 +72,8 @@ fn an_answer_that_takes_too_long_is_cut_off_however_many_calls_come() {
     let host = service("timeout = \"1s\"");
     let mut slow = host.connect();
     // It answers with what it is sent, and waits for the rest.
-    slow.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").unwrap();
+    slow.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+        .unwrap();
     let ended = thread::scope(|scope| {
         let reading = scope.spawn(|| slow.read_answer(false));
         while !reading.is_finished() {

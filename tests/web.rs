@@ -241,7 +241,7 @@ fn a_client_may_go_away_while_it_is_answered() {
 
 #[test]
 fn a_client_may_go_away_before_its_request_is_whole() {
-    goes_away("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nsome");
+    goes_away("POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n");
 }
 
 /// The guest sends a head and some of the body, and then no more.
@@ -306,11 +306,7 @@ fn a_connection_serves_on_after_a_crash() {
 #[test]
 fn a_request_names_one_host() {
     let host = Host::run(&Formation::web(""));
-    for head in [
-        "GET /ok HTTP/1.1\r\n\r\n",
-        "GET /ok HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
-        "GET http://a/ok HTTP/1.1\r\nhost: b\r\n\r\n",
-    ] {
+    for head in ["GET /ok HTTP/1.1\r\n\r\n", "GET /ok HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"] {
         let mut connection = host.connect();
         connection.send_raw(head.as_bytes()).unwrap();
         assert_eq!(connection.read_answer(false).unwrap().status, 400, "{head:?}");

@@ -75,6 +75,10 @@ impl Request {
 }
 
 impl Answer {
+    pub(crate) fn new(status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Answer {
+        Answer { status, headers, body }
+    }
+
     pub(crate) fn header(&self, wanted: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
         header.map(|(_, value)| value.as_str())

@@ -4,6 +4,7 @@
 mod formation;
 mod host;
 pub(crate) mod http;
+pub(crate) mod http2;
 mod ledger;
 mod load;
 mod process;

@@ -28,6 +28,8 @@ pub struct Http {
     pub header_bytes_max: u32,
     /// Connections that are open at once, all listeners together.
     pub connections_max: u32,
+    /// Those of them that come from one address. Trusted proxies and unix sockets are not counted.
+    pub connections_per_address_max: u32,
     /// Requests that one HTTP/2 connection may have under way.
     pub streams_max: u32,
     /// Peers whose `X-Forwarded-*` headers are believed.
@@ -95,10 +97,11 @@ impl Default for Http {
             socket_mode: 0o660,
             tls: None,
             header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             header_bytes_max: 64 << 10,
             connections_max: 10_000,
+            connections_per_address_max: 5_000,
             streams_max: 100,
             trusted_proxies: TrustedProxies::default(),
             access_log: AccessLog::Off,

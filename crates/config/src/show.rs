@@ -139,6 +139,7 @@ struct HttpTable {
     body_timeout: String,
     max_header: String,
     max_connections: u32,
+    max_connections_per_address: u32,
     max_streams: u32,
     trusted_proxies: Vec<String>,
     access_log: &'static str,
@@ -169,6 +170,7 @@ impl From<&Http> for HttpTable {
             body_timeout: format_duration(http.body_timeout),
             max_header: format_size(http.header_bytes_max.into()),
             max_connections: http.connections_max,
+            max_connections_per_address: http.connections_per_address_max,
             max_streams: http.streams_max,
             trusted_proxies,
             access_log: match http.access_log {

@@ -275,11 +275,12 @@ fn http() -> impl Strategy<Value = Http> {
         .prop_map(|(networks, unix)| TrustedProxies { networks, unix });
     let access_log = select(vec![AccessLog::Off, AccessLog::Text, AccessLog::Json]);
     let timeouts = [(); 3].map(|()| (1u64..=7 * 86_400_000).prop_map(Duration::from_millis));
-    let bounds = (8_192u32..=1 << 20, 1u32..=1_000_000, 1u32..=10_000, 0u32..=0o777);
+    let bounds = (8_192u32..=1 << 20, 1u32..=1_000_000, 1u32..=1_000_000, 1u32..=10_000, 0u32..=0o777);
     (vec(listen(), 0..3), option::of(tls), timeouts, bounds, trusted, access_log).prop_map(
         |(listen, tls, timeouts, bounds, trusted_proxies, access_log)| {
             let [header_timeout, idle_timeout, body_timeout] = timeouts;
-            let (header_bytes_max, connections_max, streams_max, socket_mode) = bounds;
+            let (header_bytes_max, connections_max, connections_per_address_max, streams_max, socket_mode) =
+                bounds;
             let listen = if listen.is_empty() && tls.is_none() { Http::default().listen } else { listen };
             Http {
                 listen,
@@ -290,6 +291,7 @@ fn http() -> impl Strategy<Value = Http> {
                 body_timeout,
                 header_bytes_max,
                 connections_max,
+                connections_per_address_max,
                 streams_max,
                 trusted_proxies,
                 access_log,

@@ -15,6 +15,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const HEADER_BYTES_MIN: u64 = 8 << 10;
 const HEADER_BYTES_MAX: u64 = 1 << 20;
 const CONNECTIONS_MAX: u32 = 1_000_000;
+/// A small host may be for one client alone, such as a proxy that isn't named as trusted.
+const PER_ADDRESS_LEAST: u32 = 100;
 const STREAMS_MAX: u32 = 10_000;
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DURATION_MAX;
 
@@ -40,6 +42,8 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
     let header_bytes =
         table.take("max_header").and_then(|item| item.size(cx, HEADER_BYTES_MIN..=HEADER_BYTES_MAX));
     let connections = table.take("max_connections").and_then(|item| item.whole(cx, 1..=CONNECTIONS_MAX));
+    let per_address =
+        table.take("max_connections_per_address").and_then(|item| item.whole(cx, 1..=CONNECTIONS_MAX));
     let streams = table.take("max_streams").and_then(|item| item.whole(cx, 1..=STREAMS_MAX));
     let trusted_proxies = table.take("trusted_proxies").map(|item| trusted_proxies(cx, &item));
     let access_log = table.take("access_log").and_then(|item| {
@@ -47,6 +51,7 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
         item.choice(cx, &choices)
     });
     table.finish(cx);
+    let connections = connections.unwrap_or(default.connections_max);
     Some(Http {
         listen,
         socket_mode: socket_mode.unwrap_or(default.socket_mode),
@@ -57,7 +62,9 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
         header_bytes_max: header_bytes
             .and_then(|bytes| u32::try_from(bytes).ok())
             .unwrap_or(default.header_bytes_max),
-        connections_max: connections.unwrap_or(default.connections_max),
+        connections_max: connections,
+        connections_per_address_max: per_address
+            .unwrap_or((connections / 2).max(PER_ADDRESS_LEAST).min(connections)),
         streams_max: streams.unwrap_or(default.streams_max),
         trusted_proxies: trusted_proxies.unwrap_or_default(),
         access_log: access_log.unwrap_or_default(),

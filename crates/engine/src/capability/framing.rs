@@ -23,7 +23,9 @@ const GATHERED_FRAMES_MAX: usize = 64;
 
 /// Says in a request's head how long its body is, or that it comes in chunks. Of a request that is sent without a body,
 /// though its guest may still write one, the body is returned beside it.
-pub(super) async fn frame(mut request: Request<WasiBody>) -> Result<(Request<WasiBody>, Option<WasiBody>), Error> {
+pub(super) async fn frame(
+    mut request: Request<WasiBody>,
+) -> Result<(Request<WasiBody>, Option<WasiBody>), Error> {
     if request.headers().contains_key(CONTENT_LENGTH) {
         return Ok((request, None));
     }
@@ -44,7 +46,10 @@ pub(super) async fn frame(mut request: Request<WasiBody>) -> Result<(Request<Was
     let is_whole = timeout(BODY_BEGINS_MAX, gathered.take(&mut body)).await.unwrap_or(Ok(false))?;
     if gathered.bytes == 0 && !gathered.has_trailers {
         let late = (!is_whole).then_some(body);
-        return Ok((Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed_unsync()), late));
+        return Ok((
+            Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed_unsync()),
+            late,
+        ));
     }
     match is_whole && !gathered.has_trailers {
         true => head.headers.insert(CONTENT_LENGTH, HeaderValue::from(gathered.bytes)),
@@ -68,7 +73,8 @@ pub(super) async fn comes_late(body: Option<WasiBody>) -> Error {
     std::future::pending().await
 }
 
-const TOO_LATE: &str = "the body of a GET or HEAD began after the request was sent; write it, or its Content-Length, at once";
+const TOO_LATE: &str =
+    "the body of a GET or HEAD began after the request was sent; write it, or its Content-Length, at once";
 
 #[derive(Default)]
 struct Gathered {

@@ -127,7 +127,9 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Headers(error) => write!(f, "the response's headers can't be sent: {error:?}"),
-            Self::Status(status) => write!(f, "{status} is no status of a response, which is from 200 to 599"),
+            Self::Status(status) => {
+                write!(f, "{status} is no status of a response, which is from 200 to 599")
+            }
         }
     }
 }

@@ -248,7 +248,7 @@ impl Host {
         lasting.release();
         intake.cancel();
         if let Some((ingress, _)) = &ingress {
-            ingress.drain();
+            ingress.drain(state.grace + state.drain_delay);
         }
         // An error says that the supervisor was lost: nothing changes counts any more.
         let _ = actions.send(Action::RefuseChanges).await;

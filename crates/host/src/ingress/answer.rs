@@ -1,5 +1,5 @@
-//! What a client is told where no guest answers: short, with nothing internal in it. One match gives status and
-//! code for each way to fail.
+//! The answers of the host itself, where no guest answers. They are short, with nothing internal in them. One match
+//! gives status and code for each way to fail.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -25,7 +25,7 @@ impl Failure {
 
     pub(crate) const NO_ROUTE: Failure = Failure::new(StatusCode::NOT_FOUND, None, "no such page");
     pub(crate) const NO_AUTHORITY: Failure =
-        Failure::new(StatusCode::BAD_REQUEST, None, "the request names no host, or two");
+        Failure::new(StatusCode::BAD_REQUEST, None, "the request doesn't name one host");
     pub(crate) const TWO_LENGTHS: Failure = Failure::new(
         StatusCode::BAD_REQUEST,
         None,
@@ -36,6 +36,12 @@ impl Failure {
         None,
         "a line of the request's head ends with LF alone; it must be CR LF",
     );
+    pub(crate) const LOST: Failure =
+        Failure::new(StatusCode::BAD_REQUEST, None, "the beginning of the request can't be told");
+    pub(crate) const BAD_ENCODING: Failure =
+        Failure::new(StatusCode::BAD_REQUEST, None, "Transfer-Encoding has to be chunked, once");
+    pub(crate) const ENCODING: Failure =
+        Failure::new(StatusCode::NOT_IMPLEMENTED, None, "no Transfer-Encoding is supported but chunked");
     pub(crate) const EXPECTATION: Failure =
         Failure::new(StatusCode::EXPECTATION_FAILED, None, "no expectation is met but 100-continue");
     pub(crate) const BODY_TOO_LONG: Failure =
@@ -47,7 +53,11 @@ impl Failure {
     pub(crate) const UPGRADE: Failure =
         Failure::new(StatusCode::NOT_IMPLEMENTED, None, "CONNECT and upgrades are not supported");
 
-    // Of these the client sees the status alone: they are told before there is a request.
+    /// A guest's answer that no client may see.
+    pub(crate) const UNSENDABLE: Failure =
+        Failure::new(StatusCode::BAD_GATEWAY, Some("H13"), "the application's answer can't be sent");
+
+    // The client sees the status of these alone: they are told before there is a request.
     pub(crate) const HEAD_STALLED: Failure =
         Failure::new(StatusCode::REQUEST_TIMEOUT, None, "the rest of a request's head didn't come");
     pub(crate) const HEAD_TOO_LONG: Failure =
@@ -110,9 +120,8 @@ impl Failure {
     /// Whether the client may be sending still what nobody reads any more, or what it sends can't be told apart.
     fn closes(self) -> bool {
         matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
-            || self == Failure::TWO_LENGTHS
-            || self == Failure::BARE_LF
-            || self == Failure::BODY_BROKEN
+            || [Failure::TWO_LENGTHS, Failure::BARE_LF, Failure::LOST].contains(&self)
+            || [Failure::BAD_ENCODING, Failure::ENCODING, Failure::BODY_BROKEN].contains(&self)
     }
 
     pub(crate) fn response(self) -> Response<Full<Bytes>> {

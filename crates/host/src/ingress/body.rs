@@ -1,42 +1,76 @@
-//! Bodies on their way: a request's, which is bounded in length and may not stall, and an answer's, which is the
-//! proof that its request is not done.
+//! A request's body. It is bounded in length and may not stall, and a small one is read before an instance is asked.
 
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{Either, Full};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Sleep;
-use wasmhost_engine::{AfterSlices, BoxError, ResponseBody};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep_until};
+use wasmhost_engine::BoxError;
 
-use super::access::Entry;
 use super::answer::Failure;
-use super::framing::Found;
 use super::gauge::Gauge;
+
+/// A body that says that it has no more bytes than these is read before an instance is asked for it.
+const READ_AHEAD_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of bodies that are read ahead and haven't come whole yet, of all connections together. Past them an instance is
+/// asked first.
+const READ_AHEAD_TOTAL_BYTES_MAX: usize = 64 << 20;
+
+/// A body that is waited for has to bring so many bytes a second, once it has been waited for as long as it may stall.
+const RATE_MIN_BYTES_PER_S: u64 = 240;
+
+/// Room for the bodies that are read ahead.
+pub(super) struct ReadAhead(Arc<Semaphore>);
+
+impl ReadAhead {
+    pub(super) fn new() -> ReadAhead {
+        ReadAhead(Arc::new(Semaphore::new(READ_AHEAD_TOTAL_BYTES_MAX)))
+    }
+}
 
 /// A request's body.
 pub(crate) struct RequestBody {
     incoming: Incoming,
+    /// What was read ahead.
+    ahead: Option<Bytes>,
+    ahead_trailers: Option<HeaderMap>,
+    /// Its part of the room for that.
+    _room: Option<OwnedSemaphorePermit>,
     bytes_left: u64,
-    stall_max: Duration,
-    /// Runs while the client is waited for.
-    stall: Option<Pin<Box<Sleep>>>,
-    stalling: bool,
+    wait: Wait,
     /// None where there is no body.
     fault: Option<Arc<Fault>>,
     gauge: Arc<Gauge>,
     over: bool,
 }
 
+/// How long the client has been waited for.
+struct Wait {
+    stall_max: Duration,
+    bytes: u64,
+    before: Duration,
+    /// Since when it is waited for now.
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
 /// What became of a body that its client sends wrong.
 #[derive(Default)]
-pub(super) struct Fault(AtomicU8);
+pub(super) struct Fault {
+    what: AtomicU8,
+    /// The answer has begun: its client may send as slowly as the guest likes.
+    answered: AtomicBool,
+}
 
 const TOO_LONG: u8 = 1;
 const STALLED: u8 = 2;
@@ -46,7 +80,7 @@ const GONE: u8 = 4;
 impl Fault {
     /// What the client is told, whatever its guest made of it.
     pub(super) fn failure(&self) -> Option<Failure> {
-        match self.0.load(Relaxed) {
+        match self.what.load(Relaxed) {
             TOO_LONG => Some(Failure::BODY_TOO_LONG),
             STALLED => Some(Failure::BODY_STALLED),
             BROKEN | GONE => Some(Failure::BODY_BROKEN),
@@ -56,7 +90,12 @@ impl Fault {
 
     /// Whether the client has gone, and is told nothing any more.
     pub(super) fn is_gone(&self) -> bool {
-        self.0.load(Relaxed) == GONE
+        self.what.load(Relaxed) == GONE
+    }
+
+    /// The answer begins.
+    pub(super) fn answer(&self) {
+        self.answered.store(true, Relaxed);
     }
 }
 
@@ -73,10 +112,11 @@ impl RequestBody {
         let over = incoming.is_end_stream();
         RequestBody {
             incoming,
+            ahead: None,
+            ahead_trailers: None,
+            _room: None,
             bytes_left: u64::MAX,
-            stall_max,
-            stall: None,
-            stalling: false,
+            wait: Wait { stall_max, bytes: 0, before: Duration::ZERO, since: None, timer: None },
             fault: (!over).then(Arc::default),
             gauge,
             over,
@@ -92,21 +132,105 @@ impl RequestBody {
         self.fault.clone()
     }
 
+    /// Reads a small body whole: a client that sends it slowly doesn't keep an instance from others meanwhile. One
+    /// whose length nobody knows may be a conversation, and isn't waited for. Whether its client sends it right, its
+    /// [`Fault`] says.
+    pub(super) async fn read_ahead(&mut self, room: &ReadAhead) {
+        let Some(bytes @ 1..=READ_AHEAD_BYTES_MAX) = self.incoming.size_hint().exact() else { return };
+        let mut more = BytesMut::new();
+        // Most often it has come with its head.
+        let polled = poll_fn(|cx| Poll::Ready(self.poll_ahead(cx, &mut more))).await;
+        if polled.is_pending() {
+            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+            if let Ok(permit) = room.0.clone().try_acquire_many_owned(permits) {
+                self._room = Some(permit);
+                poll_fn(|cx| self.poll_ahead(cx, &mut more)).await;
+            }
+        }
+        if !more.is_empty() {
+            self.ahead = Some(more.freeze());
+        }
+    }
+
+    /// Reads until it is whole, or fails. One piece is kept as it is, several in `more`.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, more: &mut BytesMut) -> Poll<()> {
+        while !self.incoming.is_end_stream() && self.ahead_trailers.is_none() {
+            let Some(Ok(frame)) = ready!(self.poll_incoming(cx)) else { break };
+            match frame.into_data() {
+                Ok(data) if self.ahead.is_none() && more.is_empty() => self.ahead = Some(data),
+                Ok(data) => {
+                    more.extend_from_slice(&self.ahead.take().unwrap_or_default());
+                    more.extend_from_slice(&data);
+                }
+                Err(frame) => self.ahead_trailers = frame.into_trailers().ok(),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let answered = self.fault.as_ref().is_some_and(|fault| fault.answered.load(Relaxed));
+                ready!(self.wait.poll(cx, answered));
+                return self.fail(STALLED, "the client stopped sending, or sends too slowly".into());
+            }
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.wait.end(bytes);
+                match self.bytes_left.checked_sub(bytes) {
+                    Some(left) => self.bytes_left = left,
+                    None => return self.fail(TOO_LONG, "the body is longer than max_body".into()),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(err)) if is_malformed(&err) => self.fail(BROKEN, err.into()),
+            Some(Err(err)) => self.fail(GONE, err.into()),
+            None => {
+                self.over = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
     fn fail(&mut self, fault: u8, err: BoxError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(shared) = &self.fault {
-            shared.0.store(fault, Relaxed);
+            shared.what.store(fault, Relaxed);
         }
         Poll::Ready(Some(Err(err)))
     }
+}
 
-    fn has_stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        let (stall_max, stalling) = (self.stall_max, self.stalling);
-        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
-        if !stalling {
-            stall.as_mut().reset(tokio::time::Instant::now() + stall_max);
-            self.stalling = true;
+impl Wait {
+    /// The client is waited for. Ready when that has been too long.
+    fn poll(&mut self, cx: &mut Context<'_>, answered: bool) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let left = match answered {
+            true => self.stall_max,
+            false => self.allowed().saturating_sub(self.before).min(self.stall_max),
+        };
+        let until = since + left;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
         }
-        stall.as_mut().poll(cx).is_ready()
+        timer.as_mut().poll(cx)
+    }
+
+    /// How long the bytes that have come may have been waited for, all together.
+    fn allowed(&self) -> Duration {
+        self.stall_max + Duration::from_millis(self.bytes.saturating_mul(1000) / RATE_MIN_BYTES_PER_S)
+    }
+
+    /// So many bytes have come.
+    fn end(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if let Some(since) = self.since.take() {
+            self.before += since.elapsed();
+        }
     }
 }
 
@@ -119,38 +243,26 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending if this.has_stalled(cx) => {
-                return this.fail(STALLED, "the client stopped sending".into());
-            }
-            Poll::Pending => return Poll::Pending,
-        };
-        this.stalling = false;
-        match frame {
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match this.bytes_left.checked_sub(bytes) {
-                    Some(left) => this.bytes_left = left,
-                    None => return this.fail(TOO_LONG, "the body is longer than max_body".into()),
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(err)) if is_malformed(&err) => this.fail(BROKEN, err.into()),
-            Some(Err(err)) => this.fail(GONE, err.into()),
-            None => {
-                this.over = true;
-                Poll::Ready(None)
-            }
+        if let Some(data) = this.ahead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+        if let Some(trailers) = this.ahead_trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        this.poll_incoming(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.ahead.is_none() && self.ahead_trailers.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let ahead = self.ahead.as_ref().map_or(0, |data| data.len() as u64);
+        let incoming = self.incoming.size_hint();
+        match incoming.exact() {
+            Some(bytes) => SizeHint::with_exact(bytes.saturating_add(ahead)),
+            None => incoming,
+        }
     }
 }
 
@@ -159,130 +271,5 @@ impl Drop for RequestBody {
         if !self.over && !self.incoming.is_end_stream() {
             self.gauge.leave_unread();
         }
-    }
-}
-
-/// An answer's body, what notes that its request is under way, and what will be logged of it.
-pub(super) struct AnswerBody {
-    body: Either<ResponseBody, Full<Bytes>>,
-    stream: Option<Arc<StreamWatch>>,
-    log: Option<Box<Entry>>,
-    _underway: Underway,
-}
-
-/// A request that isn't done.
-pub(super) struct Underway(Arc<Gauge>);
-
-impl Underway {
-    /// Also what was found in the bytes of the request's head.
-    pub(super) fn begin(gauge: &Arc<Gauge>) -> (Underway, Found) {
-        let found = gauge.begin();
-        (Underway(gauge.clone()), found)
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-impl AnswerBody {
-    pub(super) fn new(
-        body: Either<ResponseBody, Full<Bytes>>,
-        log: Option<Box<Entry>>,
-        underway: Underway,
-    ) -> AnswerBody {
-        AnswerBody { body, stream: StreamWatch::current(), log, _underway: underway }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let Some(stream) = &this.stream {
-            stream.note(matches!(frame, Poll::Ready(Some(_))));
-        }
-        if let (Some(log), Poll::Ready(Some(Ok(frame)))) = (&mut this.log, &frame) {
-            log.pass(frame.data_ref().map_or(0, Bytes::len));
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-tokio::task_local! {
-    /// The stream of HTTP/2 that the task is for.
-    static STREAM: Arc<StreamWatch>;
-}
-
-/// Whether the client of one stream takes what was given to it. (HTTP/1 has one at a time, and its connection shows
-/// the same.)
-pub(super) struct StreamWatch {
-    start: Instant,
-    /// When a piece was given that the client has no room for yet, in milliseconds since the start, plus one.
-    given_at: AtomicU64,
-}
-
-impl StreamWatch {
-    fn current() -> Option<Arc<StreamWatch>> {
-        STREAM.try_with(Arc::clone).ok()
-    }
-
-    /// The body is asked for more only when there is room for it.
-    fn note(&self, given: bool) {
-        let now = if given { self.now() } else { 0 };
-        self.given_at.store(now, Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).map_or(u64::MAX, |ms| ms + 1)
-    }
-
-    fn is_stuck(&self, stall_max: Duration) -> bool {
-        let given_at = self.given_at.load(Relaxed);
-        let stall_max = u64::try_from(stall_max.as_millis()).unwrap_or(u64::MAX);
-        given_at != 0 && self.now().saturating_sub(given_at) >= stall_max
-    }
-}
-
-/// Runs the streams of an HTTP/2 connection, each in a task, and ends those whose clients don't read.
-#[derive(Clone)]
-pub(super) struct Streams {
-    pub(super) stall_max: Duration,
-}
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let stall_max = self.stall_max;
-        let watch = Arc::new(StreamWatch { start: Instant::now(), given_at: AtomicU64::new(0) });
-        tokio::spawn(AfterSlices::new(async move {
-            let mut stream = std::pin::pin!(STREAM.scope(watch.clone(), stream));
-            loop {
-                tokio::select! {
-                    biased;
-                    () = &mut stream => return,
-                    // Dropping it resets the stream, and ends its call.
-                    () = tokio::time::sleep(stall_max) => if watch.is_stuck(stall_max) { return },
-                }
-            }
-        }));
     }
 }

@@ -17,25 +17,27 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use wasmhost_engine::RequestScheme;
 
-use super::Ingress;
 use super::answer::Failure;
+use super::forwarding::Peer;
 use super::gauge::{Gauge, Overdue};
-use super::head::Peer;
 use super::listener::Stream;
 use super::stream::{Plain, Transport, Watched};
+use super::{Ingress, Seat};
 
 /// How long a connection may stay silent once the host drains. A client that has just sent a request on a
 /// connection that it thinks is open gets its answer if it comes within this time.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a connection without any request in it may take to end once it is told to: for the last bytes of an
-/// answer that its client reads slowly. One that holds half a request would stay until its head is overdue.
+/// answer that its client reads slowly.
 const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// How long bytes that can go out at once may take to do so, where there is no grace left.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// What connections by one listener have in common.
 pub(super) struct Via {
@@ -58,12 +60,12 @@ enum Event<T> {
 }
 
 impl Ingress {
-    pub(super) async fn serve(self: Arc<Self>, stream: Stream, via: Arc<Via>, _permit: OwnedSemaphorePermit) {
+    pub(super) async fn serve(self: Arc<Self>, stream: Stream, via: Arc<Via>, _seat: Seat) {
         let client = Arc::new(Client { peer: self.peer(&stream, &via), gauge: Arc::new(Gauge::new()) });
         let Ok(plain) = Plain::new(stream) else { return };
         let mut opening = pin!(self.open(plain, &via, client.gauge.clone()));
         let opened = match self.attend(opening.as_mut(), &client.gauge).await {
-            Event::Drain => timeout(LINGER, opening).await.ok(),
+            Event::Drain => timeout(self.patience(LINGER), opening).await.ok(),
             Event::Over(opened) => Some(opened),
             Event::Overdue(_) => None,
         };
@@ -132,23 +134,42 @@ impl Ingress {
             }
             Event::Overdue(Overdue::Idle) => connection.as_mut().graceful_shutdown(),
             Event::Drain => {
-                if let Ok(ended) = timeout(LINGER, connection.as_mut()).await {
+                if let Ok(ended) = timeout(self.patience(LINGER), connection.as_mut()).await {
                     return Some(ended);
                 }
                 connection.as_mut().graceful_shutdown();
             }
         }
-        let mut was_quiet = false;
+        // Its client may have all that it will get: then nothing but the client itself is waited for. On HTTP/2 it is to
+        // say first that it has heard the goodbye.
+        let mut quiet_for = Duration::ZERO;
         loop {
-            if let Ok(ended) = timeout(LAST_BYTES, connection.as_mut()).await {
+            let most = match () {
+                () if gauge.is_stuck() => 2 * LAST_BYTES,
+                () if gauge.has_expired() => LAST_BYTES,
+                () if gauge.is_halfway() => AT_ONCE,
+                () if gauge.lingers() => LAST_BYTES,
+                () => LINGER,
+            };
+            let step = self.patience(most.min(LINGER));
+            if let Ok(ended) = timeout(step, connection.as_mut()).await {
                 return Some(ended);
             }
-            let is_quiet = gauge.is_quiet();
-            if was_quiet && is_quiet || gauge.overdue(&self.timeouts) == Err(Overdue::Stuck) {
+            if gauge.overdue(&self.timeouts) == Err(Overdue::Stuck) {
                 return None;
             }
-            was_quiet = is_quiet;
+            quiet_for = if gauge.is_quiet() { quiet_for + step } else { Duration::ZERO };
+            if quiet_for >= self.patience(most) {
+                return None;
+            }
         }
+    }
+
+    /// So long, but not longer than grace lasts where the host drains.
+    fn patience(&self, most: Duration) -> Duration {
+        let left =
+            self.grace_ends.get().map(|ends| ends.saturating_duration_since(std::time::Instant::now()));
+        left.map_or(most, |left| left.clamp(AT_ONCE, most))
     }
 
     /// Polls what is to be done on a connection until it's done, something is overdue, or the host drains.

@@ -9,8 +9,9 @@ use tracing::{error, warn};
 use wasmhost_engine::CallEnd;
 
 use super::answer::Failure;
-use super::head::X_REQUEST_ID;
+use super::identity::X_REQUEST_ID;
 use super::lines::{FewLines, shown_path};
+use super::outgoing::Unsendable;
 use crate::pool::{NoInstance, Slot};
 
 /// Lines of one type in one window.
@@ -52,6 +53,17 @@ impl FailureLog {
     /// A request whose call ended without an answer, with the backtrace of a trap.
     pub(super) fn ended(&self, request: &Parts, instance: &str, end: &CallEnd) -> Failure {
         self.failed(request, instance, end, "")
+    }
+
+    /// A request whose guest gave an answer that can't be sent.
+    pub(super) fn unsendable(&self, request: &Parts, instance: &str, why: Unsendable) -> Failure {
+        let failure = Failure::UNSENDABLE;
+        if self.has_room(failure) {
+            let (method, path, code) = (&request.method, shown_path(&request.uri), failure.code);
+            let request_id = id(request);
+            warn!(code, instance, request_id, "{method} {path}: {why}");
+        }
+        failure
     }
 
     fn failed(&self, request: &Parts, instance: &str, end: &CallEnd, when: &str) -> Failure {

@@ -1,5 +1,5 @@
-//! What a connection is doing, and for how long: as cheap to note as a few words of memory, since it's noted for each
-//! request, and looked at only every few seconds.
+//! A gauge says what a connection is doing, and for how long. It is as cheap to note as a few words of memory, since
+//! every request notes it, and it is looked at only every few seconds.
 //!
 //! ```text
 //! idle -> head (its first byte has come) -> requests under way -> idle          at any time: stuck (nobody reads)
@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::framing::Found;
+use super::framing::{Found, Judged};
 
 /// How long a connection may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -35,24 +35,16 @@ pub(super) enum Overdue {
     Stuck,
 }
 
-/// What bytes of an HTTP/1 connection belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// They are the first since the last request ended.
-    NewHead,
-    Head,
-    /// A request is under way.
-    Body,
-}
-
 /// See the module. Times are in milliseconds since the connection's start, plus one; 0 is none.
 pub(super) struct Gauge {
     start: Instant,
     underway: AtomicU32,
-    /// Bytes came since the last request ended.
-    heard: AtomicBool,
-    /// What was found in the bytes of the head that is coming.
+    /// Heads on HTTP/1 that have come and may be served, and that no request has begun with yet.
+    heads: AtomicU32,
+    /// Why no more requests may be served.
     found: AtomicU8,
+    /// A part of a head on HTTP/1 has come.
+    in_head: AtomicBool,
     idle_since: AtomicU64,
     head_since: AtomicU64,
     stuck_since: AtomicU64,
@@ -67,8 +59,9 @@ impl Gauge {
         Gauge {
             start: Instant::now(),
             underway: AtomicU32::new(0),
-            heard: AtomicBool::new(false),
+            heads: AtomicU32::new(0),
             found: AtomicU8::new(0),
+            in_head: AtomicBool::new(false),
             idle_since: AtomicU64::new(1),
             head_since: AtomicU64::new(0),
             stuck_since: AtomicU64::new(0),
@@ -81,21 +74,26 @@ impl Gauge {
         u64::try_from(self.start.elapsed().as_millis()).map_or(u64::MAX, |ms| ms + 1)
     }
 
-    /// A request's head is whole. Returns what was found in its bytes.
-    pub(super) fn begin(&self) -> Found {
+    /// A request begins.
+    pub(super) fn begin(&self) {
         self.underway.fetch_add(1, Relaxed);
-        self.heard.store(false, Relaxed);
         self.head_since.store(0, Relaxed);
         self.idle_since.store(0, Relaxed);
         // Of another request before this one: it has come after all.
         if self.unread.load(Relaxed) {
             self.unread.store(false, Relaxed);
         }
-        let found = Found(self.found.load(Relaxed));
-        if found != Found::default() {
-            self.found.store(0, Relaxed);
+    }
+
+    /// Why the request on HTTP/1 that has just begun must not be served; nothing, where its head was judged.
+    pub(super) fn judgement(&self) -> Found {
+        match self.heads.load(Relaxed) {
+            0 => Found(self.found.load(Relaxed)) | Found::LOST,
+            heads => {
+                self.heads.store(heads - 1, Relaxed);
+                Found::default()
+            }
         }
-        found
     }
 
     /// A request is done, its answer handed over to the system.
@@ -108,31 +106,41 @@ impl Gauge {
         self.underway.load(Relaxed) == 0
     }
 
-    /// Bytes have come. Says what they may belong to.
-    pub(super) fn hear(&self) -> Heard {
-        if !self.is_quiet() {
-            return Heard::Body;
+    /// Bytes have come on HTTP/1.
+    pub(super) fn hear(&self, judged: Judged) {
+        if judged.heads > 0 {
+            self.heads.store(self.heads.load(Relaxed).saturating_add(judged.heads), Relaxed);
         }
-        if self.heard.load(Relaxed) {
-            return Heard::Head;
+        if judged.found != Found::default() {
+            self.found.store(judged.found.0, Relaxed);
         }
-        self.heard.store(true, Relaxed);
-        Heard::NewHead
+        self.in_head.store(judged.in_head, Relaxed);
     }
 
-    /// This was found in the head that is coming.
-    pub(super) fn find(&self, found: Found) {
-        if found != Found::default() {
-            self.found.fetch_or(found.0, Relaxed);
-        }
+    /// It turns out that the client speaks HTTP/2: what has come is no head.
+    pub(super) fn forget_heads(&self) {
+        self.heads.store(0, Relaxed);
+        self.found.store(0, Relaxed);
+        self.in_head.store(false, Relaxed);
+        self.head_since.store(0, Relaxed);
     }
 
-    /// More bytes are awaited. `heads` says whether bytes between requests belong to a head, as in HTTP/1.
-    pub(super) fn await_bytes(&self, heads: bool) {
+    /// Whether a part of a head has come on HTTP/1, and nothing else is to be done.
+    pub(super) fn is_halfway(&self) -> bool {
+        self.in_head.load(Relaxed) && self.is_quiet()
+    }
+
+    /// Whether something that was written waits for its reader.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck_since.load(Relaxed) != 0
+    }
+
+    /// More bytes are awaited.
+    pub(super) fn await_bytes(&self) {
         if !self.is_quiet() {
             return;
         }
-        let since = match heads && self.heard.load(Relaxed) {
+        let since = match self.in_head.load(Relaxed) {
             true => &self.head_since,
             false => &self.idle_since,
         };
@@ -198,7 +206,9 @@ impl Gauge {
     /// Whether to read on for a moment when the connection closes: closing on what wasn't read makes the system reset
     /// the connection, and a client that is still sending would never see its answer.
     pub(super) fn lingers(&self) -> bool {
-        self.unread.load(Relaxed) || (self.heard.load(Relaxed) && self.is_quiet())
+        self.unread.load(Relaxed)
+            || self.found.load(Relaxed) != 0
+            || (self.is_quiet() && (self.in_head.load(Relaxed) || self.heads.load(Relaxed) > 0))
     }
 }
 
@@ -223,8 +233,8 @@ mod tests {
         assert!(after(5).overdue(&TIMEOUTS).is_ok());
         assert_eq!(after(11).overdue(&TIMEOUTS), Err(Overdue::Idle));
         let gauge = after(0);
-        gauge.hear();
-        gauge.await_bytes(true);
+        gauge.hear(Judged { in_head: true, ..Judged::default() });
+        gauge.await_bytes();
         assert!(gauge.overdue(&TIMEOUTS).is_ok());
         let gauge = Gauge { start: gauge.start - Duration::from_secs(2), ..gauge };
         assert_eq!(gauge.overdue(&TIMEOUTS), Err(Overdue::Head));
@@ -233,14 +243,39 @@ mod tests {
     #[test]
     fn a_request_under_way_is_neither_idle_nor_a_head() {
         let gauge = after(100);
-        gauge.hear();
-        gauge.await_bytes(true);
+        gauge.hear(Judged { heads: 1, ..Judged::default() });
         gauge.begin();
+        assert_eq!(gauge.judgement(), Found::default());
         assert!(gauge.overdue(&TIMEOUTS).is_ok());
         gauge.end();
-        gauge.await_bytes(true);
+        gauge.await_bytes();
         assert!(gauge.overdue(&TIMEOUTS).is_ok(), "idle from now on");
         assert!(!gauge.lingers());
+    }
+
+    #[test]
+    fn a_request_is_served_only_if_its_head_was_judged() {
+        let gauge = after(0);
+        gauge.hear(Judged { heads: 2, ..Judged::default() });
+        gauge.hear(Judged { found: Found::BARE_LF, ..Judged::default() });
+        let judgements: Vec<Found> = (0..3).map(|_| gauge.judgement()).collect();
+        assert_eq!(judgements[..2], [Found::default(); 2]);
+        assert!(judgements[2].has(Found::BARE_LF) && judgements[2].has(Found::LOST));
+        assert!(gauge.lingers());
+    }
+
+    #[test]
+    fn half_a_head_behind_a_whole_one_is_overdue_too() {
+        let gauge = after(0);
+        gauge.hear(Judged { heads: 1, in_head: true, ..Judged::default() });
+        gauge.begin();
+        gauge.await_bytes();
+        assert!(!gauge.is_halfway());
+        gauge.end();
+        gauge.await_bytes();
+        assert!(gauge.is_halfway());
+        let gauge = Gauge { start: gauge.start - Duration::from_secs(2), ..gauge };
+        assert_eq!(gauge.overdue(&TIMEOUTS), Err(Overdue::Head));
     }
 
     #[test]

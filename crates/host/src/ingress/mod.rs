@@ -10,19 +10,26 @@
 //! closed after a moment, and each request that was read is answered.
 
 mod access;
+mod addresses;
 mod answer;
+mod answer_body;
+mod authority;
 mod body;
 mod connection;
 mod failures;
+mod forwarding;
 mod framing;
 mod gauge;
 mod handed_over;
 mod head;
+mod identity;
 mod lines;
 mod listener;
+mod outgoing;
 mod refusals;
 mod router;
 mod stream;
+mod streams;
 mod tls;
 mod web;
 
@@ -30,7 +37,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,16 +54,21 @@ use wasmhost_config::{Http, Route, TrustedProxies};
 use wasmhost_engine::{AfterSlices, ResponseBody};
 
 use access::{Access, Begun, Served};
+use addresses::{Addresses, Counted};
 use answer::Failure;
-use body::{AnswerBody, RequestBody, Streams, Underway};
+use answer_body::{AnswerBody, Underway};
+use body::{ReadAhead, RequestBody};
 use connection::{Client, Via};
 pub(crate) use failures::FailureLog;
+use framing::Found;
 use gauge::Timeouts;
-use head::{Head, X_REQUEST_ID};
+use head::Head;
+use identity::X_REQUEST_ID;
 use lines::FewLines;
 use listener::Stream;
 use refusals::{Asked, RefusalLog};
 use router::Router;
+use streams::Streams;
 
 pub use handed_over::HandedOver;
 pub use listener::ServedAt;
@@ -104,6 +116,10 @@ pub(crate) struct Ingress {
     refusals: RefusalLog,
     permits: Arc<Semaphore>,
     connections_max: usize,
+    addresses: Arc<Addresses>,
+    /// Connections that were closed at once, since their addresses have too many.
+    crowded: Arc<FewLines<()>>,
+    read_ahead: ReadAhead,
     /// When it was last said that there are as many.
     told_full: Mutex<Option<Instant>>,
     /// Of connections that weren't accepted, by why.
@@ -112,6 +128,15 @@ pub(crate) struct Ingress {
     /// Set before `hang_up` is, and cheaper to look at.
     draining: AtomicBool,
     hang_up: CancellationToken,
+    /// Set when the host drains.
+    grace_ends: OnceLock<Instant>,
+}
+
+/// What an open connection holds: one of those of its address, and a part of all connections. They are given back in
+/// this order: whoever takes the second next needs the first, too.
+struct Seat {
+    _counted: Option<Counted>,
+    _permit: OwnedSemaphorePermit,
 }
 
 type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
@@ -150,6 +175,13 @@ impl Ingress {
             refusals: RefusalLog::new(),
             permits: Arc::new(Semaphore::new(connections_max)),
             connections_max,
+            addresses: Addresses::new(http.connections_per_address_max),
+            crowded: FewLines::new(NOT_ACCEPTED_LINES_MAX, FULL_AGAIN, |(), count| {
+                warn!(
+                    "{count} more connections within a minute were closed at once: their addresses have too many"
+                );
+            }),
+            read_ahead: ReadAhead::new(),
             told_full: Mutex::new(None),
             not_accepted: FewLines::new(NOT_ACCEPTED_LINES_MAX, FULL_AGAIN, |kind, count| {
                 warn!("can't accept a connection: {kind}, {count} more times within a minute");
@@ -157,6 +189,7 @@ impl Ingress {
             connections: TaskTracker::new(),
             draining: AtomicBool::new(false),
             hang_up: CancellationToken::new(),
+            grace_ends: OnceLock::new(),
         }))
     }
 
@@ -186,13 +219,17 @@ impl Ingress {
         self.connections.wait().await;
         self.refusals.close();
         self.not_accepted.end_window();
+        self.crowded.end_window();
         if let Some(following) = following {
             following.abort();
         }
     }
 
-    /// Takes no more connections, once `drain_delay` has passed, and says from now on that the old ones close.
-    pub(crate) fn drain(&self) {
+    /// Takes no more connections, once `drain_delay` has passed, and says from now on that the old ones close. Those that
+    /// wait for nothing but their clients end within `grace`.
+    pub(crate) fn drain(&self, grace: Duration) {
+        // Only the first one counts.
+        let _ = self.grace_ends.set(Instant::now() + grace);
         self.draining.store(true, Ordering::SeqCst);
         self.hang_up.cancel();
     }
@@ -221,7 +258,7 @@ impl Ingress {
         for stream in left {
             // The others end now, if there are too many.
             let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
-            self.connections.spawn(AfterSlices::new(self.clone().serve(stream, via.clone(), permit)));
+            self.begin(stream, permit, &via);
         }
     }
 
@@ -260,14 +297,36 @@ impl Ingress {
                 }
             };
             tokio::select! {
-                permit = self.room() => {
-                    let permit = permit?;
-                    let serving = self.clone().serve(stream, via.clone(), permit);
-                    self.connections.spawn(AfterSlices::new(serving));
-                }
+                permit = self.room() => self.begin(stream, permit?, via),
                 () = &mut over => return Some(stream),
             }
         }
+    }
+
+    /// Serves one more connection, if its address may have it.
+    fn begin(self: &Arc<Self>, stream: Stream, permit: OwnedSemaphorePermit, via: &Arc<Via>) {
+        if let Some(counted) = self.count(&stream) {
+            let seat = Seat { _counted: counted, _permit: permit };
+            self.connections.spawn(AfterSlices::new(self.clone().serve(stream, via.clone(), seat)));
+        }
+    }
+
+    /// Counts one more connection of its address, unless that has too many: then it is closed, with a line. Proxies that
+    /// are trusted and unix sockets stand for many clients, and aren't counted.
+    fn count(&self, stream: &Stream) -> Option<Option<Counted>> {
+        let Stream::Tcp(_, address) = stream else { return Some(None) };
+        let address = address.ip().to_canonical();
+        if self.trusted_proxies.contains(Some(address)) {
+            return Some(None);
+        }
+        let counted = self.addresses.count(address);
+        if counted.is_none() && self.crowded.has_room(()) {
+            warn!(
+                "a connection from {address} was closed at once: the address has as many as \
+                 max_connections_per_address allows"
+            );
+        }
+        counted.map(Some)
     }
 
     /// Waits until one more connection may be open.
@@ -292,8 +351,10 @@ impl Ingress {
     }
 
     async fn answer(&self, client: &Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
-        let (underway, found) = Underway::begin(&client.gauge);
-        let http1 = request.version() < Version::HTTP_2;
+        let underway = Underway::begin(&client.gauge);
+        let (method, version) = (request.method().clone(), request.version());
+        let http1 = version < Version::HTTP_2;
+        let found = if http1 { client.gauge.judgement() } else { Found::default() };
         let (request_id, head) = head::settle(&mut request, &client.peer, found);
         let mut log = self.access.as_ref().map(|access| {
             let begun = Begun {
@@ -310,19 +371,20 @@ impl Ingress {
         let fault = request.body().fault().map(|fault| (fault, self.asked(client, &request)));
         let routed = head.and_then(|head| Ok((self.route(&head, &mut request)?, head.scheme)));
         let mut response = match routed {
-            Ok((web, scheme)) => web.serve(request, scheme, &mut served).await,
+            Ok((web, scheme)) => web.serve(request, scheme, &self.read_ahead, &mut served).await,
             Err(failure) => {
                 self.refusals.request(failure, &self.asked(client, &request), &request_id);
                 failure.response().map(Either::Right)
             }
         };
-        if let Some((fault, asked)) = fault
-            && let Some(failure) = fault.failure()
-        {
-            if !fault.is_gone() {
-                self.refusals.request(failure, &asked, &request_id);
+        if let Some((fault, asked)) = fault {
+            fault.answer();
+            if let Some(failure) = fault.failure() {
+                if !fault.is_gone() {
+                    self.refusals.request(failure, &asked, &request_id);
+                }
+                response = failure.response().map(Either::Right);
             }
-            response = failure.response().map(Either::Right);
         }
         if let Some(log) = &mut log {
             let code = response.headers().get(answer::WASMHOST_ERROR).cloned();
@@ -333,12 +395,13 @@ impl Ingress {
         if http1 && self.is_draining() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|body| AnswerBody::new(body, log, underway))
+        let content = outgoing::frame(&mut response, &method, version);
+        response.map(|body| AnswerBody::new(body, content, log, underway))
     }
 
     /// Who has sent a request whose head is in order.
     fn remote<B>(&self, client: &Client, request: &Request<B>) -> Option<IpAddr> {
-        head::client(request, &client.peer, |address| self.trusted_proxies.contains(Some(address)))
+        forwarding::client(request, &client.peer, |address| self.trusted_proxies.contains(Some(address)))
     }
 
     fn asked<B>(&self, client: &Client, request: &Request<B>) -> Asked {

@@ -3,18 +3,24 @@
 
 use std::collections::HashMap;
 
-use wasmhost_config::Route;
+use wasmhost_config::{Route, normal_path};
+
+use super::authority::Authority;
 
 /// Routes to `T`.
 pub(crate) struct Router<T> {
+    /// By the host's normal form.
     by_host: HashMap<String, Vec<(String, T)>>,
     any_host: Vec<(String, T)>,
+    /// Whether any route has a path but `/`.
+    by_path: bool,
 }
 
 impl<T> Router<T> {
     pub(crate) fn new(routes: impl IntoIterator<Item = (Route, T)>) -> Self {
-        let mut router = Router { by_host: HashMap::new(), any_host: Vec::new() };
+        let mut router = Router { by_host: HashMap::new(), any_host: Vec::new(), by_path: false };
         for (route, to) in routes {
+            router.by_path |= route.path != "/";
             match route.host {
                 Some(host) => router.by_host.entry(host).or_default().push((route.path, to)),
                 None => router.any_host.push((route.path, to)),
@@ -29,11 +35,13 @@ impl<T> Router<T> {
 
     /// `authority` is the request's, with or without a port.
     pub(crate) fn find(&self, authority: &str, path: &str) -> Option<&T> {
-        let named = match self.by_host.is_empty() {
+        let path = if self.by_path { normal_path(path) } else { path.into() };
+        let host = match self.by_host.is_empty() {
             true => None,
-            false => self.by_host.get(&host_of(authority).to_ascii_lowercase()),
+            false => Authority::parse(authority.as_bytes()).map(|authority| authority.normal_host()),
         };
-        named.and_then(|routes| first(routes, path)).or_else(|| first(&self.any_host, path))
+        let named = host.and_then(|host| self.by_host.get(&*host));
+        named.and_then(|routes| first(routes, &path)).or_else(|| first(&self.any_host, &path))
     }
 }
 
@@ -48,26 +56,13 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// `Example.com:8080` -> `Example.com`, `[::1]:80` -> `[::1]`
-fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn route(text: &str) -> Route {
-        let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
-        let path = if path.is_empty() { "/" } else { path };
-        Route { host: (!host.is_empty()).then(|| host.to_owned()), path: path.to_owned() }
-    }
-
     fn find(routes: &[&'static str], authority: &str, path: &str) -> Option<&'static str> {
-        Router::new(routes.iter().map(|text| (route(text), *text))).find(authority, path).copied()
+        let routes = routes.iter().map(|text| (text.parse::<Route>().unwrap(), *text));
+        Router::new(routes).find(authority, path).copied()
     }
 
     #[test]
@@ -90,6 +85,32 @@ mod tests {
         let routes = ["/long/path", "api.example.com/"];
         assert_eq!(find(&routes, "API.example.com:8080", "/long/path"), Some("api.example.com/"));
         assert_eq!(find(&routes, "example.com", "/long/path"), Some("/long/path"));
-        assert_eq!(find(&["[::1]/"], "[::1]:80", "/"), Some("[::1]/"));
+        for authority in ["[::1]:80", "[::1]", "[0:0::1]:", "[0000::0001]"] {
+            assert_eq!(find(&["[::1]/"], authority, "/"), Some("[::1]/"), "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_dot_at_the_end_of_a_host_makes_no_difference() {
+        for route in ["admin.example.com/", "admin.example.com./"] {
+            for authority in
+                ["admin.example.com.", "Admin.Example.com.:80", "admin.example.com", "%61dmin.example.com"]
+            {
+                assert_eq!(find(&["/", route], authority, "/"), Some(route), "{authority}");
+            }
+            assert_eq!(find(&["/", route], "admin.example.com..", "/"), Some("/"));
+        }
+    }
+
+    #[test]
+    fn a_path_is_compared_in_one_form() {
+        for route in ["/café", "/caf%C3%A9", "/caf%c3%a9"] {
+            for path in ["/caf%C3%A9", "/caf%c3%A9/x", "/café", "/c%61f%C3%A9"] {
+                assert_eq!(find(&[route], "a", path), Some(route), "{path}");
+            }
+            assert_eq!(find(&[route], "a", "/caf%C3%A8"), None);
+        }
+        // A slash that is encoded parts no segments.
+        assert_eq!(find(&["/a"], "a", "/a%2Fb"), None);
     }
 }

@@ -14,8 +14,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::framing::HeadWatch;
-use super::gauge::{Gauge, Heard};
+use super::framing::Requests;
+use super::gauge::Gauge;
 use super::listener::Stream;
 
 /// What a client begins HTTP/2 with: RFC 9113, section 3.4.
@@ -75,14 +75,15 @@ pub(super) struct Watched {
     begun: BytesMut,
     http2: bool,
     gauge: Arc<Gauge>,
-    head: HeadWatch,
+    requests: Requests,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Watched {
     pub(super) fn new(transport: Transport, gauge: Arc<Gauge>) -> Watched {
         let http2 = transport.has_chosen_http2();
-        Watched { transport, begun: BytesMut::new(), http2, gauge, head: HeadWatch::default(), linger: None }
+        let requests = Requests::default();
+        Watched { transport, begun: BytesMut::new(), http2, gauge, requests, linger: None }
     }
 
     /// Reads until it's clear what the client speaks.
@@ -93,6 +94,9 @@ impl Watched {
                 break;
             }
             self.http2 = known == HTTP_2_PREFACE.len();
+            if self.http2 {
+                self.gauge.forget_heads();
+            }
             if !self.http2 && poll_fn(|cx| self.poll_begin(cx)).await? == 0 {
                 break;
             }
@@ -105,7 +109,7 @@ impl Watched {
         let mut scratch = [0; 4096];
         let mut buf = ReadBuf::new(&mut scratch);
         if self.transport.poll_read(cx, &mut buf)?.is_pending() {
-            self.gauge.await_bytes(true);
+            self.gauge.await_bytes();
             return Poll::Pending;
         }
         self.hear(buf.filled());
@@ -114,13 +118,9 @@ impl Watched {
     }
 
     fn hear(&mut self, bytes: &[u8]) {
-        match self.gauge.hear() {
-            _ if self.http2 => return,
-            Heard::Body => return,
-            Heard::NewHead => self.head = HeadWatch::default(),
-            Heard::Head => {}
+        if !self.http2 {
+            self.gauge.hear(self.requests.look(bytes));
         }
-        self.gauge.find(self.head.look(bytes));
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -163,7 +163,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         match this.transport.poll_read(cx, buf) {
             Poll::Pending => {
-                this.gauge.await_bytes(!this.http2);
+                this.gauge.await_bytes();
                 Poll::Pending
             }
             read => {

@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
-use wasmhost_config::{CertificateFiles, Tls};
+use wasmhost_config::{CertificateFiles, Tls, normal_host};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -148,7 +148,8 @@ fn certify(
 impl ResolvesServerCert for InUse {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let keys = self.0.read().unwrap_or_else(|poison| poison.into_inner());
-        let named = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let name = hello.server_name().map(normal_host);
+        let named = name.as_deref().and_then(|name| ServerName::try_from(name).ok());
         let fitting = named.and_then(|name| keys.iter().find(|key| is_for(key, &name)));
         fitting.or(keys.first()).cloned()
     }

@@ -17,9 +17,10 @@ use wasmhost_engine::{BoxError, CallEnd, CallLimits, Finished, RequestScheme, Re
 
 use super::Answer;
 use super::access::Served;
-use super::body::RequestBody;
+use super::body::{ReadAhead, RequestBody};
 use super::failures::{FailureLog, Outcome};
 use super::lines::shown_path;
+use super::outgoing::check;
 use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
 
 /// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
@@ -53,13 +54,22 @@ struct Failed<'a> {
 impl Web {
     pub(super) async fn serve(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         scheme: RequestScheme,
+        room: &ReadAhead,
         served: &mut Served,
     ) -> Answer {
-        let repeatable = request.method().is_safe() && request.body().is_end_stream();
+        let has_body = !request.body().is_end_stream();
+        let repeatable = request.method().is_safe() && !has_body;
         let need = self.pool.need(repeatable);
         let fault = request.body().fault();
+        if has_body {
+            request.body_mut().read_ahead(room).await;
+            if let Some(failure) = fault.as_ref().and_then(|fault| fault.failure()) {
+                served.process = Some(self.failures.process().clone());
+                return failure.response().map(Either::Right);
+            }
+        }
         let (head, body) = request.into_parts();
         let lent = match self.pool.lend_in_turn(need, self.wait_max).await {
             Ok(lent) => lent,
@@ -88,7 +98,7 @@ impl Web {
                 if need == Need::Fresh {
                     self.pool.was_served_fresh();
                 }
-                return answer.map(Either::Left);
+                return self.pass(answer, &head, &slot);
             }
             Err(end) => end,
         };
@@ -108,6 +118,16 @@ impl Web {
             self.pool.was_not_repeated(reused);
         }
         self.failures.ended(&head, &slot.name.to_string(), &end).response().map(Either::Right)
+    }
+
+    /// A guest's answer, if it may be sent.
+    fn pass(&self, mut answer: Response<ResponseBody>, head: &Parts, slot: &Slot) -> Answer {
+        match check(&mut answer, &head.method) {
+            Ok(()) => answer.map(Either::Left),
+            Err(why) => {
+                self.failures.unsendable(head, &slot.name.to_string(), why).response().map(Either::Right)
+            }
+        }
     }
 
     /// There is no instance for it.
@@ -135,7 +155,7 @@ impl Web {
         };
         let Called { slot, answer, .. } = self.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
         let again = slot.name.to_string();
-        served.slot = Some(slot);
+        served.slot = Some(slot.clone());
         match answer {
             Ok(answer) => {
                 let (method, path) = (&head.method, shown_path(&head.uri));
@@ -145,7 +165,7 @@ impl Web {
                     crash.summary()
                 );
                 self.pool.was_repeated(reused);
-                answer.map(Either::Left)
+                self.pass(answer, &head, &slot)
             }
             Err(end) => self.failures.ended(&head, &again, &end).response().map(Either::Right),
         }
