@@ -12,7 +12,6 @@ fn json(line: &str) -> Value {
 fn a_guests_lines_are_on_stdout_under_its_name() {
     let host = Host::run(&Formation::web(""));
     host.get("/log?lines=2").ok();
-    // The last line has no end: it is whole when the instance is gone.
     let ended = host.stop();
     let lines: Vec<Value> = ended.stdout.lines().map(json).collect();
     let of = |stream: &str| -> Vec<&str> {
@@ -42,17 +41,17 @@ fn the_last_lines_can_be_had_of_all_of_a_type_or_of_an_instance() {
     let name = host.get("/instance").ok().lines().nth(1).unwrap().to_owned();
     let lines = |ended: crate::harness::Ended| ended.done().lines().map(str::to_owned).collect::<Vec<_>>();
 
-    let all = eventually("all lines", || Some(lines(host.cli(["logs"]))).filter(|all| all.len() == 6 + 2));
+    let all = eventually("all lines", || Some(lines(host.cli(["logs"]))).filter(|all| all.len() == 7 + 3));
     assert!(all[0].contains(&format!("{name}      | stdout 1")), "{all:#?}");
     let of_web = lines(host.cli(["logs", "web"]));
-    assert_eq!(of_web.len(), 6);
+    assert_eq!(of_web.len(), 7);
     assert!(of_web.iter().all(|line| line.contains(&name)), "{of_web:#?}");
     assert_eq!(lines(host.cli(["logs", &name])), of_web);
-    assert_eq!(lines(host.cli(["logs", "other"])).len(), 2);
-    assert_eq!(lines(host.cli(["logs", "-n", "2", "web"])), of_web[4..]);
+    assert_eq!(lines(host.cli(["logs", "other"])).len(), 3);
+    assert_eq!(lines(host.cli(["logs", "-n", "2", "web"])), of_web[5..]);
     assert_eq!(lines(host.cli(["logs", "-n", "0"])).len(), 0);
     let last = json(lines(host.cli(["logs", "-n", "1", "--json", "web"]))[0].as_str());
-    assert_eq!((&last["line"], &last["instance"]), (&"stderr 3".into(), &name.into()));
+    assert_eq!((&last["line"], &last["instance"]), (&"without its end".into(), &name.into()));
 }
 
 #[test]
@@ -66,17 +65,18 @@ fn logs_of_what_does_not_exist_are_refused() {
 fn lines_can_be_followed() {
     let host = Host::run(&Formation::web(""));
     host.get("/log?lines=2").ok();
-    host.stdout().wait_for("stderr 2");
+    host.stdout().wait_for("without its end");
     let follower = host.cli_beside(["logs", "--follow", "-n", "1", "web"]);
-    follower.stdout.wait_for("stderr 2");
+    follower.stdout.wait_for("without its end");
     host.get("/log?lines=3").ok();
     follower.stdout.wait_for("stderr 3");
     // It ends with the host, and has missed nothing and repeated nothing.
     host.stop().done();
     let ended = follower.wait();
     let lines: Vec<_> = ended.stdout.lines().map(|line| line.split(" | ").nth(1).unwrap()).collect();
-    let first = "without its endstdout 1";
-    assert_eq!(lines[..7], ["stderr 2", first, "stderr 1", "stdout 2", "stderr 2", "stdout 3", "stderr 3"]);
+    let end = "without its end";
+    let all = [end, "stdout 1", "stderr 1", "stdout 2", "stderr 2", "stdout 3", "stderr 3", end];
+    assert_eq!(lines, all);
 }
 
 #[test]
@@ -111,13 +111,102 @@ fn a_guest_that_floods_its_output_is_slowed_and_not_the_host() {
     host.stop().done();
 }
 
+/// Lines of `worker`, once the last of them is this one.
+fn lines_of_worker(host: &Host, last: &str) -> Vec<String> {
+    let line = |line: &String| json(line)["line"].as_str().unwrap().to_owned();
+    host.stdout().wait_until(last, |lines| {
+        let lines: Vec<_> = lines.iter().map(line).collect();
+        lines.last().is_some_and(|line| line == last).then_some(lines)
+    })
+}
+
 #[test]
-fn a_line_without_an_end_is_bounded() {
+fn a_line_that_is_too_long_is_cut_between_characters() {
     let host = Host::run(&Formation::new().process("worker", "job-test", "queue = \"q\""));
-    let long = "x".repeat(100_000);
-    host.enqueue_from_input("q", &format!("print:{long}"));
-    let line = host.stdout().wait_for("xxxx");
-    assert!(line.len() < 70_000, "{} bytes", line.len());
+    let long = "ä€🙂x".repeat(5_000);
+    host.enqueue_from_input("q", &format!("print:{long}\nprint:end"));
+    let lines = lines_of_worker(&host, "end");
+    let pieces = &lines[..lines.len() - 1];
+    assert!(
+        pieces.iter().all(|piece| (16_380..=16_384).contains(&piece.len()) || Some(piece) == pieces.last())
+    );
+    assert_eq!(pieces.concat(), long);
+}
+
+#[test]
+fn a_line_as_long_as_a_line_may_be_is_one_line() {
+    let host = Host::run(&Formation::new().process("worker", "job-test", "queue = \"q\""));
+    let most = "x".repeat(16_384);
+    host.enqueue_from_input("q", &format!("print:{most}\nprint:end"));
+    assert_eq!(lines_of_worker(&host, "end"), [&most, "end"]);
+}
+
+#[test]
+fn a_calls_end_ends_its_line() {
+    let host = Host::run(&Formation::web("count = 1"));
+    host.get("/log?lines=1").ok();
+    host.get("/log?lines=1").ok();
+    let lines = host.stdout().wait_until("both calls have ended", |lines| {
+        (lines.iter().filter(|line| line.contains("without its end")).count() == 2).then(|| lines.to_vec())
+    });
+    let texts: Vec<_> = lines.iter().map(|line| json(line)["line"].clone()).collect();
+    let each = ["stdout 1", "stderr 1", "without its end"];
+    assert_eq!(texts, [each, each].concat());
+    // The same for jobs of WASI 0.2 and 0.3.
+    for guest in ["job-test", "job-async"] {
+        let host = Host::run(&Formation::new().process("worker", guest, "queue = \"q\""));
+        for payload in ["part:one\nok", "part:two\nretry:later", "print:end"] {
+            let id = host.enqueue("q", payload).to_string();
+            eventually("it has been tried", || {
+                let job = json(&host.cli(["jobs", "show", &id, "--json"]).done());
+                matches!(job["state"].as_str(), Some("done" | "retrying")).then_some(())
+            });
+        }
+        assert_eq!(lines_of_worker(&host, "end"), ["one", "two", "end"], "{guest}");
+    }
+}
+
+#[test]
+fn a_type_that_writes_a_lot_leaves_the_lines_of_others() {
+    let formation =
+        Formation::web("timeout = \"60s\"").process("quiet", "web-test", "route = \"quiet.example\"");
+    let host = Host::run(&formation);
+    let quiet = crate::harness::http::Request::get("/log?lines=1").header("host", "quiet.example");
+    host.send(&quiet).ok();
+    host.get("/log?lines=12000").ok();
+    host.stdout().wait_for("\"stdout 12000\"");
+    let logs = host.cli(["logs", "quiet"]).done();
+    assert!(logs.contains("| stdout 1\n") && logs.lines().count() == 3, "{logs}");
+    // Of the type that writes the last ones are kept.
+    let logs = host.cli(["logs", "web", "-n", "1000000"]).done();
+    assert!(logs.lines().count() == 10_000 && logs.contains("| stdout 12000\n"), "{}", logs.lines().count());
+}
+
+/// The members of the kind: escape sequences, C1, a return, bidirectional and invisible characters.
+#[test]
+fn what_a_guest_prints_does_not_act_on_a_terminal() {
+    let host = Host::run(&Formation::new().process("worker", "job-test", "queue = \"q\""));
+    let text = "\u{1b}[2J\u{9b}2J \r \u{202e}abc\u{2066} \u{feff}\u{200b} \u{7f} ü\ttab";
+    host.enqueue_from_input("q", &format!("print:{text}\nprint:end"));
+    assert_eq!(lines_of_worker(&host, "end"), [text, "end"]);
+    let acts = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}\u{feff}\u{200b}".contains(c);
+    assert!(!host.stdout().text().contains(acts), "{:?}", host.stdout().text());
+    assert!(!host.cli(["logs", "--json"]).done().contains(acts));
+    let logs = host.cli(["logs"]).done();
+    let shown = "\\u{1b}[2J\\u{9b}2J \\r \\u{202e}abc\\u{2066} \\u{feff}\\u{200b} \\u{7f} ü\ttab";
+    assert!(logs.contains(shown), "{logs}");
+}
+
+#[test]
+fn a_level_that_is_none_is_refused_with_those_that_are() {
+    for value in ["verbose", "info,loud", "wasmhost=2", "[x]"] {
+        let formation = Formation::web("").variable("WASMHOST_LOG", value);
+        let ended = formation.run_to_end().failed(2, "WASMHOST_LOG: found \"");
+        assert!(ended.stderr.contains("off, error, warn, info, debug or trace"), "{ended:#?}");
+    }
+    let quiet = Formation::web("").variable("WASMHOST_LOG", "ERROR");
+    let host = Host::launch(&quiet);
+    assert!(!host.stop().stderr.contains("INFO"));
 }
 
 #[test]
@@ -147,7 +236,11 @@ fn the_hosts_own_lines_are_json_but_for_the_address() {
     host.stderr().wait_for("unreachable");
     let ended = host.stop();
     for line in ended.stderr.lines().filter(|line| !line.starts_with("Serving HTTP on ")) {
-        assert!(json(line)["level"].is_string(), "{line}");
+        let line = json(line);
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+        // As guests' lines say it.
+        let time = line["time"].as_str().unwrap();
+        assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
     }
 }
 

@@ -31,6 +31,8 @@ mod languages;
 mod lasting;
 mod loading;
 mod logs;
+mod output;
+mod output_verbs;
 mod queue_keys;
 mod recycling;
 mod reuse;

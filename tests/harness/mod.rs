@@ -16,7 +16,7 @@ pub(crate) use formation::{Formation, guest_file, guests, repository};
 pub(crate) use host::{Host, Ps};
 pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};
-pub(crate) use process::{Ended, Lines, Process};
+pub(crate) use process::{Ended, Lines, Process, command};
 pub(crate) use store::Store;
 
 /// Longer than anything takes on a busy machine. What is awaited is there at once on a free one.

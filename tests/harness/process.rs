@@ -49,20 +49,8 @@ impl Process {
         input: &str,
         variables: &[(String, OsString)],
     ) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
-        command.args(arguments).current_dir(folder);
+        let mut command = command(folder, arguments, variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for variable in ["NO_COLOR", "WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG"]
-        {
-            command.env_remove(variable);
-        }
-        // One for all tests, so that each guest is compiled once.
-        command.env("WASMHOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
-        // A backtrace that is never to be seen would be seen now.
-        command.env("RUST_BACKTRACE", "1").env("GUESTS", formation::guests());
-        // Where no name server can be reached it is soon known that a name can't be looked up.
-        command.env("RES_OPTIONS", "timeout:1 attempts:1");
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().unwrap();
         // Who doesn't read it may close it.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -103,6 +91,27 @@ impl Process {
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap();
         Ended { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
     }
+}
+
+/// The binary in this folder, as tests run it.
+pub(crate) fn command<S: AsRef<OsStr>>(
+    folder: &Path,
+    arguments: impl IntoIterator<Item = S>,
+    variables: &[(String, OsString)],
+) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
+    command.args(arguments).current_dir(folder);
+    for variable in ["NO_COLOR", "WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG"] {
+        command.env_remove(variable);
+    }
+    // One for all tests, so that each guest is compiled once.
+    command.env("WASMHOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
+    // A backtrace that is never to be seen would be seen now.
+    command.env("RUST_BACKTRACE", "1").env("GUESTS", formation::guests());
+    // Where no name server can be reached it is soon known that a name can't be looked up.
+    command.env("RES_OPTIONS", "timeout:1 attempts:1");
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    command
 }
 
 impl Drop for Process {
@@ -152,7 +161,7 @@ struct Seen {
 }
 
 impl Lines {
-    fn read(from: impl Read + Send + 'static) -> Lines {
+    pub(crate) fn read(from: impl Read + Send + 'static) -> Lines {
         let shared = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
         let lines = Lines { shared: shared.clone() };
         std::thread::spawn(move || {

@@ -8,17 +8,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use tracing_subscriber::EnvFilter;
 use wasmhost_config::{
     DirGrant, EnvVar, Formation, LoadError, MEMORY_BYTES_DEFAULT, Origin, ProcessType, read_file, units,
 };
 use wasmhost_engine::{CallEnd, Engine, FILE_BYTES_MAX, Handler, inspect};
-use wasmhost_host::{GrantedBy, Plan, PlanError, StartError, memory_problem, run_program};
+use wasmhost_host::{GrantedBy, Plan, PlanError, PlannedType, StartError, memory_problem, run_program};
 
 use crate::args::{AppFlags, DirFlag, EnvFlag};
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
-use crate::run::{exit_of, log_to_stderr, runtime, serve};
+use crate::host_log;
+use crate::run::{exit_of, runtime, serve};
 
 /// The memory that a command may have where no flag says: as much as a 32-bit memory can. A person who runs a program
 /// doesn't expect a limit; instances that are served have a formation's default.
@@ -124,8 +124,7 @@ fn run_http(mut plan: Plan, flags: &AppFlags) -> Outcome {
             return Err(Failed::new(Exit::Component, format!("{}; --memory grants it", problem.message)));
         }
     }
-    log_to_stderr();
-    serve(plan, GrantedBy::Flags)
+    host_log::with(|output| serve(plan, GrantedBy::Flags, output))
 }
 
 /// Runs it once. Signals are left as they are: they end it, and this process with it, as they would end any program.
@@ -140,10 +139,13 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
     let Some(planned) = plan.types.pop() else {
         return Err(Failed::new(Exit::Component, format!("{shown} has nothing to run")));
     };
-    log_warnings_to_stderr();
+    host_log::with_program(|| run_planned(planned, &name, &shown.to_string()))
+}
+
+fn run_planned(planned: PlannedType, name: &str, shown: &str) -> Outcome {
     let cache = cache::from_environment()?;
     let runtime = runtime().on_thread_start(Engine::prepare_thread).build()?;
-    let ended = runtime.block_on(run_program(planned, &name, cache));
+    let ended = runtime.block_on(run_program(planned, name, cache));
     // A read of the standard input may be under way, which nothing can end.
     runtime.shutdown_background();
     let ended = ended.map_err(|err| match err {
@@ -261,13 +263,4 @@ fn why_not(file: &Path, component: &Path, err: &PlanError) -> Failed {
 
 fn usage(message: String) -> Failed {
     Failed::new(Exit::Usage, message)
-}
-
-/// The streams are the program's: of the host there is what it was refused, and no more.
-fn log_warnings_to_stderr() {
-    let filter =
-        EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new("wasmhost_host=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    builder.with_target(false).with_ansi(ansi).without_time().compact().init();
 }

@@ -7,14 +7,15 @@ use wasmhost_host::{Plan, PlanError, check_capacity};
 
 use crate::args::Check;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 
 pub(crate) fn check(file: Option<PathBuf>, check: &Check) -> Outcome {
     let plan = plan(&formation_file(file))?;
     check_capacity(&plan).map_err(|err| Failed::new(Exit::Usage, err))?;
     if check.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&plan.formation)?);
+        print::pretty_json(&plan.formation)?;
     } else {
-        anstream::print!("{}", plan.formation.to_toml());
+        print::text(&plan.formation.to_toml());
     }
     Ok(Exit::Done)
 }

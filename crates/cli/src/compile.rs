@@ -10,6 +10,7 @@ use wasmhost_engine::FILE_BYTES_MAX;
 
 use crate::args::Compile;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 
 pub(crate) fn compile(compile: &Compile) -> Outcome {
     let component = &compile.component;
@@ -23,7 +24,7 @@ pub(crate) fn compile(compile: &Compile) -> Outcome {
         .map_err(|err| Failed::new(Exit::Component, format!("{} {err}", component.display())))?;
     write(&output, &compiled)
         .map_err(|err| Failed::new(Exit::Failed, format!("can't write {}: {err}", output.display())))?;
-    anstream::println!("{}", output.display());
+    print::line(output.display());
     Ok(Exit::Done)
 }
 

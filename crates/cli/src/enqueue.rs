@@ -1,7 +1,7 @@
 //! `wasmhost enqueue`
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use wasmhost_host::admin::api::{EnqueueRequest, EnqueueResponse, UniqueScope};
 use crate::args::jobs::Enqueue;
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 use crate::work::valid;
 
 /// Lines that are enqueued together, and how much of them at most, in bytes.
@@ -36,8 +37,10 @@ pub(crate) async fn enqueue(client: &Client, enqueue: Enqueue) -> Outcome {
         }
     };
     let response: EnqueueResponse = client.post(&path, &request(&enqueue, payload)).await?;
-    let mut out = anstream::stdout().lock();
-    print(&mut out, &response, enqueue.json)?;
+    match enqueue.json {
+        true => print::json(&response)?,
+        false => print::line(&response.id),
+    }
     Ok(Exit::Done)
 }
 
@@ -45,7 +48,6 @@ pub(crate) async fn enqueue(client: &Client, enqueue: Enqueue) -> Outcome {
 async fn lines(client: &Client, path: &str, enqueue: &Enqueue) -> Outcome {
     let (mut input, bytes) = open(enqueue.input.as_deref())?;
     let progress = progress(bytes);
-    let mut out = anstream::stdout().lock();
     let (mut line, mut enqueued, mut there_already) = (0_u64, 0_u64, 0_u64);
     loop {
         let first = line + 1;
@@ -64,7 +66,7 @@ async fn lines(client: &Client, path: &str, enqueue: &Enqueue) -> Outcome {
         })?;
         for receipt in &receipts {
             if enqueue.json {
-                print(&mut out, receipt, true)?;
+                print::json(receipt)?;
             }
             match receipt.created {
                 true => enqueued += 1,
@@ -77,9 +79,9 @@ async fn lines(client: &Client, path: &str, enqueue: &Enqueue) -> Outcome {
     progress.finish_and_clear();
     if !enqueue.json {
         let jobs = if enqueued == 1 { "job" } else { "jobs" };
-        writeln!(out, "enqueued {enqueued} {jobs}")?;
+        print::line(format!("enqueued {enqueued} {jobs}"));
         if there_already > 0 {
-            writeln!(out, "{there_already} were there already")?;
+            print::line(format!("{there_already} were there already"));
         }
     }
     Ok(Exit::Done)
@@ -165,12 +167,4 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
-}
-
-fn print(out: &mut impl Write, receipt: &EnqueueResponse, json: bool) -> Result<(), Failed> {
-    match json {
-        true => writeln!(out, "{}", serde_json::to_string(receipt)?)?,
-        false => writeln!(out, "{}", receipt.id)?,
-    }
-    Ok(())
 }

@@ -3,11 +3,6 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use anstyle::{AnsiColor, Reset, Style};
-
-pub(crate) const RED: Style = AnsiColor::Red.on_default().bold();
-pub(crate) const RESET: Reset = Reset;
-
 /// How the program ends. The numbers are part of its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {

@@ -1,10 +1,12 @@
 //! `wasmhost jobs`
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use wasmhost_config::shown;
 use wasmhost_host::admin::api::{
     BackupRequest, BackupResponse, JobDetail, JobMoved, JobState, JobView, JobsView, PauseResponse,
     QueuesView, SweepRequest, SweepResponse, Timestamp,
@@ -14,6 +16,7 @@ use wasmhost_host::backup_store;
 use crate::args::jobs::{Backup, JobsVerb, List, Queues, Show, Stats, Sweep, Watch, Which};
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 use crate::table::{one_line, short, size, table};
 use crate::work::valid;
 
@@ -56,16 +59,15 @@ async fn ls(client: &Client, list: &List) -> Outcome {
         }
     }
     if list.json {
-        let mut out = anstream::stdout().lock();
         for job in &jobs {
-            writeln!(out, "{}", serde_json::to_string(job)?)?;
+            print::json(job)?;
         }
         return Ok(Exit::Done);
     }
     let now = Timestamp::now();
     let rows = jobs.iter().map(|job| job_row(job, now));
     let head = ["ID", "QUEUE", "STATE", "ATTEMPT", "PRIORITY", "AGE", "DUE", "KEY", "LAST ERROR"];
-    anstream::print!("{}", table(&head, rows));
+    print::text(&table(&head, rows));
     Ok(Exit::Done)
 }
 
@@ -104,10 +106,10 @@ fn due(job: &JobView, now: Timestamp) -> String {
 async fn show(client: &Client, show: &Show) -> Outcome {
     let detail: JobDetail = client.get(&format!("/v1/jobs/{}", id(&show.id)?)).await?;
     if show.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&detail)?);
+        print::pretty_json(&detail)?;
         return Ok(Exit::Done);
     }
-    anstream::print!("{}", render(&detail));
+    print::text(&render(&detail));
     Ok(Exit::Done)
 }
 
@@ -154,7 +156,7 @@ fn render(detail: &JobDetail) -> String {
     let _ = writeln!(text, "\npayload, {}", size(detail.payload_bytes));
     match (&detail.payload, &detail.payload_base64) {
         (Some(payload), _) => payload.lines().for_each(|line| {
-            let _ = writeln!(text, "  {}", printable(line));
+            let _ = writeln!(text, "  {}", shown::lines(line, usize::MAX));
         }),
         (None, encoded) => {
             let _ = writeln!(text, "  (base64) {}", encoded.as_deref().unwrap_or_default());
@@ -170,16 +172,16 @@ fn state(detail: &JobDetail) -> String {
     }
 }
 
-/// What a job holds is not for the terminal to obey.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+/// What a job holds is not for the terminal to obey, and has one line here.
+fn printable(text: &str) -> Cow<'_, str> {
+    shown::one_line(text, shown::MESSAGE_BYTES_MAX)
 }
 
 async fn stats(client: &Client, stats: &Stats) -> Outcome {
     let view: QueuesView = client.get("/v1/queues").await?;
     match stats.json {
-        true => anstream::println!("{}", serde_json::to_string_pretty(&view)?),
-        false => anstream::print!("{}", queue_table(&view)),
+        true => print::pretty_json(&view)?,
+        false => print::text(&queue_table(&view)),
     }
     Ok(Exit::Done)
 }
@@ -226,10 +228,11 @@ async fn watch(client: &Client, watch: &Watch) -> Outcome {
     let clear = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
     loop {
         let view: QueuesView = client.get("/v1/queues").await?;
-        let mut out = anstream::stdout().lock();
-        write!(out, "{clear}{}", queue_table(&view))?;
-        out.flush()?;
-        drop(out);
+        print::raw(clear);
+        print::text(&queue_table(&view));
+        if print::is_broken() {
+            return Ok(Exit::Done);
+        }
         tokio::time::sleep(watch.every.max(Duration::from_millis(100))).await;
     }
 }
@@ -282,10 +285,10 @@ async fn change(client: &Client, change: Change, sweep: Sweep) -> Outcome {
     let request = SweepRequest { queue: which.queue, states, unique_key: which.key };
     let response: SweepResponse = client.post(&format!("/v1/jobs/{verb}"), &request).await?;
     match json {
-        true => anstream::println!("{}", serde_json::to_string(&response)?),
+        true => print::json(&response)?,
         false => {
             let jobs = if response.changed == 1 { "job" } else { "jobs" };
-            anstream::println!("{} {jobs} {}", response.changed, change.past());
+            print::line(format!("{} {jobs} {}", response.changed, change.past()));
         }
     }
     Ok(Exit::Done)
@@ -302,13 +305,13 @@ async fn change_each(client: &Client, change: Change, ids: &[String], json: bool
             Change::Discard => client.delete(&format!("/v1/jobs/{id}")).await,
         };
         match changed {
-            Ok(moved) if json => anstream::println!("{}", serde_json::to_string(&moved)?),
+            Ok(moved) if json => print::json(&moved)?,
             Ok(moved) => match moved.to {
-                Some(to) => anstream::println!("job {id} was {}, and is {to}", moved.from),
-                None => anstream::println!("job {id} was {}, and is gone", moved.from),
+                Some(to) => print::line(format!("job {id} was {}, and is {to}", moved.from)),
+                None => print::line(format!("job {id} was {}, and is gone", moved.from)),
             },
             Err(failed) if failed.exit == Exit::Failed => {
-                anstream::eprintln!("{}", failed.message);
+                print::note(&failed.message);
                 exit = Exit::Failed;
             }
             Err(failed) => return Err(failed),
@@ -323,7 +326,7 @@ async fn pause(client: &Client, queues: &Queues, verb: &str) -> Outcome {
         let response: PauseResponse = client.post(&path, &()).await?;
         let state = if response.paused { "paused" } else { "running" };
         let already = if response.changed { "" } else { " already" };
-        anstream::println!("{queue} is {state}{already}");
+        print::line(format!("{queue} is {state}{already}"));
     }
     Ok(Exit::Done)
 }
@@ -337,7 +340,7 @@ async fn backup(client: &Client, backup: &Backup) -> Outcome {
         }
         false => backup_alone(client, &file).await?,
     };
-    anstream::println!("{} ({})", file.display(), size(bytes));
+    print::line(format!("{} ({})", file.display(), size(bytes)));
     Ok(Exit::Done)
 }
 

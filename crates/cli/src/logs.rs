@@ -7,6 +7,7 @@ use wasmhost_host::{LogFormat, render};
 use crate::args::Logs;
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 use crate::work::valid;
 
 pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
@@ -31,17 +32,19 @@ pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
         let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
         let rest = unfinished.split_off(end + 1);
         print(&unfinished, format)?;
+        if print::is_broken() {
+            return Ok(Exit::Done);
+        }
         unfinished = rest;
     }
     Ok(Exit::Done)
 }
 
 fn print(lines: &[u8], format: LogFormat) -> Result<(), Failed> {
-    use std::io::Write;
     let mut text = String::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         render(&serde_json::from_slice::<LogLine>(line)?, format, &mut text);
     }
-    let mut out = std::io::stdout().lock();
-    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+    print::raw(&text);
+    Ok(())
 }

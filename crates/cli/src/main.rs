@@ -8,11 +8,14 @@ mod client;
 mod compile;
 mod enqueue;
 mod exit;
+mod host_log;
 mod jobs;
 mod logs;
+mod print;
 mod ps;
 mod run;
 mod scale;
+mod signals;
 mod table;
 mod threads;
 mod ticks;
@@ -23,15 +26,21 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use args::{Arguments, Verb};
-use exit::Exit;
+use exit::{Exit, Outcome};
 
 /// A ninth of a small request's time is spent allocating; this one does it in less.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Arguments { file, verb } = Arguments::parse();
-    let outcome = match verb {
+    print::end(match Arguments::try_parse() {
+        Ok(arguments) => act(arguments),
+        Err(said) => print::usage(&said),
+    })
+}
+
+fn act(Arguments { file, verb }: Arguments) -> Outcome {
+    match verb {
         Verb::Run(run) => run::run(run, file),
         Verb::Check(check) => check::check(check.file.clone().or(file), &check),
         Verb::Compile(compile) => compile::compile(&compile),
@@ -45,15 +54,10 @@ fn main() -> ExitCode {
         Verb::Tick(tick) => client::with(file, async |client| work::tick(&client, &tick).await),
         Verb::Ticks(ticks) => client::with(file, async |client| ticks::ticks(&client, &ticks).await),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut script);
+            print::raw(&String::from_utf8_lossy(&script));
             Ok(Exit::Done)
-        }
-    };
-    match outcome {
-        Ok(exit) => exit.into(),
-        Err(failed) => {
-            anstream::eprintln!("{}error:{} {}", exit::RED, exit::RESET, failed.message);
-            failed.exit.into()
         }
     }
 }

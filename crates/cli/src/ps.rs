@@ -5,14 +5,15 @@ use wasmhost_host::admin::api::{FormationView, InstanceView, TypeView};
 use crate::args::Ps;
 use crate::client::Client;
 use crate::exit::{Exit, Outcome};
+use crate::print;
 use crate::table::{short, size, table};
 
 pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
     let view: FormationView = client.get("/v1/formation").await?;
     if ps.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&view)?);
+        print::pretty_json(&view)?;
     } else {
-        anstream::print!("{}", render(&view));
+        print::text(&render(&view));
     }
     Ok(Exit::Done)
 }

@@ -1,16 +1,14 @@
 //! `wasmhost run`: load, start, run until told, drain.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
-use tracing_subscriber::EnvFilter;
+use wasmhost_config::shown;
 use wasmhost_engine::Cache;
 use wasmhost_host::{
-    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Plan, ServedAt, StartError,
-    make_room_for_connections,
+    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, StartError, make_room_for_connections,
 };
 
 use crate::app;
@@ -18,6 +16,8 @@ use crate::args::Run;
 use crate::cache;
 use crate::check::{formation_file, plan};
 use crate::exit::{Exit, Failed, Outcome};
+use crate::host_log;
+use crate::signals::Signals;
 use crate::threads::Places;
 
 pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
@@ -32,12 +32,11 @@ pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
             format!("{flag} is for an app (a .wasm file), and {file} is a formation: write it there"),
         ));
     }
-    log_to_stderr();
-    serve(plan(&file)?, GrantedBy::Formation)
+    host_log::with(|output| serve(plan(&file)?, GrantedBy::Formation, output))
 }
 
 /// Serves a plan until it is told to stop.
-pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
+pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outcome {
     let cache = cache::from_environment()?;
     let handed_over = HandedOver::from_env();
     use_small_pages();
@@ -52,7 +51,7 @@ pub(crate) fn serve(plan: Plan, granted_by: GrantedBy) -> Outcome {
     let runtime = runtime.worker_threads(places.io_threads()).on_thread_start(begin_thread).build()?;
     places.wait();
     // Not on a thread of the runtime: see `threads`.
-    runtime.block_on(live(plan, cache, granted_by, handed_over))
+    runtime.block_on(live(plan, cache, granted_by, handed_over, output.clone()))
 }
 
 /// Keeps the system from backing memory by huge pages. Where it does so for all, as on Debian, each instance would take
@@ -72,13 +71,26 @@ pub(crate) fn runtime() -> Builder {
     runtime
 }
 
-async fn live(plan: Plan, cache: Cache, granted_by: GrantedBy, handed_over: HandedOver) -> Outcome {
+async fn live(
+    plan: Plan,
+    cache: Cache,
+    granted_by: GrantedBy,
+    handed_over: HandedOver,
+    output: Output,
+) -> Outcome {
     let mut signals = Signals::new()?;
+    let (progress, serving) = (output.clone(), output.clone());
     let options = HostOptions {
+        output,
         log_format: LogFormat::detect(),
         cache,
-        progress: Box::new(show_progress),
-        serving: Box::new(show_address),
+        progress: Box::new(move |done, of| show_progress(&progress, done, of)),
+        serving: Box::new(move |place| {
+            let place = place.to_string();
+            serving
+                .own()
+                .put(format!("Serving HTTP on {}\n", shown::one_line(&place, shown::MESSAGE_BYTES_MAX)));
+        }),
         granted_by,
         handed_over,
     };
@@ -128,64 +140,12 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
     }
 }
 
-/// The signals that a host listens to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// The terminal has gone.
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the first one that says stop.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.hang_up.recv() => {}
-        }
-    }
-
-    /// Waits for a second Ctrl-C.
-    async fn hurry(&mut self) {
-        self.interrupt.recv().await;
-    }
-}
-
-fn show_address(place: &ServedAt) {
-    anstream::eprintln!("Serving HTTP on {place}");
-}
-
 /// One line that is written over again, and only where a person sees it.
-fn show_progress(done: usize, of: usize) {
-    let mut err = std::io::stderr().lock();
-    if err.is_terminal() {
-        let end = if done == of { "\r\x1b[K" } else { "" };
-        let text = if done == of { String::new() } else { format!("\rcompiling components: {done} of {of}") };
-        // A terminal that has gone away is no reason not to start.
-        let _ = write!(err, "{text}{end}").and_then(|()| err.flush());
-    }
-}
-
-/// What is logged where `WASMHOST_LOG` doesn't say. The library for `wasi:http` has a line for whatever a client or a
-/// server breaks off, without saying whose request that was.
-const LOGGED: &str = "info,wasmtime_wasi_http=error";
-
-/// The host's own lines: for people on a terminal, otherwise one JSON object each.
-pub(crate) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("WASMHOST_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match std::io::stderr().is_terminal() {
-        true => builder.compact().init(),
-        false => builder.json().flatten_event(true).init(),
+fn show_progress(output: &Output, done: usize, of: usize) {
+    if std::io::stderr().is_terminal() {
+        output.own().put(match done == of {
+            true => "\r\x1b[K".to_owned(),
+            false => format!("\rcompiling components: {done} of {of}"),
+        });
     }
 }

@@ -5,6 +5,7 @@ use wasmhost_host::admin::api::{CountView, FormationView, ScaleRequest, ScaleRes
 use crate::args::Scale;
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 
 pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
     if scale.changes.is_empty() && scale.reset.is_none() {
@@ -17,9 +18,9 @@ pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
     };
     let response: ScaleResponse = client.post("/v1/scale", &request).await?;
     if scale.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&response)?);
+        print::pretty_json(&response)?;
     } else {
-        anstream::println!("{}", line(&response.types));
+        print::line(line(&response.types));
     }
     match response.settled || scale.no_wait {
         true => Ok(Exit::Done),
@@ -41,9 +42,9 @@ async fn show(client: &Client, json: bool) -> Outcome {
         })
         .collect();
     if json {
-        anstream::println!("{}", serde_json::to_string_pretty(&counts)?);
+        print::pretty_json(&counts)?;
     } else {
-        anstream::println!("wasmhost scale {}", line(&counts));
+        print::line(format!("wasmhost scale {}", line(&counts)));
     }
     Ok(Exit::Done)
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use wasmhost_config::shown;
+
 /// Columns as wide as their widest cell, two spaces between, nothing after the last.
 pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let shown = |row: Vec<String>| row.iter().map(|cell| shown_cell(cell)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows.map(shown)).collect();
     let width = |text: &String| text.chars().count();
     let widths: Vec<usize> = (0..rows[0].len())
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(width).max().unwrap_or(0))
@@ -17,6 +20,11 @@ pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> S
         text.push('\n');
     }
     text
+}
+
+/// A cell is one line, whatever it comes from.
+fn shown_cell(cell: &str) -> String {
+    shown::one_line(cell, shown::MESSAGE_BYTES_MAX).into_owned()
 }
 
 /// `1.1MiB`: rounded, since a person compares.
@@ -44,10 +52,10 @@ pub(crate) fn short(seconds: f64) -> String {
 
 /// What fits in a row: the first line, cut.
 pub(crate) fn one_line(text: &str, chars: usize) -> String {
-    let line: String = text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    let line = shown::one_line(text.lines().next().unwrap_or_default(), shown::MESSAGE_BYTES_MAX);
     match line.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+        None => line.into_owned(),
     }
 }
 
@@ -81,6 +89,6 @@ mod tests {
     fn long_texts_are_cut_at_a_character() {
         assert_eq!(one_line("ab\ncd", 9), "ab");
         assert_eq!(one_line("äöü", 2), "äö…");
-        assert_eq!(one_line("a\u{1b}[31mb", 9), "a[31mb");
+        assert_eq!(one_line("a\u{1b}[31mb", 99), "a\\u{1b}[31mb");
     }
 }

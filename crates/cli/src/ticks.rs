@@ -1,13 +1,13 @@
 //! `wasmhost ticks`
 
 use std::cmp::Reverse;
-use std::io::Write;
 
 use wasmhost_host::admin::api::{ScheduleView, SchedulesView, TickView, TicksView};
 
 use crate::args::Ticks;
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 use crate::table::{one_line, short, table};
 use crate::work::valid;
 
@@ -24,12 +24,11 @@ pub(crate) async fn ticks(client: &Client, ticks: &Ticks) -> Outcome {
     schedules.retain(|schedule| names.contains(&schedule.process));
     let listed = newest(client, &names, ticks.n).await?;
     if ticks.json {
-        let mut out = anstream::stdout().lock();
         for tick in &listed {
-            writeln!(out, "{}", serde_json::to_string(tick)?)?;
+            print::json(tick)?;
         }
     } else {
-        anstream::print!("{}", render(&listed, &schedules));
+        print::text(&render(&listed, &schedules));
     }
     Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ use wasmhost_host::admin::api::{RestartRequest, RestartResponse, TickResponse};
 use crate::args::{Restart, Stop, Tick};
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
 
 /// How often a host that stops is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -23,7 +24,7 @@ pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
         ));
     }
     let instances = if response.restarted == 1 { "instance" } else { "instances" };
-    anstream::println!("restarted {} {instances} of {}", response.restarted, restart.target);
+    print::line(format!("restarted {} {instances} of {}", response.restarted, restart.target));
     Ok(Exit::Done)
 }
 
@@ -54,12 +55,12 @@ pub(crate) async fn tick(client: &Client, tick: &Tick) -> Outcome {
     let path = format!("/v1/schedules/{}/ticks", valid("process type", &tick.process)?);
     let response: TickResponse = client.post(&path, &()).await?;
     if tick.json {
-        anstream::println!("{}", serde_json::to_string(&response)?);
+        print::json(&response)?;
     }
     match response.error {
         None if tick.json => Ok(Exit::Done),
         None => {
-            anstream::println!("{} ran the tick of {}", tick.process, response.nominal);
+            print::line(format!("{} ran the tick of {}", tick.process, response.nominal));
             Ok(Exit::Done)
         }
         Some(error) => Err(Failed::new(Exit::Failed, format!("the tick failed: {error}"))),

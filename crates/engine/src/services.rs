@@ -32,16 +32,16 @@ pub enum Stream {
     Stderr,
 }
 
-/// Where guests' lines go. It is bounded: while there is no room, guests that write wait.
+/// Where guests' lines go. Each type's are bounded: while there is no room for them, its guests that write wait.
 pub trait LogSink: Send + Sync + 'static {
-    /// Whether a guest may write now. A guest that was told so may write one piece of at most 64 KiB.
-    fn has_room(&self) -> bool;
+    /// Whether a guest may write now. A guest that was told so may write one piece of at most 8 KiB.
+    fn has_room(&self, instance: &InstanceName) -> bool;
 
     /// Takes a line, without its end; what isn't UTF-8 in it has been replaced.
     fn line(&self, instance: &InstanceName, stream: Stream, text: &str);
 
-    /// Waits until there is room.
-    fn room(&self) -> BoxFuture<'static, ()>;
+    /// Waits until there is room, or a wait would be in vain.
+    fn room(&self, instance: &InstanceName) -> BoxFuture<'static, ()>;
 }
 
 /// A job that a guest puts on a queue; `wasmhost:job/queue.new-job`.

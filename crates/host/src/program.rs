@@ -76,13 +76,13 @@ fn load(planned: PlannedType, name: &str, cache: Cache) -> Result<Component, Sta
 struct NoLogs;
 
 impl LogSink for NoLogs {
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _instance: &InstanceName) -> bool {
         true
     }
 
     fn line(&self, _instance: &InstanceName, _stream: Stream, _text: &str) {}
 
-    fn room(&self) -> BoxFuture<'static, ()> {
+    fn room(&self, _instance: &InstanceName) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
 }

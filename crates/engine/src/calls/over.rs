@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use wasmhost_config::shown;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -69,8 +70,10 @@ pub(crate) fn end_of<T>(err: wasmtime::Error, meter: &Meter) -> CallEnd<T> {
         Some(trap) => trap.to_string(),
         None => err.root_cause().to_string(),
     };
-    match err.downcast_ref::<WasmBacktrace>() {
-        Some(backtrace) => CallEnd::Trap(format!("{reason}\n{}", backtrace.to_string().trim_end())),
-        None => CallEnd::Trap(reason),
-    }
+    let text = match err.downcast_ref::<WasmBacktrace>() {
+        Some(backtrace) => format!("{reason}\n{backtrace}"),
+        None => reason,
+    };
+    // The names of functions are the component's, and may be anything.
+    CallEnd::Trap(shown::lines(&text, shown::TEXT_BYTES_MAX).into_owned())
 }

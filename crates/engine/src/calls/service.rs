@@ -383,6 +383,7 @@ impl Service {
                 self.meter.fail_call();
                 return Err(err);
             }
+            store.data().end_lines();
             match self.park(store) {
                 Ok(calls) => return Ok(calls),
                 Err(back) => store = back,

@@ -188,6 +188,7 @@ pub(crate) fn finish<T>(
 ) -> Over<Solo, T> {
     match driven {
         Driven::Ended((instance, Ok(answer))) => {
+            instance.store.data().end_lines();
             // A guest that ran into its limit and coped has fragments of that in its memory: a fresh one is better.
             let instance = Some(instance).filter(|_| !meter.memory_refused());
             Over { instance, ..Over::ended(start, meter, CallEnd::Returned(answer)) }

@@ -1,8 +1,11 @@
 //! A guest's standard output and error: lines under the instance's name, at the pace at which the host takes them.
+//!
+//! A line ends with its line end, with the call that wrote it (where several calls share an instance, when none of them
+//! runs any more), or with the instance.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -10,16 +13,16 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, LogSink, Stream};
 
-/// A line longer than this, in bytes, is cut in pieces of this length.
+/// A line longer than this, in bytes, is cut in pieces of at most this length.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// What a guest may write at once, in bytes.
-const WRITE_BYTES_MAX: usize = 64 << 10;
+/// What a guest may write at once, in bytes. Each of them may be a line.
+const WRITE_BYTES_MAX: usize = 8 << 10;
 
 /// One of an instance's two streams. All its clones share one unfinished line.
 #[derive(Clone)]
@@ -40,37 +43,79 @@ impl LineWriter {
         LineWriter { shared: Arc::new(Shared { name, stream, sink, meter, unfinished: Mutex::default() }) }
     }
 
+    /// Ends a line that has no end yet.
+    pub(crate) fn end_line(&self) {
+        let mut unfinished = self.shared.lock();
+        if !unfinished.is_empty() {
+            self.shared.emit(&mut unfinished);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.sink.has_room(&self.shared.name)
+    }
+
+    fn room(&self) -> BoxFuture<'static, ()> {
+        self.shared.sink.room(&self.shared.name)
+    }
+
     fn write_bytes(&self, bytes: &[u8]) {
-        let mut unfinished = self.shared.unfinished.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut unfinished = self.shared.lock();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             unfinished.extend_from_slice(piece);
-            if unfinished.ends_with(b"\n") || unfinished.len() >= LINE_BYTES_MAX {
+            if piece.ends_with(b"\n") {
                 self.shared.emit(&mut unfinished);
+            } else {
+                self.shared.emit_what_is_too_long(&mut unfinished);
             }
         }
     }
 }
 
 impl Shared {
+    /// A whole line, whose end may be missing.
     fn emit(&self, line: &mut Vec<u8>) {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        for piece in text.chunks(LINE_BYTES_MAX) {
-            let piece = String::from_utf8_lossy(piece);
-            if self.stream == Stream::Stderr {
-                self.meter.add_words(&piece);
-            }
-            self.sink.line(&self.name, self.stream, &piece);
+        let mut rest = text.strip_suffix(b"\r").unwrap_or(text);
+        while rest.len() > LINE_BYTES_MAX {
+            let (piece, after) = rest.split_at(cut(rest));
+            self.emit_piece(piece);
+            rest = after;
         }
-        if text.is_empty() {
-            self.sink.line(&self.name, self.stream, "");
-        }
+        self.emit_piece(rest);
         line.clear();
+    }
+
+    /// The beginning of a line that has become too long, whatever follows: a byte more may be the first one of its end.
+    fn emit_what_is_too_long(&self, line: &mut Vec<u8>) {
+        while line.len() > LINE_BYTES_MAX + 1 {
+            let end = cut(line);
+            self.emit_piece(&line[..end]);
+            line.drain(..end);
+        }
+    }
+
+    fn emit_piece(&self, piece: &[u8]) {
+        let text = String::from_utf8_lossy(piece);
+        if self.stream == Stream::Stderr {
+            self.meter.add_words(&text);
+        }
+        self.sink.line(&self.name, self.stream, &text);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.unfinished.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 }
 
+/// Where to cut a line that is too long: not inside of a character, as far as it is text.
+fn cut(line: &[u8]) -> usize {
+    let is_inside = |at: usize| line[at] & 0xc0 == 0x80;
+    // No character has more than four bytes.
+    (LINE_BYTES_MAX - 3..=LINE_BYTES_MAX).rev().find(|at| !is_inside(*at)).unwrap_or(LINE_BYTES_MAX)
+}
+
 impl Drop for Shared {
-    /// What an instance wrote last counts also where no line end follows it.
     fn drop(&mut self) {
         let mut rest = std::mem::take(self.unfinished.get_mut().unwrap_or_else(|poison| poison.into_inner()));
         if !rest.is_empty() {
@@ -87,7 +132,7 @@ impl IsTerminal for LineWriter {
 
 impl StdoutStream for LineWriter {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
+        Box::new(PermittedLines { writer: self.clone(), permitted: 0 })
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
@@ -95,9 +140,35 @@ impl StdoutStream for LineWriter {
     }
 }
 
-impl OutputStream for LineWriter {
+/// For WASI 0.2, where a guest asks how much it may write, and traps if it writes more.
+struct PermittedLines {
+    writer: LineWriter,
+    /// Bytes.
+    permitted: usize,
+}
+
+impl PermittedLines {
+    fn take_permit(&mut self, bytes: usize) -> StreamResult<()> {
+        match self.permitted.checked_sub(bytes) {
+            Some(left) => {
+                self.permitted = left;
+                Ok(())
+            }
+            None => Err(StreamError::trap("the guest wrote more than check-write permitted")),
+        }
+    }
+}
+
+impl OutputStream for PermittedLines {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.write_bytes(&bytes);
+        self.take_permit(bytes.len())?;
+        self.writer.write_bytes(&bytes);
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, count: usize) -> StreamResult<()> {
+        self.take_permit(count)?;
+        self.writer.write_bytes(&vec![0; count]);
         Ok(())
     }
 
@@ -106,14 +177,15 @@ impl OutputStream for LineWriter {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(if self.shared.sink.has_room() { WRITE_BYTES_MAX } else { 0 })
+        self.permitted = if self.writer.has_room() { WRITE_BYTES_MAX } else { 0 };
+        Ok(self.permitted)
     }
 }
 
 #[async_trait]
-impl Pollable for LineWriter {
+impl Pollable for PermittedLines {
     async fn ready(&mut self) {
-        self.shared.sink.room().await;
+        self.writer.room().await;
     }
 }
 
@@ -128,8 +200,8 @@ impl AsyncWrite for AsyncLines {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let waiting = this.waiting.get_mut().unwrap_or_else(|poison| poison.into_inner());
-        while !this.writer.shared.sink.has_room() {
-            let room = waiting.get_or_insert_with(|| this.writer.shared.sink.room());
+        while !this.writer.has_room() {
+            let room = waiting.get_or_insert_with(|| this.writer.room());
             std::task::ready!(room.as_mut().poll(cx));
             *waiting = None;
         }
@@ -155,41 +227,101 @@ mod tests {
     struct Kept(Mutex<Vec<String>>);
 
     impl LogSink for Kept {
-        fn has_room(&self) -> bool {
+        fn has_room(&self, _instance: &InstanceName) -> bool {
             true
         }
         fn line(&self, instance: &InstanceName, _stream: Stream, text: &str) {
             self.0.lock().unwrap().push(format!("{instance}|{text}"));
         }
-        fn room(&self) -> BoxFuture<'static, ()> {
+        fn room(&self, _instance: &InstanceName) -> BoxFuture<'static, ()> {
             Box::pin(async {})
         }
     }
 
-    fn written(pieces: &[&[u8]]) -> Vec<String> {
+    fn writer() -> (LineWriter, Arc<Kept>) {
         let sink = Arc::new(Kept::default());
         let name = InstanceName { process: "web".into(), index: 1 };
-        let writer = LineWriter::new(name, Stream::Stdout, sink.clone(), Arc::default());
+        (LineWriter::new(name, Stream::Stdout, sink.clone(), Arc::default()), sink)
+    }
+
+    fn written(pieces: &[&[u8]]) -> Vec<String> {
+        let (writer, sink) = writer();
         pieces.iter().for_each(|piece| writer.write_bytes(piece));
         drop(writer);
         let lines = sink.0.lock().unwrap();
-        lines.clone()
+        lines.iter().map(|line| line.strip_prefix("web.1|").unwrap().to_owned()).collect()
+    }
+
+    fn lengths(pieces: &[&[u8]]) -> Vec<usize> {
+        written(pieces).iter().map(String::len).collect()
     }
 
     #[test]
     fn pieces_become_lines_and_the_last_needs_no_end() {
-        assert_eq!(written(&[b"a", b"b\nc\r\n\nd"]), ["web.1|ab", "web.1|c", "web.1|", "web.1|d"]);
+        assert_eq!(written(&[b"a", b"b\nc\r\n\nd"]), ["ab", "c", "", "d"]);
+    }
+
+    #[test]
+    fn a_line_is_ended_once_by_the_end_of_its_call() {
+        let (writer, sink) = writer();
+        writer.write_bytes(b"whole\npart");
+        writer.end_line();
+        writer.end_line();
+        writer.write_bytes(b"next\n");
+        writer.end_line();
+        assert_eq!(*sink.0.lock().unwrap(), ["web.1|whole", "web.1|part", "web.1|next"]);
     }
 
     #[test]
     fn what_is_not_text_is_replaced() {
-        assert_eq!(written(&[b"\xff!\n"]), ["web.1|\u{fffd}!"]);
+        assert_eq!(written(&[b"\xff!\n"]), ["\u{fffd}!"]);
+        // Also where there is no character's end to cut at.
+        let lines = written(&[&[0x80; 2 * LINE_BYTES_MAX]]);
+        assert_eq!(lines, vec!["\u{fffd}".repeat(LINE_BYTES_MAX); 2]);
     }
 
     #[test]
-    fn a_line_without_end_is_cut() {
-        let lines = written(&[&vec![b'x'; 3 * LINE_BYTES_MAX + 1]]);
-        assert!(lines.iter().all(|line| line.len() <= LINE_BYTES_MAX + 6), "{}", lines.len());
-        assert_eq!(lines.iter().map(|line| line.len() - 6).sum::<usize>(), 3 * LINE_BYTES_MAX + 1);
+    fn a_line_that_is_too_long_is_cut_in_pieces() {
+        const MAX: usize = LINE_BYTES_MAX;
+        assert_eq!(lengths(&[&vec![b'x'; 3 * MAX + 1]]), [MAX, MAX, MAX, 1]);
+        let line = |length: usize, end: &str| ["x".repeat(length).as_bytes(), end.as_bytes()].concat();
+        for end in ["", "\n", "\r\n"] {
+            assert_eq!(lengths(&[&line(MAX, end)]), [MAX], "{end:?}");
+            assert_eq!(lengths(&[&line(MAX - 1, end)]), [MAX - 1], "{end:?}");
+            assert_eq!(lengths(&[&line(MAX + 1, end)]), [MAX, 1], "{end:?}");
+            assert_eq!(lengths(&[&line(2 * MAX, end)]), [MAX, MAX], "{end:?}");
+            // The end comes by itself.
+            assert_eq!(lengths(&[&line(MAX, ""), end.as_bytes()]), [MAX], "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_not_cut_inside_of_a_character() {
+        for character in ["ä", "€", "🙂"] {
+            for shift in 0..character.len() {
+                let text = format!("{}{}", "x".repeat(shift), character.repeat(LINE_BYTES_MAX));
+                // However it arrives.
+                for size in [text.len(), 1_000, 1] {
+                    let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+                    let lines = written(&pieces);
+                    assert!(lines.iter().all(|line| line.len() <= LINE_BYTES_MAX));
+                    assert!(lines.len() <= text.len() / (LINE_BYTES_MAX - 3) + 1);
+                    assert_eq!(lines.concat(), text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_beyond_its_permit_is_a_trap() {
+        let (writer, sink) = writer();
+        let mut stream = writer.p2_stream();
+        assert!(matches!(stream.write(Bytes::from_static(b"x\n")), Err(StreamError::Trap(_))));
+        assert_eq!(stream.check_write().unwrap(), WRITE_BYTES_MAX);
+        stream.write(Bytes::from_static(b"x\n")).unwrap();
+        assert!(matches!(stream.write(vec![b'\n'; WRITE_BYTES_MAX].into()), Err(StreamError::Trap(_))));
+        assert!(matches!(stream.write_zeroes(usize::MAX), Err(StreamError::Trap(_))));
+        stream.write_zeroes(1).unwrap();
+        assert_eq!(*sink.0.lock().unwrap(), ["web.1|x"]);
     }
 }

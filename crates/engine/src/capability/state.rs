@@ -128,6 +128,12 @@ impl State {
         Ok(())
     }
 
+    /// A call is over, and with it the lines that it wrote.
+    pub(crate) fn end_lines(&self) {
+        self.stdout.end_line();
+        self.stderr.end_line();
+    }
+
     /// The world of a core module.
     pub(crate) fn p1(&mut self) -> &mut WasiP1Ctx {
         self.p1.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())

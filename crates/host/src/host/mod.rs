@@ -25,6 +25,7 @@ use crate::admin::{self, Admin};
 use crate::capacity::Capacity;
 use crate::ingress::{Certificates, HandedOver, Ingress, Listener, ServedAt, listen};
 use crate::logs::{LogFormat, Logs};
+use crate::output::Output;
 use crate::plan::Plan;
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
@@ -46,6 +47,8 @@ const ACTIONS_MAX: usize = 64;
 
 /// How the program that runs a host wants it.
 pub struct HostOptions {
+    /// Where guests' lines and the access log go. Whoever made it closes it, when the host has ended.
+    pub output: Output,
     /// How guests' lines are printed.
     pub log_format: LogFormat,
     /// Where compiled components are kept.
@@ -82,7 +85,6 @@ pub struct Host {
 /// What lives as long as the host, and goes last.
 struct HostState {
     store: Store,
-    logs: Arc<Logs>,
     grace: Duration,
     drain_delay: Duration,
     _dir: StateDir,
@@ -117,7 +119,7 @@ impl Host {
         let counts = counts.map_err(|err| StartError::Store { url: formation.store.to_string(), err })?;
         let owner = store::take_ownership(&formation.store, &store).await?;
 
-        let logs = Logs::start(options.log_format)?;
+        let logs = Logs::new(options.output.stdout(), options.log_format);
         let queues = Arc::new(Queues {
             jobs: store.jobs.clone(),
             settings: formation.queues.clone(),
@@ -136,10 +138,10 @@ impl Host {
 
         let lasting = Lasting::new();
         store.watch(&lasting);
-        lasting.watch_thread("the writer of guests' lines", {
-            let logs = logs.clone();
-            move || logs.is_alive()
-        });
+        for stream in [options.output.stdout(), options.output.stderr()] {
+            let (name, stream) = (format!("the writer of {stream}"), stream.clone());
+            lasting.watch_thread(&name, move || stream.is_alive());
+        }
         let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();
         let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
@@ -166,7 +168,8 @@ impl Host {
         let ingress = match connections_max {
             None => None,
             Some(connections_max) => {
-                let ingress = Ingress::new(&formation.http, connections_max, wiring::routes(&wired))?;
+                let (routes, stderr) = (wiring::routes(&wired), options.output.stderr());
+                let ingress = Ingress::new(&formation.http, connections_max, routes, stderr);
                 let run = ingress.clone().run(listeners, certificates, formation.drain_delay);
                 Some((ingress, lasting.spawn("the ingress", run)))
             }
@@ -178,7 +181,7 @@ impl Host {
             http: http.iter().map(ServedAt::to_string).collect(),
             started,
             actions: actions.clone(),
-            logs: logs.clone(),
+            logs,
             queues,
             backup: store.sqlite.clone(),
             underway,
@@ -187,7 +190,7 @@ impl Host {
         };
         let admin = lasting.spawn("the admin API", admin::serve(admin_listener, admin));
         let state =
-            HostState { store, logs, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
+            HostState { store, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
         let running = triggering.running;
         let triggers = triggers.tracker;
         Ok(Host {
@@ -287,7 +290,6 @@ impl Host {
         let _ = admin.await;
         supervisor.abort();
         let _ = supervisor.await;
-        state.logs.close();
         if let Some(sqlite) = &state.store.sqlite {
             sqlite.close().await;
         }

@@ -1,40 +1,28 @@
 //! The access log: one line for each request, when its answer is through, on standard error.
 //!
-//! Lines are gathered in a bounded buffer that a thread of its own writes. When standard error doesn't take them fast
-//! enough they are dropped and counted: no request waits for its line.
+//! Lines go to a bounded queue ([`crate::output`]). When standard error doesn't take them fast enough they are dropped and
+//! counted: no request waits for its line.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Method, StatusCode, Version};
-use wasmhost_config::AccessLog;
+use wasmhost_config::{AccessLog, shown};
 
+use super::lines::shown_method;
+use crate::output::{Source, Stream};
 use crate::pool::Slot;
 
-/// Bytes that wait to be written.
-const WAITING_BYTES_MAX: usize = 1 << 20;
+/// A path is cut after so many bytes. One of a head that is as long as a head may be has 64 KiB.
+const PATH_BYTES_MAX: usize = 4 << 10;
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Access {
-    shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
-}
-
-struct Shared {
+    lines: Source,
     json: bool,
-    inner: Mutex<Inner>,
-    filled: Condvar,
-}
-
-#[derive(Default)]
-struct Inner {
-    text: String,
-    dropped: u64,
-    closed: bool,
 }
 
 /// What is known of a request when it begins.
@@ -66,7 +54,7 @@ impl Served {
 
 /// A line to be: written when it is dropped, which is when the answer is through, or its client has gone.
 pub(super) struct Entry {
-    shared: Arc<Shared>,
+    access: Access,
     start: Instant,
     begun: Begun,
     request_id: HeaderValue,
@@ -78,24 +66,19 @@ pub(super) struct Entry {
 }
 
 impl Access {
-    /// Starts the thread that writes; none where nothing is to be logged.
-    pub(crate) fn start(format: AccessLog) -> std::io::Result<Option<Access>> {
+    /// None where nothing is to be logged.
+    pub(crate) fn new(format: AccessLog, stderr: &Stream) -> Option<Access> {
         let json = match format {
-            AccessLog::Off => return Ok(None),
+            AccessLog::Off => return None,
             AccessLog::Text => false,
             AccessLog::Json => true,
         };
-        let shared = Arc::new(Shared { json, inner: Mutex::default(), filled: Condvar::new() });
-        let writer = {
-            let shared = shared.clone();
-            std::thread::Builder::new().name("wasmhost-access".into()).spawn(move || shared.write())?
-        };
-        Ok(Some(Access { shared, writer: Some(writer) }))
+        Some(Access { lines: stderr.source("the access log".into()), json })
     }
 
     pub(super) fn begin(&self, begun: Begun, request_id: HeaderValue) -> Entry {
         Entry {
-            shared: self.shared.clone(),
+            access: self.clone(),
             start: Instant::now(),
             begun,
             request_id,
@@ -103,17 +86,6 @@ impl Access {
             status: None,
             code: None,
             bytes: 0,
-        }
-    }
-}
-
-impl Drop for Access {
-    /// Writes what waits.
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.filled.notify_all();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
         }
     }
 }
@@ -133,6 +105,7 @@ impl Entry {
 
     fn text(&self, out: &mut String) {
         let Begun { remote, method, path, version } = &self.begun;
+        let (method, path) = (shown_method(method), shown::one_line(path, PATH_BYTES_MAX));
         // Writing to a String doesn't fail.
         let _ = write!(out, "{:.3} ", jiff::Timestamp::now());
         let _ = match remote {
@@ -176,8 +149,8 @@ impl Entry {
         let line = Line {
             time: format!("{:.3}", jiff::Timestamp::now()),
             remote: self.begun.remote,
-            method: self.begun.method.as_str(),
-            path: &self.begun.path,
+            method: &shown_method(&self.begun.method),
+            path: shown::cut(&self.begun.path, PATH_BYTES_MAX),
             version: format!("{:?}", self.begun.version),
             status: self.status(),
             bytes: self.bytes,
@@ -188,7 +161,7 @@ impl Entry {
             code: self.code(),
         };
         // Of strings and numbers, nothing can fail.
-        out.push_str(&serde_json::to_string(&line).unwrap_or_default());
+        out.push_str(&shown::json(&serde_json::to_string(&line).unwrap_or_default()));
         out.push('\n');
     }
 
@@ -213,54 +186,10 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut line = String::with_capacity(256);
-        match self.shared.json {
+        match self.access.json {
             true => self.json(&mut line),
             false => self.text(&mut line),
         }
-        let mut inner = self.shared.lock();
-        if inner.text.len() >= WAITING_BYTES_MAX {
-            inner.dropped += 1;
-            return;
-        }
-        let was_empty = inner.text.is_empty();
-        inner.text.push_str(&line);
-        drop(inner);
-        if was_empty {
-            self.shared.filled.notify_one();
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
-    }
-
-    /// The writer: takes all that waits, writes it at once.
-    fn write(&self) {
-        let mut text = String::new();
-        while let Some(dropped) = self.take(&mut text) {
-            // A reader that has gone away is no reason to stop the formation.
-            let _ = std::io::stderr().lock().write_all(text.as_bytes());
-            text.clear();
-            if dropped > 0 {
-                tracing::warn!(
-                    "{dropped} lines of the access log were dropped: nobody takes them fast enough"
-                );
-            }
-        }
-    }
-
-    /// Waits for lines, and says how many are missing; none when there won't be any.
-    fn take(&self, text: &mut String) -> Option<u64> {
-        let mut inner = self.lock();
-        while inner.text.is_empty() {
-            if inner.closed {
-                return None;
-            }
-            inner = self.filled.wait(inner).unwrap_or_else(|poison| poison.into_inner());
-        }
-        std::mem::swap(text, &mut inner.text);
-        Some(std::mem::take(&mut inner.dropped))
+        self.access.lines.put(line);
     }
 }

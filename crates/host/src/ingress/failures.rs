@@ -5,18 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::request::Parts;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use wasmhost_engine::CallEnd;
 
 use super::answer::Failure;
 use super::identity::X_REQUEST_ID;
-use super::lines::{FewLines, shown_path};
+use super::lines::{shown_method, shown_path};
 use super::outgoing::Unsendable;
+use crate::few_lines::FewLines;
 use crate::pool::{NoInstance, Slot};
 
 /// Lines of one type in one window.
 const LINES_MAX: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// In the place of a code, where the client has its answer after all.
+const REPEATED: &str = "repeated";
 
 /// See the module; one for each type.
 pub(crate) struct FailureLog {
@@ -43,7 +47,7 @@ impl FailureLog {
         let failure = Failure::of_no_instance(none);
         let flood = !self.has_room(failure);
         if !flood {
-            let (method, path) = (&request.method, shown_path(&request.uri));
+            let (method, path) = (shown_method(&request.method), shown_path(&request.uri));
             let (request_id, why) = (id(request), none.summary());
             warn!(code = failure.code, process = %self.process, request_id, "{method} {path}: {why}");
         }
@@ -59,17 +63,31 @@ impl FailureLog {
     pub(super) fn unsendable(&self, request: &Parts, instance: &str, why: Unsendable) -> Failure {
         let failure = Failure::UNSENDABLE;
         if self.has_room(failure) {
-            let (method, path, code) = (&request.method, shown_path(&request.uri), failure.code);
+            let (method, path) = (shown_method(&request.method), shown_path(&request.uri));
+            let code = failure.code;
             let request_id = id(request);
             warn!(code, instance, request_id, "{method} {path}: {why}");
         }
         failure
     }
 
+    /// A request that a fresh instance has answered, after one that had served others crashed on it.
+    pub(super) fn repeated(&self, request: &Parts, instance: &str, crash: &CallEnd) {
+        if self.lines.has_room(REPEATED) {
+            let (method, path) = (shown_method(&request.method), shown_path(&request.uri));
+            let why = crash.summary();
+            info!(
+                instance,
+                "{method} {path} was repeated on a fresh instance, since this one crashed: {why}"
+            );
+        }
+    }
+
     fn failed(&self, request: &Parts, instance: &str, end: &CallEnd, when: &str) -> Failure {
         let failure = Failure::of_call(end);
         if self.has_room(failure) {
-            let (method, path, code) = (&request.method, shown_path(&request.uri), failure.code);
+            let (method, path) = (shown_method(&request.method), shown_path(&request.uri));
+            let code = failure.code;
             let request_id = id(request);
             let what = format!("{method} {path}{when}");
             match end {

@@ -64,11 +64,13 @@ use framing::Found;
 use gauge::Timeouts;
 use head::Head;
 use identity::X_REQUEST_ID;
-use lines::FewLines;
 use listener::Stream;
 use refusals::{Asked, RefusalLog};
 use router::Router;
 use streams::Streams;
+
+use crate::few_lines::FewLines;
+use crate::output;
 
 pub use handed_over::HandedOver;
 pub use listener::ServedAt;
@@ -146,7 +148,8 @@ impl Ingress {
         http: &Http,
         connections_max: u32,
         routes: impl IntoIterator<Item = (Route, Arc<Web>)>,
-    ) -> std::io::Result<Arc<Ingress>> {
+        stderr: &output::Stream,
+    ) -> Arc<Ingress> {
         let timeouts =
             Timeouts { header: http.header_timeout, idle: http.idle_timeout, body: http.body_timeout };
         let head_bytes_max = usize::try_from(http.header_bytes_max).unwrap_or(usize::MAX);
@@ -165,13 +168,13 @@ impl Ingress {
             .max_local_error_reset_streams(ERROR_STREAMS_MAX)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        Ok(Arc::new(Ingress {
+        Arc::new(Ingress {
             router: Router::new(routes),
             http1,
             http2,
             timeouts,
             trusted_proxies: http.trusted_proxies.clone(),
-            access: Access::start(http.access_log)?,
+            access: Access::new(http.access_log, stderr),
             refusals: RefusalLog::new(),
             permits: Arc::new(Semaphore::new(connections_max)),
             connections_max,
@@ -190,7 +193,7 @@ impl Ingress {
             draining: AtomicBool::new(false),
             hang_up: CancellationToken::new(),
             grace_ends: OnceLock::new(),
-        }))
+        })
     }
 
     /// Serves until the host drains, and every connection is done.

@@ -10,7 +10,8 @@ use http::{HeaderValue, Method, Uri};
 use tracing::info;
 
 use super::answer::Failure;
-use super::lines::{FewLines, shown_path};
+use super::lines::{shown_method, shown_path};
+use crate::few_lines::FewLines;
 
 /// Lines in one window, of all reasons together.
 const LINES_MAX: u32 = 20;
@@ -40,7 +41,7 @@ impl RefusalLog {
             let Asked { remote, method, uri } = asked;
             let (status, why) = (failure.status.as_u16(), failure.text);
             let (remote, request_id) = (remote.map(tracing::field::display), request_id.to_str().ok());
-            info!(status, remote, request_id, "{method} {}: {why}", shown_path(uri));
+            info!(status, remote, request_id, "{} {}: {why}", shown_method(method), shown_path(uri));
         }
     }
 

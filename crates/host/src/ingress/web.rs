@@ -12,14 +12,12 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{Either, Empty};
 use hyper::body::Body;
-use tracing::info;
 use wasmhost_engine::{BoxError, CallEnd, CallLimits, Finished, RequestScheme, ResponseBody};
 
 use super::Answer;
 use super::access::Served;
 use super::body::{ReadAhead, RequestBody};
 use super::failures::{FailureLog, Outcome};
-use super::lines::shown_path;
 use super::outgoing::check;
 use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
 
@@ -158,12 +156,7 @@ impl Web {
         served.slot = Some(slot.clone());
         match answer {
             Ok(answer) => {
-                let (method, path) = (&head.method, shown_path(&head.uri));
-                info!(
-                    instance,
-                    "{method} {path} was repeated on a fresh instance, since this one crashed: {}",
-                    crash.summary()
-                );
+                self.failures.repeated(&head, &instance, &crash);
                 self.pool.was_repeated(reused);
                 self.pass(answer, &head, &slot)
             }

@@ -12,6 +12,7 @@
 //! | `never` | waits for what never comes |
 //! | `together:N` | waits until N jobs have come to such a line in this instance, then goes on |
 //! | `print:TEXT` | a line on stdout, then goes on |
+//! | `part:TEXT` | the same without the line's end |
 //! | `most` | prints `most N`: the most jobs that were in this instance at once, then goes on |
 //! | `write:NAME` | appends `id attempt instance` to /out/NAME, then goes on |
 //! | `enqueue:PAYLOAD` | puts a job on its own queue, then goes on |
@@ -55,6 +56,7 @@ async fn handle(job: Job) -> Result<(), Failure> {
             "never" => monotonic_clock::wait_for(u64::MAX).await,
             "together" => together(rest.parse()?).await,
             "print" => println!("{rest}"),
+            "part" => part(rest)?,
             "most" => println!("most {}", MOST.get()),
             "write" => append(rest, &job)?,
             "enqueue" => {
@@ -96,6 +98,11 @@ async fn together(jobs: u32) {
     while CAME.get() < jobs {
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+fn part(text: &str) -> std::io::Result<()> {
+    print!("{text}");
+    std::io::stdout().flush()
 }
 
 fn append(name: &str, job: &Job) -> std::io::Result<()> {

@@ -11,6 +11,7 @@
 //! | `sleep:MS` | waits, then goes on |
 //! | `spin:MS` | computes, then goes on |
 //! | `print:TEXT` | a line on stdout, then goes on |
+//! | `part:TEXT` | the same without the line's end |
 //! | `flood:LINES` | so many lines of 1,000 bytes each on stdout, then goes on |
 //! | `enqueue:PAYLOAD` | puts a job on its own queue, then goes on |
 //! | `unique:SCOPE:KEY:PAYLOAD` | puts a job with that key on its own queue; prints `unique KEY ID new`, or `taken` for `new`, then goes on. SCOPE is `waiting`, `running` or `lasting=MS` |
@@ -60,6 +61,7 @@ fn handle(job: Job) -> Result<(), Failure> {
             "sleep" => thread::sleep(Duration::from_millis(rest.parse()?)),
             "spin" => spin(Duration::from_millis(rest.parse()?)),
             "print" => println!("{rest}"),
+            "part" => part(rest)?,
             "flood" => (0..rest.parse()?).for_each(|_: u64| println!("{}", "x".repeat(999))),
             "enqueue" => {
                 queue::enqueue(&job.queue, rest)?;
@@ -74,6 +76,11 @@ fn handle(job: Job) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn part(text: &str) -> std::io::Result<()> {
+    print!("{text}");
+    std::io::stdout().flush()
 }
 
 fn append(name: &str, job: &Job) -> std::io::Result<()> {

@@ -1,0 +1,96 @@
+//! Guests' lines: printed on standard output, the last of them kept, and all of them sent to whoever follows.
+
+mod kept;
+mod line;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::broadcast;
+use wasmhost_engine::services::{InstanceName, LogSink, Stream};
+
+use crate::admin::api::LogLine;
+use crate::output::{self, Source, Text};
+use kept::Kept;
+pub use line::{LogFormat, render};
+
+/// How many lines a follower may be behind before it misses some.
+const FOLLOWER_LINES_MAX: usize = 4_096;
+
+/// See the module.
+pub(crate) struct Logs {
+    stdout: output::Stream,
+    format: LogFormat,
+    inner: Mutex<Inner>,
+    follow: broadcast::Sender<Arc<LogLine>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Each type writes by itself, so that none waits for another.
+    sources: HashMap<Arc<str>, Source>,
+    kept: Kept,
+}
+
+impl Logs {
+    pub(crate) fn new(stdout: &output::Stream, format: LogFormat) -> Arc<Logs> {
+        let follow = broadcast::channel(FOLLOWER_LINES_MAX).0;
+        Arc::new(Logs { stdout: stdout.clone(), format, inner: Mutex::default(), follow })
+    }
+
+    /// The last `count` lines that are kept and wanted, and all that come after them, without a gap between.
+    pub(crate) fn follow(
+        &self,
+        count: usize,
+        wanted: impl Fn(&LogLine) -> bool,
+    ) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>) {
+        let inner = self.lock();
+        (inner.kept.last(count, wanted), self.follow.subscribe())
+    }
+
+    fn source(&self, process: &Arc<str>) -> Source {
+        let mut inner = self.lock();
+        if let Some(source) = inner.sources.get(process) {
+            return source.clone();
+        }
+        let source = self.stdout.source(format!("\"{process}\""));
+        inner.sources.insert(process.clone(), source.clone());
+        source
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that runs under the lock panics.
+        self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+impl LogSink for Logs {
+    fn has_room(&self, instance: &InstanceName) -> bool {
+        self.source(&instance.process).may_write()
+    }
+
+    fn line(&self, instance: &InstanceName, stream: Stream, text: &str) {
+        let line = Arc::new(LogLine {
+            time: format!("{:.3}", jiff::Timestamp::now()),
+            instance: instance.to_string(),
+            stream: match stream {
+                Stream::Stdout => "stdout".to_owned(),
+                Stream::Stderr => "stderr".to_owned(),
+            },
+            line: text.to_owned(),
+        });
+        let source = self.source(&instance.process);
+        let mut inner = self.lock();
+        inner.kept.keep(&instance.process, line.clone());
+        // Under the lock, so that a follower that begins now sees each line once.
+        let _ = self.follow.send(line.clone());
+        drop(inner);
+        source.put_text(Text::Guest(line, self.format));
+    }
+
+    fn room(&self, instance: &InstanceName) -> BoxFuture<'static, ()> {
+        let source = self.source(&instance.process);
+        Box::pin(async move { source.room().await })
+    }
+}

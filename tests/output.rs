@@ -1,0 +1,299 @@
+//! A host whose standard output or standard error can't be written, or isn't read.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::http::{Connection, Request};
+use crate::harness::{Formation, Lines, PATIENCE, command, eventually};
+
+/// More than a host with `grace = "0s"` takes to end, also where two streams are stalled and the machine is busy.
+const END_MAX: Duration = Duration::from_secs(20);
+
+/// A host with streams that the test has made. It is killed when this is dropped.
+struct Host<'a> {
+    child: Child,
+    formation: &'a Formation,
+}
+
+impl<'a> Host<'a> {
+    #[track_caller]
+    fn run(formation: &'a Formation, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Host<'a> {
+        let mut command = command(formation.folder(), ["run"], &[]);
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap();
+        let host = Host { child, formation };
+        eventually("its instances are up", || {
+            let types = host.ps()?["types"].as_array()?.clone();
+            types.iter().all(|view| view["actual"] == view["desired"]).then_some(())
+        });
+        host
+    }
+
+    fn ps(&self) -> Option<Value> {
+        let ps = self.formation.cli(["ps", "--json"]);
+        (ps.code == 0).then(|| serde_json::from_str(&ps.stdout).unwrap())
+    }
+
+    fn address(&self) -> SocketAddr {
+        let ps = self.ps().unwrap();
+        let place = ps["http"][0].as_str().unwrap();
+        place.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end; its exit code.
+    #[track_caller]
+    fn wait(&mut self) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+            assert!(begun.elapsed() < PATIENCE + END_MAX, "it doesn't end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGTERM; it ends soon, and well.
+    #[track_caller]
+    fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let begun = Instant::now();
+        assert_eq!(self.wait(), 0);
+        assert!(begun.elapsed() < END_MAX, "{:?}", begun.elapsed());
+    }
+}
+
+impl Drop for Host<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn get(address: SocketAddr, target: &str) -> crate::harness::http::Answer {
+    Connection::open(address).unwrap().send(&Request::get(target)).unwrap()
+}
+
+/// A pipe whose reader is gone: EPIPE.
+fn closed() -> PipeWriter {
+    pipe().unwrap().1
+}
+
+/// A full disk: ENOSPC.
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// A file that is open for reading alone: EBADF.
+fn unwritable() -> File {
+    File::open("/dev/null").unwrap()
+}
+
+fn read(stream: PipeReader) -> Lines {
+    Lines::read(stream)
+}
+
+/// How many lines of `source` were dropped, as the host's own lines say.
+fn dropped(lines: &[String], source: &str) -> u64 {
+    let message = |line: &String| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        line["message"].as_str().map(str::to_owned)
+    };
+    let count = |message: String| {
+        let (count, rest) = message.split_once(' ')?;
+        let is_told = rest.contains(&format!("of {source} w")) && rest.contains("dropped");
+        is_told.then(|| count.parse::<u64>().unwrap())
+    };
+    lines.iter().filter_map(message).filter_map(count).sum()
+}
+
+/// The members of the kind: a reader that has gone, a full disk, a descriptor that can't be written to. (A terminal that
+/// was closed is EIO, which takes the same way.)
+#[test]
+fn a_stream_that_cannot_be_written_ends_no_request_no_job_and_no_drain() {
+    let formation = Formation::web("timeout = \"60s\"")
+        .process("worker", "job-test", "queue = \"q\"\nattempts = 9\nbackoff = [\"0s\"]")
+        .http("access_log = \"text\"");
+    let streams: [fn() -> Stdio; 3] = [|| closed().into(), || full().into(), || unwritable().into()];
+    for (number, stream) in streams.iter().enumerate() {
+        let mut host = Host::run(&formation, stream(), stream());
+        let address = host.address();
+        for _ in 0..3 {
+            get(address, "/trap").is_error(502, "H13");
+            get(address, "/log?lines=10").ok();
+        }
+        // Three crashes bury a job, long before a lease would have expired.
+        let id = formation.cli(["enqueue", "q", "trap"]).done();
+        eventually("the job is dead", || {
+            let shown: Value =
+                serde_json::from_str(&formation.cli(["jobs", "show", id.trim(), "--json"]).done()).unwrap();
+            (shown["state"] == "dead" && shown["crashes"] == 3).then_some(())
+        });
+        // A request that is under way is finished.
+        let mut held = Connection::open(address).unwrap();
+        held.send_raw(b"GET /sleep?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        eventually("it is busy", || {
+            let ps = host.ps()?;
+            let web = ps["types"].as_array()?.iter().find(|view| view["process"] == "web")?.clone();
+            (web["instances"][0]["state"] == "busy").then_some(())
+        });
+        host.signal(Signal::TERM);
+        assert_eq!(held.read_answer(false).unwrap().ok(), "slept\n", "stream {number}");
+        assert_eq!(host.wait(), 0, "stream {number}");
+    }
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_stalls_nothing_and_what_is_lost_is_told() {
+    let formation = Formation::web("count = 2\nmax_calls = 100000").http("access_log = \"text\"");
+    let (stderr, writer) = pipe().unwrap();
+    let mut host = Host::run(&formation, Stdio::null(), writer);
+    let address = host.address();
+    // More than the pipe and the host's own bound hold together.
+    let long = format!("/ok?{}", "x".repeat(10));
+    let target = format!("/ok/{}{long}", "y".repeat(4_000));
+    let mut connection = Connection::open(address).unwrap();
+    let requests = 1_500;
+    for n in 0..requests {
+        if n % 500 == 0 {
+            get(address, "/trap").is_error(502, "H13");
+        }
+        assert_eq!(connection.send(&Request::get(&target)).unwrap().status, 404);
+    }
+    get(address, "/ok").ok();
+    // Somebody reads again.
+    let lines = read(stderr);
+    let written = |lines: &[String]| lines.iter().filter(|line| line.contains(" GET /ok/yyy")).count() as u64;
+    lines.wait_until("all lines are there or told", |lines| {
+        let lost = dropped(lines, "the access log");
+        (lost > 0 && written(lines) + lost >= requests).then_some(())
+    });
+    assert!(
+        lines.count("all instances are up") == 1 && lines.count("wasm trap") >= 1,
+        "the host's lines have a bound of their own"
+    );
+    host.stop();
+}
+
+#[test]
+fn a_standard_error_that_is_never_read_does_not_hold_a_stop_up() {
+    let formation = Formation::web("").http("access_log = \"json\"").top("grace = \"0s\"");
+    let (_stderr, writer) = pipe().unwrap();
+    let mut host = Host::run(&formation, Stdio::null(), writer);
+    let address = host.address();
+    let mut connection = Connection::open(address).unwrap();
+    (0..1_000).for_each(|_| drop(connection.send(&Request::get("/ok")).unwrap().ok()));
+    host.stop();
+}
+
+#[test]
+fn a_stalled_standard_output_slows_its_writer_for_a_moment_and_nobody_else() {
+    let formation = Formation::web("timeout = \"60s\"")
+        .process("good", "web-test", "route = \"/ok\"")
+        .top("grace = \"4s\"");
+    let ((_stdout, out), (stderr, err)) = (pipe().unwrap(), pipe().unwrap());
+    let mut host = Host::run(&formation, out, err);
+    let lines = read(stderr);
+    let address = host.address();
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let begun = Instant::now();
+            get(address, "/log?lines=30000").ok();
+            begun.elapsed()
+        });
+        let mut slowest = Duration::ZERO;
+        while !flood.is_finished() {
+            let begun = Instant::now();
+            get(address, "/ok").ok();
+            slowest = slowest.max(begun.elapsed());
+        }
+        let took = flood.join().unwrap();
+        assert!(took >= Duration::from_secs(1), "it didn't wait at all: {took:?}");
+        // Far below the second that the other type waits for.
+        assert!(slowest < Duration::from_millis(900), "{slowest:?}");
+    });
+    lines.wait_until("what was dropped is told", |lines| (dropped(lines, "\"web\"") > 0).then_some(()));
+    // Whoever asks sees all of it, and the lines of others.
+    let logs = formation.cli(["logs", "web"]).done();
+    assert!(logs.contains("without its end"), "{logs}");
+    // At the end there is a moment for what still waits, and no more.
+    let begun = Instant::now();
+    host.stop();
+    assert!(begun.elapsed() < END_MAX, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn lines_that_a_stalled_standard_output_lost_are_counted() {
+    let formation = Formation::web("timeout = \"60s\"");
+    let ((stdout, out), (stderr, err)) = (pipe().unwrap(), pipe().unwrap());
+    let mut host = Host::run(&formation, out, err);
+    let errors = read(stderr);
+    let address = host.address();
+    get(address, "/log?lines=30000").ok();
+    let lines = read(stdout);
+    // Of what is written now nothing is lost.
+    eventually("there is room again", || lines.text().contains("stdout 1\"").then_some(()));
+    get(address, "/log?lines=5").ok();
+    host.stop();
+    errors.wait_until("the host has ended", |lines| {
+        lines.iter().any(|line| line.contains("draining")).then_some(())
+    });
+    eventually("each line is there or counted", || {
+        let there = lines.all().iter().filter(|line| line.contains("\"instance\":\"web.1\"")).count() as u64;
+        let lost = dropped(&errors.all(), "\"web\"");
+        (lost > 0 && there + lost == 2 * 30_000 + 1 + 2 * 5 + 1).then_some(())
+    });
+}
+
+#[test]
+fn a_standard_output_that_does_not_block_loses_nothing_while_it_is_read() {
+    let formation = Formation::web("timeout = \"60s\"");
+    let (stdout, out) = pipe().unwrap();
+    rustix::io::ioctl_fionbio(&out, true).unwrap();
+    let (_stderr, err) = pipe().unwrap();
+    let mut host = Host::run(&formation, out, err);
+    let address = host.address();
+    std::thread::scope(|scope| {
+        scope.spawn(|| get(address, "/log?lines=20000").ok());
+        let mut count = 0;
+        let mut lines = BufReader::new(stdout).lines();
+        while count < 2 * 20_000 + 1 {
+            let line = lines.next().expect("it has ended").unwrap();
+            count += usize::from(line.contains("\"instance\":\"web.1\""));
+        }
+    });
+    host.stop();
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_start_is_left_alone() {
+    let formation = Formation::web("");
+    for (ignored, name) in [(Signal::HUP, "HUP"), (Signal::INT, "INT")] {
+        // As `nohup`, or a shell that starts a program in the background, leaves it.
+        let script = format!("trap '' {name}; exec \"$0\" run");
+        let mut shell = std::process::Command::new("sh");
+        let command = command(formation.folder(), [""; 0], &[]);
+        shell.args(["-c", &script]).arg(command.get_program()).current_dir(formation.folder());
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut host = Host { child, formation: &formation };
+        eventually("it serves", || host.ps().map(drop));
+        host.signal(ignored);
+        let address = host.address();
+        // A signal that ends a host does so before the next answers are through.
+        (0..50).for_each(|_| drop(get(address, "/ok").ok()));
+        assert!(host.child.try_wait().unwrap().is_none(), "{name} has ended it");
+        let closing = get(address, "/ok");
+        assert_eq!(closing.header("connection"), None, "{name} has it drain");
+        host.stop();
+    }
+}
