@@ -81,7 +81,7 @@ fn the_environment_is_what_was_granted() {
 }
 
 /// A server that answers each request with `hello from outside`; the port is free again when the test ends.
-fn outside() -> SocketAddr {
+pub(crate) fn outside() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -4,8 +4,10 @@
 //! guests it can build, and names the others: C wherever there is a compiler for it, TypeScript, Python and Go once
 //! `cargo xtask guests --all` has built them.
 
+use std::fs;
 use std::time::Duration;
 
+use crate::grants::outside;
 use crate::harness::http::Request;
 use crate::harness::{Formation, Host, eventually};
 
@@ -15,14 +17,19 @@ const CALLS: u64 = 300;
 /// Nothing has compiled these components before: a whole interpreter takes minutes where the machine is busy.
 const COMPILING: Duration = Duration::from_secs(600);
 
-/// Runs an example with one web instance, which then answers one request after another.
+/// Runs an example with one web instance, which then answers one request after another. The server that it asks isn't
+/// itself, as in its formation, but [`outside`].
 fn run(example: &str, components: &[&str]) -> Host {
-    let mut formation = Formation::example(example, components);
-    if formation.text().contains("\ncount = ") {
-        let lines = formation.text();
-        let lines: Vec<_> = lines.lines().filter(|line| !line.starts_with("count = ")).collect();
-        formation = formation.with_text(&lines.join("\n"));
-    }
+    let mut formation = Formation::example(example, components).directory("public");
+    fs::write(formation.path("public/about.txt"), "a file\n").unwrap();
+    let lines = formation.text();
+    let lines = lines.lines().filter(|line| !line.starts_with("count = "));
+    let outside = outside().to_string();
+    let lines = lines.map(|line| match line.starts_with("env = ") || line.starts_with("outbound = ") {
+        true => line.replace("127.0.0.1:0", &outside),
+        false => line.to_owned(),
+    });
+    formation = formation.with_text(&lines.collect::<Vec<_>>().join("\n"));
     let host = Host::run_within(COMPILING, &formation);
     for call in 1..=CALLS {
         let answer = host.get("/");
@@ -53,6 +60,41 @@ fn works(host: &Host, queue: &str, job: &str, says: &str, refused: &str, because
     assert_eq!((job.attempt, job.crashes), (1, 0), "{job:?}");
     assert!(job.last_error.as_deref().is_some_and(|error| error.contains(because)), "{job:?}");
     assert_eq!(host.ps().number("worker", "restarts"), 0);
+}
+
+/// An exception in a web process is answered by its guest, by 500, and costs neither the instance nor a repetition.
+#[track_caller]
+fn answers_exceptions(host: &Host, targets: &[&str]) {
+    for target in targets {
+        let answer = host.get(target);
+        assert_eq!((answer.status, answer.header("wasmhost-error")), (500, None), "{target}");
+        assert_eq!(answer.text().trim(), "Internal Server Error", "{target}");
+        host.get("/").ok();
+    }
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
+/// An exception in a worker has the job tried again as often as its attempts say: it isn't a crash.
+#[track_caller]
+fn retries_exceptions(host: &Host, queue: &str, job: &str, because: &str) {
+    let id = host.enqueue(queue, job);
+    let job = eventually("it is tried again", || {
+        Some(host.store().job(id)).filter(|job| job.state == "retrying" || job.state == "dead")
+    });
+    assert_eq!((job.state.as_str(), job.attempt, job.crashes), ("retrying", 1, 0), "{job:?}");
+    assert!(job.last_error.as_deref().is_some_and(|error| error.contains(because)), "{job:?}");
+    assert_eq!(host.ps().number("worker", "restarts"), 0);
+}
+
+/// It asks another server, and serves files of the directory that it was granted and no others.
+#[track_caller]
+fn reaches_what_it_was_granted(host: &Host) {
+    let answer = host.get("/upstream").ok();
+    assert!(answer.contains("200") && answer.contains("hello from outside"), "{answer}");
+    assert_eq!(host.get("/files/about.txt").ok(), "a file\n");
+    for other in ["/files/none.txt", "/files/..%2Fformation.toml", "/files/%2Fetc%2Fpasswd"] {
+        assert_eq!(host.get(other).status, 404, "{other}");
+    }
 }
 
 #[test]
@@ -93,12 +135,15 @@ fn typescript() {
     assert_eq!(host.post("/sum", long).ok(), r#"{"sum":100000}"#);
     assert_eq!(host.get("/visits").ok(), r#"{"visits":1}"#);
     assert_eq!(host.get("/visits").ok(), r#"{"visits":2}"#);
+    reaches_what_it_was_granted(&host);
+    answers_exceptions(&host, &["/fail", "/fail?how=error"]);
     was_kept(&host);
     let job = r#"{"image": "a.png", "width": 80}"#;
     works(&host, "thumbnails", job, "a.png at 80 pixels", "no JSON", "expected");
     host.enqueue("thumbnails", r#"{"image": "b.png", "width": [10, 20]}"#);
     host.stdout().wait_for("b.png at 10 pixels");
     host.stdout().wait_for("b.png at 20 pixels");
+    retries_exceptions(&host, "thumbnails", r#"{"image": "c.png", "width": -1}"#, "RangeError");
 }
 
 #[test]
@@ -114,18 +159,21 @@ fn python() {
     assert_eq!(host.get("/words").header("allow"), Some("POST"));
     assert_eq!(host.get("/visits").ok(), r#"{"visits": 1}"#);
     assert_eq!(host.get("/visits").ok(), r#"{"visits": 2}"#);
+    reaches_what_it_was_granted(&host);
+    answers_exceptions(&host, &["/fail"]);
     was_kept(&host);
     let job = r#"{"to": "ann@example.com", "subject": "hi"}"#;
-    works(&host, "mail", job, "mail to ann@example.com: hi", "{}", "expected");
+    works(&host, "mail", job, "mail to ann at example.com: hi", "{}", "expected");
     host.enqueue("mail", r#"{"to": ["bob@example.com", "eve@example.com"], "subject": "hello"}"#);
-    host.stdout().wait_for("mail to bob@example.com: hello");
-    host.stdout().wait_for("mail to eve@example.com: hello");
+    host.stdout().wait_for("mail to bob at example.com: hello");
+    host.stdout().wait_for("mail to eve at example.com: hello");
+    retries_exceptions(&host, "mail", r#"{"to": "nobody", "subject": "hi"}"#, "ValueError");
 }
 
 #[test]
 #[ignore = "run by `cargo xtask test` where `cargo xtask guests --all` has built it"]
 fn go() {
-    let host = run("go", &["web"]);
+    let host = run("go", &["web", "worker"]);
     assert_eq!(host.get("/greet/Ann?times=2").ok(), "{\"greetings\":[\"Hello, Ann!\",\"Hello, Ann!\"]}\n");
     assert_eq!(
         host.post("/words", r#"{"text": "to be or not to be"}"#).ok().trim(),
@@ -138,5 +186,11 @@ fn go() {
     assert_eq!(host.get("/words").header("allow"), Some("POST"));
     assert_eq!(host.get("/visits").ok(), "1\n");
     assert_eq!(host.get("/visits").ok(), "2\n");
+    reaches_what_it_was_granted(&host);
+    answers_exceptions(&host, &["/fail"]);
     was_kept(&host);
+    let id = host.enqueue("texts", r#"{"text": "to be or not"}"#);
+    host.store().wait_for(id, "done");
+    host.stdout().wait_for("4 words, the first is");
+    retries_exceptions(&host, "texts", r#"{"text": ""}"#, "index out of range");
 }

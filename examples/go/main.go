@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -29,7 +30,29 @@ func init() {
 	mux.HandleFunc("GET /visits", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, visits.Add(1))
 	})
+	mux.HandleFunc("GET /upstream", askUpstream)
+	// Static files, of the directory that the formation grants. No path leads out of it.
+	mux.Handle("GET /files/", http.StripPrefix("/files/", http.FileServer(http.Dir("/public"))))
+	mux.HandleFunc("GET /fail", func(w http.ResponseWriter, r *http.Request) {
+		panic("as asked for")
+	})
 	wasihttp.Handle(mux)
+}
+
+// A request to another server: the formation names it, and grants it.
+func askUpstream(w http.ResponseWriter, r *http.Request) {
+	answer, err := wasihttp.Get(os.Getenv("UPSTREAM"))
+	if err != nil {
+		writeJSON(w, http.StatusBadGateway, map[string]any{"error": err.Error()})
+		return
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, bodyBytesMax))
+	if err != nil {
+		writeJSON(w, http.StatusBadGateway, map[string]any{"error": err.Error()})
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"status": answer.StatusCode, "text": string(text)})
 }
 
 func greet(w http.ResponseWriter, r *http.Request) {

@@ -1,7 +1,8 @@
 """Between `wasi:http` and functions that take a `Request` and return a `Response`.
 
 An instance serves one request after another, so whatever belongs to one is given back with it, by `with`: what is left
-to the garbage collector is held by the host until then.
+to the garbage collector is held by the host until then. An exception that leaves a component is a trap, which costs the
+instance, so all are caught here: one that comes before an answer is logged and answered by 500.
 """
 
 import json
@@ -10,20 +11,25 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from componentize_py_types import Err, Ok
 from wit_world import exports
-from wit_world.imports.streams import OutputStream, StreamError_Closed
+from wit_world.imports import outgoing_handler
+from wit_world.imports.streams import InputStream, OutputStream, StreamError_Closed
 from wit_world.imports.types import (
     Fields,
     IncomingBody,
     IncomingRequest,
+    IncomingResponse,
     Method_Head,
     Method_Other,
     OutgoingBody,
+    OutgoingRequest,
     OutgoingResponse,
     ResponseOutparam,
+    Scheme_Http,
+    Scheme_Https,
 )
 
 CHUNK_BYTES = 64 * 1024
@@ -57,28 +63,32 @@ class Request:
 
     def body(self) -> bytes:
         """All of it. `BodyTooLarge` where that is more than a megabyte."""
-        chunks = []
-        length = 0
-        body = self._incoming.consume()
-        try:
-            with body.stream() as stream:
-                while chunk := self._read(stream):
-                    length += len(chunk)
-                    if length > BODY_BYTES_MAX:
-                        raise BodyTooLarge
-                    chunks.append(chunk)
-        finally:
-            IncomingBody.finish(body).__exit__(None, None, None)
-        return b"".join(chunks)
+        return _read_body(self._incoming)
 
-    @staticmethod
-    def _read(stream) -> bytes | None:
-        try:
-            return stream.blocking_read(CHUNK_BYTES)
-        except Err as error:
-            if isinstance(error.value, StreamError_Closed):
-                return None
-            raise
+
+def _read_body(of: IncomingRequest | IncomingResponse) -> bytes:
+    chunks = []
+    length = 0
+    body = of.consume()
+    try:
+        with body.stream() as stream:
+            while chunk := _read(stream):
+                length += len(chunk)
+                if length > BODY_BYTES_MAX:
+                    raise BodyTooLarge
+                chunks.append(chunk)
+    finally:
+        IncomingBody.finish(body).__exit__(None, None, None)
+    return b"".join(chunks)
+
+
+def _read(stream: InputStream) -> bytes | None:
+    try:
+        return stream.blocking_read(CHUNK_BYTES)
+    except Err as error:
+        if isinstance(error.value, StreamError_Closed):
+            return None
+        raise
 
 
 @dataclass
@@ -101,40 +111,67 @@ class Response:
         return cls(status, text.encode(), [("content-type", content_type.encode()), *named])
 
 
+def get(url: str) -> Response:
+    """The answer of another server, which the formation must grant. `Err` with an error code where there is none."""
+    parts = urlsplit(url)
+    request = OutgoingRequest(Fields())
+    request.set_scheme(Scheme_Https() if parts.scheme == "https" else Scheme_Http())
+    request.set_authority(parts.netloc)
+    request.set_path_with_query((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+    with outgoing_handler.handle(request, None) as coming:
+        with coming.subscribe() as ready:
+            ready.block()
+        answer = coming.get()
+        # Two results: whether it was taken already, and whether there is one.
+        assert isinstance(answer, Ok)
+        if isinstance(answer.value, Err):
+            raise answer.value
+        with answer.value.value as response:
+            with response.headers() as headers:
+                entries = headers.entries()
+            return Response(response.status(), _read_body(response), entries)
+
+
 def serve(app: Callable[[Request], Response]) -> type[exports.IncomingHandler]:
     """What a component has as `IncomingHandler` to have `app` answer its requests."""
 
     class IncomingHandler(exports.IncomingHandler):
         def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:
             with request:
-                response = _answer(app, request)
+                outgoing, body = _answer(app, request)
                 if isinstance(request.method(), Method_Head):
-                    response.body = b""
-                _send(response, response_out)
+                    body = b""
+                _send(outgoing, body, response_out)
 
     return IncomingHandler
 
 
-def _answer(app: Callable[[Request], Response], incoming: IncomingRequest) -> Response:
+def _answer(app: Callable[[Request], Response], incoming: IncomingRequest) -> tuple[OutgoingResponse, bytes]:
     try:
-        return app(Request(incoming))
+        return _begin(app(Request(incoming)))
     except BodyTooLarge:
-        return Response.text("Content Too Large\n", status=413)
-    except Exception:
+        return _begin(Response.text("Content Too Large\n", status=413))
+    # `sys.exit` too would end the instance.
+    except BaseException:
         # The client isn't told what it was.
         traceback.print_exc()
-        return Response.text("Internal Server Error\n", status=500)
+        return _begin(Response.text("Internal Server Error\n", status=500))
 
 
-def _send(response: Response, out: ResponseOutparam) -> None:
-    """The head goes first, so that the host isn't asked to hold a body that nobody takes yet."""
+def _begin(response: Response) -> tuple[OutgoingResponse, bytes]:
+    """Raises where a header or the status can't be sent."""
     outgoing = OutgoingResponse(Fields.from_list(response.headers))
     outgoing.set_status_code(response.status)
+    return outgoing, response.body
+
+
+def _send(outgoing: OutgoingResponse, text: bytes, out: ResponseOutparam) -> None:
+    """The head goes first, so that the host isn't asked to hold a body that nobody takes yet."""
     body = outgoing.body()
     ResponseOutparam.set(out, Ok(outgoing))
     try:
         with body.write() as stream:
-            _write(stream, response.body)
+            _write(stream, text)
         OutgoingBody.finish(body, None)
     except Err as error:
         # The client went away. A body that isn't finished is one that is cut off.

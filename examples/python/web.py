@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
-from wasi_http import Request, Response, serve
+from wasi_http import Request, Response, get, serve
+from wit_world.imports import environment
 
 
 def hello(_request: Request) -> Response:
@@ -40,11 +41,35 @@ def count_visits(_request: Request) -> Response:
     return Response.json({"visits": visits})
 
 
+def ask_upstream(_request: Request) -> Response:
+    """A request to another server: the formation names it, and grants it."""
+    # `os.environ` is that of the build.
+    upstream = dict(environment.get_environment())["UPSTREAM"]
+    answer = get(upstream)
+    return Response.json({"status": answer.status, "text": answer.body.decode()})
+
+
+def static_file(_request: Request, name: str) -> Response:
+    """Static files, of the directory that the formation grants. No path leads out of it."""
+    try:
+        with open(f"/public/{name}", "rb") as file:
+            return Response(200, file.read(), [("content-type", b"text/plain; charset=utf-8")])
+    except OSError:
+        return Response.text("Not Found\n", status=404)
+
+
+def fail(_request: Request) -> Response:
+    raise RuntimeError("as asked for")
+
+
 ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("GET", r"/", hello),
     ("GET", r"/greet/([^/]+)", greet),
     ("POST", r"/words", count_words),
     ("GET", r"/visits", count_visits),
+    ("GET", r"/upstream", ask_upstream),
+    ("GET", r"/files/([^/]+)", static_file),
+    ("GET", r"/fail", fail),
 ]
 
 

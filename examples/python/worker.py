@@ -2,24 +2,25 @@
 
 import json
 
-from componentize_py_types import Err
-from wit_world import exports
+from wasmhost_job import Bury, work
 from wit_world.imports import queue
 from wit_world.imports.queue import NewJob, Options, Unique, UniqueScope_Running
-from wit_world.imports.types import Failure, Failure_Bury, Failure_Retry, Failure_RetryAfter, Job
-
-FULL_WAIT_MS = 10_000
+from wit_world.imports.types import Job
 
 
-class Handler(exports.Handler):
-    def handle(self, job: Job) -> None:
-        """Returns when the job is done, and raises a Failure when it is not."""
-        recipients, subject = read(job.payload)
-        if len(recipients) == 1:
-            print(f"job {job.id}, attempt {job.attempt}: mail to {recipients[0]}: {subject}", flush=True)
-        else:
-            # A job for each, so that the one who can't be reached isn't tried again together with all others.
-            enqueue(job, [new_job(job, recipient, subject) for recipient in recipients])
+def mail(job: Job) -> None:
+    recipients, subject = read(job.payload)
+    if len(recipients) == 1:
+        deliver(job, recipients[0], subject)
+    else:
+        # A job for each, so that the one who can't be reached isn't tried again together with all others.
+        queue.enqueue_many(job.queue, [new_job(job, recipient, subject) for recipient in recipients])
+
+
+def deliver(job: Job, recipient: str, subject: str) -> None:
+    """Nothing is sent here. An address without an `@` is a `ValueError`, which nobody catches: the job is tried again."""
+    name, domain = recipient.split("@")
+    print(f"job {job.id}, attempt {job.attempt}: mail to {name} at {domain}: {subject}", flush=True)
 
 
 def read(payload: bytes) -> tuple[list[str], str]:
@@ -27,8 +28,7 @@ def read(payload: bytes) -> tuple[list[str], str]:
         mail = json.loads(payload)
         to, subject = mail["to"], mail["subject"]
     except (ValueError, KeyError, TypeError) as error:
-        # No later attempt can do better.
-        raise Err(Failure_Bury(f'expected {{"to": ..., "subject": ...}}: {error!r}'))
+        raise Bury(f'expected {{"to": ..., "subject": ...}}: {error!r}')
     return to if isinstance(to, list) else [to], subject
 
 
@@ -47,18 +47,4 @@ def new_job(job: Job, recipient: str, subject: str) -> NewJob:
     )
 
 
-def enqueue(job: Job, jobs: list[NewJob]) -> None:
-    try:
-        queue.enqueue_many(job.queue, jobs)
-    except Err as error:
-        raise Err(failure(error.value))
-
-
-def failure(error: queue.Error) -> Failure:
-    match error:
-        case queue.Error_Full(text):
-            return Failure_RetryAfter((FULL_WAIT_MS, text))
-        case queue.Error_Unavailable(text):
-            return Failure_Retry(text)
-        case queue.Error_Denied(text) | queue.Error_Invalid(text):
-            return Failure_Bury(text)
+Handler = work(mail)

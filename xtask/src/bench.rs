@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: how fast it is, beside other servers, on one machine and in one run. A file for each suite.
+//! `cargo xtask bench` measures how fast wasmhost is beside other servers, on one machine and in one run. Each suite has a
+//! file.
 //!
-//! What counts are ratios of one run; a shared machine drifts by half. So what is compared is measured in turn, round
-//! after round, and each goal is a ratio of such neighbours where it can be.
+//! Only ratios of one run count, since a shared machine drifts by half. So servers that are compared are measured in turn,
+//! round after round, and each goal is a ratio of such neighbours where it can be.
 
 mod client;
 mod contender;
@@ -42,7 +43,7 @@ pub(crate) fn target_folder(repository: &Path) -> PathBuf {
     programs::target_folder(repository).join("bench")
 }
 
-/// What can be measured.
+/// A suite: things that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
     /// Requests per second and latency: small answers, 1 MiB each way, computing, other languages
@@ -108,9 +109,9 @@ pub(crate) struct Options {
 #[derive(Clone, Serialize)]
 struct Settings {
     rounds: u32,
-    /// Of each measurement.
+    /// The length of each measurement.
     seconds: u64,
-    /// Of each server, where starting is what is measured.
+    /// How often each server is started, in the suite that measures starts.
     starts: u32,
     cases: Vec<String>,
     servers: Vec<String>,
@@ -161,7 +162,7 @@ fn has_any(name: &str, texts: &[String]) -> bool {
     texts.is_empty() || texts.iter().any(has)
 }
 
-/// What every suite has.
+/// Everything that a suite needs.
 struct Bench {
     repository: PathBuf,
     programs: Programs,

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: examples/shop from a clean clone to a formation that serves, in one command. The shop's guests
-//! are built while the host is, since what they need comes over the network first.
+//! `cargo xtask demo` takes examples/shop from a clean clone to a formation that serves, in one command. The shop's guests
+//! are built beside the host, since their tools come over the network first.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, IsTerminal, PipeReader, Write};
@@ -16,7 +16,7 @@ use crate::guests::tools;
 /// Relative to the repository, where the host is started.
 const FORMATION: &str = "examples/shop/formation.toml";
 
-/// What [`FORMATION`] listens on.
+/// The address that [`FORMATION`] listens on.
 const SHOP: &str = "http://127.0.0.1:8080";
 
 const INTRODUCTION: &str = "\

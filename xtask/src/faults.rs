@@ -1,5 +1,5 @@
-//! `cargo xtask test --faults`: the tests in which hosts are killed (`tests/faults.rs`) and disks lose power, for as many
-//! rounds as a person waits for, and a page that says what came of it.
+//! `cargo xtask test --faults` runs the tests in which hosts are killed (`tests/faults.rs`) and disks lose power, for as
+//! many rounds as a person waits for, and writes a page on what it found.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::{bench, cargo_command, guests, test};
 
 const ROUNDS: u64 = 300;
 
-/// What `tests/faults.rs` writes, after every twenty rounds.
+/// The figures that `tests/faults.rs` writes after every twenty rounds.
 #[derive(Deserialize)]
 struct Tally {
     seed: String,
@@ -92,7 +92,7 @@ impl Tally {
     }
 }
 
-/// Of the sources: what was tested was built from them.
+/// The version of the sources, from which the tested host was built.
 fn version(repository: &Path) -> String {
     let git = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository).output();
     let commit = git.ok().filter(|git| git.status.success());

@@ -1,4 +1,4 @@
-//! `cargo xtask guests`: from the guests' sources to the components that the examples, the tests and the benchmarks run.
+//! `cargo xtask guests` builds the components that the examples, the tests and the benchmarks run.
 //!
 //! Each [`Project`] is built by the tools of its language, which are looked for, or fetched, only when its sources
 //! changed. Tools that fill hundreds of megabytes are fetched only for those who ask for their language. A project that
@@ -236,7 +236,7 @@ fn named(name: &str) -> Result<&'static Project> {
 }
 
 impl Project {
-    /// The folder's last part, or what tells it from another of that name.
+    /// The folder's last part, or the whole where that isn't unique.
     fn name(&self) -> &'static str {
         self.folder.strip_prefix("examples/").unwrap_or(self.folder)
     }
@@ -295,7 +295,7 @@ impl Project {
         stamp == format!("{sources}{outputs}")
     }
 
-    /// Of all that the components depend on: their own sources, the SDK's, and how they are made.
+    /// The hash of all that the components depend on: their own sources, the SDK's, and how they are made.
     fn hash_sources(&self, repository: &Path) -> Result<String> {
         let folders: &[&str] = match self.language {
             Language::Rust(_) => &[self.folder, "crates/guest", "wit"],
@@ -311,7 +311,7 @@ impl Project {
     }
 }
 
-/// As quick as it is to see whether they changed, so they are made each time.
+/// Assembling them is as quick as seeing whether they changed, so they are made each time.
 fn assemble_text_guests(repository: &Path) -> Result<()> {
     for source in fs::read_dir(repository.join(TEXT_GUESTS)).context(TEXT_GUESTS)? {
         let source = source?.path();

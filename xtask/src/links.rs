@@ -32,7 +32,7 @@ fn collect_dead(folder: &Path, dead: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// What stands in `](...)`, without its `#heading`; not in code blocks, and no URLs.
+/// The text of each `](...)`, without its `#heading`; not in code blocks, and no URLs.
 fn relative_links(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     let links = prose.flat_map(|prose| prose.split("](").skip(1)).filter_map(|rest| rest.split(')').next());

@@ -1,8 +1,8 @@
-//! `cargo xtask test`: every check of the project, the quick ones first. The tests come last, and their runner's own
-//! summary is the last that is printed but for what was left out.
+//! `cargo xtask test` runs every check of the project, the quick ones first. The tests come last. Behind their runner's
+//! summary stands only what was left out.
 //!
 //! A check whose tools aren't here is left out and named. So are the tests of guests in a language that this machine has
-//! no tools for. Guests that can't be built although their tools are here fail, after all that doesn't need them.
+//! no tools for. Guests that can't be built although their tools are here fail the run, after all that doesn't need them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -51,9 +51,9 @@ struct Checks<'a> {
     started: Instant,
     denies_warnings: bool,
     with_nextest: bool,
-    /// What could not be checked here, and why.
+    /// Checks that were left out, and why.
     left_out: Vec<String>,
-    /// What is wrong, and kept nothing else from being checked.
+    /// Failures that kept nothing else from being checked.
     failed: Vec<String>,
 }
 
@@ -113,7 +113,7 @@ impl Checks<'_> {
         })
     }
 
-    /// What is said to clippy behind all else.
+    /// Arguments for clippy, behind all others.
     fn denied(&self) -> &'static [&'static str] {
         if self.denies_warnings { &["--", "--deny", "warnings"] } else { &[] }
     }
@@ -126,7 +126,7 @@ impl Checks<'_> {
             self.leave_out(&tests, "`cargo xtask guests --all` hasn't built them");
             return Ok(());
         }
-        // What is there may be of older sources.
+        // The components that are there may be of older sources.
         let which = guests::Which::Named(vec![name.to_string()]);
         println!("== guests in {name}");
         match guests::try_build(self.repository, &which, false)?.pop() {

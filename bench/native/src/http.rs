@@ -1,5 +1,5 @@
-//! One request after the other on a connection, with no more of HTTP/1.1 than that needs: what sends a load takes its
-//! share of the machine from whoever is measured.
+//! A client of HTTP/1.1 that sends one request after the other on a connection, and does no more than that needs. A load
+//! generator takes its share of the machine from the server that is measured.
 
 use std::io::{ErrorKind, Result};
 
@@ -27,7 +27,7 @@ pub async fn exchange(
     }
 }
 
-/// Of an answer.
+/// The head of an answer, as far as it is used.
 struct Head {
     status: u16,
     bytes: usize,

@@ -1,3 +1,3 @@
-//! What the programs beside this have in common.
+//! Parts that several of the programs in `bin` use.
 
 pub mod http;

@@ -70,6 +70,51 @@ func outgoingBodyFinish(body, hasTrailers, trailers int32, result unsafe.Pointer
 //go:wasmimport wasi:http/types@0.2.12 [resource-drop]outgoing-body
 func dropOutgoingBody(body int32)
 
+//go:wasmimport wasi:http/types@0.2.12 [constructor]outgoing-request
+func newOutgoingRequest(fields int32) (request int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.set-method
+func outgoingRequestSetMethod(request, tag int32, other unsafe.Pointer, length uint32) (failed int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.set-scheme
+func outgoingRequestSetScheme(request, isGiven, tag int32, other unsafe.Pointer, length uint32) (failed int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.set-authority
+func outgoingRequestSetAuthority(request, isGiven int32, text unsafe.Pointer, length uint32) (failed int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.set-path-with-query
+func outgoingRequestSetTarget(request, isGiven int32, text unsafe.Pointer, length uint32) (failed int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]outgoing-request.body
+func outgoingRequestBody(request int32, result unsafe.Pointer)
+
+//go:wasmimport wasi:http/types@0.2.12 [resource-drop]outgoing-request
+func dropOutgoingRequest(request int32)
+
+//go:wasmimport wasi:http/outgoing-handler@0.2.12 handle
+func handleOutgoing(request, hasOptions, options int32, result unsafe.Pointer)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]future-incoming-response.subscribe
+func comingSubscribe(coming int32) (pollable int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]future-incoming-response.get
+func comingGet(coming int32, result unsafe.Pointer)
+
+//go:wasmimport wasi:http/types@0.2.12 [resource-drop]future-incoming-response
+func dropComing(coming int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]incoming-response.status
+func responseStatus(response int32) (status int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]incoming-response.headers
+func responseHeaders(response int32) (fields int32)
+
+//go:wasmimport wasi:http/types@0.2.12 [method]incoming-response.consume
+func responseConsume(response int32, result unsafe.Pointer)
+
+//go:wasmimport wasi:http/types@0.2.12 [resource-drop]incoming-response
+func dropIncomingResponse(response int32)
+
 //go:wasmimport wasi:io/streams@0.2.12 [method]output-stream.check-write
 func outputStreamCheckWrite(stream int32, result unsafe.Pointer)
 

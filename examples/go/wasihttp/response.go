@@ -8,15 +8,14 @@ import (
 
 // Sends what is written at once: first the head, so that the host isn't asked to hold a body that nobody takes yet.
 type responseWriter struct {
-	out          int32
-	header       http.Header
-	body, stream int32
-	isHead       bool
-	isSent       bool
-	isCut        bool
+	out    int32
+	header http.Header
+	body   outgoingBody
+	isHead bool
+	isSent bool
 }
 
-var errGone = errors.New("the client went away")
+var errGone = errors.New("the other side went away")
 
 func (w *responseWriter) Header() http.Header {
 	return w.header
@@ -33,10 +32,9 @@ func (w *responseWriter) WriteHeader(status int) {
 		panic("not an HTTP status")
 	}
 	responseBody(response, area())
-	w.body = returned.int32(4)
+	body := returned.int32(4)
 	outparamSet(w.out, 0, response, 0, 0, nil, nil, nil, 0)
-	outgoingBodyWrite(w.body, area())
-	w.stream = returned.int32(4)
+	w.body.open(body)
 	w.isSent = true
 }
 
@@ -50,57 +48,78 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.isHead {
 		return len(p), nil
 	}
-	written := 0
-	for written < len(p) && !w.isCut {
-		outputStreamCheckWrite(w.stream, area())
-		if returned.byte(0) != 0 {
-			w.cut(8)
-			break
-		}
-		room := returned.uint64(8)
-		if room == 0 {
-			ready := outputStreamSubscribe(w.stream)
-			pollableBlock(ready)
-			dropPollable(ready)
-			continue
-		}
-		part := p[written:][:min(uint64(len(p)-written), room)]
-		outputStreamWrite(w.stream, unsafe.Pointer(unsafe.SliceData(part)), uint32(len(part)), area())
-		if returned.byte(0) != 0 {
-			w.cut(4)
-			break
-		}
-		written += len(part)
-	}
-	if w.isCut {
-		return written, errGone
-	}
-	return written, nil
-}
-
-func (w *responseWriter) cut(offset uintptr) {
-	streamError(offset)
-	w.isCut = true
+	return w.body.Write(p)
 }
 
 // Answers for a handler that can't: by a 500, or by cutting off what it has begun.
 func (w *responseWriter) fail() {
 	if !w.isSent {
+		// It may be a header that can't be sent.
+		w.header = http.Header{}
 		http.Error(w, "Internal Server Error", http.StatusInternalServerError)
 		return
 	}
-	w.isCut = true
+	w.body.isCut = true
 }
 
 func (w *responseWriter) end() {
-	w.WriteHeader(http.StatusOK)
-	dropOutputStream(w.stream)
-	if w.isCut {
+	w.body.end()
+}
+
+// What is sent behind a head: of an answer, or of a request to another server.
+type outgoingBody struct {
+	body, stream int32
+	isCut        bool
+}
+
+func (b *outgoingBody) open(body int32) {
+	b.body = body
+	outgoingBodyWrite(body, area())
+	b.stream = returned.int32(4)
+}
+
+func (b *outgoingBody) Write(p []byte) (int, error) {
+	written := 0
+	for written < len(p) && !b.isCut {
+		outputStreamCheckWrite(b.stream, area())
+		if returned.byte(0) != 0 {
+			b.cut(8)
+			break
+		}
+		room := returned.uint64(8)
+		if room == 0 {
+			ready := outputStreamSubscribe(b.stream)
+			pollableBlock(ready)
+			dropPollable(ready)
+			continue
+		}
+		part := p[written:][:min(uint64(len(p)-written), room)]
+		outputStreamWrite(b.stream, unsafe.Pointer(unsafe.SliceData(part)), uint32(len(part)), area())
+		if returned.byte(0) != 0 {
+			b.cut(4)
+			break
+		}
+		written += len(part)
+	}
+	if b.isCut {
+		return written, errGone
+	}
+	return written, nil
+}
+
+func (b *outgoingBody) cut(offset uintptr) {
+	streamError(offset)
+	b.isCut = true
+}
+
+func (b *outgoingBody) end() {
+	dropOutputStream(b.stream)
+	if b.isCut {
 		// Not finishing a body is how WASI says that it is cut off.
-		dropOutgoingBody(w.body)
+		dropOutgoingBody(b.body)
 		return
 	}
-	outgoingBodyFinish(w.body, 0, 0, area())
+	outgoingBodyFinish(b.body, 0, 0, area())
 }
 
 var (
@@ -125,7 +144,7 @@ func newFields(header http.Header) int32 {
 	}
 	fieldsFromList(unsafe.Pointer(unsafe.SliceData(entries)), uint32(len(entries)), area())
 	if returned.byte(0) != 0 {
-		panic("the response's headers can't be sent")
+		panic("these headers can't be sent")
 	}
 	return returned.int32(4)
 }

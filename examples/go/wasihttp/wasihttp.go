@@ -1,6 +1,8 @@
 // Package wasihttp serves a net/http handler as a component that exports wasi:http/incoming-handler.
 //
-// An instance serves one request after another, so each handle of the host is dropped when its request is done.
+// An instance serves one request after another, so each handle of the host is dropped when its request is done. A panic
+// that leaves a component is a trap, which costs the instance, so it is caught here: one that comes before an answer is
+// logged and answered by 500. (A goroutine's own panic ends the instance, as it ends a process.)
 package wasihttp
 
 import (
@@ -27,30 +29,39 @@ func Handle(h http.Handler) {
 //go:wasmexport wasi:http/incoming-handler@0.2.12#handle
 func handle(incoming, out int32) {
 	defer dropRequest(incoming)
-	body := &requestBody{request: incoming}
+	body := &incomingBody{consume: func() { requestConsume(incoming, area()) }}
 	defer body.Close()
 	w := &responseWriter{out: out, header: http.Header{}}
-	defer w.end()
 
 	request, err := readRequest(incoming, body)
 	if err != nil {
 		http.Error(w, "Bad Request", http.StatusBadRequest)
-		return
+	} else {
+		w.isHead = request.Method == http.MethodHead
+		serve(w, request)
 	}
-	w.isHead = request.Method == http.MethodHead
+	w.end()
+}
+
+// As in net/http, what a handler panics with costs its request, not the process.
+func serve(w *responseWriter, request *http.Request) {
 	defer func() {
-		// As in net/http: what a handler panics with costs its request, not the process.
 		if reason := recover(); reason != nil {
-			log.Printf("panic serving %s: %v\n%s", request.URL.Path, reason, debug.Stack())
+			// By this one a handler says that it wants the answer cut off.
+			if reason != http.ErrAbortHandler {
+				log.Printf("panic serving %s: %v\n%s", request.URL.Path, reason, debug.Stack())
+			}
 			w.fail()
 		}
 	}()
 	handler.ServeHTTP(w, request)
+	// Here, since it panics where a header can't be sent.
+	w.WriteHeader(http.StatusOK)
 }
 
 var methods = [...]string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
-func readRequest(incoming int32, body *requestBody) (*http.Request, error) {
+func readRequest(incoming int32, body *incomingBody) (*http.Request, error) {
 	request := &http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: body, ContentLength: -1}
 
 	requestMethod(incoming, area())
@@ -68,7 +79,7 @@ func readRequest(incoming int32, body *requestBody) (*http.Request, error) {
 	if returned.byte(0) != 0 {
 		request.Host = string(returned.bytes(4))
 	}
-	request.Header = readHeaders(incoming)
+	request.Header = readFields(requestHeaders(incoming))
 	if length, err := strconv.ParseInt(request.Header.Get("Content-Length"), 10, 64); err == nil {
 		request.ContentLength = length
 	}
@@ -80,8 +91,8 @@ func readRequest(incoming int32, body *requestBody) (*http.Request, error) {
 	return request, err
 }
 
-func readHeaders(incoming int32) http.Header {
-	fields := requestHeaders(incoming)
+// Takes the fields, and drops them.
+func readFields(fields int32) http.Header {
 	defer dropFields(fields)
 	fieldsEntries(fields, area())
 	entries := returned.bytes(0)
@@ -96,14 +107,18 @@ func readHeaders(incoming int32) http.Header {
 	return header
 }
 
-// Reads the body as it arrives; the host is asked for it at the first read.
-type requestBody struct {
-	request, body, stream int32
-	isOpen                bool
-	err                   error
+// Reads the body of a request, or of an answer, as it arrives. The host is asked for it at the first read.
+type incomingBody struct {
+	// Leaves the body, or that it was taken already.
+	consume      func()
+	body, stream int32
+	isOpen       bool
+	// What is to be dropped behind it.
+	then func()
+	err  error
 }
 
-func (b *requestBody) Read(p []byte) (int, error) {
+func (b *incomingBody) Read(p []byte) (int, error) {
 	if b.err == nil && !b.isOpen {
 		b.open()
 	}
@@ -118,8 +133,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return 0, b.err
 }
 
-func (b *requestBody) open() {
-	requestConsume(b.request, area())
+func (b *incomingBody) open() {
+	b.consume()
 	if returned.byte(0) != 0 {
 		b.err = errors.New("the body was taken already")
 		return
@@ -130,11 +145,15 @@ func (b *requestBody) open() {
 	b.isOpen = true
 }
 
-func (b *requestBody) Close() error {
+func (b *incomingBody) Close() error {
 	if b.isOpen {
 		dropInputStream(b.stream)
 		dropIncomingBody(b.body)
 		b.isOpen = false
+	}
+	if b.then != nil {
+		b.then()
+		b.then = nil
 	}
 	b.err = http.ErrBodyReadAfterClose
 	return nil

@@ -1,7 +1,8 @@
 // Between `wasi:http` and the web's `Request` and `Response`, streaming both ways.
 //
 // An instance serves one request after another, so whatever belongs to one is disposed of with it: the garbage
-// collector would get to it too late, if at all.
+// collector would get to it too late, if at all. An exception that leaves a component is a trap, which costs the
+// instance, so all are caught here: one that comes before an answer is logged and answered by 500.
 
 import {
   Fields,
@@ -22,10 +23,37 @@ export function serve(fetch: Fetch) {
   return {
     async handle(incoming: IncomingRequest, out: ResponseOutparam): Promise<void> {
       using body = new RequestBody(incoming);
-      const response = await fetch(readRequest(incoming, body));
-      await send(response, out);
+      await send(await answer(fetch, incoming, body), out);
     },
   };
+}
+
+/** An answer that can be sent, and what is behind its head. */
+type Answer = { outgoing: OutgoingResponse; response: Response };
+
+async function answer(fetch: Fetch, incoming: IncomingRequest, body: RequestBody): Promise<Answer> {
+  let request: Request;
+  try {
+    request = readRequest(incoming, body);
+  } catch (error) {
+    // Such as a method that the web's `Request` refuses.
+    console.error("the request can't be taken:", error);
+    return begin(new Response("Bad Request\n", { status: 400 }));
+  }
+  try {
+    return begin(await fetch(request));
+  } catch (error) {
+    // The client isn't told what it was.
+    console.error("the request failed:", error);
+    return begin(new Response("Internal Server Error\n", { status: 500 }));
+  }
+}
+
+/** Throws where a header or the status can't be sent. */
+function begin(response: Response): Answer {
+  const outgoing = new OutgoingResponse(headersOf(response));
+  outgoing.setStatusCode(response.status);
+  return { outgoing, response };
 }
 
 function readRequest(incoming: IncomingRequest, body: RequestBody): Request {
@@ -89,9 +117,7 @@ class RequestBody implements Disposable {
 }
 
 /** The head goes first, so that the host isn't asked to hold a body that nobody takes yet. */
-async function send(response: Response, out: ResponseOutparam): Promise<void> {
-  const outgoing = new OutgoingResponse(headersOf(response));
-  outgoing.setStatusCode(response.status);
+async function send({ outgoing, response }: Answer, out: ResponseOutparam): Promise<void> {
   const body = outgoing.body();
   ResponseOutparam.set(out, { tag: "ok", val: outgoing });
   try {

@@ -1,6 +1,8 @@
 // The web process: an ordinary Hono app, and one line that exports it.
 
+import { getEnvironment } from "wasi:cli/environment@0.2.12";
 import { Hono } from "hono";
+import { readFile } from "./files.js";
 import { serve } from "./wasi-http.js";
 
 const app = new Hono();
@@ -24,5 +26,23 @@ app.post("/sum", async (c) => {
 // An instance is kept between requests, so this counts on: for itself, since no two share memory.
 let visits = 0;
 app.get("/visits", (c) => c.json({ visits: ++visits }));
+
+// A request to another server: the formation names it, and grants it.
+app.get("/upstream", async (c) => {
+  const upstream = new Map(getEnvironment()).get("UPSTREAM") ?? "";
+  const answer = await fetch(upstream);
+  return c.json({ status: answer.status, text: await answer.text() });
+});
+
+// Static files, of the directory that the formation grants.
+app.get("/files/:name", (c) => {
+  const file = readFile("/public", c.req.param("name"));
+  return file ? c.body(file, 200, { "content-type": "text/plain; charset=utf-8" }) : c.notFound();
+});
+
+// Hono answers an `Error` by 500, `serve` whatever else comes out of `fetch`.
+app.get("/fail", (c) => {
+  throw c.req.query("how") === "error" ? new Error("as asked for") : "as asked for";
+});
 
 export const incomingHandler = serve(app.fetch);

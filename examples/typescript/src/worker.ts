@@ -1,27 +1,26 @@
 // The worker process: it is given jobs of the queue, one at a time.
 
-import { enqueueMany, type NewJob, type QueueError } from "wasmhost:job/queue@0.1.0";
-
-/** As much of `wasmhost:job/types` (wit/job/job.wit in the repository) as is used here. */
-type Job = { id: string; queue: string; attempt: number; payload: Uint8Array };
-type Failure = { tag: "retry" | "bury"; val: string } | { tag: "retry-after"; val: [bigint, string] };
+import { enqueueMany, type NewJob } from "wasmhost:job/queue@0.1.0";
+import { Bury, type Job, work } from "./wasmhost-job.js";
 
 type Thumbnails = { image: string; widths: number[] };
 
-const FULL_WAIT_MS = 10_000n;
+export const handler = work((job) => {
+  const { image, widths } = parse(job.payload);
+  if (widths.length === 1) {
+    const bytes = shrink(image, widths[0]);
+    console.log(`job ${job.id}, attempt ${job.attempt}: ${image} at ${widths[0]} pixels, ${bytes} bytes`);
+  } else {
+    // A job for each, so that other instances take their share.
+    enqueueMany(job.queue, widths.map((width) => newJob(job, image, width)));
+  }
+});
 
-export const handler = {
-  /** Returns when the job is done, and throws a `Failure` when it is not. */
-  handle(job: Job): void {
-    const { image, widths } = parse(job.payload);
-    if (widths.length === 1) {
-      console.log(`job ${job.id}, attempt ${job.attempt}: ${image} at ${widths[0]} pixels`);
-    } else {
-      // A job for each, so that other instances take their share.
-      enqueue(job, widths.map((width) => newJob(job, image, width)));
-    }
-  },
-};
+/** Nothing is drawn here. A negative width is a `RangeError`, which nobody catches: the job is tried again. */
+function shrink(_image: string, width: number): number {
+  const row = new Uint8Array(width * 4);
+  return row.length * width;
+}
 
 function parse(payload: Uint8Array): Thumbnails {
   try {
@@ -33,8 +32,7 @@ function parse(payload: Uint8Array): Thumbnails {
   } catch {
     // Not JSON: said below.
   }
-  // No later attempt can do better.
-  throw { tag: "bury", val: 'expected {"image": "...", "width": N}, or several widths' } satisfies Failure;
+  throw new Bury('expected {"image": "...", "width": N}, or several widths');
 }
 
 function newJob(job: Job, image: string, width: number): NewJob {
@@ -47,23 +45,4 @@ function newJob(job: Job, image: string, width: number): NewJob {
       metadata: [],
     },
   };
-}
-
-function enqueue(job: Job, jobs: NewJob[]): void {
-  try {
-    enqueueMany(job.queue, jobs);
-  } catch (error) {
-    throw failure((error as { payload: QueueError }).payload);
-  }
-}
-
-function failure({ tag, val }: QueueError): Failure {
-  switch (tag) {
-    case "full":
-      return { tag: "retry-after", val: [FULL_WAIT_MS, val] };
-    case "unavailable":
-      return { tag: "retry", val };
-    default:
-      return { tag: "bury", val };
-  }
 }

@@ -1,5 +1,5 @@
-//! Single requests, by hand: whether a server answers, and what the admin API says. What is measured as load is
-//! [`super::load`]'s.
+//! Single requests, by hand: whether a server answers, and what the admin API says. The load that is measured comes from
+//! [`super::load`].
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -30,7 +30,7 @@ pub(super) fn begin(address: &str, path: &str) -> Result<TcpStream> {
 
 /// A host's admin API.
 pub(super) struct Admin<'a> {
-    /// Of its formation, whose `state_dir` is not set.
+    /// The folder of its formation, whose `state_dir` is not set.
     pub(super) folder: &'a Path,
 }
 

@@ -1,4 +1,4 @@
-//! Who is compared: each way to serve one component, or to do without one.
+//! The servers that are compared: each way to serve one component, or to do without one.
 
 use std::path::Path;
 use std::process::Command;
@@ -77,7 +77,7 @@ impl Contender {
         starting.run(&mut command, "/", PAUSE)
     }
 
-    /// What is run for it.
+    /// The command that starts it.
     pub(super) fn command(
         self,
         programs: &Programs,

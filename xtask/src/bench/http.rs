@@ -1,7 +1,7 @@
-//! `bench http`: requests per second, their latency and what each costs the server, beside other servers.
+//! `bench http` measures requests per second, their latency and what each costs the server, beside other servers.
 //!
-//! The load takes a part of the machine, so requests per second hide how much a server leaves idle, or takes from the
-//! load. The server's processor time for each request doesn't: it is what a machine pays.
+//! The load takes a part of the machine, so requests per second hide how much of it a server uses. The server's processor
+//! time for each request is what a machine pays, whoever sends the load.
 //!
 //! Each server of a case is started once and measured in turn, round after round, so that a machine whose speed
 //! drifts is as unfair to one as to the other.
@@ -63,7 +63,7 @@ const fn case(
 }
 
 const RATE: &str = "requests_per_second";
-/// Of the server's process and those that it has started, user and system.
+/// The processor time, user and system, of the server's process and those that it has started.
 const COST: &str = "cpu_us_per_request";
 
 /// A server of the case that is measured.
@@ -157,7 +157,7 @@ fn measure(bench: &Bench, case: &Case, not_measured: &mut Vec<NotMeasured>) -> R
 /// Ratios of what one server has by what another has, in the same rounds.
 type Ratio<'a> = dyn Fn(&str, &'static str, Contender, Contender, u32) -> Option<Spread> + 'a;
 
-/// What is asked of a host, as ratios of one run.
+/// The goals of a host, as ratios of one run.
 fn goals(sections: &[Section]) -> Vec<Goal> {
     let ratio = |case: &str, name, this: Contender, that: Contender, connections| {
         let section = sections.iter().find(|section| section.title == case)?;

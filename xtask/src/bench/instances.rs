@@ -1,5 +1,5 @@
-//! `bench instances`: how long many instances take to be live and how much memory each has, and whether having them
-//! slows requests down.
+//! `bench instances` measures how long many instances take to be live, how much memory each has, and whether they slow
+//! requests down.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

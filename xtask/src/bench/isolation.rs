@@ -1,4 +1,5 @@
-//! `bench isolation`: what a small guest has left beside guests that never end, on another route and of another type.
+//! `bench isolation` measures how well a small guest answers beside guests that never end, on another route and of another
+//! type.
 
 use std::net::TcpStream;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! `bench jobs`: durable jobs, from a client that is told when each is safe, by a worker that has nothing to do, to the
-//! answer that it is done; and beside it others' queues on Redis, with workers and clients in their own languages.
+//! `bench jobs` measures durable jobs. A client is told when each is safe, and a worker that has nothing to do does it.
+//! Beside wasmhost stand other queues on Redis, with workers and clients in their own languages.
 //!
-//! Whatever is compared is started for each measurement, alone, with an empty queue, and warmed up: workers that wait
-//! look at their queues, and would take from the others' time.
+//! Each queue is started for each measurement, alone and empty, and warmed up. Workers that wait look at their queues, and
+//! would take from the others' time.
 
 mod cpu;
 mod depth;
@@ -39,7 +39,7 @@ const PACE: u32 = 1_000;
 /// How long the last jobs may take to come to their handlers.
 const LAST_JOBS_MAX: Duration = Duration::from_secs(30);
 
-/// What clients do.
+/// The work of the clients.
 #[derive(Clone, Copy)]
 enum Work {
     /// Each enqueues one job after the other, and waits while more than enough are outstanding; then until all are done.
@@ -62,7 +62,7 @@ enum System {
     Celery(redis::Keeps, peers::Pool),
 }
 
-/// One that runs, until this is dropped.
+/// A system that runs until this is dropped.
 trait Running {
     /// A program that does this work for it, and prints what [`Enqueued`] reads.
     fn client(&self, work: Work, clients: u32, seconds: u64) -> Result<Command>;
@@ -81,7 +81,7 @@ struct Contest {
     row: Row,
 }
 
-/// What clients print.
+/// The line of JSON that clients print.
 #[derive(Debug, Deserialize)]
 struct Enqueued {
     jobs: u64,
@@ -94,7 +94,7 @@ struct Enqueued {
     done: Option<u64>,
     /// How many were outstanding, on average, while more came.
     outstanding: Option<f64>,
-    /// What a client waited for an answer.
+    /// How long a client waited for an answer.
     p50_ms: f64,
     p99_ms: f64,
 }

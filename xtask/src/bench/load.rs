@@ -1,5 +1,5 @@
-//! The load: `wrk` with one thread, which leaves the server the other core of a small machine. Its numbers come by a
-//! script of ours, since what it prints for people is rounded.
+//! The load: `wrk` with one thread, which leaves the server the other core of a small machine. A script of ours prints its
+//! numbers, since those that it prints for people are rounded.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use super::process::Process;
 use super::programs::on_path;
 
-/// What is sent.
+/// The requests that are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     /// `GET` of this path.

@@ -1,15 +1,15 @@
-//! What a process uses of the machine's memory, as the kernel counts it.
+//! The memory that a process uses, as the kernel counts it.
 
 use std::fs::read_to_string;
 
 use anyhow::{Context, Result};
 
-/// Of /proc/PID/smaps_rollup.
+/// Two figures of /proc/PID/smaps_rollup.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Memory {
     /// All that is in memory, shared pages included.
     pub(super) resident_kib: f64,
-    /// What would be free again without this process.
+    /// The memory that would be free again without this process.
     pub(super) private_kib: f64,
 }
 

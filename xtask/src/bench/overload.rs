@@ -1,5 +1,5 @@
-//! `bench overload`: four times the requests that all instances can serve, sent at their times whether or not earlier
-//! ones were answered.
+//! `bench overload` sends four times the requests that all instances can serve, at their times, whether or not earlier ones
+//! were answered.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(250);
 struct Case {
     name: &'static str,
     keys: &'static str,
-    /// What a refusal may take.
+    /// The longest that a refusal may take.
     queue_timeout: Duration,
 }
 
@@ -45,7 +45,7 @@ const CASES: [Case; 2] = [
     },
 ];
 
-/// What `paced` prints, of those requests that got an answer.
+/// The line that `paced` prints, of the requests that got an answer.
 #[derive(Debug, Deserialize)]
 struct Paced {
     answers: Vec<Answers>,

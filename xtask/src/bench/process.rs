@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// Those that run, by id. Under its lock they are waited for, so that no id in it is another's by now.
+/// The processes that run, by id. They are waited for under its lock, so that no id in it is another's by now.
 static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -76,7 +76,7 @@ impl Process {
                 go_on()?;
                 return Ok(status);
             }
-            // What is measured runs for seconds.
+            // A measurement runs for seconds.
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -28,11 +28,11 @@ pub(super) fn used(ours: &[i32]) -> Result<Duration> {
     Ok(TICK * u32::try_from(ticks).context("more than a year of processor time")?)
 }
 
-/// What the kernel says of a process.
+/// A process, as the kernel shows it.
 #[derive(Debug, PartialEq)]
 struct Seen {
     parent: i32,
-    /// Of processor time, in the kernel and outside.
+    /// Its processor time, in the kernel and outside.
     ticks: u64,
 }
 

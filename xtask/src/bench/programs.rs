@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// What can be asked for by `--with`.
+/// The value that `--with` takes.
 pub(super) const WORKERD: &str = "workerd";
 
 /// Where there is a `None`, the text says how to get it.
@@ -58,7 +58,7 @@ impl Programs {
         self.workerd.as_deref().context("not on the path: `cargo xtask bench --with workerd` gets it by npm")
     }
 
-    /// What each says of itself.
+    /// The version that each program says it is.
     pub(super) fn versions(&self, repository: &Path) -> BTreeMap<&'static str, String> {
         let mut versions = BTreeMap::new();
         let mut add = |name, program: Option<&Path>, argument| {

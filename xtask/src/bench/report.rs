@@ -12,12 +12,12 @@ use super::load::Sample;
 use super::machine::Machine;
 use super::spread::Spread;
 
-/// What one suite found.
+/// The findings of one suite.
 #[derive(Serialize)]
 pub(super) struct Report {
     /// The suite's name, and the file's.
     pub(super) name: &'static str,
-    /// What was measured, and how, in a sentence or two.
+    /// A sentence or two on the measurement.
     pub(super) what: String,
     pub(super) machine: Machine,
     pub(super) versions: BTreeMap<&'static str, String>,
@@ -27,7 +27,7 @@ pub(super) struct Report {
     pub(super) not_measured: Vec<NotMeasured>,
 }
 
-/// What belongs into one table.
+/// One table.
 #[derive(Serialize)]
 pub(super) struct Section {
     pub(super) title: String,
@@ -51,7 +51,7 @@ pub(super) struct Figure {
     pub(super) samples: Vec<f64>,
 }
 
-/// What was to be measured and could not be.
+/// A measurement that could not be made.
 #[derive(Serialize)]
 pub(super) struct NotMeasured {
     pub(super) what: String,
@@ -65,7 +65,7 @@ pub(super) struct Goal {
     pub(super) better: Better,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) goal: Option<f64>,
-    /// What is hoped for, beyond the goal or where there is none.
+    /// The number that is hoped for, beyond the goal or where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) aim: Option<f64>,
     /// `None` where it could not be measured.
@@ -81,12 +81,12 @@ pub(super) enum Better {
 }
 
 impl Goal {
-    /// What is found should be this, or more.
+    /// A goal that is reached by this number, or more.
     pub(super) fn at_least(goal: f64, what: impl Into<String>, found: Option<Spread>) -> Goal {
         Goal { what: what.into(), better: Better::More, goal: Some(goal), aim: None, found }
     }
 
-    /// What is found should be less than this.
+    /// A goal that is reached by less than this number.
     pub(super) fn below(goal: f64, what: impl Into<String>, found: Option<Spread>) -> Goal {
         Goal { what: what.into(), better: Better::Less, goal: Some(goal), aim: None, found }
     }

@@ -104,12 +104,12 @@ impl Server {
     }
 }
 
-/// One that was free a moment ago.
+/// An address that was free a moment ago.
 pub(super) fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// What a server said last, in one line, without this machine's folders.
+/// The last words of a server, in one line, without this machine's folders.
 fn reason(log: &str) -> String {
     let temporary = std::env::temp_dir();
     let said = log.replace(&*temporary.to_string_lossy(), "");

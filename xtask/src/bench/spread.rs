@@ -1,8 +1,8 @@
-//! What several measurements of one thing say: their median, and how far they lie apart.
+//! Several measurements of one thing: their median, and how far they lie apart.
 
 use serde::Serialize;
 
-/// Of measurements of one thing.
+/// The middle and the ends of several measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -24,8 +24,8 @@ impl Spread {
         Some(Spread { median, min, max })
     }
 
-    /// Of what each round says: `these` by `those`, which were measured in turn. A machine that is slower for a round
-    /// is so for both.
+    /// The ratios of the rounds, `these` by `those`, which were measured in turn. A machine that is slower for a round is
+    /// slower for both.
     pub(super) fn of_ratios(these: &[f64], those: &[f64]) -> Option<Spread> {
         let ratios: Vec<f64> = these.iter().zip(those).map(|(this, that)| this / that).collect();
         Spread::of(&ratios).filter(|spread| spread.median.is_finite())

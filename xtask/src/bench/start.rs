@@ -1,5 +1,5 @@
-//! `bench start`: from a program's start to its first answer, with nothing kept from earlier starts (cold) and with
-//! a cache of compiled components (warm).
+//! `bench start` measures the time from a program's start to its first answer, with nothing kept from earlier starts
+//! (cold) and with a cache of compiled components (warm).
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use super::report::{Goal, NotMeasured, Report, Row, Section};
 use super::server::Starting;
 use super::spread::Spread;
 
-/// What is started.
+/// The program that is started.
 const COMPONENTS: [(&str, &str); 6] = [
     ("hello-0.2", GUEST),
     ("hello-0.3", GUEST_ASYNC),

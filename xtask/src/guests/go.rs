@@ -1,4 +1,5 @@
-//! Guests in Go: the toolchain on the path, or the one that PyPI carries, makes a core module.
+//! Guests in Go: the toolchain on the path, or the one that PyPI carries, makes core modules. One is made a component;
+//! the other is a program of WASI 0.1, which runs as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +11,39 @@ use super::component::{Kind, embed_world};
 use super::tools::{Found, Missing, Version};
 use super::{python, replace};
 
-pub(super) const OUTPUTS: [&str; 1] = ["web.wasm"];
+pub(super) const OUTPUTS: [&str; 2] = ["web.wasm", "worker.wasm"];
 
 /// Go has exports of WebAssembly (`//go:wasmexport`) from this version on; the module wants what `go.mod` says.
 const GO_MIN: Version = Version(1, 24);
 
-/// Builds a folder with a Go module whose package `main` exports what `wit/world.wit` says.
+/// Builds a folder with a Go module whose package `main` exports what `wit/world.wit` says, and whose package `worker` is
+/// a program.
 pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
     let go = find(folder, target_folder)?;
-    let module = target_folder.join("go-web.wasm");
+    let [web, worker] = OUTPUTS;
+    let mut module = compile(&go, folder, target_folder, web, &["-buildmode=c-shared"], ".")?;
+    embed_world(&mut module, &folder.join("wit"), "web")?;
+    replace(&folder.join(web), &Kind::Library.encode(&module)?)?;
+    let module = compile(&go, folder, target_folder, worker, &[], "./worker")?;
+    replace(&folder.join(worker), &Kind::Module.encode(&module)?)
+}
+
+/// The core module of one package.
+fn compile(
+    go: &Path,
+    folder: &Path,
+    target_folder: &Path,
+    output: &str,
+    more: &[&str],
+    package: &str,
+) -> Result<Vec<u8>> {
+    let module = target_folder.join(format!("go-{output}"));
     let status = Command::new(go)
-        .args(["build", "-trimpath", "-buildmode=c-shared", "-ldflags=-s -w", "-o"])
+        .args(["build", "-trimpath", "-ldflags=-s -w"])
+        .args(more)
+        .arg("-o")
         .arg(&module)
-        .arg(".")
+        .arg(package)
         .current_dir(folder)
         .envs([
             ("GOOS", "wasip1"),
@@ -33,11 +54,8 @@ pub(super) fn build(folder: &Path, target_folder: &Path) -> Result<()> {
         .env("GOCACHE", target_folder.join("go-cache"))
         .status()
         .context("go could not be started")?;
-    ensure!(status.success(), "go could not build {}", folder.display());
-
-    let mut module = fs::read(&module).with_context(|| module.display().to_string())?;
-    embed_world(&mut module, &folder.join("wit"), "web")?;
-    replace(&folder.join(OUTPUTS[0]), &Kind::Library.encode(&module)?)
+    ensure!(status.success(), "go could not build {package} in {}", folder.display());
+    fs::read(&module).with_context(|| module.display().to_string())
 }
 
 /// The toolchain on the path, or the one that PyPI carries.

@@ -1,4 +1,4 @@
-//! What guests are made of, as a hash that tells whether anything changed.
+//! The sources of guests, as a hash that tells whether anything changed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
 
-/// Whatever else lies in a folder of guests is documentation, or was made there.
+/// The endings of sources. All other files in a folder of guests are documentation, or were made there.
 const SOURCES: [&str; 14] =
     ["rs", "toml", "lock", "wit", "c", "h", "o", "ts", "json", "py", "txt", "go", "s", "mod"];
 
 /// Where tools keep what they make, if someone calls them by hand.
 pub(super) const MADE: [&str; 4] = ["target", "node_modules", "__pycache__", ".wasmhost"];
 
-/// Of the sources in these folders of the repository, and of how components are made of them.
+/// The hash of the sources in these folders of the repository, and of how components are made of them.
 pub(super) fn hash_folders(repository: &Path, folders: &[&str], recipe: &str) -> Result<String> {
     let mut files = BTreeSet::new();
     for folder in folders {
@@ -28,7 +28,7 @@ pub(super) fn hash_folders(repository: &Path, folders: &[&str], recipe: &str) ->
     hash_into(hash, repository, files)
 }
 
-/// Of these files, which must be there.
+/// The hash of these files, which must be there.
 pub(super) fn hash_files(repository: &Path, files: impl IntoIterator<Item = PathBuf>) -> Result<String> {
     hash_into(Sha256::new(), repository, files)
 }

@@ -1,5 +1,5 @@
-//! What is set up in the target folder: a copy of a guest's sources, for tools that put what they make beside what they
-//! read, and stamps that say which tools are there.
+//! Copies of guests' sources in the target folder, for tools that write beside what they read, and stamps that say which
+//! tools are there.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::sources::MADE;
 
-/// Copies what is in `from`, links as what they lead to, over what an earlier call left in `to`.
+/// Copies the contents of `from` over what an earlier call left in `to`. A link is copied as what it leads to.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| to.display().to_string())?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
@@ -17,7 +17,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
         let (source, copy) = (from.join(&name), to.join(&name));
         if fs::metadata(&source).with_context(|| source.display().to_string())?.is_dir() {
             if !MADE.map(OsStr::new).contains(&name.as_os_str()) {
-                // What was deleted or renamed must not stay.
+                // A file that was deleted or renamed must not stay.
                 if copy.exists() {
                     fs::remove_dir_all(&copy)?;
                 }

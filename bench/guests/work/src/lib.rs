@@ -1,4 +1,4 @@
-//! What both web guests do, so that only the way they are called differs.
+//! The work of both web guests, so that only the way they are called differs.
 
 use std::hint;
 

@@ -1,4 +1,4 @@
-//! A worker that has nothing to do. Where the payload says when the job was sent, it notes when it came.
+//! A worker that has nothing to do. If the payload says when the job was sent, the worker notes when it came.
 
 use std::cell::RefCell;
 use std::env;

@@ -1,4 +1,4 @@
-//! Clients that give a wasmhost jobs, and what became of them, as JSON:
+//! Clients that give jobs to a wasmhost, and print as JSON how those went:
 //!
 //! | arguments | what |
 //! | --- | --- |
@@ -134,7 +134,7 @@ impl Client {
 struct Load {
     source: Source,
     enqueued: Cell<u64>,
-    /// Of those, how many are not done.
+    /// The number of those that are not done.
     outstanding: Cell<u64>,
     /// From a request to its answer.
     took: RefCell<Vec<Duration>>,
@@ -144,7 +144,7 @@ struct Load {
     closing: Cell<bool>,
 }
 
-/// What is printed.
+/// The line of JSON that is printed.
 struct Found {
     jobs: u64,
     /// In which they were enqueued.

@@ -1,4 +1,5 @@
-//! What `bench/guests/web` answers, by hyper alone: the limit that a host of components can come near to.
+//! A server that gives the answers of `bench/guests/web` by hyper alone. It is the limit that a host of components can
+//! come near to.
 //!
 //! `native-hyper [ADDRESS]` prints where it listens, and serves until it is killed. It is set up as a host is that
 //! runs on all cores: one task for each connection on tokio's threads, `TCP_NODELAY`, timeouts off, mimalloc.

@@ -1,9 +1,9 @@
-//! A load that comes at its times, whether or not earlier requests were answered: `paced URL RATE SECONDS` sends
-//! RATE requests a second, at even times, and prints as JSON how they were answered.
+//! A load generator that keeps its times. `paced URL RATE SECONDS` sends RATE requests a second, at even times, whether or
+//! not earlier ones were answered, and prints as JSON how they were answered.
 //!
-//! (wrk sends a connection's next request when its last one was answered: a server that is slow gets fewer.) A request
-//! is sent on a connection that is free, or on a new one. Its time counts from when it was due, so that one that had
-//! to wait here is not counted as fast.
+//! (wrk sends a connection's next request when its last one was answered, so a slow server gets fewer.) A request is sent
+//! on a free connection, or on a new one. Its time counts from when it was due, so a request that waited here isn't counted
+//! as fast.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// How long the last answers are waited for.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(30);
 
-/// What becomes of the requests.
+/// How the requests end.
 #[derive(Default)]
 struct Load {
     address: String,

@@ -1,4 +1,4 @@
-//! What is on the queue between the web process, which writes it, and the worker, which reads it.
+//! An order, as it lies on the queue: the web process writes it, and the worker reads it.
 //!
 //! Jobs outlive a deploy: a worker may be given an order that an older web process took. So a field that is added later
 //! has a `#[serde(default)]`.

@@ -1,4 +1,4 @@
-//! What waiting costs: the processor time of a queue in which nothing happens.
+//! The cost of waiting: the processor time of a queue in which nothing happens.
 
 use std::time::{Duration, Instant};
 

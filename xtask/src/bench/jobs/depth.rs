@@ -1,4 +1,4 @@
-//! Whether a queue in which a million jobs wait is as fast as an empty one.
+//! A queue in which a million jobs wait, beside an empty one.
 
 use anyhow::Result;
 

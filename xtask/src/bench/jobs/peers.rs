@@ -1,5 +1,5 @@
-//! Others' queues: BullMQ and Celery, both on Redis. They are fetched by npm and pip into the target folder, in the
-//! versions that `bench/peers` has locked; their workers and clients are there too, in their own languages.
+//! The queues of others: BullMQ and Celery, both on Redis. npm and pip fetch them into the target folder, in the versions
+//! that `bench/peers` has locked. Their workers and clients are there too, in their own languages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// How much of what a worker wrote goes into the reason why it didn't start.
 const REASON_BYTES_MAX: usize = 300;
 
-/// What Celery runs its jobs in.
+/// How Celery runs its jobs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pool {
     /// Processes, which is its default; here twice as many as there are cores.
@@ -49,7 +49,7 @@ impl Pool {
     }
 }
 
-/// What could be fetched.
+/// The peers that could be fetched.
 pub(super) struct Peers {
     redis: Option<PathBuf>,
     bullmq: Result<Scripts>,
@@ -57,7 +57,7 @@ pub(super) struct Peers {
     locked: BTreeMap<&'static str, String>,
 }
 
-/// What runs a peer's scripts, and where they are.
+/// The program that runs a peer's scripts, and where they are.
 struct Scripts {
     program: PathBuf,
     folder: PathBuf,
@@ -111,7 +111,7 @@ impl Peers {
         Ok(Peers { redis, bullmq, celery, locked })
     }
 
-    /// Of all that is there.
+    /// The versions of all that is there.
     pub(super) fn versions(&self) -> BTreeMap<&'static str, String> {
         let mut versions = self.locked.clone();
         for (name, scripts) in [("Node.js", &self.bullmq), ("Python", &self.celery)] {

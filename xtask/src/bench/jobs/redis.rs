@@ -14,7 +14,7 @@ use super::super::server::free_address;
 /// How long it may take to start.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// What survives the end of the machine.
+/// How much survives the end of the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keeps {
     /// Each write is on the disk before it is answered, as in wasmhost.
