@@ -86,11 +86,17 @@ fn retries_exceptions(host: &Host, queue: &str, job: &str, because: &str) {
     assert_eq!(host.ps().number("worker", "restarts"), 0);
 }
 
+/// It asks another server.
+#[track_caller]
+fn asks_outside(host: &Host) {
+    let answer = host.get("/upstream").ok();
+    assert!(answer.contains("200") && answer.contains("hello from outside"), "{answer}");
+}
+
 /// It asks another server, and serves files of the directory that it was granted and no others.
 #[track_caller]
 fn reaches_what_it_was_granted(host: &Host) {
-    let answer = host.get("/upstream").ok();
-    assert!(answer.contains("200") && answer.contains("hello from outside"), "{answer}");
+    asks_outside(host);
     assert_eq!(host.get("/files/about.txt").ok(), "a file\n");
     for other in ["/files/none.txt", "/files/..%2Fformation.toml", "/files/%2Fetc%2Fpasswd"] {
         assert_eq!(host.get(other).status, 404, "{other}");
@@ -103,6 +109,7 @@ fn rust_for_wasi_0_3() {
     assert_eq!(host.post("/shout", "hello").ok(), "HELLO");
     assert_eq!(host.post("/shout", vec![b'x'; 2 << 20]).status, 413);
     assert_eq!(host.get("/together").ok(), "1\n");
+    asks_outside(&host);
     was_kept(&host);
 }
 

@@ -6,8 +6,12 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use wasip3::clocks::monotonic_clock;
+use wasip3::http::client;
 use wasip3::http::types::ErrorCode;
-use wasip3::http_compat::{IncomingRequestBody, http_from_wasi_request, http_into_wasi_response};
+use wasip3::http_compat::{
+    IncomingRequestBody, http_from_wasi_request, http_from_wasi_response, http_into_wasi_request,
+    http_into_wasi_response,
+};
 
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -33,6 +37,10 @@ async fn serve(request: Request<IncomingRequestBody>) -> Response<String> {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => text(StatusCode::OK, "Hello, world!\n"),
         (&Method::GET, "/together") => together().await,
+        (&Method::GET, "/upstream") => match ask_upstream().await {
+            Ok(answer) => answer,
+            Err(error) => text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
+        },
         (&Method::POST, "/shout") => shout(request).await,
         _ => text(StatusCode::NOT_FOUND, "There is nothing here\n"),
     }
@@ -53,6 +61,16 @@ async fn together() -> Response<String> {
         MOST.set(0);
     }
     text(StatusCode::OK, format!("{most}\n"))
+}
+
+/// A request to another server: the formation names it, and grants it. Other requests of this instance go on meanwhile.
+async fn ask_upstream() -> Result<Response<String>, Box<dyn std::error::Error + Send + Sync>> {
+    let request = Request::get(std::env::var("UPSTREAM")?).body(String::new())?;
+    let answer = http_from_wasi_response(client::send(http_into_wasi_request(request)?).await?)?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await?;
+    let body = body.to_bytes();
+    Ok(text(StatusCode::OK, format!("{}: {}", status.as_u16(), String::from_utf8_lossy(&body))))
 }
 
 /// The request's body in capitals.
