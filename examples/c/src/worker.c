@@ -69,7 +69,7 @@ static bool count(Job *job, Failure *failure) {
   }
   printf("job %.*s, attempt %u: %zu words\n", (int)job->id.len, (const char *)job->id.ptr, (unsigned)job->attempt,
          count_words(line));
-  // What isn't flushed stays in this instance until the next job.
+  // Text that isn't flushed stays in this instance until the next job.
   fflush(stdout);
   return true;
 }

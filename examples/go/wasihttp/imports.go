@@ -56,7 +56,7 @@ func responseSetStatus(response, status int32) (failed int32)
 //go:wasmimport wasi:http/types@0.2.12 [method]outgoing-response.body
 func responseBody(response int32, result unsafe.Pointer)
 
-// Of its many arguments all but three are of an error, which is never sent.
+// All but three of its many arguments are those of an error, which is never sent.
 //
 //go:wasmimport wasi:http/types@0.2.12 [static]response-outparam.set
 func outparamSet(out, failed, response, _ int32, _ int64, _, _, _ unsafe.Pointer, _ int32)

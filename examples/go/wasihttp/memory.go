@@ -9,7 +9,7 @@ import "unsafe"
 const (
 	// The longest list that is asked for at once, and the headers of a request, which the host bounds.
 	arenaBytes = 512 << 10
-	// What the adapter between Go's WASI 0.1 and WASI 0.2 asks for once, before Go has started.
+	// The memory that the adapter between Go's WASI 0.1 and WASI 0.2 asks for once, before Go has started.
 	earlyBytes = 256 << 10
 )
 
@@ -47,7 +47,7 @@ func take(from []byte, used *uintptr, align, bytes uintptr) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(&from[0]), start)
 }
 
-// What a call of the host leaves: at most 64 bytes, aligned to 8.
+// The result of a call of the host: at most 64 bytes, aligned to 8.
 type result [8]uint64
 
 // There is one, since there is one call of the host at a time.

@@ -66,7 +66,7 @@ func (w *responseWriter) end() {
 	w.body.end()
 }
 
-// What is sent behind a head: of an answer, or of a request to another server.
+// The body of an answer, or of a request to another server.
 type outgoingBody struct {
 	body, stream int32
 	isCut        bool

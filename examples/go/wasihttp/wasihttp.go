@@ -113,7 +113,7 @@ type incomingBody struct {
 	consume      func()
 	body, stream int32
 	isOpen       bool
-	// What is to be dropped behind it.
+	// Drops the handle that the body is of, after it.
 	then func()
 	err  error
 }

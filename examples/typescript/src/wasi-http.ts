@@ -97,7 +97,7 @@ class RequestBody implements Disposable {
             controller.enqueue(bytes.blockingRead(CHUNK_BYTES));
           } catch (error) {
             this.#end();
-            // What a component can catch has a payload; the end of a stream is one of its cases.
+            // An error that a component can catch has a payload; the end of a stream is one of its cases.
             if ((error as { payload?: { tag?: string } }).payload?.tag !== "closed") {
               throw error;
             }

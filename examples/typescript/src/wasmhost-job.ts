@@ -54,7 +54,7 @@ function failureOf(error: unknown): Failure {
   if (error instanceof RetryAfter) {
     return { tag: "retry-after", val: [BigInt(Math.max(0, Math.round(error.ms))), error.message] };
   }
-  // What an imported function throws has its error as `payload`; these are those of `wasmhost:job/queue`.
+  // An imported function throws its error as `payload`; these are those of `wasmhost:job/queue`.
   const refused = (error as { payload?: { tag?: string; val?: unknown } } | null)?.payload;
   if (refused?.tag === "full") {
     return { tag: "retry-after", val: [FULL_WAIT_MS, String(refused.val)] };

@@ -31,7 +31,7 @@ const WAYS: [&[&str]; 4] = [
     &["--target=wasm32-wasip1", "--sysroot=/usr/share/wasi-sysroot"],
 ];
 
-/// What every guest is built with.
+/// The flags of every guest.
 pub(super) const FLAGS: [&str; 3] = ["-mexec-model=reactor", "-O2", "-flto"];
 
 /// It wants the C library's headers, the library, the compiler's own (for a division of 128 bits) and a linker.
@@ -140,7 +140,7 @@ fn versioned(version: u32) -> PathBuf {
     PathBuf::from(format!("/usr/bin/clang-{version}"))
 }
 
-/// What can be installed, the newest first; each is, as it is asked for.
+/// Compilers that can be installed, the newest first. Each is installed as it is asked for.
 fn installable() -> impl Iterator<Item = PathBuf> {
     let versions = std::iter::once_with(|| match apt::can_install() {
         true => {

@@ -1,4 +1,4 @@
-//! From a core module to a component, the same way whatever compiled it.
+//! Makes a component of a core module, the same way whatever compiled it.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use wasi_preview1_component_adapter_provider::{
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// What a core module becomes.
+/// The kind of thing that a core module becomes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     /// A component that exports handlers.

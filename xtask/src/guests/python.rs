@@ -14,7 +14,7 @@ const WORLDS: [&str; 2] = ["web", "worker"];
 
 pub(super) const OUTPUTS: [&str; 2] = ["web.wasm", "worker.wasm"];
 
-/// What componentize-py and the Go toolchain of PyPI are installed by.
+/// The Python that installs componentize-py and the Go toolchain of PyPI.
 const PYTHON_MIN: Version = Version(3, 10);
 
 /// Builds a folder with a `requirements.txt` and a module for each of [`WORLDS`].

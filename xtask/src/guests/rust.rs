@@ -12,7 +12,7 @@ use super::toolchain::{self, Toolchain};
 /// One module of a cargo workspace, and the component that is made of it.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// What cargo calls the module it makes.
+    /// Cargo's name for the module.
     pub(super) module: &'static str,
     pub(super) kind: Kind,
     /// Where the component goes, in the workspace's folder.

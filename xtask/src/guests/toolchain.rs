@@ -32,7 +32,7 @@ const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_WASI_LIBCS: [&str; 2] = ["/usr/lib/wasm32-wasip1", "/usr/lib/wasm32-wasi"];
 const WASI_LIBC_FILES: [&str; 3] = ["crt1-command.o", "crt1-reactor.o", "libc.a"];
 
-/// What the guests' SDK asks for, as the host does.
+/// The Rust that the guests' SDK asks for, as the host does.
 const RUST_MIN: &str = env!("CARGO_PKG_RUST_VERSION");
 
 pub(super) enum Toolchain {
@@ -95,7 +95,7 @@ impl Toolchain {
             Self::Debian { .. } => Command::new(DEBIAN_CARGO),
         };
         cargo.args(["build", "--release", "--target", TARGET]);
-        // What the caller set for the host's build would make other guests than everyone else's.
+        // Flags that the caller set for the host's build would make other guests than everyone else's.
         for variable in
             ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"]
         {

@@ -101,7 +101,7 @@ pub(super) fn require(name: &str, found: &Found, least: Version, help: &str) -> 
 
 /// An error where SQLite and ring, which the host is built with, can't be compiled: better now than minutes later.
 pub(crate) fn require_c_compiler() -> anyhow::Result<()> {
-    // Whoever names a compiler, for this target or for all, knows.
+    // A person who names a compiler, for this target or for all, knows.
     let is_named = std::env::vars_os().any(|(name, _)| {
         name.to_str().is_some_and(|name| name == "CC" || name == "HOST_CC" || name.starts_with("CC_"))
     });

@@ -11,7 +11,7 @@ use super::{replace, staging};
 
 pub(super) const OUTPUTS: [&str; 2] = ["web.wasm", "worker.wasm"];
 
-/// What jco and TypeScript run on.
+/// The Node.js that jco and TypeScript run on.
 const NODE_MIN: Version = Version(20, 0);
 
 /// Builds a folder with a `package.json` whose script `build` makes [`OUTPUTS`].

@@ -32,7 +32,10 @@ fn start() -> io::Result<ExitCode> {
         eprintln!("building the project's chores (the first time this takes a minute or two)");
     }
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--locked", "--workspace", "--bin", "xtask"]).current_dir(xtask);
+    // In this directory, since a target folder may be given relative to it.
+    build
+        .args(["build", "--locked", "--workspace", "--bin", "xtask", "--manifest-path"])
+        .arg(xtask.join("Cargo.toml"));
     // Build scripts that look at what cargo set for this package would run anew whenever a person calls cargo directly.
     for (name, _) in env::vars_os() {
         let own = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];

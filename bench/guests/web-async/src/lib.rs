@@ -30,7 +30,7 @@ impl wasip3::exports::http::handler::Guest for Web {
 }
 
 async fn sink(request: Request) -> Result<usize, ErrorCode> {
-    // What this side says of the body: nothing, until it has read all of it.
+    // This side says nothing of the body until it has read all of it.
     let (_read, reading) = wit_future::new(|| Ok(()));
     let (mut body, trailers) = Request::consume_body(request, reading);
     let mut bytes = 0;
@@ -58,7 +58,7 @@ fn text(status: u16, body: impl Into<Vec<u8>>) -> Response {
     let (response, _sent) = Response::new(headers, Some(reader), trailers);
     response.set_status_code(status).expect("these statuses are allowed");
     wasip3::spawn_local(async move {
-        // What is left over is what a client that went away didn't take.
+        // A client that went away leaves something over.
         writer.write_all(body).await;
     });
     response

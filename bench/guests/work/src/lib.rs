@@ -27,7 +27,7 @@ pub fn compute() -> String {
     format!("{state:016x}\n")
 }
 
-/// What `/loop` does.
+/// The work of `/loop`.
 pub fn endless() -> ! {
     loop {
         hint::black_box(());

@@ -1,4 +1,4 @@
-//! What only somebody outside can judge: bytes on the standard streams, exit codes, endings.
+//! Acts that only the caller can judge: bytes on the standard streams, exit codes, endings.
 //!
 //! | `do` | what |
 //! | --- | --- |

@@ -85,7 +85,7 @@ fn write_and_read(_: &[String]) {
     let (bytes, end) = file.read(100, 3).unwrap();
     assert!(bytes == b"lo" && (end || file.read(100, 5) == Ok((vec![], true))));
     assert_eq!(file.read(10, 100), Ok((vec![], true)), "past the end");
-    // What lies between is zeros.
+    // The bytes between are zeros.
     assert_eq!(file.write(b"!", 8), Ok(1));
     assert_eq!(text(&file), "hello\0\0\0!");
     assert_eq!(
@@ -321,7 +321,7 @@ fn set_times(_: &[String]) {
     file.set_times(NewTimestamp::NoChange, NewTimestamp::Now).unwrap();
     let (accessed, modified) = seen(file.stat().unwrap());
     assert!(accessed == (1_000_000, 5_000) && modified.0 > 1_704_067_200);
-    // Of the link itself, or of what it leads to.
+    // The times of the link itself, or of what it leads to.
     dir.symlink_at("a", "link").unwrap();
     dir.set_times_at(NO, "link", at(4_000_000), at(4_000_000)).unwrap();
     assert_ne!(seen(file.stat().unwrap()).1, (4_000_000, 5_000));

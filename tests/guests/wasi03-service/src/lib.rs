@@ -137,7 +137,7 @@ fn echo(request: Request, with_trailers: bool) -> Response {
         loop {
             let (read, piece) = body.read(Vec::with_capacity(4096)).await;
             let is_over = !matches!(read, StreamResult::Complete(_));
-            // What can't be written nobody waits for any more.
+            // Nobody waits any more for bytes that can't be written.
             if !pieces.write_all(piece).await.is_empty() || is_over {
                 break;
             }

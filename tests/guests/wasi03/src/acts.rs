@@ -1,4 +1,4 @@
-//! What only somebody outside can judge, as in `wasi02`: see there.
+//! Acts that only the caller can judge, as in `wasi02`: see there.
 
 use wasip3::cli::{
     environment, exit, stderr, stdin, stdout, terminal_stderr, terminal_stdin, terminal_stdout,

@@ -29,7 +29,7 @@
 //! With the variable `ONCE` in its environment an instance traps on its second call, whatever that is, as components of
 //! some languages do.
 //!
-//! What can't be done is a 500 (of `/enqueue` also 403, 503 and 400) that says why.
+//! A request that can't be done is answered by 500 (`/enqueue` also by 403, 503 and 400), with the reason.
 
 mod network;
 

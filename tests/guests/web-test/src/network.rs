@@ -50,7 +50,7 @@ pub(crate) fn upload_and_trap(url: &str) -> Result<Response, String> {
     let stream = body.write().map_err(|()| "no stream")?;
     let future = outgoing_handler::handle(request, None).map_err(|error| format!("{error:?}"))?;
     stream.blocking_write_and_flush(b"some").map_err(|error| format!("{error:?}"))?;
-    // Whoever gets it answers when it has some of it.
+    // The server answers when it has some of it.
     future.subscribe().block();
     panic!("asked to trap");
 }
