@@ -1,5 +1,7 @@
 //! Guests that misbehave cost their own call and their own instance, and nothing else.
 
+use std::thread;
+
 use crate::harness::http::{Client, Request};
 use crate::harness::{Formation, Host, Load, eventually, setting};
 
@@ -112,6 +114,28 @@ fn others_are_served_while_all_instances_of_a_type_loop() {
 
 /// On one core one of them computes, and others only begin if it is often interrupted, and has used up its turns.
 #[cfg(target_os = "linux")]
+/// One instruction of a guest fills a memory, and nothing can interrupt it.
+#[test]
+fn others_are_served_while_guests_fill_large_memories() {
+    let host = Host::run(
+        &Formation::new()
+            .process("large", "web-test", "route = \"/fill\"\nmemory = \"600MiB\"\ncount = 2")
+            .process("web", "web-test", ""),
+    );
+    let served = thread::scope(|scope| {
+        let fill = || assert_eq!(host.get("/fill?mib=450").ok(), "filled\n");
+        let filling = [scope.spawn(fill), scope.spawn(fill)];
+        let mut served = 0;
+        while !filling.iter().all(|filling| filling.is_finished()) {
+            assert_eq!(host.get("/ok").ok(), "ok\n");
+            served += 1;
+        }
+        served
+    });
+    // With a thread that reads requests held by each of the two there would be hardly any.
+    assert!(served > 20, "{served} requests were answered meanwhile");
+}
+
 #[test]
 fn calls_that_compute_share_a_few_instances() {
     let formation = Formation::web("count = 16\nbacklog = 0");

@@ -98,3 +98,14 @@ fn a_drain_lets_them_finish() {
     let jobs = store.jobs();
     assert!(ids.iter().all(|id| jobs.iter().any(|job| job.id == *id && job.state == "done")), "{jobs:?}");
 }
+
+#[test]
+fn a_worker_that_takes_no_more_jobs_loses_none() {
+    let host = Host::run(&worker(""));
+    let ids: Vec<i64> = (0..12).map(|_| host.enqueue("default", "full\nsleep:20")).collect();
+    for id in ids {
+        let job = host.store().wait_for(id, "done");
+        // Those that it didn't take were never begun.
+        assert_eq!((job.attempt, job.crashes), (1, 0), "{job:?}");
+    }
+}

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the test runner shows it with a failure")]
 
+mod answers;
 mod cache;
 mod cli;
 mod commands;

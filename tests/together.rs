@@ -1,7 +1,7 @@
 //! Instances of WASI 0.3, which serve several calls at once.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::http::{Failed, Request};
 use crate::harness::{Formation, Host, eventually};
@@ -101,6 +101,66 @@ fn work_goes_on_after_the_answer() {
     assert_eq!(host.get("/after").ok(), "before\n");
     host.stdout().wait_for("after the answer");
     assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
+const FULL: &str = "the guest has set backpressure and has nothing left to do";
+
+/// The guest's doing costs it its instance, and nobody an answer.
+#[test]
+fn a_guest_that_takes_no_more_calls_is_replaced() {
+    for keys in ["", "concurrency = 1", "count = 2"] {
+        let host = service(keys);
+        for _ in 0..10 {
+            assert_eq!(host.get("/full").ok(), "full\n");
+            assert_eq!(host.get("/hello").ok(), "hello\n");
+        }
+        assert_eq!(host.stderr().count(FULL), 1, "{}", host.stderr().text());
+    }
+}
+
+#[test]
+fn calls_that_a_guest_does_not_take_any_more_go_to_another_instance() {
+    let host = service("");
+    let mut full = host.connect();
+    full.send_raw(b"GET /full-and-late?ms=500 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    eventually("the call is in it", || (host.ps().instances("web")[0]["calls"] == 1).then_some(()));
+    // They wait in the instance, which the first call closes for good.
+    let send = |request: &'static [u8]| {
+        let mut client = host.connect();
+        client.send_raw(request).unwrap();
+        client
+    };
+    let mut get = send(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n");
+    // The guest hasn't seen it, so that it may be repeated whatever its method.
+    let mut post = send(b"POST /hello HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    // Its body is gone.
+    let mut with_body = send(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab");
+    assert_eq!(full.read_answer(false).unwrap().ok(), "full\n");
+    assert_eq!(get.read_answer(false).unwrap().ok(), "hello\n");
+    assert_eq!(post.read_answer(false).unwrap().ok(), "hello\n");
+    with_body.read_answer(false).unwrap().is_error(503, "H13");
+    host.stderr().wait_for("was not begun: the guest has set backpressure");
+}
+
+#[test]
+fn a_guest_may_take_no_more_calls_for_a_while() {
+    let host = service("");
+    for _ in 0..3 {
+        let begun = Instant::now();
+        assert_eq!(host.get("/full-for?ms=200").ok(), "full for a while\n");
+        assert_eq!(host.post("/echo", "waited").ok(), "waited");
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+    }
+    assert_eq!(host.ps().instances("web")[0]["calls"], 6);
+    assert_eq!(host.stderr().count(FULL), 0);
+}
+
+#[test]
+fn a_call_that_a_guest_does_not_take_in_time_times_out() {
+    let host = service("timeout = \"1s\"");
+    assert_eq!(host.get("/full-for?ms=600000").ok(), "full for a while\n");
+    host.get("/hello").is_error(504, "H12");
+    assert_eq!(host.get("/hello").ok(), "hello\n");
 }
 
 #[test]

@@ -163,9 +163,11 @@ fn run_planned(planned: PlannedType, name: &str, shown: &str) -> Outcome {
         CallEnd::Timeout => {
             Err(Failed::new(Exit::CutOff, format!("{shown} took longer than its --timeout, and was ended")))
         }
-        end @ (CallEnd::OutOfCpu | CallEnd::Interrupted | CallEnd::Host(_)) => {
-            Err(Failed::new(Exit::Failed, format!("{shown}: {}", end.summary())))
-        }
+        end @ (CallEnd::OutOfCpu
+        | CallEnd::Interrupted
+        | CallEnd::Host(_)
+        | CallEnd::ErrorCode(_)
+        | CallEnd::Refused(_)) => Err(Failed::new(Exit::Failed, format!("{shown}: {}", end.summary()))),
     }
 }
 

@@ -34,6 +34,10 @@ pub enum CallEnd<T = ()> {
     Interrupted,
     /// The host failed the guest, not the other way round.
     Host(String),
+    /// The guest answered a request with an error code instead of a response. Nothing is wrong with its instance.
+    ErrorCode(String),
+    /// The guest hasn't seen the call: its instance took no more of them.
+    Refused(String),
 }
 
 /// How long a call goes on whose client has gone away. Ending it costs the instance, so that a guest that is almost
@@ -43,7 +47,8 @@ pub(crate) const DETACHED_MAX: Duration = Duration::from_secs(1);
 /// What a call may use.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallLimits {
-    /// Wall time; `None` has no limit.
+    /// Wall time, until the guest has answered; `None` has no limit. An answer that takes longer may: from its head on
+    /// the time counts from the last of it that was taken.
     pub timeout: Option<Duration>,
     /// Guest CPU time; `None` has no limit. Looked at whenever the guest yields, so that it may be exceeded by 2 ms.
     pub cpu: Option<Duration>,
@@ -67,6 +72,8 @@ impl CallEnd {
             CallEnd::OutOfCpu => CallEnd::OutOfCpu,
             CallEnd::Interrupted => CallEnd::Interrupted,
             CallEnd::Host(message) => CallEnd::Host(message),
+            CallEnd::ErrorCode(code) => CallEnd::ErrorCode(code),
+            CallEnd::Refused(why) => CallEnd::Refused(why),
         }
     }
 }
@@ -83,6 +90,8 @@ impl<T> CallEnd<T> {
             CallEnd::OutOfCpu => CallEnd::OutOfCpu,
             CallEnd::Interrupted => CallEnd::Interrupted,
             CallEnd::Host(message) => CallEnd::Host(message),
+            CallEnd::ErrorCode(code) => CallEnd::ErrorCode(code),
+            CallEnd::Refused(why) => CallEnd::Refused(why),
         }
     }
 
@@ -102,6 +111,8 @@ impl<T> CallEnd<T> {
             CallEnd::OutOfCpu => "used more CPU than its budget".into(),
             CallEnd::Interrupted => "was interrupted by the host".into(),
             CallEnd::Host(message) => message.clone(),
+            CallEnd::ErrorCode(code) => format!("answered with the error {code}"),
+            CallEnd::Refused(why) => why.clone(),
         }
     }
 }

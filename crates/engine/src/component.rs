@@ -19,13 +19,14 @@ use crate::bindings::async_worker::AsyncWorkerPre;
 use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
 use crate::call::CallEnd;
 use crate::calls::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
+use crate::calls::history::TypeHistory;
 use crate::calls::module;
 use crate::calls::over::end_of;
 use crate::calls::service::{Exports, Service};
 use crate::calls::solo::{Entry, Solo};
 use crate::capability::outbound::OutboundHttp;
 use crate::capability::state::{State, WasiVersion};
-use crate::compiled::{Code, Compiled, Shared};
+use crate::compiled::{Code, Compiled, SharedCode};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::inspection::Handler;
@@ -34,10 +35,13 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services};
 use crate::threads::compute::Lane;
-use crate::threads::pace::Pace;
 
 /// How long an instance may take to start: its start functions are guest code.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A larger memory takes more than a tenth of a second to fill, which a guest can do in one instruction: instances that
+/// may have one compute on the compute threads.
+const SMALL_BYTES_MAX: u64 = 256 << 20;
 
 /// One type's component.
 #[derive(Clone)]
@@ -46,10 +50,10 @@ pub struct Component {
     wasmtime: wasmtime::Engine,
     entry: EntryPre,
     /// For as long as this lives, the cache has it for other types of the same component.
-    _shared: Shared,
+    _shared: SharedCode,
     sandbox: Arc<Sandbox>,
     services: Services,
-    pace: Arc<Pace>,
+    history: Arc<TypeHistory>,
     lane: Lane,
 }
 
@@ -86,6 +90,10 @@ impl Component {
                 EntryPre::new(pre.map_err(|err| LoadError::Link(format!("{err:#}")))?, handler)?
             }
         };
+        let history = Arc::<TypeHistory>::default();
+        if sandbox.memory_bytes_max > SMALL_BYTES_MAX {
+            history.pace.stay_long();
+        }
         Ok(Component {
             engine: engine.clone(),
             wasmtime: flavor.wasmtime.clone(),
@@ -93,7 +101,7 @@ impl Component {
             _shared: compiled,
             sandbox: Arc::new(sandbox),
             services,
-            pace: Arc::default(),
+            history,
             lane: engine.compute.lane(),
         })
     }
@@ -101,7 +109,7 @@ impl Component {
     /// Whether its requests are best called on the compute threads ([`Component::on_compute`]), since their calls usually
     /// compute for long. Where calls share an instance, that finds its threads by itself.
     pub fn is_long(&self) -> bool {
-        self.pace.is_long() && matches!(self.entry, EntryPre::Http(_))
+        self.history.pace.is_long() && matches!(self.entry, EntryPre::Http(_))
     }
 
     /// Runs `work` on the compute threads, as soon as it's the type's turn there. It is dropped, there, when this is.
@@ -153,8 +161,13 @@ impl Component {
             (store, entry)
         });
         let drive = Drive::new(starting, meter.clone(), self.engine.ticker.clone());
-        let placed = Placed::Here { work: Box::pin(drive), meter: meter.clone(), lane: self.lane.clone() };
-        match placed.await {
+        let placed = match self.history.pace.stays_long() {
+            true => Placed::on_compute(drive, &self.lane),
+            false => Placed::Here { work: Box::pin(drive), meter: meter.clone(), lane: self.lane.clone() },
+        };
+        let driven = placed.await;
+        self.history.note(&meter);
+        match driven {
             Driven::Ended((store, Ok(started))) => Ok(started.with(store, meter, self)),
             Driven::Ended((_, Err(err))) => Err(end_of(err, &meter)),
             Driven::Cut(cut) => Err(cut.into()),
@@ -219,10 +232,11 @@ enum Started {
 
 impl Started {
     fn with(self, store: Store<State>, meter: Arc<Meter>, component: &Component) -> Instance {
-        let (engine, pace, lane) = (component.engine.clone(), component.pace.clone(), component.lane.clone());
+        let (engine, history, lane) =
+            (component.engine.clone(), component.history.clone(), component.lane.clone());
         match self {
-            Started::Solo(entry) => Solo { store, entry, meter, engine, pace, lane }.into(),
-            Started::Service(exports) => Service::new(store, exports, meter, engine, pace, lane).into(),
+            Started::Solo(entry) => Solo { store, entry, meter, engine, history, lane }.into(),
+            Started::Service(exports) => Service::new(store, exports, meter, engine, history, lane).into(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Sleep;
 use wasmtime::{StoreContextMut, UpdateDeadline};
@@ -25,6 +26,12 @@ use crate::threads::ticker::Ticker;
 /// middle of a short call, which then would move for nothing.
 const IO_SLICE_TICKS: u64 = 2;
 const COMPUTE_SLICE_TICKS: u64 = 1;
+
+/// A guest looks at the epoch between its instructions, and one instruction can fill or copy all of a large memory. A
+/// type whose slice has taken so long on an I/O thread computes on the compute threads from then on. A small memory
+/// can't take so long: there it was the system that gave the thread no time.
+const HELD: Duration = Duration::from_millis(20);
+const HELD_BYTES_MIN: u64 = 32 << 20;
 
 fn slice_ticks() -> u64 {
     if is_compute_thread() { COMPUTE_SLICE_TICKS } else { IO_SLICE_TICKS }
@@ -116,7 +123,12 @@ impl<O> Drive<O> {
         self.meter.begin_slice(self.ticker.now());
         let clock = CpuClock::start();
         let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
-        self.meter.add_cpu(clock.elapsed());
+        let cpu = clock.elapsed();
+        self.meter.add_cpu(cpu);
+        if cpu >= HELD && self.meter.memory() >= HELD_BYTES_MIN && !is_compute_thread() {
+            self.meter.hold_thread();
+            self.meter.ask_to_move();
+        }
         match polled {
             Ok(poll) => poll.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),

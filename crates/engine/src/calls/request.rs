@@ -8,23 +8,23 @@ use wasmtime::component::{Accessor, Resource};
 use wasmtime_wasi_http::p3::{self, bindings as async_http};
 use wasmtime_wasi_http::{Error, FieldMap, WasiBody, WasiHttpView};
 
-use crate::call::{CallEnd, RequestScheme};
+use crate::call::RequestScheme;
 use crate::capability::state::State;
 
-/// One request in the guest, until there is a head; its body is the guest's affair from then on.
+/// One request in the guest, until there is a head, or an error code. The guest goes on with the body.
 pub(crate) async fn answer_request(
     service: &async_http::Service,
     accessor: &Accessor<State>,
     request: Request<WasiBody>,
     scheme: RequestScheme,
-) -> wasmtime::Result<Result<Response<WasiBody>, CallEnd>> {
+) -> wasmtime::Result<Result<Response<WasiBody>, Error>> {
     let (request, sent) = accessor.with(|mut access| hand_over(access.get(), request, scheme))?;
     match service.wasi_http_handler().call_handle(accessor, request).await? {
         Ok(response) => accessor.with(|mut access| {
             let response = access.get().http().table.delete(response)?;
             Ok(Ok(response.into_http(access, sent)?))
         }),
-        Err(code) => Ok(Err(CallEnd::Trap(format!("the guest answered with an error: {code:?}")))),
+        Err(code) => Ok(Err(code.into())),
     }
 }
 

@@ -1,45 +1,42 @@
 //! An instance of WASI 0.3, which serves several calls at once: requests, jobs or ticks.
 //!
-//! ```text
-//! parked -> running (calls join) -> parked
-//!                                -> ended (a trap, a timeout), and with it every call in it
-//! ```
-//!
 //! While nothing runs in it, its store is parked. The call that comes then takes the store and drives it: a request
-//! where it was read, like one of 0.2, others on the compute threads. Those that come meanwhile join: they leave
-//! their call in `arriving`, and are driven along. The store is parked again when no call and no other task of the guest is left in it; all that happens in
-//! between is one run, and one call in the sense of the [`Meter`].
+//! where it was read, like one of 0.2, others on the compute threads. Calls that come meanwhile join: they are driven
+//! along. The store is parked again when no call and no other task of the guest is left in it. All that happens in
+//! between is one run, and one call in the sense of the [`Meter`]. Who is in the instance, and why it ends: [`lists`].
 //!
-//! A single call can't be ended: one that is given up, because of its time or its client, closes the instance, which
-//! goes when its other calls are done.
+//! A guest may say that it takes no more calls for now. If nothing is left in it that could take that back, the instance
+//! ends, and calls that wait are refused.
+//!
+//! [`lists`]: super::lists
 
-use std::collections::{HashMap, VecDeque};
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{Request, Response};
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tracing::warn;
 use wasmtime::Store;
 use wasmtime::component::{Accessor, Func};
-use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p3::bindings as async_http;
 
 use super::drive::{Drive, Driven, Placed, first_deadline};
+use super::exchange::Exchange;
 use super::guest::{failure_from_guest, job_to_guest, tick_to_guest};
+use super::history::TypeHistory;
+use super::lists::{Ended, GivenUp, Left, Lists, Parked};
 use super::over::{CallStart, Over, end_of};
 use super::request::answer_request;
+use super::work::{Given, Reply, Work};
 use crate::bindings::{async_ticker, async_worker};
-use crate::call::{CallEnd, CallLimits, CallReport, DETACHED_MAX, Job, JobFailure, RequestScheme, Tick};
+use crate::call::CallEnd;
 use crate::capability::state::State;
 use crate::engine::Engine;
 use crate::sandbox::meter::Meter;
 use crate::threads::compute::Lane;
-use crate::threads::pace::Pace;
 use crate::threads::quiet::Quiet;
 
 /// A guest that has computed for so long when the time of another call is over is what keeps that call waiting.
@@ -50,8 +47,7 @@ pub(crate) struct Service {
     exports: Exports,
     meter: Arc<Meter>,
     engine: Arc<Engine>,
-    /// Of its type's requests.
-    pace: Arc<Pace>,
+    history: Arc<TypeHistory>,
     lane: Lane,
     inner: Mutex<Inner>,
 }
@@ -63,67 +59,23 @@ pub(crate) enum Exports {
     Tick(async_ticker::AsyncTicker),
 }
 
-/// What a call brings, and where its answer goes.
-pub(crate) struct Work {
-    given: Given,
-    reply: Reply,
-}
-
-enum Given {
-    Request(Request<WasiBody>, RequestScheme),
-    Job(Job),
-    Tick(Tick),
-}
-
-/// Who waits for an answer. There is one of these for each kind of call.
-enum Reply {
-    Head(oneshot::Sender<Answer<Response<WasiBody>>>),
-    Job(oneshot::Sender<Answer<Result<(), JobFailure>>>),
-    Tick(oneshot::Sender<Answer<Result<(), String>>>),
-}
-
-/// What the guest said, or why it said nothing.
-pub(crate) type Answer<T> = Result<T, CallEnd>;
-
 struct Inner {
-    place: Place,
-    /// The run under way, or the last one: a call's number in the meter.
-    run: u64,
-    /// Calls that have taken part in it.
-    run_calls: u32,
-    next_call: u64,
-    /// Those that the guest may still work on.
-    calls: HashMap<u64, Call>,
-    /// Those that it hasn't been given yet; they are in `calls` too.
-    arriving: VecDeque<Arriving>,
-    /// Of whoever drives the run.
+    lists: Lists<Call, Given>,
+    /// While nothing runs in it.
+    parked: Option<Store<State>>,
+    /// Wakes the task that drives the run.
     waker: Option<Waker>,
-    /// The call that left last, where the guest goes on without any: its seat comes back with the end of the run.
-    last: Option<Call>,
-    /// Why it takes no more calls, if so.
-    closing: Option<CallEnd>,
 }
 
-enum Place {
-    Parked(Store<State>),
-    Running,
-    Ended(CallEnd),
-}
-
-/// A call, as those see it who wait for it.
+/// A call, for those who wait for it.
 struct Call {
-    /// Until it has been answered.
-    reply: Option<Reply>,
+    reply: Reply,
     done: Done,
     start: CallStart,
 }
 
-struct Arriving {
-    call: u64,
-    given: Given,
-}
-
-type Done = Box<dyn FnOnce(Over<Arc<Service>>) + Send>;
+/// Is told that a call is over.
+pub(crate) type Done = Box<dyn FnOnce(Over<Arc<Service>>) + Send>;
 
 /// How a call may be limited, and where it begins.
 pub(crate) struct Terms {
@@ -133,39 +85,16 @@ pub(crate) struct Terms {
     pub(crate) long: bool,
 }
 
-impl Work {
-    pub(crate) fn request(
-        request: Request<WasiBody>,
-        scheme: RequestScheme,
-    ) -> (Work, oneshot::Receiver<Answer<Response<WasiBody>>>) {
-        let (reply, answer) = oneshot::channel();
-        (Work { given: Given::Request(request, scheme), reply: Reply::Head(reply) }, answer)
-    }
-
-    fn job(job: Job) -> (Work, oneshot::Receiver<Answer<Result<(), JobFailure>>>) {
-        let (reply, answer) = oneshot::channel();
-        (Work { given: Given::Job(job), reply: Reply::Job(reply) }, answer)
-    }
-
-    fn tick(tick: Tick) -> (Work, oneshot::Receiver<Answer<Result<(), String>>>) {
-        let (reply, answer) = oneshot::channel();
-        (Work { given: Given::Tick(tick), reply: Reply::Tick(reply) }, answer)
-    }
-}
-
-impl Reply {
-    /// The call has ended without an answer. Whoever waited may have gone, and then there is nobody to tell.
-    fn fail(self, end: CallEnd) {
-        match self {
-            Reply::Head(reply) => drop(reply.send(Err(end))),
-            Reply::Job(reply) => drop(reply.send(Err(end))),
-            Reply::Tick(reply) => drop(reply.send(Err(end))),
-        }
-    }
+/// A call that is in the instance.
+pub(super) struct Entered {
+    pub(super) call: u64,
+    pub(super) run: u64,
+    /// The run that it has begun, which the caller polls, or lets go on by itself.
+    pub(super) begun: Option<Placed<()>>,
 }
 
 impl Exports {
-    /// What each call calls.
+    /// The function that each call calls.
     fn handle(&self) -> Func {
         match self {
             Exports::Http(service) => *service.wasi_http_handler().func_handle().func(),
@@ -181,21 +110,11 @@ impl Service {
         exports: Exports,
         meter: Arc<Meter>,
         engine: Arc<Engine>,
-        pace: Arc<Pace>,
+        history: Arc<TypeHistory>,
         lane: Lane,
     ) -> Arc<Service> {
-        let inner = Inner {
-            place: Place::Parked(store),
-            run: 0,
-            run_calls: 0,
-            next_call: 1,
-            calls: HashMap::new(),
-            arriving: VecDeque::new(),
-            waker: None,
-            last: None,
-            closing: None,
-        };
-        Arc::new(Service { exports, meter, engine, pace, lane, inner: Mutex::new(inner) })
+        let inner = Inner { lists: Lists::default(), parked: Some(store), waker: None };
+        Arc::new(Service { exports, meter, engine, history, lane, inner: Mutex::new(inner) })
     }
 
     pub(crate) fn meter(&self) -> &Arc<Meter> {
@@ -207,144 +126,47 @@ impl Service {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        let inner = self.lock();
-        inner.closing.is_none() && !matches!(inner.place, Place::Ended(_))
+        self.lock().lists.refusal().is_none()
     }
 
-    /// Does one job, beside others.
-    pub(crate) async fn call_job(
-        self: Arc<Self>,
-        job: Job,
-        limits: CallLimits,
-        stop: impl Future<Output = ()>,
-    ) -> Over<Arc<Service>, Result<(), JobFailure>> {
-        let (work, answer) = Work::job(job);
-        self.call_on_compute(work, answer, limits, stop).await
-    }
+    // --- a run
 
-    /// Serves one tick, beside others.
-    pub(crate) async fn call_tick(
-        self: Arc<Self>,
-        tick: Tick,
-        limits: CallLimits,
-    ) -> Over<Arc<Service>, Result<(), String>> {
-        let (work, answer) = Work::tick(tick);
-        self.call_on_compute(work, answer, limits, pending()).await
-    }
-
-    /// A call whose answer is all that it gives. It is over when the guest has nothing else to do, for which it has a
-    /// moment, unless others are under way: then they have the instance.
-    async fn call_on_compute<T>(
-        self: Arc<Self>,
-        work: Work,
-        answer: oneshot::Receiver<Answer<T>>,
-        limits: CallLimits,
-        stop: impl Future<Output = ()>,
-    ) -> Over<Arc<Service>, T> {
-        let (over, mut is_over) = oneshot::channel();
-        let done = Box::new(move |finished| drop(over.send(finished)));
-        let deadline = limits.deadline(Instant::now());
-        let terms = Terms { deadline, cpu: limits.cpu, long: true };
-        let entered = self.enter(work, terms, done);
-        let guard = match entered {
-            // What was begun goes on by itself.
-            Ok((_running, seat)) => Some(Abandoned(Some(seat))),
-            Err(_) => None,
-        };
-        let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => pending().await,
-            }
-        };
-        let answer = tokio::select! {
-            answer = answer => answer.unwrap_or_else(|_| Err(CallEnd::Host("the call was dropped".into()))),
-            () = late => Err(CallEnd::Timeout),
-            () = stop => Err(CallEnd::Interrupted),
-        };
-        let seat = guard.and_then(Abandoned::keep);
-        match (&seat, &answer) {
-            (Some(seat), Ok(_)) => seat.leave(),
-            (Some(seat), Err(end)) => seat.give_up(end.clone()),
-            (None, _) => {}
-        }
-        let end = match answer {
-            Ok(answer) => CallEnd::Returned(answer),
-            Err(end) => end.without_answer(),
-        };
-        let over = match tokio::time::timeout(DETACHED_MAX, &mut is_over).await {
-            Ok(over) => over,
-            Err(_) => {
-                if let Some(seat) = &seat {
-                    self.end_if_alone(seat.run);
-                }
-                is_over.await
-            }
-        };
-        match over {
-            Ok(Over { instance, report: CallReport { wall, cpu, memory_peak, .. } }) => {
-                Over { instance, report: CallReport { end, wall, cpu, memory_peak } }
-            }
-            Err(_) => {
-                let start = CallStart { at: Instant::now(), call: 0, cpu: self.meter.cpu() };
-                Over::ended(start, &self.meter, end)
-            }
-        }
-    }
-
-    /// Adds a call, and begins a run where there is none. Where it refuses, `done` and the reply have been told.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        work: Work,
-        terms: Terms,
-        done: Done,
-    ) -> Result<(Option<Placed<()>>, Seat), CallEnd> {
+    /// Adds a call, and begins a run where there is none. If the call is refused, `done` and the reply have been told.
+    pub(super) fn enter(self: &Arc<Self>, work: Work, terms: Terms, done: Done) -> Result<Entered, CallEnd> {
         let Work { given, reply } = work;
         let Terms { deadline, cpu, long } = terms;
+        let mut start = CallStart { at: Instant::now(), call: 0, cpu: self.meter.cpu() };
         let mut inner = self.lock();
-        let refused = match &inner.place {
-            Place::Ended(end) => Some(end.clone()),
-            Place::Parked(_) | Place::Running => inner.closing.clone(),
-        };
-        let mut start = CallStart { at: Instant::now(), call: inner.run, cpu: self.meter.cpu() };
-        if let Some(end) = refused {
+        if let Some(why) = inner.lists.refusal() {
+            let end = refused(why);
             drop(inner);
-            done(Over::ended(start, &self.meter, end.clone()));
-            reply.fail(end.clone());
+            self.is_over(Call { reply, done, start }, end.clone(), false);
             return Err(end);
         }
-        let store = match std::mem::replace(&mut inner.place, Place::Running) {
-            Place::Parked(store) => Some(store),
-            Place::Running | Place::Ended(_) => None,
-        };
+        let store = inner.parked.take();
         match store {
             Some(_) => {
-                inner.run = self.meter.begin_call(deadline, cpu);
-                inner.run_calls = 0;
+                let run = self.meter.begin_call(deadline, cpu);
+                inner.lists.begin_run(run);
             }
             None => {
                 self.meter.put_off_deadline(deadline);
                 self.meter.add_budget(cpu);
             }
         }
-        start.call = inner.run;
-        let call = inner.next_call;
-        inner.next_call += 1;
-        inner.run_calls += 1;
-        inner.calls.insert(call, Call { reply: Some(reply), done, start });
-        inner.arriving.push_back(Arriving { call, given });
-        let last = inner.last.take();
-        // One that was left from an earlier run would wake somebody who has nothing to do with this one.
+        let run = inner.lists.run();
+        start.call = run;
+        let entered = inner.lists.enter(Call { reply, done, start }, given);
+        // A waker that was left from an earlier run would wake a task that has nothing to do with this one.
         let waker = inner.waker.take().filter(|_| store.is_none());
         drop(inner);
-        if let Some(last) = last {
-            self.is_over(last, CallEnd::Returned(()), true);
+        if let Some(over) = entered.over {
+            self.is_over(over, CallEnd::Returned(()), true);
         }
         if let Some(waker) = waker {
             waker.wake();
         }
-        let seat = Seat { service: self.clone(), call, run: start.call };
-        Ok((store.map(|store| self.begin_run(store, long)), seat))
+        Ok(Entered { call: entered.call, run, begun: store.map(|store| self.begin_run(store, long)) })
     }
 
     fn begin_run(self: &Arc<Self>, mut store: Store<State>, long: bool) -> Placed<()> {
@@ -360,16 +182,19 @@ impl Service {
             let service = self.clone();
             let cpu = self.meter.cpu();
             Box::pin(async move {
-                match drive.await {
+                let driven = drive.await;
+                service.history.note(&service.meter);
+                match driven {
                     Driven::Ended(Ok(calls)) => {
-                        service.pace.add(service.meter.cpu().saturating_sub(cpu) / calls.max(1));
+                        let cpu = service.meter.cpu().saturating_sub(cpu);
+                        service.history.pace.add(cpu / calls.max(1));
                     }
                     Driven::Ended(Err(err)) => service.end(end_of(err, &service.meter)),
                     Driven::Cut(cut) => service.end(cut.into()),
                 }
             })
         };
-        match long || self.pace.is_long() {
+        match long || self.history.pace.is_long() {
             true => Placed::on_compute(work, &self.lane),
             false => Placed::Here { work, meter: self.meter.clone(), lane: self.lane.clone() },
         }
@@ -377,39 +202,54 @@ impl Service {
 
     /// Serves until the store is parked, or can't be used any more. Returns how many calls there were.
     async fn run(self: &Arc<Self>, mut store: Store<State>) -> wasmtime::Result<u32> {
+        // Declared after the store, and so dropped before it.
+        let mut answers = Answers { service: self, are_closed: false };
         loop {
-            if let Err(err) = self.serve(&mut store).await {
-                // To be said before the store goes.
-                self.meter.fail_call();
-                return Err(err);
-            }
+            let ready = match self.serve(&mut store).await {
+                Ok(ready) => ready,
+                Err(err) => {
+                    // To be said before the store goes.
+                    self.meter.fail_call();
+                    return Err(err);
+                }
+            };
             store.data().end_lines();
-            match self.park(store) {
-                Ok(calls) => return Ok(calls),
+            match self.park(store, ready) {
+                Ok(calls) => {
+                    answers.are_closed = true;
+                    return Ok(calls);
+                }
                 Err(back) => store = back,
             }
+            // More calls have come in the meantime. However many come, others get this thread in between.
+            yield_now().await;
         }
     }
 
-    /// Answers calls until there are none, and nothing else is left to do in the guest.
-    async fn serve(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
+    /// Answers calls until there are none that the guest takes, and nothing else is left to do in the guest. Returns
+    /// whether the guest would take a call now.
+    async fn serve(&self, store: &mut Store<State>) -> wasmtime::Result<bool> {
         let handle = self.exports.handle();
         store
             .run_concurrent(async |accessor| {
                 let mut calls = FuturesUnordered::new();
                 poll_fn(|cx| {
+                    // One call at a time: once it runs it may say that the guest takes no others, which would then be
+                    // in the guest, and never begun. This is polled again as soon as it runs.
+                    let mut has_given = false;
                     loop {
-                        // The guest may say that it wants no more for now.
-                        while accessor.poll_ready_for_concurrent_call(handle, cx).is_ready()
-                            && let Some(arriving) = self.next_arriving(cx)
+                        let ready = accessor.poll_ready_for_concurrent_call(handle, cx).is_ready();
+                        if ready
+                            && !has_given
+                            && let Some((call, given)) = self.next_arriving(cx)
                         {
-                            calls.push(self.answer(accessor, arriving));
+                            has_given = true;
+                            calls.push(self.answer(accessor, call, given));
                         }
-                        match calls.poll_next_unpin(cx) {
-                            Poll::Ready(Some(Ok(()))) => {}
-                            Poll::Ready(Some(Err(err))) => return Poll::Ready(Err(err)),
-                            Poll::Ready(None) => return accessor.poll_no_interesting_tasks(cx).map(Ok),
-                            Poll::Pending => return Poll::Pending,
+                        match ready!(calls.poll_next_unpin(cx)) {
+                            Some(Ok(())) => {}
+                            Some(Err(err)) => return Poll::Ready(Err(err)),
+                            None => return accessor.poll_no_interesting_tasks(cx).map(|()| Ok(ready)),
                         }
                     }
                 })
@@ -418,30 +258,27 @@ impl Service {
             .await?
     }
 
-    fn next_arriving(&self, cx: &Context<'_>) -> Option<Arriving> {
+    fn next_arriving(&self, cx: &Context<'_>) -> Option<(u64, Given)> {
         let mut inner = self.lock();
-        let next = inner.arriving.pop_front();
-        if next.is_none() {
-            inner.waker = Some(cx.waker().clone());
-        }
+        let next = inner.lists.next();
+        inner.waker = Some(cx.waker().clone());
         next
     }
 
-    /// One call in the guest, until there is an answer; what the guest does after that is its own affair.
-    async fn answer(&self, accessor: &Accessor<State>, arriving: Arriving) -> wasmtime::Result<()> {
-        let Arriving { call, given } = arriving;
+    /// One call in the guest, until there is an answer. The guest may go on after that.
+    async fn answer(&self, accessor: &Accessor<State>, call: u64, given: Given) -> wasmtime::Result<()> {
         match (&self.exports, given) {
             (Exports::Http(service), Given::Request(request, scheme)) => {
-                let head = answer_request(service, accessor, request, scheme).await?;
-                if let Some(Reply::Head(reply)) = self.take_reply(call) {
-                    // The client may have gone, and then there is nobody to tell.
-                    let _ = reply.send(head);
+                let answer = answer_request(service, accessor, request, scheme).await?;
+                if let Some(exchange) = self.exchange(call) {
+                    exchange.answer(answer);
                 }
             }
             (Exports::Job(worker), Given::Job(job)) => {
                 let handler = worker.wasmhost_job_async_handler();
                 let answer = handler.call_handle(accessor, job_to_guest(job)).await?;
                 if let Some(Reply::Job(reply)) = self.take_reply(call) {
+                    // The caller may have gone, and then there is nobody to tell.
                     let _ = reply.send(Ok(answer.map_err(failure_from_guest)));
                 }
             }
@@ -457,117 +294,109 @@ impl Service {
         Ok(())
     }
 
-    fn take_reply(&self, call: u64) -> Option<Reply> {
-        self.lock().calls.get_mut(&call).and_then(|call| call.reply.take())
+    fn exchange(&self, call: u64) -> Option<Arc<Exchange>> {
+        self.lock().lists.get_mut(call).and_then(|call| call.reply.exchange().cloned())
     }
 
-    /// Ends a run: the guest has done all that it was given. Returns how many calls that was, or the store if more has
-    /// come.
-    fn park(self: &Arc<Self>, store: Store<State>) -> Result<u32, Store<State>> {
+    fn take_reply(&self, call: u64) -> Option<Reply> {
+        self.lock().lists.get_mut(call).map(|call| std::mem::replace(&mut call.reply, Reply::Given))
+    }
+
+    /// Ends a run: the guest has nothing more to do. Returns how many calls took part in it, or the store if more have
+    /// come that the guest takes.
+    fn park(self: &Arc<Self>, store: Store<State>, ready: bool) -> Result<u32, Store<State>> {
         let mut inner = self.lock();
-        if !inner.arriving.is_empty() {
-            return Err(store);
-        }
-        let calls = inner.run_calls;
         // A guest that ran into its limit and coped has fragments of that in its memory.
-        let keep = inner.closing.is_none() && !self.meter.memory_refused();
-        let end = inner.closing.clone().unwrap_or(CallEnd::Returned(()));
-        let over: Vec<Call> = inner.calls.drain().map(|(_, call)| call).collect();
-        let last = inner.last.take();
+        let usable = !self.meter.memory_refused();
+        let was_called = inner.lists.was_called();
+        let Some(parked) = inner.lists.park(ready, usable) else { return Err(store) };
+        let Parked { keep, calls, over, refused } = parked;
         let spent = match keep {
             true => {
-                inner.place = Place::Parked(store);
+                inner.parked = Some(store);
                 None
             }
-            false => {
-                inner.place = Place::Ended(CallEnd::Interrupted);
-                Some(store)
-            }
+            false => Some(store),
         };
         drop(inner);
-        drop(spent);
-        for call in over {
-            self.is_over(call, CallEnd::Returned(()), keep);
+        if !ready && self.history.is_first_not_ready() {
+            let instance = spent.as_ref().map(|store| store.data().name.to_string()).unwrap_or_default();
+            warn!(
+                instance,
+                "the guest has set backpressure and has nothing left to do, so that it would never take another call: the instance is replaced (said once for each type)"
+            );
         }
-        if let Some(last) = last {
-            self.is_over(last, end, keep);
+        // Before their store goes: a body that its guest left unfinished has come to its end.
+        for (call, end) in over {
+            self.is_over(call, end, keep);
+        }
+        drop(spent);
+        for call in refused {
+            self.is_over(call, not_ready(was_called), false);
         }
         Ok(calls)
     }
 
     /// Ends the instance, and every call in it.
     fn end(self: &Arc<Self>, end: CallEnd) {
-        let mut inner = self.lock();
-        // An interruption has a reason, if it comes from here.
-        let end = match (&end, inner.closing.take()) {
-            (CallEnd::Interrupted, Some(reason)) => reason,
-            _ => end,
-        };
-        inner.place = Place::Ended(end.clone());
-        inner.arriving.clear();
-        let calls: Vec<Call> = inner.calls.drain().map(|(_, call)| call).collect();
-        let last = inner.last.take();
-        drop(inner);
-        for mut call in calls.into_iter().chain(last) {
-            if let Some(reply) = call.reply.take() {
-                reply.fail(end.clone());
-            }
+        let Ended { begun, unseen, end } = self.lock().lists.end(end);
+        for call in unseen {
+            self.is_over(call, refused(&end), false);
+        }
+        for call in begun {
             self.is_over(call, end.clone(), false);
         }
     }
 
     fn is_over(self: &Arc<Self>, call: Call, end: CallEnd, keep: bool) {
+        let Call { reply, done, start } = call;
+        if end == CallEnd::Returned(())
+            && let Some(exchange) = reply.exchange()
+        {
+            exchange.close();
+        }
+        reply.end(end.clone());
         let instance = keep.then(|| self.clone());
-        (call.done)(Over { instance, ..Over::ended(call.start, &self.meter, end) });
+        done(Over { instance, ..Over::ended(start, &self.meter, end) });
     }
 
-    /// A call has its answer. The guest may go on with something else; if no call is left, the seat comes back when it
-    /// has finished that.
-    fn leave(self: &Arc<Self>, call: u64) {
-        let mut inner = self.lock();
-        let Some(call) = inner.calls.remove(&call) else { return };
-        let (alone, closing, run) = (inner.calls.is_empty(), inner.closing.is_some(), inner.run);
-        if alone && !closing {
-            inner.last = Some(call);
-            return;
-        }
-        drop(inner);
-        self.is_over(call, CallEnd::Returned(()), !closing);
-        if alone {
-            // All that is left is what was given up, and what the others do after their answers.
-            let this = self.clone();
-            after_detached(move || this.end_if_alone(run));
+    // --- what callers say of their calls
+
+    /// A call has its answer. The guest may go on with something else. If no call is left, the seat comes back when the
+    /// guest has finished that. Returns whether nothing but given-up calls and such work is left.
+    pub(super) fn leave(self: &Arc<Self>, call: u64) -> bool {
+        let left = self.lock().lists.leave(call);
+        match left {
+            Left::WasOver | Left::Last => false,
+            Left::Over { call, keep, alone } => {
+                self.is_over(call, CallEnd::Returned(()), keep);
+                alone
+            }
         }
     }
 
     /// A call won't have its answer, and can't be ended by itself.
-    fn give_up(self: &Arc<Self>, call: u64, reason: CallEnd) {
+    pub(super) fn give_up(self: &Arc<Self>, call: u64, reason: CallEnd) {
         let mut inner = self.lock();
-        inner.arriving.retain(|arriving| arriving.call != call);
-        let Some(call) = inner.calls.remove(&call) else { return };
-        inner.closing = Some(reason.clone());
-        let run = inner.run;
-        let alone = inner.calls.is_empty();
-        let others = if alone {
-            inner.last = Some(call);
-            None
-        } else {
-            Some(call)
-        };
+        let given_up = inner.lists.give_up(call, &reason);
+        let run = inner.lists.run();
         drop(inner);
-        if let Some(call) = others {
-            self.is_over(call, reason, false);
-        }
+        let alone = match given_up {
+            GivenUp::WasOver => return,
+            GivenUp::Last => true,
+            GivenUp::Others(call) => {
+                self.is_over(call, reason, false);
+                false
+            }
+        };
         if alone || self.meter.held_for() > HELD_MAX {
             self.meter.interrupt_call(run);
         }
     }
 
     /// Ends what the guest does of its own accord, unless it serves somebody else by now.
-    fn end_if_alone(&self, run: u64) {
-        let inner = self.lock();
-        let alone = inner.run == run && inner.calls.is_empty();
-        drop(inner);
+    pub(super) fn end_if_alone(&self, run: u64) {
+        let alone = self.lock().lists.is_alone(run);
         if alone {
             self.meter.interrupt_call(run);
         }
@@ -575,10 +404,7 @@ impl Service {
 
     /// Why it has ended, if it has.
     pub(crate) fn ended(&self) -> Option<CallEnd> {
-        match &self.lock().place {
-            Place::Ended(end) => Some(end.clone()),
-            Place::Parked(_) | Place::Running => None,
-        }
+        self.lock().lists.ended().cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -587,67 +413,35 @@ impl Service {
     }
 }
 
-/// A call's place in its instance.
-pub(crate) struct Seat {
-    service: Arc<Service>,
-    call: u64,
-    run: u64,
+/// The end of a call that the guest hasn't seen, in an instance that takes no more.
+fn refused(why: &CallEnd) -> CallEnd {
+    CallEnd::Refused(format!("was not begun, since its instance was ending: another call {}", why.summary()))
 }
 
-impl Seat {
-    pub(crate) fn has_failed(&self) -> bool {
-        self.service.meter.has_failed(self.run)
-    }
-
-    /// The answer has come to its end.
-    pub(crate) fn leave(&self) {
-        self.service.leave(self.call);
-    }
-
-    /// The client has gone before the end of its answer, which the guest sees when it writes. It goes on for a moment.
-    pub(crate) fn leave_soon(self) {
-        self.service.leave(self.call);
-        after_detached(move || self.service.end_if_alone(self.run));
-    }
-
-    /// It won't have its answer.
-    pub(crate) fn give_up(&self, reason: CallEnd) {
-        self.service.give_up(self.call, reason);
-    }
-
-    pub(crate) fn service(&self) -> &Arc<Service> {
-        &self.service
-    }
-
-    /// The client has gone before its answer began.
-    pub(crate) fn give_up_soon(self) {
-        after_detached(move || self.service.give_up(self.call, CallEnd::Interrupted));
+/// The same where the guest has said so. A guest that never takes a call is broken.
+fn not_ready(was_called: bool) -> CallEnd {
+    let why = "the guest has set backpressure, and has nothing left to do that could clear it";
+    match was_called {
+        true => CallEnd::Refused(format!("was not begun: {why}")),
+        false => CallEnd::Trap(why.into()),
     }
 }
 
-fn after_detached(act: impl FnOnce() + Send + 'static) {
-    match Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn(async move {
-            tokio::time::sleep(DETACHED_MAX).await;
-            act();
-        })),
-        Err(_) => act(),
-    }
+/// The answers of a run. If it's dropped while the guest still works on them, the guest has failed.
+struct Answers<'a> {
+    service: &'a Service,
+    are_closed: bool,
 }
 
-/// Gives a call up whose caller has gone.
-struct Abandoned(Option<Seat>);
-
-impl Abandoned {
-    fn keep(mut self) -> Option<Seat> {
-        self.0.take()
-    }
-}
-
-impl Drop for Abandoned {
+impl Drop for Answers<'_> {
     fn drop(&mut self) {
-        if let Some(seat) = self.0.take() {
-            seat.give_up(CallEnd::Interrupted);
+        if self.are_closed {
+            return;
         }
+        let open: Vec<_> = {
+            let inner = self.service.lock();
+            inner.lists.iter().filter_map(|call| call.reply.exchange().cloned()).collect()
+        };
+        open.iter().for_each(|exchange| exchange.break_off());
     }
 }

@@ -14,6 +14,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use super::drive::{Drive, Driven, Placed, first_deadline};
 use super::guest::{failure_from_guest, job_to_guest, tick_to_guest};
+use super::history::TypeHistory;
 use super::module;
 use super::over::{CallStart, Over, end_of};
 use crate::bindings::{ticker, worker};
@@ -22,7 +23,6 @@ use crate::capability::state::{Input, State};
 use crate::engine::Engine;
 use crate::sandbox::meter::Meter;
 use crate::threads::compute::Lane;
-use crate::threads::pace::Pace;
 
 /// An instance that serves one call at a time: whoever has it may call it.
 pub(crate) struct Solo {
@@ -30,8 +30,7 @@ pub(crate) struct Solo {
     pub(crate) entry: Entry,
     pub(crate) meter: Arc<Meter>,
     pub(crate) engine: Arc<Engine>,
-    /// Of its type's requests.
-    pub(crate) pace: Arc<Pace>,
+    pub(crate) history: Arc<TypeHistory>,
     pub(crate) lane: Lane,
 }
 
@@ -108,8 +107,9 @@ impl Solo {
         if !unchanged && let Err(err) = self.store.data_mut().give(input) {
             return Over::ended(start, &self.meter, CallEnd::Host(format!("{err:#}")));
         }
-        let place = if self.store.data().sandbox.program.is_some() { Place::Here } else { Place::Compute };
-        let finished = self.drive(place, start, |instance| {
+        let runs_on =
+            if self.store.data().sandbox.program.is_some() { RunsOn::Here } else { RunsOn::Compute };
+        let finished = self.drive(runs_on, start, |instance| {
             Box::pin(async move {
                 let returned = match &instance.entry {
                     Entry::Command(command) => command.wasi_cli_run().call_run(&mut instance.store).await?,
@@ -146,10 +146,10 @@ impl Solo {
         F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
     {
         let start = self.begin(limits);
-        self.drive(Place::Compute, start, call)
+        self.drive(RunsOn::Compute, start, call)
     }
 
-    fn drive<T, F>(self, place: Place, start: CallStart, call: F) -> Placed<Over<Solo, T>>
+    fn drive<T, F>(self, runs_on: RunsOn, start: CallStart, call: F) -> Placed<Over<Solo, T>>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
@@ -164,16 +164,16 @@ impl Solo {
         });
         let drive = Drive::new(work, meter.clone(), ticker);
         let work = async move { finish(drive.await, start, &meter) };
-        match place {
-            Place::Compute => Placed::on_compute(work, &lane),
-            Place::Here => Placed::Alone(Box::pin(work)),
+        match runs_on {
+            RunsOn::Compute => Placed::on_compute(work, &lane),
+            RunsOn::Here => Placed::Alone(Box::pin(work)),
         }
     }
 }
 
 /// Where a call that takes its time is run.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum RunsOn {
     /// On the compute threads, whose priority is low.
     Compute,
     /// Where it was called: a program that a person runs has nobody to give way to.

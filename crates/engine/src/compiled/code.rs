@@ -5,7 +5,7 @@ use std::thread;
 
 use wasmtime::Engine;
 
-use super::cache::{self, Cache, Digest, Shared};
+use super::cache::{self, Cache, Digest, SharedCode};
 use super::cwasm::{self, CwasmError};
 use super::inspect::{InspectError, inspect};
 use super::native;
@@ -52,7 +52,7 @@ impl Code {
     }
 
     /// Its compiled form, for this engine.
-    pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<Shared, LoadError> {
+    pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<SharedCode, LoadError> {
         match &self.form {
             Form::Wasm { digest } => cache.compiled(engine, &self.bytes, digest),
             Form::Compiled { key } => cache.shared(&format!("trusted {key}"), || {

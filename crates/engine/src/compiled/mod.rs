@@ -12,7 +12,7 @@ mod settings;
 
 pub(crate) use artifact::Compiled;
 pub use cache::Cache;
-pub(crate) use cache::Shared;
+pub(crate) use cache::SharedCode;
 pub use code::Code;
 pub use compile::{CompileError, compile};
 pub use cwasm::CwasmError;

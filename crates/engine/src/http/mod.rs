@@ -3,8 +3,10 @@
 //! its own, and only one that computes for longer than a slice changes threads.
 
 mod body;
+mod gathering;
 mod shared;
 mod solo;
+mod tail;
 
 use bytes::Bytes;
 use http::{Request, Response};

@@ -3,19 +3,24 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
-use wasmtime_wasi_http::WasiBody;
 
-use super::body::{BoxError, Gathering, ResponseBody, Tail, body_error};
+use super::body::{BoxError, ResponseBody, body_error};
+use super::gathering::{Gathering, has_body, is_head};
+use super::tail::Tail;
 use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::calls::drive::Placed;
+use crate::calls::exchange::Exchange;
 use crate::calls::over::Over;
-use crate::calls::service::{Seat, Service, Terms, Work};
+use crate::calls::seat::Seat;
+use crate::calls::service::{Service, Terms};
+use crate::calls::work::Work;
 
 /// [`crate::Instance::call_http`] for such an instance.
 pub(super) async fn call<B, D>(
@@ -30,18 +35,19 @@ where
     B::Error: Into<BoxError>,
     D: FnOnce(Over<Arc<Service>>) + Send + 'static,
 {
+    let exchange = Arc::<Exchange>::default();
+    let is_head = is_head(&request);
     let request = request.map(|body| body.map_err(body_error).boxed_unsync());
     let deadline = limits.deadline(Instant::now());
     let terms = Terms { deadline, cpu: limits.cpu, long: false };
-    let (work, mut head) = Work::request(request, scheme);
-    let (placed, seat) = service.enter(work, terms, Box::new(done))?;
-    let mut underway = Underway { placed, seat: Some(seat) };
+    let work = Work::request(request, scheme, exchange.clone());
+    let (placed, seat) = Seat::take(&service, work, terms, Box::new(done))?;
+    let mut call = SeatedCall { placed, exchange, seat: Some(seat) };
     let mut timer = None;
     let head = std::future::poll_fn(|cx| {
-        let _ = underway.poll(cx);
-        if let Poll::Ready(head) = Pin::new(&mut head).poll(cx) {
-            let dropped = |_| Err(CallEnd::Host("the call was dropped".into()));
-            return Poll::Ready(head.unwrap_or_else(dropped));
+        let _ = call.poll(cx);
+        if let Poll::Ready(head) = call.exchange.poll_head(cx) {
+            return Poll::Ready(head);
         }
         // From outside: while one guest computes, nothing that waits in its store is looked at.
         let Some(deadline) = deadline else { return Poll::Pending };
@@ -49,21 +55,22 @@ where
         timer.as_mut().poll(cx).map(|()| Err(CallEnd::Timeout))
     });
     match head.await {
-        Ok(response) => underway.answer(response, deadline).await,
+        Ok(head) => call.answer(head, is_head, limits.timeout).await,
         Err(end) => {
-            underway.give_up(&end);
+            call.end(&end);
             Err(end)
         }
     }
 }
 
 /// A call that is polled by its request's task, with the run that it began, if it did.
-struct Underway {
+struct SeatedCall {
     placed: Option<Placed<()>>,
+    exchange: Arc<Exchange>,
     seat: Option<Seat>,
 }
 
-impl Underway {
+impl SeatedCall {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(placed) = &mut self.placed else { return Poll::Ready(()) };
         ready!(Pin::new(placed).poll(cx));
@@ -73,13 +80,11 @@ impl Underway {
 
     async fn answer(
         mut self,
-        response: Response<WasiBody>,
-        deadline: Option<Instant>,
+        head: Parts,
+        is_head: bool,
+        timeout: Option<Duration>,
     ) -> Result<Response<ResponseBody>, CallEnd> {
-        let Some(seat) = self.seat.take() else { return Err(CallEnd::Host("the call has no seat".into())) };
-        let service = seat.service().clone();
-        let (head, body) = response.into_parts();
-        let mut body = Gathering::new(body);
+        let mut body = Gathering::new(self.exchange.clone(), has_body(is_head, &head));
         let gathered = match &self.placed {
             Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
             _ => {
@@ -95,8 +100,9 @@ impl Underway {
                 gathered.await
             }
         };
-        let tail = Tail::Seat { seat, deadline, timer: None };
-        match gathered.and_then(|()| body.finish(Some(tail))) {
+        let Some(seat) = self.seat.take() else { return Err(CallEnd::Host("the call has no seat".into())) };
+        let service = seat.service().clone();
+        match gathered.and_then(|()| body.finish(Some(Tail::seat(seat, timeout)))) {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => {
                 let cut_off = || CallEnd::Trap(format!("the guest cut its answer off: {err}"));
@@ -105,14 +111,18 @@ impl Underway {
         }
     }
 
-    fn give_up(&mut self, end: &CallEnd) {
-        if let Some(seat) = self.seat.take() {
-            seat.give_up(end.clone());
+    /// There is no answer.
+    fn end(&mut self, end: &CallEnd) {
+        let Some(seat) = self.seat.take() else { return };
+        match end {
+            // The guest has said what it had to say.
+            CallEnd::ErrorCode(_) => seat.leave(),
+            end => seat.give_up(end.clone()),
         }
     }
 }
 
-impl Drop for Underway {
+impl Drop for SeatedCall {
     /// What is left of a run goes on in a task of its own.
     fn drop(&mut self) {
         if let Some(seat) = self.seat.take() {

@@ -28,8 +28,8 @@ pub struct Meter {
     interrupted: AtomicU64,
     /// The number of the call that ended otherwise than by returning, if one has.
     failed: AtomicU64,
-    /// The number of the last request that the guest gave an answer to.
-    answered: AtomicU64,
+    /// A slice of the guest has held an I/O thread for long.
+    held_thread: AtomicBool,
     waker: AtomicWaker,
     deadline: Mutex<Option<Instant>>,
     /// The guest yielded in its last poll, and didn't wait.
@@ -93,7 +93,8 @@ impl Meter {
         }
         let cpu_max = cpu.map_or(Duration::ZERO, |cpu| self.cpu().saturating_add(cpu));
         self.cpu_ns_max.store(nanoseconds(cpu_max), Relaxed);
-        *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner()) = deadline;
+        let mut current = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
+        *current = deadline;
         self.call.fetch_add(1, SeqCst) + 1
     }
 
@@ -107,22 +108,18 @@ impl Meter {
         self.failed.store(self.call.load(SeqCst), SeqCst);
     }
 
-    pub(crate) fn has_failed(&self, call: u64) -> bool {
-        self.failed.load(SeqCst) == call
-    }
-
     /// Whether a call has failed, and its instance with it.
     pub(crate) fn has_ended_badly(&self) -> bool {
         self.failed.load(SeqCst) != 0
     }
 
-    /// The guest has answered this request.
-    pub(crate) fn answer_call(&self, call: u64) {
-        self.answered.store(call, SeqCst);
+    /// A slice has held an I/O thread for long.
+    pub(crate) fn hold_thread(&self) {
+        self.held_thread.store(true, Relaxed);
     }
 
-    pub(crate) fn has_answered(&self, call: u64) -> bool {
-        self.answered.load(SeqCst) == call
+    pub(crate) fn has_held_thread(&self) -> bool {
+        self.held_thread.load(Relaxed)
     }
 
     pub(crate) fn add_cpu(&self, spent: Duration) {
@@ -230,6 +227,16 @@ impl Meter {
         *deadline = deadline.zip(joined).map(|(one, other)| one.max(other));
     }
 
+    /// A call has got on with its answer, and has time from now on.
+    pub(crate) fn roll_deadline(&self, call: u64, timeout: Option<Duration>) {
+        let Some(later) = timeout.and_then(|timeout| Instant::now().checked_add(timeout)) else { return };
+        let mut deadline = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
+        // The next call gets its number under the same lock.
+        if self.call.load(SeqCst) == call && deadline.is_some_and(|deadline| deadline < later) {
+            *deadline = Some(later);
+        }
+    }
+
     pub(crate) fn is_past_deadline(&self) -> bool {
         self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -262,6 +269,26 @@ mod tests {
         let call = meter.begin_call(None, None);
         meter.interrupt_call(call - 1);
         assert!(meter.is_interrupted());
+    }
+
+    #[test]
+    fn only_the_call_under_way_puts_its_deadline_off() {
+        let meter = Meter::default();
+        let minute = Some(Duration::from_secs(60));
+        let now = Instant::now();
+        let first = meter.begin_call(Some(now), None);
+        meter.roll_deadline(first, minute);
+        assert!(meter.deadline().unwrap() > now);
+        // A deadline never comes nearer.
+        let later = meter.deadline();
+        meter.roll_deadline(first, Some(Duration::ZERO));
+        assert_eq!(meter.deadline(), later);
+        meter.begin_call(Some(now), None);
+        meter.roll_deadline(first, minute);
+        assert_eq!(meter.deadline(), Some(now));
+        let endless = meter.begin_call(None, None);
+        meter.roll_deadline(endless, minute);
+        assert_eq!(meter.deadline(), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::after_slices;
 use super::current::{mark_compute_thread, prepare_thread, thread_cpu};
-use super::turns::{Place, Turns, TypeId};
+use super::turns::{PlaceInLine, Turns, TypeId};
 
 /// How much lower than the host's the compute threads' priority is, as `nice` counts it.
 const COMPUTE_NICE: i32 = 10;
@@ -115,7 +115,7 @@ impl Lane {
         let lane = self.clone();
         let schedule = move |runnable: Runnable, info: ScheduleInfo| {
             let turns = runnable.metadata().load(Relaxed);
-            let place = if turns == 0 { Place::Last } else { Place::First };
+            let place = if turns == 0 { PlaceInLine::Last } else { PlaceInLine::First };
             runnable.metadata().store((turns + 1) % TURNS_MAX, Relaxed);
             // Of one that has yielded its own thread goes on with it, or with what comes before it: then there were
             // others to run already, and whoever put them there woke a thread for them.
@@ -139,7 +139,7 @@ impl Drop for Line {
 }
 
 impl Queue {
-    fn push(&self, id: TypeId, runnable: Runnable, place: Place, may_wake: bool) {
+    fn push(&self, id: TypeId, runnable: Runnable, place: PlaceInLine, may_wake: bool) {
         let mut inner = self.lock();
         if inner.stopped {
             drop(inner);

@@ -27,12 +27,25 @@ const US_MAX: u32 = 1_000;
 pub(crate) struct Pace {
     mean: AtomicU32,
     long: AtomicBool,
+    /// Whatever the mean says.
+    stays_long: AtomicBool,
 }
 
 impl Pace {
     /// Whether the next call should begin on the compute threads.
     pub(crate) fn is_long(&self) -> bool {
-        self.long.load(Relaxed)
+        self.long.load(Relaxed) || self.stays_long.load(Relaxed)
+    }
+
+    /// Every call of the type begins on the compute threads from now on. One of them can hold a thread for long without
+    /// a chance to end its slice, and must not do so to a thread that others wait for.
+    pub(crate) fn stay_long(&self) {
+        self.stays_long.store(true, Relaxed);
+    }
+
+    /// Whether a call of the type must not run on an I/O thread.
+    pub(crate) fn stays_long(&self) -> bool {
+        self.stays_long.load(Relaxed)
     }
 
     /// Counts a call. Where two come at once one may be lost, which the mean doesn't mind.
@@ -41,7 +54,7 @@ impl Pace {
         let mean = self.mean.load(Relaxed);
         let mean = mean - mean / WEIGHT + us * UNIT / WEIGHT;
         self.mean.store(mean, Relaxed);
-        let bound = if self.is_long() { SHORT_US } else { LONG_US };
+        let bound = if self.long.load(Relaxed) { SHORT_US } else { LONG_US };
         self.long.store(mean > bound * UNIT, Relaxed);
     }
 }
@@ -61,6 +74,13 @@ mod tests {
         assert!(!after(&pace, 1_000, 2));
         assert!(after(&pace, 1_000, 10));
         assert!(!after(&pace, 20, 30));
+    }
+
+    #[test]
+    fn a_type_that_holds_threads_stays_long_however_short_its_calls_are() {
+        let pace = Pace::default();
+        pace.stay_long();
+        assert!(after(&pace, 20, 100));
     }
 
     #[test]

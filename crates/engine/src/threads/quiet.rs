@@ -16,19 +16,19 @@ const POLLING_AND_WOKEN: u8 = 2;
 
 /// For one future.
 pub(crate) struct Quiet {
-    state: Arc<State>,
+    state: Arc<WakeState>,
     waker: Waker,
 }
 
 #[derive(Default)]
-struct State {
+struct WakeState {
     phase: AtomicU8,
     outer: AtomicWaker,
 }
 
 impl Default for Quiet {
     fn default() -> Self {
-        let state = Arc::<State>::default();
+        let state = Arc::<WakeState>::default();
         Quiet { waker: Waker::from(state.clone()), state }
     }
 }
@@ -49,7 +49,7 @@ impl Quiet {
     }
 }
 
-impl Wake for State {
+impl Wake for WakeState {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -17,13 +17,13 @@ const IDLE_TICKS_MAX: u32 = 100;
 
 /// The tick thread; it ends when this is dropped.
 pub(crate) struct Ticker {
-    shared: Arc<Shared>,
+    state: Arc<TickerState>,
     thread: Option<JoinHandle<()>>,
     handle: Thread,
 }
 
 #[derive(Default)]
-struct Shared {
+struct TickerState {
     engines: Mutex<Vec<EngineWeak>>,
     /// Guests that are being polled right now.
     running: AtomicUsize,
@@ -37,37 +37,37 @@ struct Shared {
 impl Ticker {
     /// Starts the thread.
     pub(crate) fn start() -> std::io::Result<Ticker> {
-        let shared = Arc::new(Shared::default());
+        let state = Arc::new(TickerState::default());
         let thread = {
-            let shared = shared.clone();
-            thread::Builder::new().name("wasmhost-ticker".into()).spawn(move || run(&shared))?
+            let state = state.clone();
+            thread::Builder::new().name("wasmhost-ticker".into()).spawn(move || run(&state))?
         };
         let handle = thread.thread().clone();
-        Ok(Ticker { shared, thread: Some(thread), handle })
+        Ok(Ticker { state, thread: Some(thread), handle })
     }
 
     /// Raises this engine's epoch too from now on.
     pub(crate) fn drive(&self, engine: EngineWeak) {
-        self.shared.engines.lock().unwrap_or_else(|poison| poison.into_inner()).push(engine);
+        self.state.engines.lock().unwrap_or_else(|poison| poison.into_inner()).push(engine);
     }
 
     /// Ticks since the start.
     pub(crate) fn now(&self) -> u64 {
-        self.shared.now.load(SeqCst)
+        self.state.now.load(SeqCst)
     }
 
     /// Says that a guest runs until the guard is dropped.
     pub(crate) fn running(&self) -> Running<'_> {
-        self.shared.running.fetch_add(1, SeqCst);
-        if self.shared.parked.load(SeqCst) {
+        self.state.running.fetch_add(1, SeqCst);
+        if self.state.parked.load(SeqCst) {
             self.handle.unpark();
         }
-        Running(&self.shared)
+        Running(&self.state)
     }
 }
 
 /// A guest that runs.
-pub(crate) struct Running<'a>(&'a Shared);
+pub(crate) struct Running<'a>(&'a TickerState);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -77,7 +77,7 @@ impl Drop for Running<'_> {
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.shared.stop.store(true, SeqCst);
+        self.state.stop.store(true, SeqCst);
         self.handle.unpark();
         if let Some(thread) = self.thread.take() {
             // The thread can't panic; were it to, there would be nobody left to tell.
@@ -86,23 +86,23 @@ impl Drop for Ticker {
     }
 }
 
-fn run(shared: &Shared) {
+fn run(state: &TickerState) {
     let mut idle_ticks = 0;
-    while !shared.stop.load(SeqCst) {
+    while !state.stop.load(SeqCst) {
         thread::sleep(TICK);
-        shared.now.fetch_add(1, SeqCst);
-        for engine in shared.engines.lock().unwrap_or_else(|poison| poison.into_inner()).iter() {
+        state.now.fetch_add(1, SeqCst);
+        for engine in state.engines.lock().unwrap_or_else(|poison| poison.into_inner()).iter() {
             if let Some(engine) = engine.upgrade() {
                 engine.increment_epoch();
             }
         }
-        if shared.running.load(SeqCst) > 0 {
+        if state.running.load(SeqCst) > 0 {
             idle_ticks = 0;
             continue;
         }
         idle_ticks += 1;
         if idle_ticks > IDLE_TICKS_MAX {
-            park(shared);
+            park(state);
             idle_ticks = 0;
         }
     }
@@ -110,10 +110,10 @@ fn run(shared: &Shared) {
 
 /// Waits until a guest runs. `parked` is raised before `running` is looked at again, and callers do it the other
 /// way round, so that one of the two sees the other.
-fn park(shared: &Shared) {
-    shared.parked.store(true, SeqCst);
-    while shared.running.load(SeqCst) == 0 && !shared.stop.load(SeqCst) {
+fn park(state: &TickerState) {
+    state.parked.store(true, SeqCst);
+    while state.running.load(SeqCst) == 0 && !state.stop.load(SeqCst) {
         thread::park();
     }
-    shared.parked.store(false, SeqCst);
+    state.parked.store(false, SeqCst);
 }

@@ -19,7 +19,7 @@ pub(crate) struct TypeId(u64);
 
 /// Where in its type's line something is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PlaceInLine {
     First,
     Last,
 }
@@ -67,15 +67,15 @@ impl<R> Turns<R> {
     }
 
     /// Puts something into its type's line. A type that isn't there gets it back.
-    pub(crate) fn push(&mut self, id: TypeId, runnable: R, place: Place) -> Result<(), R> {
+    pub(crate) fn push(&mut self, id: TypeId, runnable: R, place: PlaceInLine) -> Result<(), R> {
         let Some(line) = self.types.get_mut(&id) else { return Err(runnable) };
         if line.waiting.is_empty() {
             line.mark_ns = line.mark_ns.max(self.now_ns);
             self.ready.insert((line.mark_ns, id));
         }
         match place {
-            Place::First => line.waiting.push_front(runnable),
-            Place::Last => line.waiting.push_back(runnable),
+            PlaceInLine::First => line.waiting.push_front(runnable),
+            PlaceInLine::Last => line.waiting.push_back(runnable),
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ mod tests {
     fn sims(turns: &mut Turns<usize>, types: &[(usize, u64)]) -> Vec<Sim> {
         let sim = |(number, &(calls, turn_us)): (usize, &(usize, u64))| {
             let id = turns.add();
-            (0..calls).for_each(|_| turns.push(id, number, Place::Last).unwrap());
+            (0..calls).for_each(|_| turns.push(id, number, PlaceInLine::Last).unwrap());
             Sim { id, turn_us, turns: 0, us: 0 }
         };
         types.iter().enumerate().map(sim).collect()
@@ -138,7 +138,7 @@ mod tests {
             }
             if let Some(number) = thread.1.take() {
                 // As a task does that woke itself: first it is put back, then its turn is over.
-                turns.push(sims[number].id, number, Place::Last).unwrap();
+                turns.push(sims[number].id, number, PlaceInLine::Last).unwrap();
                 turns.spent(sims[number].id, Duration::from_micros(sims[number].turn_us));
             }
             let Some((_, number)) = turns.take() else {
@@ -191,7 +191,7 @@ mod tests {
         let mut sims = sims(&mut turns, &[(100, 1_000), (100, 1_000), (0, 1_000)]);
         run(&mut turns, &mut sims, 1, 1_000_000);
         let late = sims[2].id;
-        (0..100).for_each(|_| turns.push(late, 2, Place::Last).unwrap());
+        (0..100).for_each(|_| turns.push(late, 2, PlaceInLine::Last).unwrap());
         let next: Vec<_> = (0..90).map(|_| turns.take().unwrap().0).collect();
         assert!(next[..3].contains(&late));
         assert_eq!(next.iter().filter(|id| **id == late).count(), 30);
@@ -207,7 +207,7 @@ mod tests {
         assert_near(sims[1].turns, 1_000);
         // A third type begins with the others, not where the second one is.
         let late = turns.add();
-        (0..100).for_each(|_| turns.push(late, 2, Place::Last).unwrap());
+        (0..100).for_each(|_| turns.push(late, 2, PlaceInLine::Last).unwrap());
         let next: Vec<_> = (0..40).map(|_| turns.take().unwrap().0).collect();
         let of_first = next.iter().filter(|id| **id == sims[0].id).count();
         assert!((17..=23).contains(&of_first), "{next:?}");
@@ -217,8 +217,8 @@ mod tests {
     fn a_type_s_calls_run_in_their_order() {
         let mut turns = Turns::default();
         let id = turns.add();
-        (0..5).for_each(|number| turns.push(id, number, Place::Last).unwrap());
-        turns.push(id, 5, Place::First).unwrap();
+        (0..5).for_each(|number| turns.push(id, number, PlaceInLine::Last).unwrap());
+        turns.push(id, 5, PlaceInLine::First).unwrap();
         let order: Vec<_> = std::iter::from_fn(|| turns.take()).map(|(_, number)| number).collect();
         assert_eq!(order, [5, 0, 1, 2, 3, 4]);
     }
@@ -227,11 +227,11 @@ mod tests {
     fn a_type_that_was_removed_leaves_nothing_behind() {
         let mut turns = Turns::default();
         let (gone, stays) = (turns.add(), turns.add());
-        turns.push(gone, 1, Place::Last).unwrap();
-        turns.push(gone, 2, Place::Last).unwrap();
-        turns.push(stays, 3, Place::Last).unwrap();
+        turns.push(gone, 1, PlaceInLine::Last).unwrap();
+        turns.push(gone, 2, PlaceInLine::Last).unwrap();
+        turns.push(stays, 3, PlaceInLine::Last).unwrap();
         assert_eq!(turns.remove(gone), [1, 2]);
-        assert_eq!(turns.push(gone, 4, Place::Last), Err(4));
+        assert_eq!(turns.push(gone, 4, PlaceInLine::Last), Err(4));
         turns.spent(gone, TICK);
         assert_eq!(turns.take(), Some((stays, 3)));
         assert!(turns.take().is_none() && turns.types.len() == 1);

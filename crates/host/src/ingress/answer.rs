@@ -114,6 +114,16 @@ impl Failure {
             CallEnd::Host(_) => {
                 Failure::new(StatusCode::INTERNAL_SERVER_ERROR, Some("H13"), "the host failed")
             }
+            CallEnd::ErrorCode(_) => Failure::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Some("H15"),
+                "the application answered with an error",
+            ),
+            CallEnd::Refused(_) => Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Some("H13"),
+                "the application took no more requests",
+            ),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use tracing::{error, info, warn};
+use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
 use wasmhost_engine::CallEnd;
 
 use super::answer::Failure;
@@ -93,6 +94,10 @@ impl FailureLog {
             match end {
                 CallEnd::Trap(backtrace) => warn!(code, instance, request_id, "{what}: {backtrace}"),
                 CallEnd::Host(message) => error!(code, instance, request_id, "{what}: {message}"),
+                CallEnd::ErrorCode(error) => {
+                    let error = one_line(error, MESSAGE_BYTES_MAX);
+                    warn!(code, instance, request_id, "{what}: the guest answered with the error {error}");
+                }
                 end => warn!(code, instance, request_id, "{what}: the call {}", end.summary()),
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A request that an instance crashes on is repeated once, on a fresh one, if the instance had been called before
 //! (so that the fault may be its own, and not the request's), nothing was answered yet, and HTTP lets a proxy repeat
-//! it: its method is safe, and it has no body.
+//! it: its method is safe, and it has no body. A request that its guest never saw is repeated once whatever its method,
+//! if it has no body. An error code that the guest answers with is an answer, and never repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,11 +43,11 @@ struct Called {
     answer: Result<Response<ResponseBody>, CallEnd>,
 }
 
-/// What a reused instance crashed on.
+/// A call that gets another instance: its own crashed, or had taken no more calls.
 struct Failed<'a> {
     slot: &'a Slot,
     reused: Reused,
-    crash: CallEnd,
+    end: CallEnd,
 }
 
 impl Web {
@@ -100,16 +101,17 @@ impl Web {
             }
             Err(end) => end,
         };
-        if (end.is_crash() || matches!(end, CallEnd::Returned(_)))
+        if (end.is_crash() || matches!(end, CallEnd::Returned(_) | CallEnd::ErrorCode(_)))
             && let Some(failure) = fault.and_then(|fault| fault.failure())
         {
             // The client is to blame, who is told so, and not the guest, whatever it did about a body that broke off.
             return failure.response().map(Either::Right);
         }
         let to_blame = end.is_crash() && reused != Reused::Not;
-        if to_blame && repeatable {
+        let unseen = matches!(end, CallEnd::Refused(_));
+        if to_blame && repeatable || unseen && !has_body {
             // Boxed, since it would make every request's future twice as large.
-            let failed = Failed { slot: &slot, reused, crash: end };
+            let failed = Failed { slot: &slot, reused, end };
             return Box::pin(self.repeat(head, scheme, failed, served)).await;
         }
         if to_blame {
@@ -138,7 +140,7 @@ impl Web {
         failure.response().map(Either::Right)
     }
 
-    /// Lets a fresh instance answer what a reused one crashed on.
+    /// Lets another instance answer: a fresh one, if a reused one crashed.
     async fn repeat(
         &self,
         head: Arc<Parts>,
@@ -146,17 +148,20 @@ impl Web {
         failed: Failed<'_>,
         served: &mut Served,
     ) -> Answer {
-        let Failed { slot, reused, crash } = failed;
+        let Failed { slot, reused, end } = failed;
         let instance = slot.name.to_string();
-        let Ok(lease) = self.pool.lend(Need::Fresh, self.wait_max).await else {
-            return self.failures.ended(&head, &instance, &crash).response().map(Either::Right);
+        let crashed = end.is_crash();
+        let need = if crashed { Need::Fresh } else { Need::Any };
+        let Ok(lease) = self.pool.lend(need, self.wait_max).await else {
+            return self.failures.ended(&head, &instance, &end).response().map(Either::Right);
         };
         let Called { slot, answer, .. } = self.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
         let again = slot.name.to_string();
         served.slot = Some(slot.clone());
         match answer {
+            Ok(answer) if !crashed => self.pass(answer, &head, &slot),
             Ok(answer) => {
-                self.failures.repeated(&head, &instance, &crash);
+                self.failures.repeated(&head, &instance, &end);
                 self.pool.was_repeated(reused);
                 self.pass(answer, &head, &slot)
             }

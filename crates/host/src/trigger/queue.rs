@@ -305,8 +305,8 @@ impl Verdict {
             CallEnd::Returned(Err(JobFailure::Bury(message))) => {
                 Verdict::Failed(AfterFailure::Bury, message.clone())
             }
-            CallEnd::Interrupted => Verdict::Back,
-            CallEnd::Timeout | CallEnd::OutOfCpu | CallEnd::Host(_) => {
+            CallEnd::Interrupted | CallEnd::Refused(_) => Verdict::Back,
+            CallEnd::Timeout | CallEnd::OutOfCpu | CallEnd::Host(_) | CallEnd::ErrorCode(_) => {
                 Verdict::Failed(AfterFailure::Retry, end.summary())
             }
             CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
@@ -364,6 +364,7 @@ mod tests {
         let trap = CallEnd::Trap("unreachable\n  at main".into());
         assert_eq!(of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable\nno tea".into()));
         assert_eq!(of(&CallEnd::Interrupted), Verdict::Back);
+        assert_eq!(of(&CallEnd::Refused("its instance was ending".into())), Verdict::Back);
         for end in [CallEnd::Timeout, CallEnd::OutOfCpu] {
             assert!(matches!(of(&end), Verdict::Failed(AfterFailure::Retry, _)));
         }

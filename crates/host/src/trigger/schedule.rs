@@ -122,20 +122,27 @@ impl ScheduleTrigger {
     }
 
     async fn call_instance(&self, nominal: Timestamp, manual: bool) -> TickEnd {
-        let mut lease = match self.pool.lend(Need::Any, self.wait_max).await {
-            Ok(lease) => lease,
-            Err(none) => return TickEnd::Failed(summary(none).to_owned()),
-        };
-        let Some(instance) = lease.take() else { return TickEnd::Failed("no instance".to_owned()) };
-        let tick = Tick {
-            schedule: self.timeline.process.to_string(),
-            nominal_ms: u64::try_from(nominal.0).unwrap_or(0),
-            manual,
-        };
-        let finished = instance.call_tick(tick, self.limits).await;
-        let end = tick_end(&finished.report.end);
-        lease.give_back(finished);
-        end
+        let mut may_repeat = true;
+        loop {
+            let mut lease = match self.pool.lend(Need::Any, self.wait_max).await {
+                Ok(lease) => lease,
+                Err(none) => return TickEnd::Failed(summary(none).to_owned()),
+            };
+            let Some(instance) = lease.take() else { return TickEnd::Failed("no instance".to_owned()) };
+            let tick = Tick {
+                schedule: self.timeline.process.to_string(),
+                nominal_ms: u64::try_from(nominal.0).unwrap_or(0),
+                manual,
+            };
+            let finished = instance.call_tick(tick, self.limits).await;
+            let unseen = matches!(finished.report.end, CallEnd::Refused(_));
+            let end = tick_end(&finished.report.end);
+            lease.give_back(finished);
+            // A guest that hasn't seen the tick did nothing about it.
+            if !(unseen && std::mem::take(&mut may_repeat)) {
+                return end;
+            }
+        }
     }
 
     async fn finish(&self, nominal: Timestamp, end: TickEnd) {

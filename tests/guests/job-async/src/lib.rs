@@ -15,6 +15,7 @@
 //! | `part:TEXT` | the same without the line's end |
 //! | `most` | prints `most N`: the most jobs that were in this instance at once, then goes on |
 //! | `write:NAME` | appends `id attempt instance` to /out/NAME, then goes on |
+//! | `full` | the instance takes no more jobs, ever, then goes on |
 //! | `enqueue:PAYLOAD` | puts a job on its own queue, then goes on |
 
 use std::cell::Cell;
@@ -57,6 +58,7 @@ async fn handle(job: Job) -> Result<(), Failure> {
             "together" => together(rest.parse()?).await,
             "print" => println!("{rest}"),
             "part" => part(rest)?,
+            "full" => wasmhost_guest::wasip3::wit_bindgen::rt::async_support::backpressure_inc(),
             "most" => println!("most {}", MOST.get()),
             "write" => append(rest, &job)?,
             "enqueue" => {

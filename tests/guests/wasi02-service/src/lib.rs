@@ -15,6 +15,14 @@
 //! | `/print` | prints two lines on stdout and one on stderr |
 //! | `/fetch?URL` | what is there, or the error |
 //! | `/trap` | traps |
+//! | `/error` | an error code |
+//! | `/forget`, `/forget-stream` | `forgotten`, in a body that is never finished, nor is its handle dropped; `-stream` keeps the stream's too |
+//! | `/forget-short` | the same, with a length that it doesn't come to |
+//! | `/finish-and-trap`, `/finish-and-exit`, `/finish-and-return-late` | a whole answer, then a trap, exit code 1, or a wait of 3 s |
+//! | `/finish-big-and-trap` | 100,000 bytes, then a trap |
+//! | `/cut-and-trap` | some of a body, without its end, then a trap |
+//! | `/length` | a length of 6 and no body |
+//! | `/events?count=N&ms=N` | so many lines, one each so many milliseconds |
 //!
 //! With the variable `ONCE` in its environment an instance returns from its second call, and from later ones, without
 //! an answer, as a component does that a JavaScript engine made of a `fetch` event.
@@ -72,6 +80,37 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
                 Err(err) => answer(out, 502, format!("{err:?}\n").as_bytes()),
             },
             "/trap" => panic!("asked to trap"),
+            "/error" => {
+                let code = ErrorCode::InternalError(Some("asked to fail\nso".into()));
+                ResponseOutparam::set(out, Err(code));
+            }
+            "/forget" | "/forget-stream" | "/forget-short" => forget(out, path),
+            "/finish-and-trap" => {
+                answer(out, 200, b"all of it\n");
+                panic!("asked to trap after the answer");
+            }
+            "/finish-and-exit" => {
+                answer(out, 200, b"all of it\n");
+                std::process::exit(1);
+            }
+            "/finish-and-return-late" => {
+                answer(out, 200, b"all of it\n");
+                subscribe_duration(3_000_000_000).block();
+            }
+            "/finish-big-and-trap" => {
+                answer(out, 200, &[b'x'; 100_000]);
+                panic!("asked to trap after the answer");
+            }
+            "/cut-and-trap" => {
+                let body = respond(out, 200, Fields::new());
+                body.write().unwrap().blocking_write_and_flush(b"some").unwrap();
+                panic!("asked to trap before the answer's end");
+            }
+            "/length" => {
+                let length = [("content-length".to_owned(), b"6".to_vec())];
+                drop(OutgoingBody::finish(respond(out, 200, Fields::from_list(&length).unwrap()), None));
+            }
+            "/events" => events(out, query),
             _ if path.starts_with("/seen") => {
                 let seen = format!(
                     "{:?} {:?} {} {target}",
@@ -139,6 +178,35 @@ fn echo(request: IncomingRequest, out: ResponseOutparam, with_trailers: bool) {
         sent
     });
     OutgoingBody::finish(body, sent).unwrap();
+}
+
+fn forget(out: ResponseOutparam, how: &str) {
+    let length = [("content-length".to_owned(), b"100".to_vec())];
+    let headers = if how == "/forget-short" { Fields::from_list(&length).unwrap() } else { Fields::new() };
+    let body = respond(out, 200, headers);
+    let stream = body.write().unwrap();
+    stream.blocking_write_and_flush(b"forgotten\n").unwrap();
+    if how == "/forget-stream" {
+        std::mem::forget(stream);
+    }
+    std::mem::forget(body);
+}
+
+fn events(out: ResponseOutparam, query: &str) {
+    let number = |name: &str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let body = respond(out, 200, Fields::new());
+    let stream = body.write().unwrap();
+    for event in 0..number("count") {
+        if stream.blocking_write_and_flush(format!("{event}\n").as_bytes()).is_err() {
+            return;
+        }
+        subscribe_duration(number("ms") * 1_000_000).block();
+    }
+    drop(stream);
+    OutgoingBody::finish(body, None).unwrap();
 }
 
 fn headers(request: &IncomingRequest, out: ResponseOutparam) {

@@ -1,10 +1,19 @@
-//! An http component in WASI 0.3's own words, with the paths of `wasi02-service` that its clients need: see there.
+//! An http component in WASI 0.3's own words, with the paths of `wasi02-service` that its clients need: see there. Others:
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/full` | `full`, after which the instance takes no more calls, ever |
+//! | `/full-for?ms=N` | `full for a while`, after which the instance takes no more calls for so long |
+//! | `/full-and-late?ms=N` | the instance takes no more calls at once, and answers `full` after so long |
+//! | `/cut-and-trap` | some of a body, without its end, then a trap |
 
 use std::cell::Cell;
 
 use wasip3::clocks::monotonic_clock;
 use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
-use wasip3::wit_bindgen::rt::async_support::{StreamReader, StreamResult};
+use wasip3::wit_bindgen::rt::async_support::{
+    StreamReader, StreamResult, backpressure_dec, backpressure_inc,
+};
 use wasip3::{spawn_local, wit_future, wit_stream};
 
 wasip3::http::service::export!(Service);
@@ -33,6 +42,29 @@ impl wasip3::exports::http::handler::Guest for Service {
             }
             "/most" => answer(200, MOST.get().to_string().into_bytes()),
             "/trap" => std::process::abort(),
+            "/error" => return Err(ErrorCode::InternalError(Some("asked to fail\nso".into()))),
+            "/full" => {
+                backpressure_inc();
+                answer(200, b"full\n".to_vec())
+            }
+            "/full-for" => {
+                backpressure_inc();
+                let ms: u64 = number(&target, "ms");
+                spawn_local(async move {
+                    monotonic_clock::wait_for(ms * 1_000_000).await;
+                    backpressure_dec();
+                });
+                answer(200, b"full for a while\n".to_vec())
+            }
+            "/full-and-late" => {
+                backpressure_inc();
+                monotonic_clock::wait_for(number(&target, "ms") * 1_000_000).await;
+                answer(200, b"full\n".to_vec())
+            }
+            "/finish-and-trap" => finish_and_trap(),
+            "/cut-and-trap" => cut_and_trap(),
+            "/forget" => forget(),
+            "/events" => events(number(&target, "count"), number(&target, "ms")),
             "/loop" => loop {
                 std::hint::spin_loop();
             },
@@ -81,6 +113,66 @@ async fn meet(calls: u32) {
         monotonic_clock::wait_for(1_000_000).await;
     }
     HERE.set(HERE.get() - 1);
+}
+
+fn number(target: &str, name: &str) -> u64 {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+/// A whole answer, then a trap.
+fn finish_and_trap() -> Response {
+    let (mut writer, reader) = wit_stream::new();
+    let (end, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(reader), trailers);
+    spawn_local(async move {
+        drop(writer.write_all(b"all of it\n".to_vec()).await);
+        drop(writer);
+        drop(end.write(Ok(None)).await);
+        std::process::abort();
+    });
+    response
+}
+
+/// Some of an answer, then a trap.
+fn cut_and_trap() -> Response {
+    let (mut writer, reader) = wit_stream::new();
+    let (_end, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(reader), trailers);
+    spawn_local(async move {
+        drop(writer.write_all(b"some".to_vec()).await);
+        std::process::abort();
+    });
+    response
+}
+
+/// An answer whose writer is never dropped.
+fn forget() -> Response {
+    let (mut writer, reader) = wit_stream::new();
+    let (end, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(reader), trailers);
+    spawn_local(async move {
+        drop(writer.write_all(b"forgotten\n".to_vec()).await);
+        std::mem::forget((writer, end));
+    });
+    response
+}
+
+/// So many lines, one each so many milliseconds.
+fn events(count: u64, ms: u64) -> Response {
+    let (mut writer, reader) = wit_stream::new();
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(reader), trailers);
+    spawn_local(async move {
+        for number in 0..count {
+            if !writer.write_all(format!("{number}\n").into_bytes()).await.is_empty() {
+                break;
+            }
+            monotonic_clock::wait_for(ms * 1_000_000).await;
+        }
+    });
+    response
 }
 
 fn method(request: &Request) -> String {

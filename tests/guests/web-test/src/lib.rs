@@ -11,6 +11,7 @@
 //! | `/answer?status=N&header=NAME:VALUE&body=B` | just that; `stream=B` streams the body, and there may be several headers |
 //! | `/big?bytes=N` | so many bytes, streamed |
 //! | `/sleep?ms=N` | `slept`, after waiting |
+//! | `/fill?mib=N` | `filled`, after filling so much memory with one instruction |
 //! | `/spin?ms=N` | `spun`, after computing |
 //! | `/log?lines=N` | `logged`, after so many lines each on stdout and stderr, and a last one of stdout without its end |
 //! | `/read?path=P` | the file's contents |
@@ -59,6 +60,7 @@ fn handle(request: Request) -> Response {
         "/answer" => Ok(just(&request)),
         "/big" => Ok(big(number(&request, "bytes"))),
         "/sleep" => Ok(sleep(number(&request, "ms"))),
+        "/fill" => Ok(fill(number(&request, "mib"))),
         "/spin" => Ok(spin(number(&request, "ms"))),
         "/log" => log(number(&request, "lines")),
         "/read" => fs::read(text(&request, "path")).map(Response::text).map_err(|error| error.to_string()),
@@ -170,6 +172,14 @@ fn big(bytes: u64) -> Response {
         }
         Ok(())
     })
+}
+
+fn fill(mib: u64) -> Response {
+    let mut bytes = Vec::<u8>::with_capacity((mib as usize) << 20);
+    // Something else than zero, which the allocator would leave to the system.
+    bytes.resize(bytes.capacity(), hint::black_box(7));
+    hint::black_box(&bytes);
+    Response::text("filled\n")
 }
 
 fn sleep(ms: u64) -> Response {

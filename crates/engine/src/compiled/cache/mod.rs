@@ -31,7 +31,7 @@ use crate::error::LoadError;
 pub(crate) type Digest = [u8; 32];
 
 /// What types of this process may have in common.
-pub(crate) type Shared = Arc<Compiled>;
+pub(crate) type SharedCode = Arc<Compiled>;
 
 /// See the module.
 pub struct Cache {
@@ -66,7 +66,7 @@ impl Cache {
         engine: &Engine,
         wasm: &[u8],
         digest: &Digest,
-    ) -> Result<Shared, LoadError> {
+    ) -> Result<SharedCode, LoadError> {
         let key = key(engine, digest);
         self.shared(&key, || match &self.directory {
             None => compile(engine, wasm),
@@ -79,7 +79,7 @@ impl Cache {
         &self,
         key: &str,
         make: impl FnOnce() -> Result<Compiled, LoadError>,
-    ) -> Result<Shared, LoadError> {
+    ) -> Result<SharedCode, LoadError> {
         let slot = {
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
             loaded.retain(|_, slot| {

@@ -1,0 +1,473 @@
+//! A request and its answer, between the call in the guest and the connection of its client. Pure but for the body, which
+//! the guest writes and the connection reads.
+//!
+//! ```text
+//! waiting -> answered (a head, and a body that the guest still writes) -> closed: nothing more comes
+//!         -> ended without an answer                                   -> broken: the guest failed
+//! ```
+//!
+//! When a guest fails, its store is still there: then is looked at what it wrote, and whether that was all. Later it
+//! couldn't be told, since a body whose store is gone looks finished. An answer that was finished is sent whole,
+//! however its call ends.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{Response, header};
+use http_body::{Body, Frame, SizeHint};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use super::error_code::error_code;
+use crate::call::CallEnd;
+
+/// Frames that are taken out of the body of a guest that has failed. A guest's own body holds fewer. Only one that the
+/// guest passed on from elsewhere has more, and that comes to its end by itself.
+const KEPT_FRAMES_MAX: usize = 64;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    head: Head,
+    body: AnswerBody,
+    /// How the call ended.
+    end: Option<CallEnd>,
+    /// The length that the head promises, in bytes, and what has been read.
+    length: Option<u64>,
+    read: u64,
+    /// Of whoever reads.
+    waker: Option<Waker>,
+}
+
+#[derive(Default)]
+enum Head {
+    #[default]
+    Waiting,
+    Here(Box<Parts>),
+    /// The guest answered with an error code.
+    Error(String),
+    Taken,
+}
+
+#[derive(Default)]
+enum AnswerBody {
+    /// There is none, or it has been read to its end, or nobody wants it.
+    #[default]
+    Over,
+    /// The guest may go on writing.
+    Open(WasiBody),
+    /// The guest has nothing more to do for it. What it has written is all, even where it forgot to say so.
+    Closed(WasiBody),
+    /// The guest has failed. What it had written, and whether that was all.
+    Broken { frames: VecDeque<Frame<Bytes>>, rest: Rest },
+}
+
+/// What follows the frames of a guest that has failed.
+enum Rest {
+    /// The guest had finished.
+    Nothing,
+    /// It had not.
+    Missing(Error),
+    /// A body that it passed on from elsewhere.
+    Elsewhere(WasiBody),
+}
+
+impl Exchange {
+    // --- the guest's side
+
+    /// The guest answers. Only its first answer counts.
+    pub(crate) fn answer(&self, answer: Result<Response<WasiBody>, Error>) {
+        let mut inner = self.lock();
+        if !matches!(inner.head, Head::Waiting) {
+            return;
+        }
+        match answer {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                inner.length =
+                    head.headers.get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
+                inner.head = Head::Here(Box::new(head));
+                inner.body = AnswerBody::Open(body);
+            }
+            Err(code) => inner.head = Head::Error(error_code(&code)),
+        }
+        inner.wake();
+    }
+
+    /// The guest has given an answer, or an error code.
+    pub(crate) fn is_answered(&self) -> bool {
+        !matches!(self.lock().head, Head::Waiting)
+    }
+
+    /// The guest has done all that it will do for this request.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.body = match std::mem::take(&mut inner.body) {
+            AnswerBody::Open(body) => AnswerBody::Closed(body),
+            other => other,
+        };
+        inner.wake();
+    }
+
+    /// The guest has failed. To be said while its store is there.
+    pub(crate) fn break_off(&self) {
+        let mut inner = self.lock();
+        inner.body = match std::mem::take(&mut inner.body) {
+            AnswerBody::Open(body) => broken(body),
+            other => other,
+        };
+        inner.wake();
+    }
+
+    /// The call is over. To be said after [`Exchange::close`] or [`Exchange::break_off`].
+    pub(crate) fn end(&self, end: CallEnd) {
+        let mut inner = self.lock();
+        inner.end.get_or_insert(end);
+        inner.wake();
+    }
+
+    /// Whether the guest has failed, and left an answer that isn't whole.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        matches!(self.lock().body, AnswerBody::Broken { rest: Rest::Missing(_), .. })
+    }
+
+    // --- the client's side
+
+    /// The head; or why there is none. [`CallEnd::Returned`] says that the guest gave no answer.
+    pub(crate) fn poll_head(&self, cx: &Context<'_>) -> Poll<Result<Parts, CallEnd>> {
+        let mut inner = self.lock();
+        match std::mem::replace(&mut inner.head, Head::Taken) {
+            Head::Here(head) => Poll::Ready(Ok(*head)),
+            Head::Error(code) => Poll::Ready(Err(CallEnd::ErrorCode(code))),
+            Head::Waiting => {
+                inner.head = Head::Waiting;
+                match &inner.end {
+                    Some(end) => Poll::Ready(Err(end.clone())),
+                    None => {
+                        inner.wait(cx);
+                        Poll::Pending
+                    }
+                }
+            }
+            Head::Taken => Poll::Pending,
+        }
+    }
+
+    /// How the call ended, if it has.
+    pub(crate) fn ended(&self) -> Option<CallEnd> {
+        self.lock().end.clone()
+    }
+
+    /// Nothing that the guest writes from now on is of any interest.
+    pub(crate) fn forget_body(&self) {
+        let body = std::mem::take(&mut self.lock().body);
+        drop(body);
+    }
+
+    /// The next piece of the body. An error is an answer that isn't whole.
+    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut inner = self.lock();
+        let polled = inner.poll_body(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                inner.read += frame.data_ref().map_or(0, |data| data.len() as u64)
+            }
+            Poll::Ready(_) => inner.body = AnswerBody::Over,
+            Poll::Pending => inner.wait(cx),
+        }
+        polled
+    }
+
+    /// Whether the body is known to have come to its end.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.lock().body, AnswerBody::Over)
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.lock().body {
+            AnswerBody::Over => SizeHint::with_exact(0),
+            AnswerBody::Open(body) | AnswerBody::Closed(body) => body.size_hint(),
+            AnswerBody::Broken { .. } => SizeHint::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A body that panics is the library's. What is kept here is still whole.
+        self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+impl Inner {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.body {
+            AnswerBody::Over => Poll::Ready(None),
+            AnswerBody::Open(body) => Pin::new(body).poll_frame(cx),
+            AnswerBody::Closed(body) => match Pin::new(body).poll_frame(cx) {
+                Poll::Pending => Poll::Ready(self.forgotten_end()),
+                ready => ready,
+            },
+            AnswerBody::Broken { frames, rest } => match frames.pop_front() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => match rest {
+                    Rest::Elsewhere(body) => Pin::new(body).poll_frame(cx),
+                    Rest::Nothing => Poll::Ready(None),
+                    Rest::Missing(_) => match std::mem::replace(rest, Rest::Nothing) {
+                        Rest::Missing(err) => Poll::Ready(Some(Err(err))),
+                        _ => Poll::Ready(None),
+                    },
+                },
+            },
+        }
+    }
+
+    /// The end of a body whose guest is done and never said that it had finished.
+    fn forgotten_end(&self) -> Option<Result<Frame<Bytes>, Error>> {
+        let is_short = self.length.is_some_and(|length| length > self.read);
+        is_short.then(|| Err(Error::HttpResponseBodySize(Some(self.read))))
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn broken(mut body: WasiBody) -> AnswerBody {
+    let mut frames = VecDeque::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    let rest = loop {
+        if frames.len() == KEPT_FRAMES_MAX {
+            break Rest::Elsewhere(body);
+        }
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => frames.push_back(frame),
+            Poll::Ready(Some(Err(err))) => break Rest::Missing(err),
+            Poll::Ready(None) => break Rest::Nothing,
+            Poll::Pending => break Rest::Missing(cut_off()),
+        }
+    };
+    AnswerBody::Broken { frames, rest }
+}
+
+/// Says that an answer isn't whole.
+pub(crate) fn cut_off() -> Error {
+    Error::InternalError(Some("the guest ended before its answer did".into()))
+}
+
+/// Held by a call in the guest: where it is dropped before it says that the guest is done, the guest has failed. To be
+/// kept where it is dropped before the store is.
+pub(crate) struct Working(pub(crate) Arc<Exchange>);
+
+impl Working {
+    /// The guest has done all that it will do.
+    pub(crate) fn done(self) {
+        self.0.close();
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.break_off();
+    }
+}
+
+/// Held until a call is over: where it is dropped without an end, nobody is to wait for one.
+pub(crate) struct Ending(pub(crate) Arc<Exchange>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(CallEnd::Host("the call was dropped".into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A guest's body: frames as they come, which looks finished where its sender is gone.
+    struct Channel(mpsc::UnboundedReceiver<Result<Frame<Bytes>, Error>>);
+
+    impl Body for Channel {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            self.0.poll_recv(cx)
+        }
+    }
+
+    type Writer = mpsc::UnboundedSender<Result<Frame<Bytes>, Error>>;
+
+    /// An answer with this length, if any, and what its guest writes with.
+    fn answered(length: Option<&str>) -> (Arc<Exchange>, Writer) {
+        let (writer, reader) = mpsc::unbounded_channel();
+        let mut response = Response::new(Channel(reader).boxed_unsync());
+        if let Some(length) = length {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.parse().unwrap());
+        }
+        let exchange = Arc::<Exchange>::default();
+        exchange.answer(Ok(response));
+        (exchange, writer)
+    }
+
+    fn write(writer: &Writer, text: &'static str) {
+        writer.send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).unwrap();
+    }
+
+    /// What a client reads now: the text, and how it ends, where it does.
+    fn read(exchange: &Exchange) -> (String, Option<Result<(), String>>) {
+        let mut text = String::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match exchange.poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    text.push_str(std::str::from_utf8(&data).unwrap());
+                }
+                Poll::Ready(Some(Err(err))) => return (text, Some(Err(err.to_string()))),
+                Poll::Ready(None) => return (text, Some(Ok(()))),
+                Poll::Pending => return (text, None),
+            }
+        }
+    }
+
+    fn whole(text: &str) -> (String, Option<Result<(), String>>) {
+        (text.to_owned(), Some(Ok(())))
+    }
+
+    const CUT_OFF: &str = "internal error: the guest ended before its answer did";
+
+    #[test]
+    fn an_answer_that_was_finished_is_whole_though_its_guest_fails() {
+        let (exchange, writer) = answered(None);
+        write(&writer, "all ");
+        write(&writer, "of it");
+        drop(writer);
+        exchange.break_off();
+        assert!(!exchange.is_cut_off());
+        assert_eq!(read(&exchange), whole("all of it"));
+    }
+
+    #[test]
+    fn an_answer_that_was_not_finished_is_cut_off_if_its_guest_fails() {
+        let (exchange, writer) = answered(None);
+        write(&writer, "some");
+        exchange.break_off();
+        // The store goes, which looks like an end.
+        drop(writer);
+        assert!(exchange.is_cut_off());
+        assert_eq!(read(&exchange), ("some".to_owned(), Some(Err(CUT_OFF.to_owned()))));
+        assert_eq!(read(&exchange), whole(""));
+    }
+
+    #[test]
+    fn an_error_of_the_guests_stays_one() {
+        let (exchange, writer) = answered(None);
+        write(&writer, "some");
+        writer.send(Err(Error::ConnectionTerminated)).unwrap();
+        exchange.break_off();
+        let (text, end) = read(&exchange);
+        assert_eq!((text.as_str(), end), ("some", Some(Err(Error::ConnectionTerminated.to_string()))));
+    }
+
+    #[test]
+    fn a_body_from_elsewhere_goes_on_though_its_guest_has_failed() {
+        let (exchange, writer) = answered(None);
+        (0..KEPT_FRAMES_MAX).for_each(|_| write(&writer, "."));
+        exchange.break_off();
+        assert_eq!(read(&exchange), (".".repeat(KEPT_FRAMES_MAX), None));
+        write(&writer, "end");
+        drop(writer);
+        assert_eq!(read(&exchange), whole("end"));
+    }
+
+    #[test]
+    fn an_answer_that_was_forgotten_ends_when_its_guest_is_done() {
+        let (exchange, writer) = answered(None);
+        write(&writer, "all");
+        assert_eq!(read(&exchange), ("all".to_owned(), None));
+        exchange.close();
+        assert_eq!(read(&exchange), whole(""));
+        drop(writer);
+    }
+
+    #[test]
+    fn an_answer_that_was_forgotten_before_its_length_is_cut_off() {
+        for (length, is_whole) in [("3", true), ("4", false)] {
+            let (exchange, writer) = answered(Some(length));
+            write(&writer, "all");
+            exchange.close();
+            let (text, end) = read(&exchange);
+            assert_eq!((text.as_str(), end.is_some_and(|end| end.is_ok())), ("all", is_whole), "{length}");
+            drop(writer);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_by_the_end() {
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(0.into()));
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let (exchange, writer) = answered(None);
+        assert!(exchange.poll_frame(&mut cx).is_pending());
+        exchange.close();
+        assert_eq!(count.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(matches!(exchange.poll_frame(&mut cx), Poll::Ready(None)));
+        drop(writer);
+    }
+
+    #[test]
+    fn the_first_answer_counts_and_an_end_comes_after_it() {
+        let (exchange, _writer) = answered(None);
+        exchange.answer(Err(Error::LoopDetected));
+        exchange.end(CallEnd::Trap("unreachable".into()));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(matches!(exchange.poll_head(&cx), Poll::Ready(Ok(_))));
+        assert_eq!(exchange.ended(), Some(CallEnd::Trap("unreachable".into())));
+    }
+
+    #[test]
+    fn a_call_that_ends_without_an_answer_says_how() {
+        let exchange = Arc::<Exchange>::default();
+        let cx = Context::from_waker(Waker::noop());
+        assert!(exchange.poll_head(&cx).is_pending());
+        exchange.end(CallEnd::Timeout);
+        exchange.end(CallEnd::Interrupted);
+        assert!(matches!(exchange.poll_head(&cx), Poll::Ready(Err(CallEnd::Timeout))));
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_ends() {
+        let exchange = Arc::<Exchange>::default();
+        drop(Ending(exchange.clone()));
+        assert!(matches!(exchange.ended(), Some(CallEnd::Host(_))));
+    }
+}

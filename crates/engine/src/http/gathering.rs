@@ -1,0 +1,146 @@
+//! The part of an answer that is there with its head, taken before anything is sent: a small body then goes out in one
+//! piece, with its length.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http::{Method, StatusCode};
+use http_body::Frame;
+use wasmtime_wasi_http::Error;
+
+use super::body::ResponseBody;
+use super::tail::Tail;
+use crate::calls::exchange::{Exchange, cut_off};
+
+/// How much of an answer is gathered before its head is sent, in bytes and pieces.
+const GATHERED_BYTES_MAX: usize = 64 << 10;
+const GATHERED_FRAMES_MAX: usize = 16;
+
+/// How long a head waits for the end of its call.
+const SETTLE_MAX: Duration = Duration::from_millis(1);
+
+/// Whether an answer has a body (RFC 9110, 6.4.1). In one that hasn't it is of no account what the guest does about
+/// its body: it may promise a length that it doesn't write.
+pub(super) fn has_body(is_head: bool, head: &Parts) -> bool {
+    let without = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    !is_head && !without.contains(&head.status)
+}
+
+/// Whether a request asks for a head alone.
+pub(super) fn is_head<B>(request: &http::Request<B>) -> bool {
+    request.method() == Method::HEAD
+}
+
+/// See the module.
+pub(super) struct Gathering {
+    exchange: Arc<Exchange>,
+    has_body: bool,
+    first: Option<Bytes>,
+    data: BytesMut,
+    frames: usize,
+    trailers: Option<Frame<Bytes>>,
+    has_ended: bool,
+}
+
+impl Gathering {
+    pub(super) fn new(exchange: Arc<Exchange>, has_body: bool) -> Self {
+        Gathering {
+            exchange,
+            has_body,
+            first: None,
+            data: BytesMut::new(),
+            frames: 0,
+            trailers: None,
+            has_ended: false,
+        }
+    }
+
+    /// Takes what is there now. False where more may be worth waiting for a moment. An error comes before anything was
+    /// sent.
+    pub(super) fn take(&mut self) -> Result<bool, Error> {
+        self.poll_take(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        while !self.is_enough() {
+            match self.exchange.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.add(frame),
+                Poll::Ready(Some(Err(_))) if !self.has_body => self.has_ended = true,
+                Poll::Ready(Some(Err(err))) => return Err(err),
+                Poll::Ready(None) => self.has_ended = true,
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// For a guest that goes on computing after it has given the head: most then have their body there, and are over, in
+    /// a moment. `call` is polled for its end.
+    pub(super) async fn settle(
+        &mut self,
+        mut call: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Result<(), Error> {
+        let settled = std::future::poll_fn(|cx| {
+            if self.poll_take(cx)? {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(call(cx));
+            Poll::Ready(self.take().map(drop))
+        });
+        tokio::time::timeout(SETTLE_MAX, settled).await.unwrap_or(Ok(()))
+    }
+
+    /// Pieces that were taken so far.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    fn is_enough(&self) -> bool {
+        self.has_ended
+            || self.trailers.is_some()
+            || self.frames >= GATHERED_FRAMES_MAX
+            || self.data.len() > GATHERED_BYTES_MAX
+    }
+
+    fn add(&mut self, frame: Frame<Bytes>) {
+        self.frames += 1;
+        match frame.into_data() {
+            Ok(bytes) if self.first.is_none() => self.first = Some(bytes),
+            Ok(bytes) => {
+                if self.data.is_empty() {
+                    self.data.extend_from_slice(self.first.as_deref().unwrap_or_default());
+                }
+                self.data.extend_from_slice(&bytes);
+            }
+            Err(trailers) => self.trailers = Some(trailers),
+        }
+    }
+
+    /// The body to send. One that is there whole is known by its length. An error is an answer that is known to lack its
+    /// end. With a `tail` the call goes on; it is dropped
+    /// where there is nothing to wait for.
+    pub(super) fn finish(self, tail: Option<Tail>) -> Result<ResponseBody, Error> {
+        if !self.has_ended && !self.has_body {
+            self.exchange.forget_body();
+            return Ok(ResponseBody::unwanted());
+        }
+        if self.exchange.is_cut_off() {
+            return Err(cut_off());
+        }
+        // One piece of what was gathered: the only one as it is, several in one.
+        let gathered = match self.data.is_empty() {
+            true => self.first,
+            false => Some(self.data.freeze()),
+        };
+        if self.has_ended {
+            if let Some(tail) = tail {
+                tail.finish();
+            }
+            return Ok(ResponseBody::whole(gathered));
+        }
+        Ok(ResponseBody::streamed(gathered, self.trailers, self.exchange, tail))
+    }
+}
