@@ -282,10 +282,13 @@ mod tests {
         let left = Arc::new(());
         for _ in 0..100 {
             let output = left.clone();
+            let (unwanted, is_unwanted) = oneshot::channel::<()>();
             drop(lane.spawn(async move {
-                yield_now().await;
+                // Were it to come earlier, it would be dropped here.
+                let _ = is_unwanted.await;
                 Output { _left: output }
             }));
+            drop(unwanted);
         }
         while Arc::strong_count(&left) > 1 {
             thread::yield_now();
