@@ -70,12 +70,25 @@ impl Default for Retention {
 }
 
 /// `[queues.NAME]`.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
     /// Waiting jobs past which `enqueue` is refused.
     pub max_depth: Option<u64>,
+    /// Bytes of waiting jobs past which `enqueue` is refused.
+    pub max_bytes: u64,
     /// Jobs that run at once, over all types and hosts; `None` is as many as there are instances.
     pub concurrency: Option<u32>,
+}
+
+impl Queue {
+    /// The bound of a queue that the formation doesn't mention: millions of jobs, and not yet most disks.
+    pub const MAX_BYTES_DEFAULT: u64 = 4 << 30;
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { max_depth: None, max_bytes: Queue::MAX_BYTES_DEFAULT, concurrency: None }
+    }
 }
 
 /// `[process.NAME]`: a component, its trigger, its limits, its grants, its count.

@@ -11,6 +11,7 @@
 //! Nothing here starts, opens or compiles anything: no tokio, no wasmtime.
 
 mod address;
+mod cron;
 mod dotenv;
 mod error;
 mod expand;
@@ -28,6 +29,7 @@ pub mod shown;
 mod spelling;
 mod timetable;
 pub mod units;
+mod unworked;
 
 pub use address::AddressError;
 pub use error::{LoadError, Problem};
@@ -38,3 +40,4 @@ pub use load::{Origin, load, parse};
 pub use normal::{has_whole_escapes, normal_host, normal_path};
 pub use route::RouteError;
 pub use spelling::name_problem;
+pub use unworked::UnworkedQueue;

@@ -194,13 +194,18 @@ fn one_or_more(elements: impl Iterator<Item = String>) -> OneOrMore<String, Vec<
 struct QueueTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_depth: Option<u64>,
+    max_bytes: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
 }
 
 impl From<&Queue> for QueueTable {
     fn from(queue: &Queue) -> Self {
-        QueueTable { max_depth: queue.max_depth, concurrency: queue.concurrency }
+        QueueTable {
+            max_depth: queue.max_depth,
+            max_bytes: format_size(queue.max_bytes),
+            concurrency: queue.concurrency,
+        }
     }
 }
 

@@ -2,24 +2,25 @@
 
 use std::time::Duration;
 
-use croner::Cron;
-use croner::errors::CronError;
-use croner::parser::{CronParser, Seconds, Year};
-
-use crate::{Schedule, Times};
-
-/// Reads a cron expression of five or six fields, or an `@daily` form.
-pub(crate) fn parse_cron(expression: &str) -> Result<Cron, CronError> {
-    CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build().parse(expression)
-}
+use crate::{Schedule, Times, cron};
 
 impl Schedule {
+    /// A text that is the same as long as the times are: another one says that the schedule was changed.
+    pub fn identity(&self) -> String {
+        match &self.times {
+            Times::Cron { expression, time_zone } => {
+                format!("{} {time_zone}", cron::spelled_plainly(expression))
+            }
+            Times::Every(every) => format!("every {} ms", milliseconds(*every)),
+        }
+    }
+
     /// The first time after `at`, both in milliseconds since 1970-01-01T00:00:00Z. `None` where there is none before
     /// the end of the calendar.
     pub fn next_after_ms(&self, at: i64) -> Option<i64> {
         match &self.times {
             Times::Cron { expression, time_zone } => {
-                let next = parse_cron(expression).ok()?.find_next_occurrence(&zoned(at, time_zone)?, false);
+                let next = cron::parse(expression).ok()?.find_next_occurrence(&zoned(at, time_zone)?, false);
                 Some(next.ok()?.timestamp().as_millisecond())
             }
             Times::Every(every) => {
@@ -37,7 +38,7 @@ impl Schedule {
                 // second that has just begun.
                 let at = at.checked_add(999)?.div_euclid(1000).checked_mul(1000)?;
                 let last =
-                    parse_cron(expression).ok()?.find_previous_occurrence(&zoned(at, time_zone)?, false);
+                    cron::parse(expression).ok()?.find_previous_occurrence(&zoned(at, time_zone)?, false);
                 Some(last.ok()?.timestamp().as_millisecond())
             }
             Times::Every(every) => {
@@ -80,6 +81,22 @@ mod tests {
 
     use super::*;
     use crate::{Missed, Overlap};
+
+    #[test]
+    fn a_schedule_that_is_spelled_in_another_way_is_the_same() {
+        assert_eq!(cron("0 4 * * MON", "UTC").identity(), cron(" 0  4 * * mon", "UTC").identity());
+        let others = [
+            cron("0 9 * * mon", "UTC"),
+            cron("0 4 * * mon", "Europe/Berlin"),
+            cron("0 0 4 * * mon", "UTC"),
+            every(60),
+            every(61),
+        ];
+        for (nth, other) in others.iter().enumerate() {
+            assert_ne!(other.identity(), cron("0 4 * * mon", "UTC").identity());
+            assert!(others[..nth].iter().all(|before| before.identity() != other.identity()));
+        }
+    }
 
     fn schedule(times: Times) -> Schedule {
         Schedule { times, jitter: Duration::ZERO, missed: Missed::One, overlap: Overlap::Skip }

@@ -302,8 +302,8 @@ fn http() -> impl Strategy<Value = Http> {
 
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
-    let queue = (option::of(1u64..=1_000_000_000), option::of(1u32..=100_000))
-        .prop_map(|(max_depth, concurrency)| Queue { max_depth, concurrency });
+    let queue = (option::of(1u64..=1_000_000_000), (2u64 << 20)..=(64 << 40), option::of(1u32..=100_000))
+        .prop_map(|(max_depth, max_bytes, concurrency)| Queue { max_depth, max_bytes, concurrency });
     let kept = || ((0u64..=3_650 * 86_400_000).prop_map(Duration::from_millis), 0u64..=1_000_000_000);
     let retention = (kept(), kept()).prop_map(|((done_for, done_max), (dead_for, dead_max))| Retention {
         done_for,

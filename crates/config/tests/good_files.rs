@@ -97,6 +97,7 @@ keep_dead_max = 50
 
 [queues.mail]
 max_depth = 100_000
+max_bytes = "64MiB"
 concurrency = 4
 [queues.idle]
 
@@ -168,7 +169,10 @@ fn a_file_with_everything_is_read() {
     assert_eq!(names, ["web", "worker", "mailer", "clock", "often", "daily", "migrate", "console"]);
     assert_eq!(formation.store, StoreUrl::Sqlite("/var/lib/shop/store.db".into()));
     assert_eq!(formation.queues["idle"], Queue::default());
-    assert_eq!(formation.queues["mail"], Queue { max_depth: Some(100_000), concurrency: Some(4) });
+    assert_eq!(
+        formation.queues["mail"],
+        Queue { max_depth: Some(100_000), max_bytes: 64 << 20, concurrency: Some(4) }
+    );
     let kept = formation.retention;
     assert_eq!((kept.done_for, kept.done_max), (Duration::ZERO, 100_000));
     assert_eq!((kept.dead_for, kept.dead_max), (Duration::from_hours(365 * 24), 50));

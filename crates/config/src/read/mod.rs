@@ -21,6 +21,9 @@ const NAME_BYTES_MAX: usize = 255;
 const INSTANCES_MAX: u32 = 100_000;
 const QUEUE_DEPTH_MAX: u64 = 1_000_000_000;
 
+/// One job with the largest payload has room. SQLite files can be larger than 64 TiB, and disks are not.
+const QUEUE_BYTES: RangeInclusive<u64> = (2 << 20)..=(64 << 40);
+
 /// Long enough for any job; what is longer is a slip in the unit.
 const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
 
@@ -84,9 +87,13 @@ fn queues(cx: &mut Reading<'_>, item: &Item<'_>) -> BTreeMap<String, Queue> {
             continue;
         };
         let max_depth = settings.take("max_depth").and_then(|item| item.whole(cx, 1..=QUEUE_DEPTH_MAX));
+        let max_bytes = settings.take("max_bytes").and_then(|item| item.size(cx, QUEUE_BYTES));
         let concurrency = settings.take("concurrency").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
         settings.finish(cx);
-        queues.insert(name.to_owned(), Queue { max_depth, concurrency });
+        queues.insert(
+            name.to_owned(),
+            Queue { max_depth, max_bytes: max_bytes.unwrap_or(Queue::MAX_BYTES_DEFAULT), concurrency },
+        );
     }
     queues
 }

@@ -1,16 +1,13 @@
 //! `schedule` and `every`: the times of a schedule, and the keys beside them.
 
+use crate::cron;
 use crate::formation::{Missed, Overlap, Schedule, Times};
 use crate::reader::{Item, Reading};
 use crate::spelling::{nearest, quoted};
-use crate::timetable::parse_cron;
 use crate::units::format_duration;
-use croner::errors::CronError;
 use jiff::tz::TimeZone;
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-const NICKNAMES: [&str; 6] = ["@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually"];
 
 /// What comes more often belongs into a loop of the guest's own.
 const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(365 * 24);
@@ -62,7 +59,7 @@ impl<'t> Details<'t> {
 }
 
 /// Reads `schedule`.
-pub(super) fn cron(cx: &mut Reading<'_>, item: &Item<'_>, details: &Details<'_>) -> Schedule {
+pub(super) fn read_cron(cx: &mut Reading<'_>, item: &Item<'_>, details: &Details<'_>) -> Schedule {
     let expression = item.string_or(cx, "a cron expression such as \"*/5 * * * *\" or \"@daily\"");
     if let Some(Err(message)) = expression.as_deref().map(check_cron) {
         item.problem(cx, message);
@@ -72,7 +69,7 @@ pub(super) fn cron(cx: &mut Reading<'_>, item: &Item<'_>, details: &Details<'_>)
 }
 
 /// Reads `every`.
-pub(super) fn every(cx: &mut Reading<'_>, item: &Item<'_>, details: &Details<'_>) -> Schedule {
+pub(super) fn read_every(cx: &mut Reading<'_>, item: &Item<'_>, details: &Details<'_>) -> Schedule {
     let every = item.duration(cx, EVERY);
     if let (Some(every), Some((item, jitter))) = (every, &details.jitter)
         && *jitter >= every
@@ -88,39 +85,15 @@ pub(super) fn every(cx: &mut Reading<'_>, item: &Item<'_>, details: &Details<'_>
 
 fn check_cron(text: &str) -> Result<(), String> {
     let found = quoted(text);
-    let expected = "expected a cron expression such as \"*/5 * * * *\" or \"@daily\"";
-    if text.trim_start().starts_with('@') {
-        if NICKNAMES.iter().any(|nickname| text.trim().eq_ignore_ascii_case(nickname)) {
-            return Ok(());
-        }
-        return Err(format!("found {found}, expected one of {}", NICKNAMES.join(", ")));
-    }
-    let fields = text.split_whitespace().count();
-    if !(5..=6).contains(&fields) {
-        return Err(format!(
-            "found {found}, of {fields} fields, {expected}: 5 fields, or 6 with seconds first"
-        ));
-    }
-    let cron =
-        parse_cron(text).map_err(|error| format!("found {found}, {expected}: {}", cron_fault(error)))?;
+    let cron = cron::parse(text).map_err(|fault| {
+        format!("found {found}, {fault}; expected a cron expression such as \"*/5 * * * *\" or \"@daily\"")
+    })?;
     // From a fixed day, so that a file is right or wrong whenever it is read; 29 February is within 8 years
     // of any.
     let start = jiff::civil::date(2000, 1, 1).to_zoned(TimeZone::UTC).map_err(|error| error.to_string())?;
     match cron.find_next_occurrence(&start, true) {
         Ok(_) => Ok(()),
         Err(_) => Err(format!("found {found}, which never comes: no date matches it")),
-    }
-}
-
-/// What croner says, without its own names for the parts of an expression.
-fn cron_fault(error: CronError) -> String {
-    match error {
-        CronError::InvalidPattern(fault)
-        | CronError::IllegalCharacters(fault)
-        | CronError::ComponentError(fault) => {
-            fault.replace("CronPattern contains ", "").trim_end_matches('.').to_lowercase()
-        }
-        other => other.to_string(),
     }
 }
 

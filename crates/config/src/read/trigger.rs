@@ -56,8 +56,8 @@ pub(super) fn trigger(
     let http = route.map(|item| Trigger::Http { routes: read_routes(cx, &item, process, routes) });
     let queue = queue.map(|item| Trigger::Queue { queues: read_queues(cx, &item) });
     let details = schedule::Details::read(cx, time_zone, details);
-    let cron = cron.map(|item| Trigger::Schedule(schedule::cron(cx, &item, &details)));
-    let every = every.map(|item| Trigger::Schedule(schedule::every(cx, &item, &details)));
+    let cron = cron.map(|item| Trigger::Schedule(schedule::read_cron(cx, &item, &details)));
+    let every = every.map(|item| Trigger::Schedule(schedule::read_every(cx, &item, &details)));
     let run = run.and_then(|item| {
         let run =
             item.choice(cx, &[("always", Run::Always), ("release", Run::Release), ("never", Run::Never)])?;
