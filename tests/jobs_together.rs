@@ -54,14 +54,16 @@ fn a_timeout_is_one_jobs_own() {
 }
 
 #[test]
-fn a_trap_ends_every_job_of_the_instance() {
+fn a_trap_ends_every_job_of_the_instance_and_is_nobodys_fault() {
     let host = Host::run(&worker(""));
     let beside = host.enqueue("default", "print:begun\nnever");
     host.stdout().wait_for("begun");
     let trap = host.enqueue("default", "trap");
     for id in [beside, trap] {
         let failed = host.store().wait_for(id, "retrying");
-        assert_eq!((failed.attempt, failed.crashes), (1, 1));
+        assert_eq!((failed.attempt, failed.crashes), (0, 0));
+        let error = failed.last_error.unwrap();
+        assert!(error.contains("other jobs were in it") && error.contains("tried alone"), "{error}");
     }
     let next = host.enqueue("default", "ok");
     host.store().wait_for(next, "done");
@@ -108,4 +110,44 @@ fn a_worker_that_takes_no_more_jobs_loses_none() {
         // Those that it didn't take were never begun.
         assert_eq!((job.attempt, job.crashes), (1, 0), "{job:?}");
     }
+}
+
+/// One job crashes beside others, whatever way: they are tried again one by one, and it is found out.
+#[test]
+fn jobs_that_crashed_together_are_tried_alone_and_only_the_guilty_one_dies() {
+    for crash in ["trap", "exit", "alloc"] {
+        // With a single attempt, too: it was another's fault.
+        let keys = "attempts = 1\nbackoff = [\"0s\"]\nmemory = \"32MiB\"";
+        let host = Host::run(&worker(keys));
+        let innocent: Vec<i64> = (0..3).map(|_| host.enqueue("default", "print:begun\nsleep:1000")).collect();
+        eventually("they have begun", || (host.stdout().count("begun") == 3).then_some(()));
+        let guilty = host.enqueue("default", crash);
+        for id in innocent {
+            let job = host.store().wait_for(id, "done");
+            assert_eq!((job.attempt, job.crashes), (1, 0), "{crash}");
+        }
+        let job =
+            eventually("it is dead", || Some(host.store().job(guilty)).filter(|job| job.state == "dead"));
+        assert_eq!((job.attempt, job.crashes), (1, 1), "{crash}");
+        // Others share an instance as before.
+        let ids: Vec<i64> = (0..4).map(|_| host.enqueue("default", "together:4")).collect();
+        ids.iter().for_each(|id| drop(host.store().wait_for(*id, "done")));
+    }
+}
+
+#[test]
+fn a_job_that_runs_alone_waits_until_an_instance_is_idle() {
+    let host = Host::run(&worker("backoff = [\"0s\"]"));
+    let long = host.enqueue("default", "print:begun\nsleep:2500");
+    host.stdout().wait_for("begun");
+    let alone = host.enqueue("default", "print:alone\nmost\nok");
+    host.store().wait_for(alone, "done");
+    // As if it had crashed in company before.
+    host.store().tamper(&format!(
+        "UPDATE jobs SET state = 'available', ended_at = NULL, alone = 1 WHERE id = {alone}"
+    ));
+    let next = host.enqueue("default", "ok");
+    host.store().wait_for(next, "done");
+    assert_eq!(host.store().wait_for(alone, "done").attempt, 2);
+    assert_eq!(host.store().job(long).state, "done", "it had the instance before");
 }

@@ -26,6 +26,7 @@ mod ingress_slow;
 mod ingress_tls;
 mod isolation;
 mod jobs;
+mod jobs_kept;
 mod jobs_people;
 mod jobs_together;
 mod languages;

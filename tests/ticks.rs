@@ -143,6 +143,24 @@ fn a_tick_is_skipped_while_the_one_before_it_runs() {
     assert_eq!(host.ps().instances("clock").len(), 1);
 }
 
+#[test]
+fn a_tick_that_a_person_asks_for_heeds_overlap_too() {
+    let keys = "schedule = \"@yearly\"\ncount = 2\nargs = [\"sleep\", \"3000\"]";
+    let host = Host::run(&Formation::new().process("clock", "cmd-test", keys));
+    let first = host.cli_beside(["tick", "clock"]);
+    eventually("it runs", || (!host.store().ticks("clock").is_empty()).then_some(()));
+    host.cli(["tick", "clock"]).failed(1, "a tick of \"clock\" is still running");
+    first.wait().done();
+    assert_eq!(host.store().ticks("clock").len(), 1, "it isn't recorded either");
+    // Where the formation says that they may, they do.
+    let keys = format!("{keys}\noverlap = \"allow\"");
+    let host = Host::run(&Formation::new().process("clock", "cmd-test", &keys));
+    let first = host.cli_beside(["tick", "clock"]);
+    eventually("it runs", || (!host.store().ticks("clock").is_empty()).then_some(()));
+    host.cli(["tick", "clock"]).done();
+    first.wait().done();
+}
+
 /// `KILLS=100` makes it longer, `SEED=...` repeats one.
 #[test]
 fn each_tick_happens_once_however_often_the_host_is_killed() {
@@ -286,4 +304,59 @@ fn a_schedule_that_is_ahead_of_the_clock_is_told_and_can_begin_anew() {
     let calls = nominal.len();
     nominal.dedup();
     assert_eq!(nominal.len(), calls, "none is run twice");
+}
+
+#[test]
+fn a_schedule_that_was_changed_begins_now() {
+    let formation = clock("schedule = \"30 4 * * *\"\nmissed = \"all\"");
+    let host = Host::run(&formation);
+    eventually("the schedule has begun", || (host.store().schedules() == 1).then_some(()));
+    host.stop().done();
+    let back = || {
+        let store = Store::open(&formation.path(".wasmhost/store.db"));
+        store.set_schedule_back("clock", Duration::from_secs(5 * 24 * 3600));
+    };
+    // Another expression, another zone, an interval in its place; and one that was away meanwhile.
+    let mut text = formation.text();
+    for (old, new) in [
+        ("schedule = \"30 4 * * *\"", "schedule = \"*/10 * * * *\""),
+        ("schedule = \"*/10 * * * *\"", "schedule = \"*/10 * * * *\"\ntime_zone = \"Asia/Kathmandu\""),
+        ("schedule = \"*/10 * * * *\"\ntime_zone = \"Asia/Kathmandu\"", "every = \"1h\""),
+    ] {
+        back();
+        assert!(text.contains(old), "{text}");
+        text = text.replace(old, new);
+        std::fs::write(formation.file(), &text).unwrap();
+        let host = Host::run(&formation);
+        eventually("it has begun anew", || host.store().schedule_is_recent("clock").then_some(()));
+        host.stop().done();
+    }
+    let without = Formation::web("").text();
+    std::fs::write(formation.file(), without).unwrap();
+    back();
+    Host::run(&formation).stop().done();
+    std::fs::write(formation.file(), &text).unwrap();
+    let host = Host::run(&formation);
+    eventually("it has begun anew", || {
+        let store = host.store();
+        (store.schedules() == 1 && store.schedule_is_recent("clock")).then_some(())
+    });
+    // A full hour may have come in the meantime, and no more than that.
+    let ran = host.store().ticks("clock").len();
+    assert!(ran <= 2, "{:?}", host.store().ticks("clock"));
+}
+
+#[test]
+fn a_schedule_of_a_type_that_was_scaled_to_none_is_silent() {
+    let formation = clock("schedule = \"* * * * * *\"");
+    let host = Host::run(&formation);
+    host.cli(["scale", "clock=0"]).done();
+    let skipped = || {
+        let rows = host.store().ticks("clock");
+        rows.iter().filter(|row| row.result == "skipped").count()
+    };
+    eventually("three ticks are skipped", || (skipped() >= 3).then_some(()));
+    assert_eq!(host.stderr().count("the type's count is 0"), 1);
+    let why = host.store().ticks("clock").into_iter().find(|row| row.result == "skipped").unwrap().error;
+    assert_eq!(why.as_deref(), Some("the type's count is 0"));
 }

@@ -12,6 +12,9 @@ use crate::print;
 pub(crate) fn check(file: Option<PathBuf>, check: &Check) -> Outcome {
     let plan = plan(&formation_file(file))?;
     check_capacity(&plan).map_err(|err| Failed::new(Exit::Usage, err))?;
+    for unworked in plan.formation.unworked_queues() {
+        print::note(format_args!("warning: {unworked}"));
+    }
     if check.json {
         print::pretty_json(&plan.formation)?;
     } else {

@@ -41,6 +41,7 @@ pub(crate) async fn enqueue(client: &Client, enqueue: Enqueue) -> Outcome {
         true => print::json(&response)?,
         false => print::line(&response.id),
     }
+    warn(response.warning.as_deref());
     Ok(Exit::Done)
 }
 
@@ -64,6 +65,9 @@ async fn lines(client: &Client, path: &str, enqueue: &Enqueue) -> Outcome {
             );
             Failed { message, ..failed }
         })?;
+        if first == 1 {
+            warn(receipts.first().and_then(|receipt| receipt.warning.as_deref()));
+        }
         for receipt in &receipts {
             if enqueue.json {
                 print::json(receipt)?;
@@ -166,5 +170,11 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+fn warn(warning: Option<&str>) {
+    if let Some(warning) = warning {
+        print::note(format_args!("warning: {warning}"));
     }
 }

@@ -282,6 +282,7 @@ async fn change(client: &Client, change: Change, sweep: Sweep) -> Outcome {
     if matches!(change, Change::Retry) && states.is_empty() && !all {
         states.push(JobState::Dead);
     }
+    let states = Some(states).filter(|states| !states.is_empty());
     let request = SweepRequest { queue: which.queue, states, unique_key: which.key };
     let response: SweepResponse = client.post(&format!("/v1/jobs/{verb}"), &request).await?;
     match json {
@@ -291,7 +292,13 @@ async fn change(client: &Client, change: Change, sweep: Sweep) -> Outcome {
             print::line(format!("{} {jobs} {}", response.changed, change.past()));
         }
     }
-    Ok(Exit::Done)
+    match response.note {
+        Some(note) => {
+            print::note(note);
+            Ok(if response.changed == 0 { Exit::Failed } else { Exit::Done })
+        }
+        None => Ok(Exit::Done),
+    }
 }
 
 /// Each that can be; what can't is said, and makes the exit code 1.

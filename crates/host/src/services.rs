@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tracing::warn;
-use wasmhost_config::Queue;
+use wasmhost_config::{Queue, UnworkedQueue};
 use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
 use wasmhost_store::jobs::{EnqueueError, NewJob, Unique, UniqueScope};
 use wasmhost_store::{Jobs, Timestamp};
@@ -27,12 +27,22 @@ impl Queues {
         self.settings.get(queue).and_then(|settings| settings.max_depth)
     }
 
+    pub(crate) fn max_bytes(&self, queue: &str) -> u64 {
+        self.settings.get(queue).map_or(Queue::MAX_BYTES_DEFAULT, |settings| settings.max_bytes)
+    }
+
     pub(crate) fn concurrency(&self, queue: &str) -> Option<u32> {
         self.settings.get(queue).and_then(|settings| settings.concurrency)
     }
 
     pub(crate) fn workers(&self, queue: &str) -> Vec<String> {
         self.workers.get(queue).cloned().unwrap_or_default()
+    }
+
+    /// Says so where no type works this queue.
+    pub(crate) fn unworked(&self, queue: &str) -> Option<String> {
+        let unworked = UnworkedQueue::find(queue, self.workers.keys().map(String::as_str));
+        unworked.map(|unworked| unworked.to_string())
     }
 
     /// Those that the formation names.
@@ -50,10 +60,13 @@ impl Enqueue for Queues {
         queue: &str,
         jobs: Vec<services::NewJob>,
     ) -> Result<Vec<Receipt>, EnqueueRefusal> {
-        let max_depth = self.max_depth(queue);
-        let jobs = jobs.into_iter().map(|job| to_store(queue, max_depth, job)).collect();
+        let (max_depth, max_bytes) = (self.max_depth(queue), Some(self.max_bytes(queue)));
+        let jobs =
+            jobs.into_iter().map(|job| NewJob { max_depth, max_bytes, ..to_store(queue, job) }).collect();
         let enqueued = self.jobs.enqueue(jobs).await.map_err(|err| match err {
-            EnqueueError::Full { .. } => EnqueueRefusal::Full(err.to_string()),
+            EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => {
+                EnqueueRefusal::Full(err.to_string())
+            }
             EnqueueError::Invalid(text) => EnqueueRefusal::Invalid(text),
             EnqueueError::Store(err) => EnqueueRefusal::Unavailable(err.to_string()),
         })?;
@@ -61,7 +74,7 @@ impl Enqueue for Queues {
     }
 }
 
-fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJob {
+fn to_store(queue: &str, job: services::NewJob) -> NewJob {
     NewJob {
         queue: queue.to_owned(),
         payload: job.payload,
@@ -71,7 +84,8 @@ fn to_store(queue: &str, max_depth: Option<u64>, job: services::NewJob) -> NewJo
         priority: job.priority,
         unique: job.unique.map(unique),
         attempts_max: job.attempts,
-        max_depth,
+        max_depth: None,
+        max_bytes: None,
     }
 }
 

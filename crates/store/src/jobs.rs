@@ -8,25 +8,25 @@
 //! scheduled, available, retrying, leased -> cancelled
 //! ```
 //!
-//! What hosts do with jobs stands here; what people ask and do is in `people`, waits between attempts in `backoff`.
+//! What hosts do with jobs stands here. What people ask and do is in `people`, states and names are in `state`, and waits
+//! between attempts in `backoff`.
 
 mod backoff;
 mod people;
+mod state;
 
-use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-
 use crate::{StoreError, Timestamp};
+use async_trait::async_trait;
 
 pub use self::backoff::Backoff;
 pub use self::people::{
     AttemptEnd, AttemptView, Intervened, Intervention, JobDetail, JobFilter, JobView, Order, Page,
     QueueCounts, Swept,
 };
+pub use self::state::{JobId, JobState};
 
 /// The longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -67,33 +67,18 @@ pub const ATTEMPTS_KEPT: u32 = 25;
 /// How much of a failure's message is kept, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// A job that ends its instance this many times is buried, whatever attempts are left.
+/// A job that ends its instance this many times is buried, whatever attempts are left. Only crashes in which it was
+/// alone count.
 pub const CRASHES_MAX: u32 = 3;
 
-/// A job's name in its store: a rising number, shown and passed on as text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct JobId(pub i64);
+/// What a job counts towards its queue's [`max_bytes`](NewJob::max_bytes) beside what its producer passed, in bytes.
+pub const JOB_BYTES: u64 = 256;
 
-/// Where a job stands; see the module's diagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum JobState {
-    /// Not due yet.
-    Scheduled,
-    /// Due, and waiting for an instance.
-    Available,
-    /// An instance has it.
-    Leased,
-    /// An attempt failed; the next one is due at `run_at`.
-    Retrying,
-    /// It was done.
-    Done,
-    /// It won't be tried again unless a person says so.
-    Dead,
-    /// A person took it back.
-    Cancelled,
-}
+/// The most tries that a producer can ask for.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+
+/// How far ahead a job can be put off, and how long it can hold a key for a time.
+pub const AHEAD_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What a producer asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -116,6 +101,8 @@ pub struct NewJob {
     pub attempts_max: Option<u32>,
     /// Waiting jobs past which this one is refused, as the formation says of its queue.
     pub max_depth: Option<u64>,
+    /// The same for the bytes of waiting jobs: their payloads, content types and metadata, and [`JOB_BYTES`] for each.
+    pub max_bytes: Option<u64>,
 }
 
 /// A key that one job of a queue holds at a time. All scopes share one namespace: a key that is held in any of them
@@ -131,8 +118,8 @@ pub struct Unique {
 /// How long a job holds its unique key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UniqueScope {
-    /// Until it is claimed for the first time; a later attempt doesn't take it again. So there may be one that runs
-    /// and one that waits, which sees what has changed since the first began.
+    /// Until its first call [begins](Jobs::begin_call); a later attempt doesn't take it again. So there may be one that
+    /// runs and one that waits, which sees what has changed since the first began.
     Waiting,
     /// Until it is done, dead, cancelled or discarded.
     #[default]
@@ -162,6 +149,18 @@ pub enum EnqueueError {
         queue: String,
         /// Its scheduled, available and retrying jobs before this call.
         depth: u64,
+    },
+    /// The waiting jobs of the queue would have more bytes than they may.
+    #[error(
+        "queue \"{queue}\" holds {bytes} bytes of waiting jobs, and its max_bytes of {max} leaves no room for this"
+    )]
+    FullOfBytes {
+        /// The queue.
+        queue: String,
+        /// The bytes of its scheduled, available and retrying jobs before this call.
+        bytes: u64,
+        /// How many they may have.
+        max: u64,
     },
     /// It can't be stored as it is.
     #[error("{0}")]
@@ -228,6 +227,10 @@ pub struct LeasedJob {
     pub metadata: Vec<(String, String)>,
     /// When it was enqueued.
     pub enqueued_at: Timestamp,
+    /// It may hold a key of scope [`Waiting`](UniqueScope::Waiting), which [`begin_call`](Jobs::begin_call) frees.
+    pub holds_key: bool,
+    /// No other job may be in its instance: it crashed together with others before.
+    pub alone: bool,
 }
 
 /// How an attempt failed.
@@ -250,6 +253,9 @@ pub enum AfterFailure {
     RetryAfter(Duration),
     /// The same as `Retry`, and counted: the third one of a job buries it.
     Crash,
+    /// It crashed together with other jobs in one instance, and nobody knows whose fault it was. The attempt doesn't
+    /// count; the next ones are [alone](LeasedJob::alone).
+    CrashTogether,
     /// Dead at once.
     Bury,
 }
@@ -290,6 +296,13 @@ impl Default for Retention {
     }
 }
 
+/// Who runs jobs in this process. A host that was stopped, or whose store couldn't be written, for longer than its leases
+/// last would otherwise take away the jobs of its own calls.
+pub trait Holder: Send + Sync + 'static {
+    /// Whether this lease is that of a job which is here. It must not wait for the store.
+    fn holds(&self, lease: Lease) -> bool;
+}
+
 /// The queue. Every method returns when what it says is durable.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
@@ -308,6 +321,11 @@ pub trait Jobs: Send + Sync + 'static {
     /// host dies at that moment too.
     async fn claim(&self, claim: Claim) -> Result<Vec<LeasedJob>, StoreError>;
 
+    /// A job's call begins now: it frees its key of scope [`Waiting`](UniqueScope::Waiting). To be called before the call
+    /// of a job that [holds](LeasedJob::holds_key) one, so that whoever finds the key taken knows that no call has
+    /// begun. False where the lease had been lost.
+    async fn begin_call(&self, lease: Lease) -> Result<bool, StoreError>;
+
     /// Makes these leases valid for that long from now, and returns those that had been lost (also: whose jobs were
     /// cancelled).
     async fn renew(&self, leases: Vec<Lease>, lease: Duration) -> Result<Vec<Lease>, StoreError>;
@@ -320,6 +338,13 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// The attempt was cut short by the host, and doesn't count.
     async fn release(&self, lease: Lease) -> Result<Settled, StoreError>;
+
+    /// The attempt never began: the job goes back as if it had not been claimed, but for its `claim` number.
+    async fn give_back(&self, lease: Lease) -> Result<Settled, StoreError>;
+
+    /// From now on this holder is asked before a lease is taken back that ran out. One that it still has is made valid
+    /// again for as long as it was. Only the first holder is heard: a host has one.
+    fn hold(&self, holder: Arc<dyn Holder>);
 
     /// Frees every lease of owners that begin with `prefix`, which are earlier boots of this host. The attempts
     /// that they interrupted count. Returns how many.
@@ -393,74 +418,4 @@ pub trait Jobs: Send + Sync + 'static {
     /// have moved (enqueued, retried, released, resumed; or one ended in a queue whose `concurrency` kept a
     /// claim from jobs).
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
-}
-
-impl JobState {
-    /// All of them.
-    pub const ALL: [JobState; 7] = [
-        JobState::Scheduled,
-        JobState::Available,
-        JobState::Leased,
-        JobState::Retrying,
-        JobState::Done,
-        JobState::Dead,
-        JobState::Cancelled,
-    ];
-
-    /// Its name, as in JSON and in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            JobState::Scheduled => "scheduled",
-            JobState::Available => "available",
-            JobState::Leased => "leased",
-            JobState::Retrying => "retrying",
-            JobState::Done => "done",
-            JobState::Dead => "dead",
-            JobState::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that name.
-    pub fn from_name(name: &str) -> Option<JobState> {
-        JobState::ALL.into_iter().find(|state| state.name() == name)
-    }
-
-    /// True where nothing more will happen to the job by itself; its unique key is free again.
-    pub fn has_ended(self) -> bool {
-        matches!(self, JobState::Done | JobState::Dead | JobState::Cancelled)
-    }
-}
-
-impl fmt::Display for JobState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for JobId {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(JobId)
-    }
-}
-
-impl TryFrom<String> for JobId {
-    type Error = std::num::ParseIntError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<JobId> for String {
-    fn from(id: JobId) -> String {
-        id.to_string()
-    }
 }

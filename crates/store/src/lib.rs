@@ -1,22 +1,22 @@
 //! What outlives the host: jobs, ticks and the counts that were set live.
 //!
-//! One small trait for each; [`sqlite`] and [`memory`] are the backends, and [`conformance`] is the suite that every
-//! backend passes. Nothing here knows of wasm.
+//! Each of them is a small trait. [`sqlite`] implements all three, with a file or without one. [`conformance`] is the
+//! suite that every backend passes. Nothing here knows of wasm.
 
 mod clock;
+mod complaint;
 pub mod conformance;
 pub mod counts;
 pub mod jobs;
-pub mod memory;
 mod rules;
 pub mod sqlite;
 pub mod ticks;
 mod timestamp;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use complaint::{Complaint, LeftOut};
 pub use counts::Counts;
 pub use jobs::Jobs;
-pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 pub use ticks::Ticks;
 pub use timestamp::Timestamp;
@@ -40,9 +40,19 @@ pub enum StoreError {
     /// What was asked makes no sense; it says why.
     #[error("{0}")]
     Invalid(String),
-    /// It can't write now: the disk is full, or it is shutting down. Nothing was stored.
+    /// It was closed: the host is going.
+    #[error("the store is closed")]
+    Closed,
+    /// It can't read or write now. Nothing was stored.
     #[error("{0}")]
     Unavailable(String),
+    /// The disk is full. Nothing was stored.
+    #[error("{0}")]
+    Full(String),
+    /// Its file was deleted or replaced while it is in use; the text names it and says what to do. Nothing is stored
+    /// until it is back.
+    #[error("{0}")]
+    Gone(String),
     /// Its file is damaged; the text names it and says what to do. Nothing is written to it any more.
     #[error("{0}")]
     Damaged(String),

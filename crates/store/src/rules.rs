@@ -2,9 +2,10 @@
 
 use crate::Timestamp;
 use crate::jobs::{
-    AfterFailure, AttemptEnd, BATCH_BYTES_MAX, Backoff, CRASHES_MAX, ClaimQueue, ENQUEUE_JOBS_MAX,
-    EnqueueError, JobFilter, JobState, MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, METADATA_ENTRIES_MAX,
-    NAME_BYTES_MAX, NewJob, PAYLOAD_BYTES_MAX, Settled, UNIQUE_KEY_BYTES_MAX,
+    AHEAD_MAX, ATTEMPTS_MAX, AfterFailure, AttemptEnd, BATCH_BYTES_MAX, Backoff, CRASHES_MAX, ClaimQueue,
+    ENQUEUE_JOBS_MAX, EnqueueError, JobFilter, JobState, MESSAGE_BYTES_MAX, METADATA_BYTES_MAX,
+    METADATA_ENTRIES_MAX, NAME_BYTES_MAX, NewJob, PAYLOAD_BYTES_MAX, Settled, UNIQUE_KEY_BYTES_MAX, Unique,
+    UniqueScope,
 };
 
 /// Why an attempt ended without an answer: nobody renewed its lease in time.
@@ -14,7 +15,7 @@ pub(crate) const LEASE_RAN_OUT: &str = "its lease ran out";
 pub(crate) const HOST_STOPPED: &str = "its host stopped";
 
 /// Checks one `enqueue` before it reaches the backend.
-pub(crate) fn check(jobs: &[NewJob]) -> Result<(), EnqueueError> {
+pub(crate) fn check(jobs: &[NewJob], now: Timestamp) -> Result<(), EnqueueError> {
     let invalid = |text: String| Err(EnqueueError::Invalid(text));
     if jobs.len() > ENQUEUE_JOBS_MAX {
         return invalid(format!("{} jobs at once; {ENQUEUE_JOBS_MAX} is the most", jobs.len()));
@@ -23,7 +24,7 @@ pub(crate) fn check(jobs: &[NewJob]) -> Result<(), EnqueueError> {
     if payloads > BATCH_BYTES_MAX {
         return invalid(format!("{payloads} bytes of payload at once; {BATCH_BYTES_MAX} is the most"));
     }
-    jobs.iter().try_for_each(|job| check_one(job).or_else(invalid))
+    jobs.iter().try_for_each(|job| check_one(job, now).or_else(invalid))
 }
 
 /// Checks the name of a queue.
@@ -38,7 +39,7 @@ fn at_most(what: &str, found: usize, max: usize) -> Result<(), String> {
     if found > max { Err(format!("{what} is {found} bytes long; {max} is the most")) } else { Ok(()) }
 }
 
-fn check_one(job: &NewJob) -> Result<(), String> {
+fn check_one(job: &NewJob, now: Timestamp) -> Result<(), String> {
     check_queue(&job.queue)?;
     at_most("the payload", job.payload.len(), PAYLOAD_BYTES_MAX)?;
     at_most("the content type", job.content_type.len(), NAME_BYTES_MAX)?;
@@ -55,8 +56,20 @@ fn check_one(job: &NewJob) -> Result<(), String> {
             job.metadata.len()
         ));
     }
-    if job.attempts_max == Some(0) {
-        return Err("a job needs at least 1 attempt".to_string());
+    match job.attempts_max {
+        Some(0) => return Err("a job needs at least 1 attempt".to_string()),
+        Some(attempts) if attempts > ATTEMPTS_MAX => {
+            return Err(format!("{attempts} attempts; {ATTEMPTS_MAX} is the most"));
+        }
+        _ => {}
+    }
+    if let Some(Unique { scope: UniqueScope::For(time), .. }) = &job.unique
+        && *time > AHEAD_MAX
+    {
+        return Err(format!("a key can be held for {} days at most", AHEAD_MAX.as_secs() / 86_400));
+    }
+    if job.run_at.is_some_and(|run_at| run_at.since(now) > AHEAD_MAX) {
+        return Err(format!("a job can be put off for {} days at most", AHEAD_MAX.as_secs() / 86_400));
     }
     Ok(())
 }
@@ -81,6 +94,8 @@ pub(crate) fn after_failure(
         AfterFailure::Bury => return (Settled::Dead, crashes),
         AfterFailure::Crash if crashes >= CRASHES_MAX => return (Settled::Dead, crashes),
         AfterFailure::RetryAfter(wait) => wait,
+        // Its attempt doesn't count, so that it has one left.
+        AfterFailure::CrashTogether => return (Settled::Retrying(now + backoff.wait(attempt)), crashes),
         AfterFailure::Retry | AfterFailure::Crash => backoff.wait(attempt),
     };
     let settled = if attempt >= attempts_max { Settled::Dead } else { Settled::Retrying(now + wait) };
@@ -89,7 +104,10 @@ pub(crate) fn after_failure(
 
 /// What the history says of an attempt that failed so.
 pub(crate) fn attempt_end(then: AfterFailure) -> AttemptEnd {
-    if then == AfterFailure::Crash { AttemptEnd::Crashed } else { AttemptEnd::Failed }
+    match then {
+        AfterFailure::Crash | AfterFailure::CrashTogether => AttemptEnd::Crashed,
+        AfterFailure::Retry | AfterFailure::RetryAfter(_) | AfterFailure::Bury => AttemptEnd::Failed,
+    }
 }
 
 /// What is kept of an attempt that ended without an answer.

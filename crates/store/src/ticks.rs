@@ -62,6 +62,17 @@ impl TickResult {
     }
 }
 
+/// Where a schedule goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// After this time, the last that was taken or passed over.
+    After(Timestamp),
+    /// Now: it wasn't known.
+    New,
+    /// Now: its times have changed.
+    Changed,
+}
+
 /// How a tick's call ended; the texts are for people, and cut at 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TickEnd {
@@ -90,11 +101,20 @@ impl TickEnd {
 /// Where schedules stand.
 #[async_trait]
 pub trait Ticks: Send + Sync + 'static {
+    /// Where this schedule begins or goes on. `times` says when its times are: a text that differs where they do.
+    ///
+    /// A schedule that isn't known begins at `now`, and so does one whose times have changed since: its cursor is moved
+    /// there, also back. One that an older wasmhost left is taken for the same.
+    async fn begin(&self, schedule: &str, times: &str, now: Timestamp) -> Result<Begun, StoreError>;
+
+    /// Forgets where all other schedules stand: they are away, and begin anew when they come back. What became of
+    /// their ticks is kept. Returns how many they were.
+    async fn keep_only(&self, schedules: &[String]) -> Result<u64, StoreError>;
+
     /// The last time of this schedule that was taken or passed over; `None` before its first.
     async fn cursor(&self, schedule: &str) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Moves the cursor to `nominal` without a tick: the start of a new schedule, or missed times that are skipped.
-    /// It never moves back.
+    /// Moves the cursor to `nominal` without a tick: missed times that are skipped. It never moves back.
     async fn skip_to(&self, schedule: &str, nominal: Timestamp) -> Result<(), StoreError>;
 
     /// Takes the tick, and moves the cursor to it unless it is `manual`: both or neither. False where somebody has

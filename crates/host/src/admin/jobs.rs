@@ -15,8 +15,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use wasmhost_config::name_problem;
 use wasmhost_store::jobs::{
-    EnqueueError, Intervened, Intervention, JobFilter, JobId, JobState, NewJob, Order, Page, QueueCounts,
-    Unique, UniqueScope,
+    EnqueueError, INTERVENE_JOBS_MAX, Intervened, Intervention, JobFilter, JobId, JobState, LIST_JOBS_MAX,
+    NewJob, Order, Page, QueueCounts, Swept, Unique, UniqueScope,
 };
 use wasmhost_store::{StoreError, Timestamp};
 
@@ -24,10 +24,14 @@ use super::api::{
     self, BackupRequest, BackupResponse, EnqueueRequest, EnqueueResponse, JobDetail, JobMoved, JobsView,
     PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse,
 };
-use super::{ApiError, Shared, decode};
+use super::body::{decode, decode_many};
+use super::{ApiError, Shared};
 
 /// Jobs in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 100;
+
+/// How much of what somebody sent a message shows, in characters.
+const SHOWN_CHARS: usize = 80;
 
 pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
     Router::new()
@@ -49,54 +53,55 @@ pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
 
 async fn enqueue(State(admin): Shared, Path(queue): Path<String>, body: Bytes) -> Result<Response, ApiError> {
     check_queue(&queue)?;
-    let many = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let requests: Vec<EnqueueRequest> = match many {
-        true => decode(&body)?,
-        false => vec![decode(&body)?],
-    };
+    let (requests, many) = decode_many::<EnqueueRequest>(&body)?;
     let now = Timestamp::now();
-    let max_depth = admin.queues.max_depth(&queue);
+    let (max_depth, max_bytes) = (admin.queues.max_depth(&queue), Some(admin.queues.max_bytes(&queue)));
     let jobs = requests.into_iter().enumerate().map(|(index, request)| {
-        let place = |problem: String| match many {
+        let which = |problem: String| match many {
             true => ApiError::bad(format!("job {index}: {problem}")),
             false => ApiError::bad(problem),
         };
-        new_job(&queue, max_depth, request, now).map_err(place)
+        let job = new_job(&queue, request, now).map_err(which)?;
+        Ok(NewJob { max_depth, max_bytes, ..job })
     });
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
     let enqueued = admin.queues.jobs.enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
-        EnqueueError::Full { .. } => ApiError::unavailable(err.to_string()),
+        EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => {
+            ApiError::unavailable(err.to_string())
+        }
         EnqueueError::Store(err) => failed(err),
     })?;
     let created = enqueued.iter().any(|job| job.created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let receipts =
-        enqueued.iter().map(|job| EnqueueResponse { id: job.id.to_string(), created: job.created });
+    let receipts = enqueued.iter().map(|job| {
+        let (id, created) = (job.id.to_string(), job.created);
+        EnqueueResponse { id, created, warning: None }
+    });
     let mut receipts: Vec<EnqueueResponse> = receipts.collect();
+    if let Some(first) = receipts.first_mut() {
+        first.warning = admin.queues.unworked(&queue);
+    }
     Ok(match many {
         true => (status, Json(receipts)).into_response(),
         false => (status, Json(receipts.pop())).into_response(),
     })
 }
 
-fn new_job(
-    queue: &str,
-    max_depth: Option<u64>,
-    request: EnqueueRequest,
-    now: Timestamp,
-) -> Result<NewJob, String> {
+fn new_job(queue: &str, request: EnqueueRequest, now: Timestamp) -> Result<NewJob, String> {
     let payload = match (request.payload, request.payload_base64) {
         (Some(_), Some(_)) => return Err("`payload` and `payload_base64` exclude each other".into()),
         (text, None) => text.unwrap_or_default().into_bytes(),
         (None, Some(encoded)) => {
-            BASE64_STANDARD.decode(encoded).map_err(|err| format!("payload_base64: {err}"))?
+            let not_base64 =
+                |_| "payload_base64: found something else, expected standard base64 with padding".to_owned();
+            BASE64_STANDARD.decode(encoded).map_err(not_base64)?
         }
     };
     let run_at = match (request.delay_ms, request.run_at) {
         (Some(_), Some(_)) => return Err("`delay_ms` and `run_at` exclude each other".into()),
         (Some(ms), None) => Some(now + Duration::from_millis(ms)),
-        (None, Some(text)) => Some(text.parse().map_err(|err| format!("run_at: {err}"))?),
+        (None, Some(text)) => Some(due_at(&text)?),
         (None, None) => None,
     };
     let unique = match (request.unique_key, request.unique_scope) {
@@ -113,7 +118,18 @@ fn new_job(
         priority: request.priority,
         unique,
         attempts_max: request.attempts,
-        max_depth,
+        ..NewJob::default()
+    })
+}
+
+fn due_at(text: &str) -> Result<Timestamp, String> {
+    // Years past 9999 aren't RFC 3339, and the end of 9999 is further away than a job can be put off.
+    text.parse().map_err(|_| {
+        let found = one_line(text);
+        format!(
+            "run_at: found \"{found}\", expected a time within ten years as RFC 3339 has it, such as \
+             \"2026-01-31T12:00:00Z\" or \"2026-01-31T12:00:00+01:00\""
+        )
     })
 }
 
@@ -137,6 +153,7 @@ async fn queues(State(admin): Shared) -> Result<Json<QueuesView>, ApiError> {
     let queues = counts.into_iter().map(|counts| QueueView {
         workers: admin.queues.workers(&counts.queue),
         max_depth: admin.queues.max_depth(&counts.queue),
+        max_bytes: admin.queues.max_bytes(&counts.queue),
         concurrency: admin.queues.concurrency(&counts.queue),
         counts,
     });
@@ -171,10 +188,9 @@ struct ListQuery {
     /// With commas between them.
     state: Option<String>,
     key: Option<String>,
-    #[serde(default)]
-    order: Order,
+    order: Option<String>,
     after: Option<String>,
-    limit: Option<u32>,
+    limit: Option<String>,
 }
 
 async fn list(
@@ -188,19 +204,38 @@ async fn list(
     };
     let filter = JobFilter { queue: query.queue, states, unique_key: query.key };
     let after = query.after.as_deref().map(job_id).transpose()?;
-    let limit = query.limit.unwrap_or(PAGE_DEFAULT).max(1);
-    let jobs =
-        admin.queues.jobs.list(filter, Page { after, limit, order: query.order }).await.map_err(failed)?;
-    let is_last = jobs.len()
-        < usize::try_from(limit).unwrap_or(usize::MAX).min(wasmhost_store::jobs::LIST_JOBS_MAX as usize);
+    let limit = query.limit.as_deref().map(page_size).transpose()?.unwrap_or(PAGE_DEFAULT);
+    let order = match query.order.as_deref() {
+        None | Some("newest") => Order::Newest,
+        Some("oldest") => Order::Oldest,
+        Some(other) => {
+            let found = one_line(other);
+            return Err(ApiError::bad(format!("order: found \"{found}\", expected newest or oldest")));
+        }
+    };
+    let jobs = admin.queues.jobs.list(filter, Page { after, limit, order }).await.map_err(failed)?;
+    let is_last = u32::try_from(jobs.len()).is_ok_and(|found| found < limit);
     let next = jobs.last().filter(|_| !is_last).map(|job| job.id.to_string());
     Ok(Json(JobsView { jobs, next }))
+}
+
+fn page_size(text: &str) -> Result<u32, ApiError> {
+    let limit = text.parse().ok().filter(|limit| (1..=LIST_JOBS_MAX).contains(limit));
+    let wrong =
+        || format!("limit: found \"{}\", expected a number from 1 to {LIST_JOBS_MAX}", one_line(text));
+    limit.ok_or_else(|| ApiError::bad(wrong()))
+}
+
+/// The beginning of a text that somebody sent, for a message.
+fn one_line(text: &str) -> String {
+    let shown = text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    shown.collect()
 }
 
 fn state(name: &str) -> Result<JobState, ApiError> {
     JobState::from_name(name).ok_or_else(|| {
         let known: Vec<_> = JobState::ALL.iter().map(|state| state.name()).collect();
-        ApiError::bad(format!("state: found \"{name}\", expected one of {}", known.join(", ")))
+        ApiError::bad(format!("state: found \"{}\", expected one of {}", one_line(name), known.join(", ")))
     })
 }
 
@@ -214,7 +249,7 @@ async fn show(State(admin): Shared, Path(id): Path<String>) -> Result<Json<JobDe
         Err(err) => (None, Some(BASE64_STANDARD.encode(err.as_bytes()))),
     };
     let instance = match detail.view.state {
-        JobState::Leased => admin.underway.instance_of(id),
+        JobState::Leased => admin.claimed.instance_of(id),
         _ => None,
     };
     Ok(Json(JobDetail {
@@ -259,7 +294,7 @@ async fn intervene(
     };
     if from == JobState::Leased {
         // Another host finds out when it renews the claim.
-        admin.underway.stop(id);
+        admin.claimed.stop(id);
     }
     Ok(Json(JobMoved { id: id.to_string(), from, to }))
 }
@@ -294,6 +329,12 @@ async fn sweep(
     intervention: Intervention,
 ) -> Result<Json<SweepResponse>, ApiError> {
     let SweepRequest { queue, states, unique_key } = decode(&body)?;
+    if states.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ApiError::bad(
+            "states: found an empty list, expected at least one state; leave it out for jobs in any".into(),
+        ));
+    }
+    let states = states.unwrap_or_default();
     let filter = JobFilter { queue, states, unique_key };
     // A person who gives up waiting doesn't leave it half done.
     let sweeping = tokio::spawn(async move {
@@ -301,35 +342,33 @@ async fn sweep(
         loop {
             let swept = admin.queues.jobs.intervene_all(filter.clone(), intervention).await?;
             changed += swept.changed;
+            swept.leased.iter().for_each(|id| admin.claimed.stop(*id));
             // Those that are passed over would be passed over again.
             if !swept.more || swept.changed == 0 {
-                break;
+                return Ok(SweepResponse { changed, note: passed_over(&swept) });
             }
         }
-        if intervention == Intervention::Cancel {
-            admin.stop_cancelled().await?;
-        }
-        Ok(changed)
     });
-    let changed = sweeping.await.map_err(|err| ApiError::unavailable(err.to_string()))?;
-    Ok(Json(SweepResponse { changed: changed.map_err(failed)? }))
+    let swept = sweeping.await.map_err(|err| ApiError::unavailable(err.to_string()))?;
+    swept.map(Json).map_err(failed)
 }
 
-impl super::Admin {
-    /// Ends the calls of this host's jobs that were cancelled.
-    async fn stop_cancelled(&self) -> Result<(), StoreError> {
-        for id in self.underway.ids() {
-            let state = self.queues.jobs.get(id).await?.map(|detail| detail.view.state);
-            if state == Some(JobState::Cancelled) {
-                self.underway.stop(id);
-            }
-        }
-        Ok(())
-    }
+/// Why a retry left some out.
+fn passed_over(swept: &Swept) -> Option<String> {
+    let (job, holder) = swept.key_holder?;
+    let count = match swept.key_held {
+        1 => "1 dead job was".to_owned(),
+        INTERVENE_JOBS_MAX.. => format!("{INTERVENE_JOBS_MAX} or more dead jobs were"),
+        count => format!("{count} dead jobs were"),
+    };
+    Some(format!(
+        "{count} passed over, since other jobs hold the same unique keys: that of job {job} is held by job {holder}"
+    ))
 }
 
 fn job_id(text: &str) -> Result<JobId, ApiError> {
-    text.parse().map_err(|_| ApiError::bad(format!("found \"{text}\", expected a job's id, such as 42")))
+    text.parse()
+        .map_err(|_| ApiError::bad(format!("found \"{}\", expected a job's id, such as 42", one_line(text))))
 }
 
 fn no_job(id: JobId) -> ApiError {
@@ -349,12 +388,7 @@ async fn backup(State(admin): Shared, body: Bytes) -> Result<Json<BackupResponse
             file.display()
         )));
     }
-    let Some(store) = &admin.backup else {
-        return Err(ApiError::conflict(
-            "only a SQLite store can be backed up so; this one has another [store] url".into(),
-        ));
-    };
-    store.backup(file).await.map_err(failed)?;
+    admin.backup.backup(file).await.map_err(failed)?;
     let bytes = std::fs::metadata(file).map(|file| file.len()).unwrap_or_default();
     Ok(Json(BackupResponse { bytes }))
 }

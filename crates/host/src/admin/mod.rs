@@ -20,6 +20,7 @@
 //! What is refused answers 4xx with an [`ErrorResponse`].
 
 pub mod api;
+mod body;
 mod jobs;
 mod schedules;
 
@@ -36,7 +37,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -47,12 +47,13 @@ use wasmhost_store::SqliteStore;
 use crate::logs::Logs;
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
+use crate::trigger::claimed::ClaimedJobs;
 use crate::trigger::schedule::ScheduleTrigger;
-use crate::trigger::underway::Underway;
 use api::{
     CountView, ErrorResponse, FormationView, LogLine, RestartRequest, RestartResponse, ScaleRequest,
     ScaleResponse, TypeView,
 };
+use body::decode;
 
 /// Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as JSON a payload can take six times
 /// that, but seldom does.
@@ -70,9 +71,9 @@ pub(crate) struct Admin {
     pub(crate) actions: mpsc::Sender<Action>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) queues: Arc<Queues>,
-    /// A store that can be copied while it is used.
-    pub(crate) backup: Option<Arc<SqliteStore>>,
-    pub(crate) underway: Arc<Underway>,
+    /// The store, to be copied while it is used.
+    pub(crate) backup: Arc<SqliteStore>,
+    pub(crate) claimed: Arc<ClaimedJobs>,
     pub(crate) schedules: HashMap<String, Arc<ScheduleTrigger>>,
     /// Cancelled when somebody asks that the host stops.
     pub(crate) stop: CancellationToken,
@@ -272,11 +273,6 @@ impl std::fmt::Display for Target {
             None => f.write_str(&self.process),
         }
     }
-}
-
-/// Bodies are JSON, whatever the content type says.
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|err| ApiError::bad(format!("the body is not as expected: {err}")))
 }
 
 /// A refusal on its way out.

@@ -96,7 +96,9 @@ async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<
             };
             Ok(Json(TickResponse { nominal: nominal.to_string(), error }))
         }
-        Err(err @ TickError::Taken) => Err(ApiError::refused(Refused(err.to_string()))),
+        Err(err @ (TickError::Taken | TickError::Overlaps(_))) => {
+            Err(ApiError::refused(Refused(err.to_string())))
+        }
         Err(err @ (TickError::Store(_) | TickError::Stopping)) => Err(ApiError::unavailable(err.to_string())),
     }
 }

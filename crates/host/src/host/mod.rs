@@ -31,7 +31,8 @@ use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
 use crate::supervisor::{Action, Supervisor};
 use crate::trigger::Triggering;
-use crate::trigger::underway::Underway;
+use crate::trigger::claimed::ClaimedJobs;
+use crate::trigger::prune::prune;
 pub use errors::StartError;
 pub(crate) use lasting::Lasting;
 pub use lasting::Lost;
@@ -118,8 +119,10 @@ impl Host {
         let counts = store.counts.load().await;
         let counts = counts.map_err(|err| StartError::Store { url: formation.store.to_string(), err })?;
         let owner = store::take_ownership(&formation.store, &store).await?;
+        store::forget_other_schedules(&formation.store, &store, &plan).await?;
 
         let logs = Logs::new(options.output.stdout(), options.log_format);
+        formation.unworked_queues().iter().for_each(|unworked| warn!("{unworked}"));
         let queues = Arc::new(Queues {
             jobs: store.jobs.clone(),
             settings: formation.queues.clone(),
@@ -160,9 +163,11 @@ impl Host {
         let intake = CancellationToken::new();
         let triggering = Triggering { intake: intake.clone(), running: TaskTracker::new() };
         let triggers = Triggers { tracker: TaskTracker::new(), lasting: lasting.clone() };
-        let underway = Arc::new(Underway::default());
-        let schedules = triggers.spawn_all(&wired, &store, &owner, &formation.queues, &underway, &triggering);
-        let prune = store::prune(store.jobs.clone(), store::retention(&formation), intake.clone());
+        let claimed = Arc::new(ClaimedJobs::default());
+        store.jobs.hold(claimed.clone());
+        lasting.spawn("what renews leases", claimed.clone().keep_valid(store.jobs.clone()));
+        let schedules = triggers.spawn_all(&wired, &store, &owner, &formation.queues, &claimed, &triggering);
+        let prune = prune(store.jobs.clone(), store::retention(&formation), intake.clone());
         triggers.spawn("what deletes old jobs", prune);
 
         let ingress = match connections_max {
@@ -184,7 +189,7 @@ impl Host {
             logs,
             queues,
             backup: store.sqlite.clone(),
-            underway,
+            claimed,
             schedules,
             stop: stop.clone(),
         };
@@ -290,9 +295,7 @@ impl Host {
         let _ = admin.await;
         supervisor.abort();
         let _ = supervisor.await;
-        if let Some(sqlite) = &state.store.sqlite {
-            sqlite.close().await;
-        }
+        state.store.sqlite.close().await;
         if cut_off > 0 {
             warn!("{cut_off} calls were cut off");
         }

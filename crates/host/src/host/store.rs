@@ -1,19 +1,15 @@
-//! The store of a host: opened, taken over from the boot before, pruned, and copied.
+//! The store of a host: opened, taken over from the boot before, and copied.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use wasmhost_config::{Formation, StoreUrl};
+use tracing::info;
+use wasmhost_config::{Formation, StoreUrl, Trigger};
 use wasmhost_store::jobs::Retention;
-use wasmhost_store::{Counts, Jobs, MemoryStore, SqliteStore, StoreError, Ticks};
+use wasmhost_store::{Counts, Jobs, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
-
-/// How often ended jobs are looked through.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
+use crate::plan::Plan;
 
 /// The store's parts, of one backend.
 #[derive(Clone)]
@@ -21,41 +17,31 @@ pub(super) struct Store {
     pub(super) jobs: Arc<dyn Jobs>,
     pub(super) ticks: Arc<dyn Ticks>,
     pub(super) counts: Arc<dyn Counts>,
-    /// The file that is closed last.
-    pub(super) sqlite: Option<Arc<SqliteStore>>,
+    /// All of them, to be copied and closed.
+    pub(super) sqlite: Arc<SqliteStore>,
 }
 
 impl Store {
     /// Its threads last as long as the host.
     pub(super) fn watch(&self, lasting: &Lasting) {
-        if let Some(sqlite) = self.sqlite.clone() {
-            lasting.spawn("the store's thread", async move { sqlite.ended().await });
-        }
+        let sqlite = self.sqlite.clone();
+        lasting.spawn("the store's thread", async move { sqlite.ended().await });
     }
 }
 
 pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
-    match url {
-        StoreUrl::Memory => {
-            let store = Arc::new(MemoryStore::new());
-            Ok(Store { jobs: store.clone(), ticks: store.clone(), counts: store, sqlite: None })
-        }
+    let opened = match url {
+        StoreUrl::Memory => SqliteStore::in_memory(),
         StoreUrl::Sqlite(path) => {
             if let Some(parent) = path.parent() {
                 // Opening says what is wrong, should this fail.
                 let _ = std::fs::create_dir_all(parent);
             }
-            let store =
-                SqliteStore::open(path).map_err(|err| StartError::Store { url: url.to_string(), err })?;
-            let store = Arc::new(store);
-            Ok(Store {
-                jobs: store.clone(),
-                ticks: store.clone(),
-                counts: store.clone(),
-                sqlite: Some(store),
-            })
+            SqliteStore::open(path)
         }
-    }
+    };
+    let sqlite = Arc::new(opened.map_err(|err| StartError::Store { url: url.to_string(), err })?);
+    Ok(Store { jobs: sqlite.clone(), ticks: sqlite.clone(), counts: sqlite.clone(), sqlite })
 }
 
 /// Copies a store that no host need be using. Returns the copy's length in bytes.
@@ -66,10 +52,10 @@ pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> 
     if !path.exists() {
         return Err(StoreError::Open(format!("there is no store at {} yet", path.display())));
     }
-    let store = SqliteStore::open(path)?;
-    let copied = store.backup(to).await;
-    store.close().await;
-    copied.map(|()| std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
+    let (path, copy) = (path.clone(), to.to_owned());
+    let copied = tokio::task::spawn_blocking(move || SqliteStore::copy_file(&path, &copy)).await;
+    copied.map_err(|err| StoreError::Backend(err.to_string()))??;
+    Ok(std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
 }
 
 /// Names this boot, and ends what earlier boots of this host had begun: they are dead, since the state directory's
@@ -89,27 +75,19 @@ pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<Stri
     Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
 }
 
+/// Schedules that the formation doesn't have any more begin anew, should they come back.
+pub(super) async fn forget_other_schedules(
+    url: &StoreUrl,
+    store: &Store,
+    plan: &Plan,
+) -> Result<(), StartError> {
+    let with_schedule = plan.types.iter().filter(|planned| matches!(planned.trigger, Trigger::Schedule(_)));
+    let names: Vec<String> = with_schedule.map(|planned| planned.process.name.clone()).collect();
+    let forgotten = store.ticks.keep_only(&names).await;
+    forgotten.map(drop).map_err(|err| StartError::Store { url: url.to_string(), err })
+}
+
 pub(super) fn retention(formation: &Formation) -> Retention {
     let wasmhost_config::Retention { done_for, done_max, dead_for, dead_max } = formation.retention;
     Retention { done_for, done_max, dead_for, dead_max }
-}
-
-/// Deletes jobs that have ended and been kept for long enough, from time to time.
-pub(super) async fn prune(jobs: Arc<dyn Jobs>, retention: Retention, intake: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(PRUNE_EVERY) => {}
-            () = intake.cancelled() => return,
-        }
-        loop {
-            match jobs.prune(retention).await {
-                Ok(0) => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(err) => {
-                    warn!("old jobs could not be deleted: {err}");
-                    break;
-                }
-            }
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -20,9 +21,9 @@ use crate::pool::{Keeping, Pool, PoolParts};
 use crate::supervisor::{Backlog, Supervised};
 use crate::trigger::Triggering;
 use crate::trigger::ahead::Ahead;
-use crate::trigger::queue::QueueTrigger;
+use crate::trigger::claimed::ClaimedJobs;
+use crate::trigger::queue::{Complaints, QueueTrigger};
 use crate::trigger::schedule::{ScheduleTrigger, Timeline};
-use crate::trigger::underway::Underway;
 
 /// Calls at once in one instance of WASI 0.3, where the formation doesn't say: as many as `wasmtime serve` allows.
 /// Other instances serve one at a time whatever is said.
@@ -153,7 +154,7 @@ impl Triggers {
         store: &Store,
         owner: &str,
         settings: &BTreeMap<String, Queue>,
-        underway: &Arc<Underway>,
+        claimed: &Arc<ClaimedJobs>,
         triggering: &Triggering,
     ) -> HashMap<String, Arc<ScheduleTrigger>> {
         let mut schedules = HashMap::new();
@@ -168,8 +169,9 @@ impl Triggers {
                         attempts: wired.planned.process.attempts,
                         backoff: Backoff::List(wired.planned.process.backoff.as_slice().into()),
                         limits: wired.limits(),
-                        underway: underway.clone(),
+                        claimed: claimed.clone(),
                         ahead: Ahead::default(),
+                        complaints: Complaints::default(),
                     });
                     let name = format!("the queue trigger of \"{}\"", wired.name);
                     self.spawn(name, trigger.run(triggering.clone()));
@@ -187,7 +189,8 @@ impl Triggers {
                         pool: wired.pool.clone(),
                         limits: wired.limits(),
                         wait_max: wired.planned.process.queue_timeout,
-                        underway: TaskTracker::new(),
+                        calls: TaskTracker::new(),
+                        told_of_no_count: AtomicBool::new(false),
                         triggering: triggering.clone(),
                     });
                     self.spawn(format!("the schedule of \"{}\"", wired.name), trigger.clone().run());

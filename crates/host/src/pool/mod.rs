@@ -290,6 +290,13 @@ impl Pool {
         idle.or_else(|| self.lend_seat(&mut inner))
     }
 
+    /// An idle instance, if there is one now, for a call that no other may join.
+    pub(crate) fn try_lend_alone(self: &Arc<Self>) -> Option<Lease> {
+        let mut inner = self.lock();
+        // Its seats are not opened.
+        if inner.free() > 0 { inner.idle.pop().map(|idle| Lease::new(self, idle)) } else { None }
+    }
+
     /// Calls that could begin now.
     pub(crate) fn free(&self) -> usize {
         let inner = self.lock();

@@ -1,11 +1,12 @@
-//! What calls instances besides requests: one file for each. A trigger is a loop that ends when `intake` says so;
-//! what it has begun goes on, and `running` knows of it.
+//! Triggers call instances, besides requests: one file for each. A trigger is a loop that ends when `intake` says so.
+//! The calls that it has begun go on, and `running` counts them.
 
 pub(crate) mod ahead;
+pub(crate) mod claimed;
+pub(crate) mod prune;
 pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod schedule;
-pub(crate) mod underway;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

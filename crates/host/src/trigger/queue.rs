@@ -1,15 +1,17 @@
-//! Jobs: an instance is free first, then a job is claimed for it, so that what can't be run yet stays where other hosts
-//! see it.
+//! Jobs: an instance is free first, then a job is claimed for it. A job that can't be run yet stays on the queue.
 //!
 //! ```text
 //! room in an instance -> claim -> ready -> call -> the instance goes back -> the answer is stored
 //! ```
 //!
-//! A claim takes a commit to the disk, in which short jobs could have been done many times over. Where jobs have turned
-//! out to be that short, a claim takes as many as will be done by the time the next one comes ([`Ahead`]). Those that
-//! find no instance within a moment after all go back to the queue, and no attempt is used up.
+//! A claim takes a commit to the disk, in which short jobs could have been done many times over. If jobs turn out to be
+//! that short, a claim takes as many as will be done by the time the next one comes ([`Ahead`]). Jobs that find no
+//! instance within a moment go back to the queue, and no attempt is used up.
 //!
 //! While an answer is on its way to the disk, its instance is in the next call already.
+//!
+//! A job that crashed together with others runs alone from then on. It waits for an instance that is idle, and until
+//! then no other job begins, or a busy instance would never become idle.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -18,23 +20,19 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tracing::{error, warn};
 use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
 use wasmhost_store::jobs::{
     AfterFailure, BATCH_BYTES_MAX, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob,
     PAYLOAD_BYTES_MAX, Settled,
 };
-use wasmhost_store::{Jobs, StoreError, Timestamp};
+use wasmhost_store::{Complaint, Jobs, StoreError, Timestamp};
 
 use super::Triggering;
 use super::ahead::Ahead;
-use super::underway::{Begun, Underway};
+use super::claimed::{ClaimedJob, ClaimedJobs, LEASE};
 use crate::pool::{Lease, Pool};
-
-/// How long a claim is valid, and how often it is renewed while the call runs.
-const LEASE: Duration = Duration::from_secs(30);
-const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// Jobs that one claim takes, at most.
 const CLAIM_MAX: usize = 256;
@@ -61,8 +59,18 @@ pub(crate) struct QueueTrigger {
     pub(crate) attempts: u32,
     pub(crate) backoff: Backoff,
     pub(crate) limits: CallLimits,
-    pub(crate) underway: Arc<Underway>,
+    pub(crate) claimed: Arc<ClaimedJobs>,
     pub(crate) ahead: Ahead,
+    pub(crate) complaints: Complaints,
+}
+
+/// What may fail again and again while the store does.
+#[derive(Default)]
+pub(crate) struct Complaints {
+    claim: Complaint,
+    look: Complaint,
+    begin: Complaint,
+    settle: Complaint,
 }
 
 /// Whether a claim has found all that there is: less than it asked for, and not for the sake of its payloads.
@@ -74,7 +82,7 @@ fn is_all(jobs: &[LeasedJob], limit: usize) -> bool {
 /// A claimed job that waits for an instance.
 struct Ready {
     job: LeasedJob,
-    begun: Begun,
+    claimed: ClaimedJob,
     since: Instant,
 }
 
@@ -93,7 +101,8 @@ impl QueueTrigger {
         loop {
             self.begin_ready(&mut ready, &triggering);
             if claiming.is_none() && !is_dry {
-                let limit = self.limit(ready.len(), is_stuck);
+                let waits_alone = ready.front().is_some_and(|ready| ready.job.alone);
+                let limit = if waits_alone { 0 } else { self.limit(ready.len(), is_stuck) };
                 if limit > 0 {
                     // What is enqueued from here on wakes the wait below.
                     changes.mark_unchanged();
@@ -108,22 +117,22 @@ impl QueueTrigger {
                 }
             };
             let overdue = async {
-                match ready.front() {
+                match ready.iter().find(|ready| !ready.job.alone) {
                     Some(Ready { since, .. }) => tokio::time::sleep_until(*since + READY_MAX).await,
                     None => pending().await,
                 }
             };
             tokio::select! {
                 claimed = claimed => {
-                    let (begun, limit) = claiming.take().map_or((Instant::now(), 0), |(_, begun, limit)| (begun, limit));
+                    let sent = claiming.take().map_or((Instant::now(), 0), |(_, sent, limit)| (sent, limit));
                     match claimed {
                         Ok(jobs) => {
-                            self.ahead.claimed(begun.elapsed());
-                            is_dry = is_all(&jobs, limit);
-                            ready.extend(jobs.into_iter().map(|job| self.make_ready(job)));
+                            self.ahead.claimed(sent.0.elapsed());
+                            is_dry = is_all(&jobs, sent.1);
+                            self.take_in(jobs, sent.0, &mut ready, &triggering);
                         }
                         Err(err) => {
-                            error!("can't claim jobs: {err}");
+                            self.complaints.claim.tell(|more| error!("can't claim jobs: {err}{more}"));
                             tokio::time::sleep(AFTER_ERROR).await;
                         }
                     }
@@ -132,30 +141,50 @@ impl QueueTrigger {
                 () = self.until_due(&mut changes), if is_dry && !is_claiming => is_dry = false,
                 () = overdue => {
                     is_stuck = true;
-                    self.give_back(ready.drain(..), &triggering);
+                    let (alone, others) = ready.drain(..).partition(|ready: &Ready| ready.job.alone);
+                    ready = alone;
+                    let others: VecDeque<Ready> = others;
+                    self.give_back(others, &triggering);
                 }
                 () = triggering.intake.cancelled() => break,
             }
         }
-        if let Some((claim, _, _)) = claiming
+        if let Some((claim, sent, _)) = claiming
             && let Ok(jobs) = claim.await
         {
-            ready.extend(jobs.into_iter().map(|job| self.make_ready(job)));
+            self.take_in(jobs, sent, &mut ready, &triggering);
         }
-        self.give_back(ready.drain(..), &triggering);
+        self.give_back(ready, &triggering);
+    }
+
+    /// Jobs were claimed. Where the answer took longer than the lease lasts they may be somebody else's by now.
+    fn take_in(
+        self: &Arc<Self>,
+        jobs: Vec<LeasedJob>,
+        sent: Instant,
+        ready: &mut VecDeque<Ready>,
+        triggering: &Triggering,
+    ) {
+        let since = Instant::now();
+        let jobs = jobs.into_iter().map(|job| Ready { claimed: self.claimed.add(job.lease), job, since });
+        match since.duration_since(sent) < LEASE {
+            true => ready.extend(jobs),
+            false => self.give_back(jobs, triggering),
+        }
     }
 
     /// Gives jobs to instances, as long as there are both.
     fn begin_ready(self: &Arc<Self>, ready: &mut VecDeque<Ready>, triggering: &Triggering) {
-        while !ready.is_empty()
-            && let Some(lease) = self.pool.try_lend()
-        {
-            while let Some(next) = ready.pop_front() {
-                // Somebody may have cancelled it in the meantime.
-                if !next.begun.is_stopped() {
-                    triggering.running.spawn(self.clone().run_job(lease, next));
-                    break;
-                }
+        while let Some(next) = ready.front() {
+            // Somebody may have cancelled it in the meantime.
+            if next.claimed.is_stopped() {
+                ready.pop_front();
+                continue;
+            }
+            let lent = if next.job.alone { self.pool.try_lend_alone() } else { self.pool.try_lend() };
+            let Some(lease) = lent else { return };
+            if let Some(next) = ready.pop_front() {
+                triggering.running.spawn(self.clone().run_job(lease, next));
             }
         }
     }
@@ -183,16 +212,11 @@ impl QueueTrigger {
         self.jobs.claim(claim).await
     }
 
-    fn make_ready(&self, job: LeasedJob) -> Ready {
-        Ready { begun: self.underway.begin(job.lease), job, since: Instant::now() }
-    }
-
     /// Jobs that found no instance are for others.
-    fn give_back(self: &Arc<Self>, ready: impl Iterator<Item = Ready>, triggering: &Triggering) {
-        for Ready { job, begun, .. } in ready {
-            drop(begun);
+    fn give_back(self: &Arc<Self>, ready: impl IntoIterator<Item = Ready>, triggering: &Triggering) {
+        for Ready { job, claimed, .. } in ready {
             let this = self.clone();
-            triggering.running.spawn(async move { this.settle(job.lease, Verdict::Back).await });
+            triggering.running.spawn(async move { this.settle(job.lease, Verdict::NotBegun, claimed).await });
         }
     }
 
@@ -203,8 +227,9 @@ impl QueueTrigger {
             Ok(Some(due)) => due.since(Timestamp::now()).min(LOOK_EVERY),
             Ok(None) => LOOK_EVERY,
             Err(err) => {
-                error!("can't look at the queues: {err}");
-                AFTER_ERROR
+                self.complaints.look.tell(|more| error!("can't look at the queues: {err}{more}"));
+                // Whatever changes meanwhile: each change would be looked at, in vain.
+                return tokio::time::sleep(AFTER_ERROR).await;
             }
         };
         tokio::select! {
@@ -215,66 +240,74 @@ impl QueueTrigger {
     }
 
     async fn run_job(self: Arc<Self>, mut lease: Lease, ready: Ready) {
-        let Ready { job, begun, .. } = ready;
-        let Some(instance) = lease.take() else { return };
+        let Ready { job, claimed, .. } = ready;
         let claim = job.lease;
-        begun.give(lease.slot());
+        if job.holds_key && !self.begin(claim).await {
+            // Dropping the lease gives the instance back.
+            drop(lease);
+            return self.settle(claim, Verdict::NotBegun, claimed).await;
+        }
+        let Some(instance) = lease.take() else { return };
+        claimed.give(lease.slot());
         let name = lease.slot().name.clone();
         let (queue, attempt) = (job.queue.clone(), job.attempt);
         let meter = instance.meter().clone();
-        let call = instance.call_job(to_guest(job), self.limits, begun.stopped());
-        let finished = {
-            let mut call = std::pin::pin!(call);
-            let mut renew = tokio::time::interval_at(Instant::now() + RENEW_EVERY, RENEW_EVERY);
-            renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    finished = &mut call => break finished,
-                    _ = renew.tick() => match self.jobs.renew(vec![claim], LEASE).await {
-                        Ok(lost) if lost.is_empty() => {}
-                        Ok(_) => {
-                            warn!(instance = %name, "lost its claim on job {}: its call is ended", claim.id);
-                            begun.stop();
-                        }
-                        Err(err) => {
-                            error!(instance = %name, "can't renew the claim on job {}: {err}", claim.id);
-                        }
-                    },
-                }
-            }
-        };
-        drop(begun);
-        self.ahead.called(finished.report.wall);
-        if let CallEnd::Trap(backtrace) = &finished.report.end {
+        let finished = instance.call_job(to_guest(job), self.limits, claimed.stopped()).await;
+        let report = &finished.report;
+        let together = claimed.ended(finished.instance.is_none());
+        self.ahead.called(report.wall);
+        if let CallEnd::Trap(backtrace) = &report.end {
             warn!(instance = %name, "job {} of \"{queue}\", attempt {attempt}: {backtrace}", claim.id);
         }
-        let verdict = Verdict::of(&finished.report.end, || meter.last_words());
+        let in_time = self.limits.timeout.is_none_or(|timeout| report.wall < timeout);
+        let verdict = Verdict::of(&report.end, || meter.last_words()).shared(together, in_time, &report.end);
         // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
-        self.settle(claim, verdict).await;
+        self.settle(claim, verdict, claimed).await;
     }
 
-    /// Stores how a job ended, as long as the claim on it is valid.
-    async fn settle(&self, claim: JobLease, verdict: Verdict) {
+    /// Says that a job's call begins, which frees its key. False where it may not begin.
+    async fn begin(&self, claim: JobLease) -> bool {
+        match self.jobs.begin_call(claim).await {
+            Ok(is_ours) => is_ours,
+            Err(err) => {
+                let id = claim.id;
+                self.complaints
+                    .begin
+                    .tell(|more| error!("can't begin job {id}, which goes back: {err}{more}"));
+                false
+            }
+        }
+    }
+
+    /// Stores how a job ended. As long as the store can't do it now, the job stays this host's: it is known to be over,
+    /// and nobody else is given it.
+    async fn settle(&self, claim: JobLease, verdict: Verdict, claimed: ClaimedJob) {
         let until = Instant::now() + LEASE;
         loop {
             let err = match self.try_settle(claim, verdict.clone()).await {
-                Ok(_) => return,
+                Ok(_) => break,
                 Err(err) => err,
             };
-            if Instant::now() + AFTER_ERROR > until {
-                error!("can't store how job {} ended, so that it will run again: {err}", claim.id);
-                return;
+            let id = claim.id;
+            let passes = matches!(err, StoreError::Unavailable(_) | StoreError::Full(_));
+            if err == StoreError::Closed || !passes && Instant::now() + AFTER_ERROR > until {
+                error!("can't store how job {id} ended, so that it will run again: {err}");
+                break;
             }
-            error!("can't store how job {} ended, and will try again: {err}", claim.id);
+            self.complaints.settle.tell(|more| {
+                error!("can't store how job {id} ended, and will try again: {err}{more}");
+            });
             tokio::time::sleep(AFTER_ERROR).await;
         }
+        drop(claimed);
     }
 
     async fn try_settle(&self, claim: JobLease, verdict: Verdict) -> Result<Settled, StoreError> {
         match verdict {
             Verdict::Done => self.jobs.complete(claim).await,
             Verdict::Back => self.jobs.release(claim).await,
+            Verdict::NotBegun => self.jobs.give_back(claim).await,
             Verdict::Failed(then, message) => {
                 self.jobs.fail(claim, Failure { then, message, backoff: self.backoff.clone() }).await
             }
@@ -288,6 +321,8 @@ enum Verdict {
     Done,
     /// It waits again, with no attempt used up.
     Back,
+    /// The same, and nobody need know: no call of it has begun.
+    NotBegun,
     Failed(AfterFailure, String),
 }
 
@@ -305,7 +340,8 @@ impl Verdict {
             CallEnd::Returned(Err(JobFailure::Bury(message))) => {
                 Verdict::Failed(AfterFailure::Bury, message.clone())
             }
-            CallEnd::Interrupted | CallEnd::Refused(_) => Verdict::Back,
+            CallEnd::Interrupted => Verdict::Back,
+            CallEnd::Refused(_) => Verdict::NotBegun,
             CallEnd::Timeout | CallEnd::OutOfCpu | CallEnd::Host(_) | CallEnd::ErrorCode(_) => {
                 Verdict::Failed(AfterFailure::Retry, end.summary())
             }
@@ -313,6 +349,32 @@ impl Verdict {
                 let message = format!("{}\n{}", end.summary(), last_words());
                 Verdict::Failed(AfterFailure::Crash, message.trim_end().to_owned())
             }
+        }
+    }
+}
+
+impl Verdict {
+    /// The verdict where other jobs may have been in the instance as it ended. `in_time` is whether the call was still
+    /// within its own timeout.
+    fn shared<T>(self, together: bool, in_time: bool, end: &CallEnd<T>) -> Verdict {
+        let anybodys = match end {
+            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory | CallEnd::OutOfCpu => true,
+            // Another one's timeout ended the instance.
+            CallEnd::Timeout => in_time,
+            CallEnd::Returned(_)
+            | CallEnd::Interrupted
+            | CallEnd::Refused(_)
+            | CallEnd::ErrorCode(_)
+            | CallEnd::Host(_) => false,
+        };
+        match self {
+            Verdict::Failed(_, message) if together && anybodys => {
+                let message = format!(
+                    "its instance ended while other jobs were in it; it will be tried alone: {message}"
+                );
+                Verdict::Failed(AfterFailure::CrashTogether, message)
+            }
+            verdict => verdict,
         }
     }
 }
@@ -348,6 +410,8 @@ mod tests {
                 content_type: String::new(),
                 metadata: vec![],
                 enqueued_at: Timestamp(0),
+                holds_key: false,
+                alone: false,
             };
             vec![job; count]
         };
@@ -364,10 +428,32 @@ mod tests {
         let trap = CallEnd::Trap("unreachable\n  at main".into());
         assert_eq!(of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable\nno tea".into()));
         assert_eq!(of(&CallEnd::Interrupted), Verdict::Back);
-        assert_eq!(of(&CallEnd::Refused("its instance was ending".into())), Verdict::Back);
+        assert_eq!(of(&CallEnd::Refused("its instance was ending".into())), Verdict::NotBegun);
         for end in [CallEnd::Timeout, CallEnd::OutOfCpu] {
             assert!(matches!(of(&end), Verdict::Failed(AfterFailure::Retry, _)));
         }
         assert_eq!(of(&CallEnd::Returned(Ok(()))), Verdict::Done);
+    }
+
+    #[test]
+    fn only_an_end_that_may_be_anothers_fault_is_shared() {
+        let shared =
+            |end: CallEnd<Result<(), JobFailure>>, together, in_time| match Verdict::of(&end, String::new)
+                .shared(together, in_time, &end)
+            {
+                Verdict::Failed(then, _) => Some(then),
+                _ => None,
+            };
+        use AfterFailure::{Crash, CrashTogether, Retry};
+        for end in [CallEnd::Trap("unreachable".into()), CallEnd::Exited(1), CallEnd::OutOfMemory] {
+            assert_eq!(shared(end.clone(), true, true), Some(CrashTogether));
+            assert_eq!(shared(end, false, true), Some(Crash));
+        }
+        assert_eq!(shared(CallEnd::OutOfCpu, true, true), Some(CrashTogether));
+        assert_eq!(shared(CallEnd::Timeout, true, true), Some(CrashTogether), "another's");
+        assert_eq!(shared(CallEnd::Timeout, true, false), Some(Retry), "its own");
+        let said = || CallEnd::Returned(Err(JobFailure::Retry("no".into())));
+        assert_eq!(shared(said(), true, true), Some(Retry));
+        assert_eq!(shared(CallEnd::Interrupted, true, true), None);
     }
 }

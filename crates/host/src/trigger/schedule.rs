@@ -4,13 +4,14 @@
 //! look: what is due is taken -> begin: as `overlap` says -> call -> the tick's end is kept
 //! ```
 //!
-//! Taking comes before calling, so that a host that dies in between has run it not twice but not at all: the next boot
+//! A tick is taken before it is called. A host that dies in between has run it not at all, and never twice: the next boot
 //! marks it as interrupted.
 
 mod timeline;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,9 @@ use crate::pool::{Need, NoInstance, Pool};
 pub(crate) use timeline::Timeline;
 use watch::Watch;
 
+/// Why a tick is skipped whose schedule's calls may not overlap.
+const OVERLAPS: &str = "the tick before it was still running";
+
 /// A type's schedule, and what runs its ticks.
 pub(crate) struct ScheduleTrigger {
     pub(crate) timeline: Arc<Timeline>,
@@ -32,8 +36,10 @@ pub(crate) struct ScheduleTrigger {
     pub(crate) limits: CallLimits,
     /// How long a tick may wait for an instance.
     pub(crate) wait_max: Duration,
-    /// Calls of this schedule that are under way.
-    pub(crate) underway: TaskTracker,
+    /// Calls of this schedule that run or wait for an instance, those that a person asked for too.
+    pub(crate) calls: TaskTracker,
+    /// It was told that ticks are skipped since the count is 0.
+    pub(crate) told_of_no_count: AtomicBool,
     pub(crate) triggering: Triggering,
 }
 
@@ -44,6 +50,8 @@ pub(crate) enum TickError {
     Store(#[from] StoreError),
     #[error("a tick of the same millisecond was run already: try again")]
     Taken,
+    #[error("a tick of \"{0}\" is still running, and its `overlap` is \"skip\": wait until it has ended")]
+    Overlaps(String),
     #[error("the host is stopping")]
     Stopping,
 }
@@ -66,12 +74,11 @@ impl ScheduleTrigger {
     async fn begin(self: &Arc<Self>, taken: Vec<Timestamp>) {
         match self.timeline.schedule.overlap {
             Overlap::Allow => taken.into_iter().for_each(|nominal| self.spawn_calls(vec![nominal])),
-            Overlap::Skip if self.underway.is_empty() => self.spawn_calls(taken),
+            Overlap::Skip if self.calls.is_empty() => self.spawn_calls(taken),
             Overlap::Skip => {
                 for nominal in taken {
-                    let why = "the tick before it was still running";
-                    warn!("schedule \"{}\": {nominal} was skipped: {why}", self.timeline.process);
-                    self.finish(nominal, TickEnd::Skipped(why.to_owned())).await;
+                    warn!("schedule \"{}\": {nominal} was skipped: {OVERLAPS}", self.timeline.process);
+                    self.finish(nominal, TickEnd::Skipped(OVERLAPS.to_owned())).await;
                 }
             }
         }
@@ -82,7 +89,7 @@ impl ScheduleTrigger {
             return;
         }
         let this = self.clone();
-        let token = self.underway.token();
+        let token = self.calls.token();
         self.triggering.running.spawn(async move {
             for nominal in taken {
                 this.call(nominal, false).await;
@@ -97,9 +104,17 @@ impl ScheduleTrigger {
         if self.triggering.intake.is_cancelled() {
             return Err(TickError::Stopping);
         }
+        if self.timeline.schedule.overlap == Overlap::Skip && !self.calls.is_empty() {
+            return Err(TickError::Overlaps(self.timeline.process.to_string()));
+        }
         let this = self.clone();
+        let token = self.calls.token();
         // Among what is running, so that a drain waits for it.
-        let running = self.triggering.running.spawn(async move { this.take_now().await });
+        let running = self.triggering.running.spawn(async move {
+            let ended = this.take_now().await;
+            drop(token);
+            ended
+        });
         running.await.unwrap_or(Err(TickError::Stopping))
     }
 
@@ -114,8 +129,22 @@ impl ScheduleTrigger {
 
     async fn call(&self, nominal: Timestamp, manual: bool) -> TickEnd {
         let end = self.call_instance(nominal, manual).await;
-        if let TickEnd::Failed(why) | TickEnd::Interrupted(why) = &end {
-            warn!("schedule \"{}\": the tick of {nominal}: {why}", self.timeline.process);
+        let process = &self.timeline.process;
+        match &end {
+            TickEnd::Done => {}
+            TickEnd::Failed(why) | TickEnd::Interrupted(why) => {
+                warn!("schedule \"{process}\": the tick of {nominal}: {why}");
+            }
+            // A person has said so; each time of a dense schedule would say it again.
+            TickEnd::Skipped(why) if !self.told_of_no_count.swap(true, Relaxed) => {
+                warn!(
+                    "schedule \"{process}\": {nominal} was skipped: {why}. Others are skipped silently until it isn't"
+                );
+            }
+            TickEnd::Skipped(_) => {}
+        }
+        if !matches!(end, TickEnd::Skipped(_)) {
+            self.told_of_no_count.store(false, Relaxed);
         }
         self.finish(nominal, end.clone()).await;
         end
@@ -126,6 +155,7 @@ impl ScheduleTrigger {
         loop {
             let mut lease = match self.pool.lend(Need::Any, self.wait_max).await {
                 Ok(lease) => lease,
+                Err(none @ NoInstance::NoCount) => return TickEnd::Skipped(summary(none).to_owned()),
                 Err(none) => return TickEnd::Failed(summary(none).to_owned()),
             };
             let Some(instance) = lease.take() else { return TickEnd::Failed("no instance".to_owned()) };

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use super::{START, Subject, job, keyed};
-use crate::Jobs;
 use crate::jobs::{
-    AfterFailure, BATCH_BYTES_MAX, ENQUEUE_JOBS_MAX, EnqueueError, JobState, JobView, METADATA_BYTES_MAX,
-    METADATA_ENTRIES_MAX, NewJob, PAYLOAD_BYTES_MAX, UNIQUE_KEY_BYTES_MAX, Unique, UniqueScope,
+    AHEAD_MAX, ATTEMPTS_MAX, AfterFailure, BATCH_BYTES_MAX, ENQUEUE_JOBS_MAX, EnqueueError, JOB_BYTES,
+    JobState, JobView, METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, NewJob, PAYLOAD_BYTES_MAX,
+    UNIQUE_KEY_BYTES_MAX, Unique, UniqueScope,
 };
+
+use crate::{Jobs, Timestamp};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) async fn a_new_job_is_seen_as_it_was_passed<S: Jobs>(s: &Subject<S>) {
     let id = s
@@ -21,6 +25,7 @@ pub(super) async fn a_new_job_is_seen_as_it_was_passed<S: Jobs>(s: &Subject<S>) 
             unique: Some(Unique { key: "order 7".to_string(), scope: UniqueScope::Waiting }),
             attempts_max: Some(3),
             max_depth: Some(1),
+            max_bytes: Some(1_000),
         })
         .await;
     let detail = s.detail(id).await;
@@ -173,6 +178,11 @@ pub(super) async fn what_is_too_large_is_invalid<S: Jobs>(s: &Subject<S>) {
     is_invalid(s, NewJob { metadata: vec![entry(METADATA_BYTES_MAX + 1)], ..job("mail") }).await;
     is_invalid(s, NewJob { content_type: "x".repeat(1_000), ..job("mail") }).await;
     is_invalid(s, NewJob { attempts_max: Some(0), ..job("mail") }).await;
+    is_invalid(s, NewJob { attempts_max: Some(ATTEMPTS_MAX + 1), ..job("mail") }).await;
+    is_invalid(s, NewJob { run_at: Some(START + AHEAD_MAX + SECOND), ..job("mail") }).await;
+    is_invalid(s, NewJob { run_at: Some(Timestamp(i64::MAX)), ..job("mail") }).await;
+    let scope = UniqueScope::For(AHEAD_MAX + SECOND);
+    is_invalid(s, NewJob { unique: Some(Unique { key: "k".to_string(), scope }), ..job("mail") }).await;
     is_invalid(s, job("")).await;
     let many = s.store.enqueue(vec![job("mail"); ENQUEUE_JOBS_MAX + 1]).await;
     assert!(matches!(many, Err(EnqueueError::Invalid(_))));
@@ -191,6 +201,38 @@ pub(super) async fn the_limits_are_allowed<S: Jobs>(s: &Subject<S>) {
     assert_eq!(taken.metadata, largest.metadata);
     assert_eq!(BATCH_BYTES_MAX / PAYLOAD_BYTES_MAX, 16);
     assert_eq!(s.store.enqueue(vec![job("mail"); ENQUEUE_JOBS_MAX]).await.unwrap().len(), ENQUEUE_JOBS_MAX);
+}
+
+pub(super) async fn the_bytes_that_wait_are_bounded<S: Jobs>(s: &Subject<S>) {
+    let sized = |bytes: usize, max: u64| NewJob {
+        payload: vec![0; bytes],
+        content_type: "text/plain".to_string(),
+        max_bytes: Some(max),
+        ..job("mail")
+    };
+    // What a job counts: its payload and content type, and a little for its rows.
+    let one = 1_000 + 10 + JOB_BYTES;
+    s.put(sized(1_000, 3 * one)).await;
+    s.put(sized(1_000, 3 * one)).await;
+    let full = Err(EnqueueError::FullOfBytes { queue: "mail".to_string(), bytes: 2 * one, max: 3 * one });
+    assert_eq!(s.store.enqueue(vec![sized(1_001, 3 * one)]).await, full);
+    assert_eq!(s.store.enqueue(vec![sized(0, 3 * one), sized(1_000, 3 * one)]).await, full, "all or none");
+    let other = NewJob { queue: "reports".to_string(), ..sized(1_000, one) };
+    s.put(other).await;
+    s.put(sized(1_000, 3 * one)).await;
+    // A queue that had more before its bound was lowered still answers.
+    assert!(s.store.enqueue(vec![sized(0, 1)]).await.is_err());
+
+    // Those that are with an instance or have ended don't wait, and those that come back do.
+    let leased = s.take_one("mail").await;
+    s.put(sized(1_000, 3 * one)).await;
+    s.fail(&leased, AfterFailure::Retry).await;
+    assert!(s.store.enqueue(vec![sized(0, 4 * one)]).await.is_err());
+    s.store.cancel(leased.lease.id).await.unwrap();
+    s.store.discard(leased.lease.id).await.unwrap();
+    let discarded = s.put(sized(1_000, 4 * one)).await;
+    s.store.discard(discarded).await.unwrap();
+    s.put(sized(1_000, 4 * one)).await;
 }
 
 pub(super) async fn an_invalid_job_refuses_its_batch<S: Jobs>(s: &Subject<S>) {

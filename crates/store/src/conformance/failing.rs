@@ -83,6 +83,24 @@ pub(super) async fn the_third_crash_buries<S: Jobs>(s: &Subject<S>) {
     assert_eq!((view.state, view.crashes, view.attempt), (JobState::Dead, 3, 5));
 }
 
+pub(super) async fn a_crash_in_company_is_nobodys_and_the_next_attempt_is_alone<S: Jobs>(s: &Subject<S>) {
+    // The last attempt too: it may have been the other's fault.
+    let id = s.put(NewJob { attempts_max: Some(1), ..job("mail") }).await;
+    let leased = s.take_one("mail").await;
+    assert!(!leased.alone);
+    let Settled::Retrying(run_at) = s.fail(&leased, AfterFailure::CrashTogether).await else { panic!() };
+    let detail = s.detail(id).await;
+    assert_eq!((detail.view.attempt, detail.view.crashes), (0, 0));
+    assert_eq!(detail.attempts[0].end, AttemptEnd::Crashed);
+    s.clock.set(run_at);
+    let leased = s.take_one("mail").await;
+    assert!(leased.alone && leased.attempt == 1);
+    s.store.give_back(leased.lease).await.unwrap();
+    let leased = s.take_one("mail").await;
+    assert!(leased.alone, "for good");
+    assert_eq!(s.fail(&leased, AfterFailure::Crash).await, Settled::Dead);
+}
+
 pub(super) async fn a_crash_on_the_last_attempt_buries<S: Jobs>(s: &Subject<S>) {
     let id = s.put(NewJob { attempts_max: Some(1), ..job("mail") }).await;
     let leased = s.take_one("mail").await;
@@ -133,7 +151,6 @@ pub(super) async fn extreme_waits_do_no_harm<S: Jobs>(s: &Subject<S>) {
     let settled = s.fail(&leased, AfterFailure::RetryAfter(Duration::MAX)).await;
     assert_eq!(settled, Settled::Retrying(Timestamp(i64::MAX)));
     assert_eq!(s.state(id).await, JobState::Retrying);
-    s.put(NewJob { run_at: Some(Timestamp(i64::MAX)), ..job("mail") }).await;
     s.put(NewJob { run_at: Some(Timestamp(i64::MIN)), ..job("mail") }).await;
     s.take_one("mail").await;
     assert_eq!(s.take("mail").await, None);

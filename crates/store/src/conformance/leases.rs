@@ -1,11 +1,12 @@
 //! Leases, and the fencing token.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LEASE, START, Subject, claim, job};
 use crate::Jobs;
 use crate::jobs::{
-    AfterFailure, AttemptEnd, Backoff, Claim, Failure, JobId, JobState, Lease, NewJob, Settled,
+    AfterFailure, AttemptEnd, Backoff, Claim, Failure, Holder, JobId, JobState, Lease, NewJob, Settled,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -15,6 +16,8 @@ async fn is_stale<S: Jobs>(s: &Subject<S>, lease: Lease) {
     let before = s.store.get(lease.id).await.unwrap();
     assert_eq!(s.store.complete(lease).await.unwrap(), Settled::Stale);
     assert_eq!(s.store.release(lease).await.unwrap(), Settled::Stale);
+    assert_eq!(s.store.give_back(lease).await.unwrap(), Settled::Stale);
+    assert!(!s.store.begin_call(lease).await.unwrap());
     assert_eq!(s.store.renew(vec![lease], LEASE).await.unwrap(), [lease]);
     for then in [AfterFailure::Retry, AfterFailure::Crash, AfterFailure::Bury] {
         let failure = Failure { then, message: "too late".to_string(), backoff: Backoff::Curve };
@@ -79,6 +82,35 @@ pub(super) async fn an_expired_lease_that_nobody_took_is_still_answered<S: Jobs>
     assert_eq!(s.store.renew(vec![leased.lease], LEASE).await.unwrap(), []);
     assert_eq!(s.take("mail").await, None);
     s.clock.advance(LEASE * 2);
+    assert_eq!(s.store.complete(leased.lease).await.unwrap(), Settled::Done);
+}
+
+/// A host that has some jobs under way.
+struct Hands(std::sync::Mutex<Vec<Lease>>);
+
+impl Holder for Hands {
+    fn holds(&self, lease: Lease) -> bool {
+        self.0.lock().unwrap().contains(&lease)
+    }
+}
+
+pub(super) async fn a_lease_is_not_taken_from_a_call_under_way<S: Jobs>(s: &Subject<S>) {
+    let hands = Arc::new(Hands(std::sync::Mutex::default()));
+    s.store.hold(hands.clone());
+    let held = s.put(NewJob { attempts_max: Some(1), ..job("mail") }).await;
+    s.put(job("mail")).await;
+    let leased = s.take_one("mail").await;
+    let lost = s.take_one("mail").await;
+    hands.0.lock().unwrap().push(leased.lease);
+    // The host was stopped, or its disk stood still.
+    s.clock.advance(LEASE * 3);
+    let again = s.take_one("mail").await;
+    assert_eq!((again.lease.id, again.attempt), (lost.lease.id, 2), "nobody has that one");
+    assert_eq!(s.take("mail").await, None);
+    let view = s.view(held).await;
+    assert_eq!((view.state, view.attempt, view.claim), (JobState::Leased, 1, leased.lease.claim));
+    // It is valid for as long as it was: who waits for it to run out isn't told at once, again and again.
+    assert!(s.store.next_due(&["mail".to_string()]).await.unwrap().unwrap() >= s.now() + LEASE);
     assert_eq!(s.store.complete(leased.lease).await.unwrap(), Settled::Done);
 }
 

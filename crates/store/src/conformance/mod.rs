@@ -53,7 +53,7 @@ where
         enqueueing: a_new_job_is_seen_as_it_was_passed, answers_come_in_order, nothing_is_a_valid_batch,
             a_unique_key_is_held_until_its_job_ends, a_unique_key_is_the_queues_own,
             twins_in_one_batch_are_one_job, a_full_queue_refuses, a_batch_that_does_not_fit_is_refused_whole,
-            depth_counts_what_waits, a_taken_key_is_no_deeper, what_is_too_large_is_invalid, the_limits_are_allowed,
+            depth_counts_what_waits, a_taken_key_is_no_deeper, the_bytes_that_wait_are_bounded, what_is_too_large_is_invalid, the_limits_are_allowed,
             an_invalid_job_refuses_its_batch, enqueueing_is_a_change;
         claiming: a_claimed_job_is_whole, nothing_is_claimed_from_nothing, only_the_named_queues_are_claimed,
             higher_priority_comes_first, then_what_was_due_first, then_what_came_first,
@@ -62,13 +62,14 @@ where
             weights_decide_the_queue, attempts_come_from_the_claim_unless_the_producer_said,
             next_due_is_the_earliest, promoting_is_a_change;
         failing: a_done_job_is_done, a_failed_job_waits_for_its_backoff, retry_after_waits_that_long,
-            the_last_attempt_is_the_last, the_third_crash_buries, a_crash_on_the_last_attempt_buries,
+            the_last_attempt_is_the_last, the_third_crash_buries, a_crash_in_company_is_nobodys_and_the_next_attempt_is_alone,
+            a_crash_on_the_last_attempt_buries,
             a_bury_is_final, a_message_is_cut_at_a_character, attempts_count_up, extreme_waits_do_no_harm,
             a_lowered_limit_keeps_the_promised_retry, a_list_of_waits_is_followed, attempts_that_failed_are_kept,
             the_latest_attempts_are_kept;
         leases: an_answer_with_an_old_claim_is_stale, an_answer_without_a_lease_is_stale,
             an_expired_lease_is_due_again, an_expired_lease_that_nobody_took_is_still_answered,
-            renewing_keeps_a_lease, renewing_tells_what_was_lost, a_release_gives_the_attempt_back,
+            a_lease_is_not_taken_from_a_call_under_way, renewing_keeps_a_lease, renewing_tells_what_was_lost, a_release_gives_the_attempt_back,
             a_released_job_keeps_its_place, an_expired_last_attempt_is_buried, freeing_frees_one_owners_leases,
             freeing_buries_last_attempts, freeing_everything, a_job_that_always_hangs_ends,
             leases_survive_steps_of_the_wall_clock, each_end_without_an_answer_is_kept;
@@ -81,7 +82,7 @@ where
             all_but_leased_jobs_are_discarded, unknown_jobs_are_not_found, many_are_treated_in_batches,
             many_are_chosen_by_queue_and_state, lists_are_in_order_and_paged, lists_are_bounded,
             lists_show_what_is_due_as_available;
-        uniqueness: a_waiting_key_is_free_once_it_was_claimed, a_key_for_a_time_outlives_its_job,
+        uniqueness: a_waiting_key_is_held_until_a_call_begins, a_key_for_a_time_outlives_its_job,
             scopes_share_their_keys, a_key_for_no_time_still_counts_in_its_batch, discarding_frees_the_key, a_retried_job_takes_its_key_again,
             expired_keys_are_pruned;
         retention: what_is_young_is_kept, done_jobs_go_by_age, done_jobs_go_by_count, dead_jobs_have_their_own_terms,
@@ -90,7 +91,9 @@ where
         ticks: a_tick_is_taken_once, a_taken_tick_moves_the_cursor, a_manual_tick_does_not,
             the_cursor_never_moves_back, a_tick_that_was_passed_over_is_not_taken, a_manual_tick_takes_its_time,
             schedules_are_apart, history_is_newest_first, history_is_bounded, how_a_tick_ended_is_kept,
-            skipped_and_interrupted_are_told_apart;
+            skipped_and_interrupted_are_told_apart,
+            a_schedule_begins_when_it_is_new_and_goes_on_as_long_as_it_is_the_same,
+            a_schedule_whose_times_change_begins_now, a_schedule_that_was_away_begins_anew;
         settings: counts_are_kept, a_count_is_forgotten;
         crowd: no_job_is_claimed_twice, one_of_many_takes_the_tick, one_of_many_holds_the_key, depth_holds_in_a_crowd,
             a_claim_that_nobody_waits_for_is_given_back;

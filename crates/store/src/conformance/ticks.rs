@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{START, Subject};
-use crate::ticks::{HISTORY_MAX, TickEnd, TickResult, TickView};
+use crate::ticks::{Begun, HISTORY_MAX, TickEnd, TickResult, TickView};
 use crate::{Ticks, Timestamp};
 
 /// The minute of that number.
@@ -154,4 +154,44 @@ pub(super) async fn skipped_and_interrupted_are_told_apart<S: Ticks>(s: &Subject
     assert_eq!((history[1].ended_at, history[1].error.as_deref()), (None, Some("its host stopped")));
     s.store.finish("clock", minute(4), TickEnd::Done).await.unwrap();
     assert_eq!(s.store.history("clock", 2).await.unwrap()[1].result, Interrupted);
+}
+
+pub(super) async fn a_schedule_begins_when_it_is_new_and_goes_on_as_long_as_it_is_the_same<S: Ticks>(
+    s: &Subject<S>,
+) {
+    let begin = async |times: &str, number| s.store.begin("clock", times, minute(number)).await.unwrap();
+    assert_eq!(begin("0 4 * * * UTC", 1).await, Begun::New);
+    assert_eq!(cursor(s, "clock").await, Some(minute(1)));
+    assert!(take(s, "clock", 3, false).await);
+    assert_eq!(begin("0 4 * * * UTC", 9).await, Begun::After(minute(3)));
+    assert_eq!(cursor(s, "clock").await, Some(minute(3)));
+    assert_eq!(s.store.begin("reports", "0 4 * * * UTC", minute(9)).await.unwrap(), Begun::New);
+}
+
+pub(super) async fn a_schedule_whose_times_change_begins_now<S: Ticks>(s: &Subject<S>) {
+    let begin = async |times: &str, number| s.store.begin("clock", times, minute(number)).await.unwrap();
+    begin("0 4 * * * UTC", 1).await;
+    take(s, "clock", 2, false).await;
+    assert_eq!(begin("0 9 * * * UTC", 700).await, Begun::Changed);
+    assert_eq!(cursor(s, "clock").await, Some(minute(700)));
+    assert!(!take(s, "clock", 600, false).await);
+    assert_eq!(begin("0 9 * * * UTC", 800).await, Begun::After(minute(700)));
+    // Also where the clock had been ahead; what was taken is not taken again.
+    take(s, "clock", 900, false).await;
+    assert_eq!(begin("0 9 * * * Europe/Berlin", 850).await, Begun::Changed);
+    assert_eq!(cursor(s, "clock").await, Some(minute(850)));
+    assert!(!take(s, "clock", 900, false).await);
+}
+
+pub(super) async fn a_schedule_that_was_away_begins_anew<S: Ticks>(s: &Subject<S>) {
+    for schedule in ["clock", "reports", "mail"] {
+        s.store.begin(schedule, "every 1 ms", minute(1)).await.unwrap();
+        take(s, schedule, 2, false).await;
+    }
+    assert_eq!(s.store.keep_only(&["clock".to_string(), "new".to_string()]).await.unwrap(), 2);
+    assert_eq!(s.store.keep_only(&["clock".to_string()]).await.unwrap(), 0);
+    assert_eq!(s.store.begin("clock", "every 1 ms", minute(9)).await.unwrap(), Begun::After(minute(2)));
+    assert_eq!(s.store.begin("mail", "every 1 ms", minute(9)).await.unwrap(), Begun::New);
+    assert_eq!(s.store.history("mail", 9).await.unwrap().len(), 1, "its history is kept");
+    assert_eq!(s.store.keep_only(&[]).await.unwrap(), 2);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Subject, job};
 use crate::Jobs;
 use crate::jobs::{
-    AfterFailure, Intervened, JobFilter, JobId, JobState, NewJob, Retention, Unique, UniqueScope,
+    AfterFailure, Intervened, JobFilter, JobId, JobState, NewJob, Retention, Settled, Unique, UniqueScope,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -21,10 +21,25 @@ async fn holder<S: Jobs>(s: &Subject<S>) -> JobId {
     receipt.id
 }
 
-pub(super) async fn a_waiting_key_is_free_once_it_was_claimed<S: Jobs>(s: &Subject<S>) {
+pub(super) async fn a_waiting_key_is_held_until_a_call_begins<S: Jobs>(s: &Subject<S>) {
     let first = s.put(keyed(UniqueScope::Waiting)).await;
     assert_eq!(holder(s).await, first);
+    // Claimed ahead, and back without a call: nothing has changed, and no attempt is told of.
+    let ahead = s.take_one("mail").await;
+    assert!(ahead.holds_key);
+    assert_eq!(holder(s).await, first);
+    assert_eq!(s.store.give_back(ahead.lease).await.unwrap(), Settled::Released);
+    assert_eq!(holder(s).await, first);
+    let detail = s.detail(first).await;
+    assert_eq!(
+        (detail.view.state, detail.view.attempt, detail.view.started_at),
+        (JobState::Available, 0, None)
+    );
+    assert!(detail.attempts.is_empty());
+    assert!(!s.store.begin_call(ahead.lease).await.unwrap(), "the lease was given back");
+    assert_eq!(holder(s).await, first);
     let leased = s.take_one("mail").await;
+    assert!(s.store.begin_call(leased.lease).await.unwrap());
     // It runs, and the next one may wait.
     let second = s.put(keyed(UniqueScope::Waiting)).await;
     assert_eq!(holder(s).await, second);

@@ -234,10 +234,17 @@ pub enum Intervened {
 }
 
 /// What became of an intervention in many jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// How many jobs were moved or deleted. Dead ones whose unique key another job holds are passed over.
+    /// How many jobs were moved or deleted.
     pub changed: u64,
     /// True where there may be more: call it again. With a `changed` of 0 it would find the same again.
     pub more: bool,
+    /// Those of them that were leased, whose calls are to be ended.
+    pub leased: Vec<JobId>,
+    /// Dead jobs that a retry passed over, since another job holds their unique key; counted up to
+    /// [`INTERVENE_JOBS_MAX`](super::INTERVENE_JOBS_MAX), where there are no more to change.
+    pub key_held: u64,
+    /// One of them, and who holds its key.
+    pub key_holder: Option<(JobId, JobId)>,
 }

@@ -32,7 +32,7 @@ impl Write for ClaimJobs {
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Handover> {
         for ClaimQueue { name, .. } in &self.claim.queues {
             if tx.first_look(name) {
-                leases::expire(tx, name)?;
+                leases::expire(tx, name, self.claim.lease)?;
                 promote(tx, name)?;
             }
         }
@@ -104,7 +104,7 @@ fn take(
     }
     let mut find = tx.sql(
         "SELECT id, claim + 1, attempt + 1, attempts_asked, crashes, enqueued_at,
-                coalesce(content_type, ''), metadata, coalesce(payload, x'')
+                coalesce(content_type, ''), metadata, coalesce(payload, x''), unique_scope IS 'waiting', alone
          FROM jobs INDEXED BY jobs_available LEFT JOIN payloads ON job_id = id
          WHERE queue = ?1 AND state = 'available' ORDER BY priority DESC, run_at, id LIMIT ?2",
     )?;
@@ -129,6 +129,8 @@ fn take(
             content_type: row.get(6)?,
             metadata: row.get::<_, Metadata>(7)?.0,
             payload,
+            holds_key: row.get(9)?,
+            alone: row.get(10)?,
         });
     }
     drop(rows);

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, named_params, params};
 use super::keys;
 use super::values::metadata_column;
 use super::writer::{Tx, Write};
-use crate::jobs::{EnqueueError, Enqueued, JobId, JobState, NewJob, Unique};
+use crate::jobs::{EnqueueError, Enqueued, JOB_BYTES, JobId, JobState, NewJob, Unique};
 
 pub(super) struct Enqueue {
     pub(super) jobs: Vec<NewJob>,
@@ -25,6 +25,10 @@ enum Step {
 
 impl Write for Enqueue {
     type Answer = Result<Vec<Enqueued>, EnqueueError>;
+
+    fn adds(&self) -> bool {
+        true
+    }
 
     fn bytes(&self) -> usize {
         self.jobs.iter().map(|job| job.payload.len()).sum()
@@ -54,32 +58,40 @@ impl Enqueue {
     fn plan(&self, tx: &Tx<'_>) -> rusqlite::Result<Result<Vec<Step>, EnqueueError>> {
         let mut steps = Vec::with_capacity(self.jobs.len());
         let mut keys: HashMap<(&str, &str), Step> = HashMap::new();
-        // Each queue's depth before this batch, and what the batch has added so far.
-        let mut depths: HashMap<&str, (u64, u64)> = HashMap::new();
+        // What waits in each queue before this batch, and what the batch has added so far.
+        let mut queues: HashMap<&str, (Waiting, Waiting)> = HashMap::new();
         for (index, job) in self.jobs.iter().enumerate() {
             if let Some(Unique { key, .. }) = &job.unique {
-                let place = (job.queue.as_str(), key.as_str());
-                let held = match keys.get(&place) {
+                let name = (job.queue.as_str(), key.as_str());
+                let held = match keys.get(&name) {
                     Some(step) => Some(*step),
                     None => keys::holder(tx, &job.queue, key)?.map(Step::Held),
                 };
-                keys.insert(place, held.unwrap_or(Step::Twin(index)));
+                keys.insert(name, held.unwrap_or(Step::Twin(index)));
                 if let Some(step) = held {
                     steps.push(step);
                     continue;
                 }
             }
-            if !depths.contains_key(job.queue.as_str()) {
-                // Jobs without a max_depth count towards that of others in the batch, but need not ask.
-                let limited =
-                    self.jobs.iter().any(|other| other.max_depth.is_some() && other.queue == job.queue);
-                depths.insert(&job.queue, (if limited { depth(tx, &job.queue)? } else { 0 }, 0));
+            if !queues.contains_key(job.queue.as_str()) {
+                // Jobs without a bound count towards that of others in the batch, but need not ask.
+                let is_bounded = |other: &NewJob| other.max_depth.is_some() || other.max_bytes.is_some();
+                let is_bounded = self.jobs.iter().any(|other| other.queue == job.queue && is_bounded(other));
+                let before = if is_bounded { waiting(tx, &job.queue)? } else { Waiting::default() };
+                queues.insert(&job.queue, (before, Waiting::default()));
             }
-            if let Some((depth, added)) = depths.get_mut(job.queue.as_str()) {
-                if job.max_depth.is_some_and(|max| depth.saturating_add(*added) >= max) {
-                    return Ok(Err(EnqueueError::Full { queue: job.queue.clone(), depth: *depth }));
+            if let Some((before, added)) = queues.get_mut(job.queue.as_str()) {
+                let queue = || job.queue.clone();
+                if job.max_depth.is_some_and(|max| before.jobs.saturating_add(added.jobs) >= max) {
+                    return Ok(Err(EnqueueError::Full { queue: queue(), depth: before.jobs }));
                 }
-                *added += 1;
+                added.jobs += 1;
+                added.bytes =
+                    added.bytes.saturating_add(bytes(job, metadata_column(&job.metadata)?.as_deref()));
+                if let Some(max) = job.max_bytes.filter(|max| before.bytes.saturating_add(added.bytes) > *max)
+                {
+                    return Ok(Err(EnqueueError::FullOfBytes { queue: queue(), bytes: before.bytes, max }));
+                }
             }
             steps.push(Step::Insert);
         }
@@ -87,33 +99,50 @@ impl Enqueue {
     }
 }
 
-fn depth(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<u64> {
-    let depth = tx
-        .sql("SELECT scheduled + available + retrying FROM queues WHERE queue = ?1")?
-        .query_row([queue], |row| row.get(0))
+/// What waits in a queue.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    jobs: u64,
+    bytes: u64,
+}
+
+fn waiting(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<Waiting> {
+    let waiting = tx
+        .sql("SELECT scheduled + available + retrying, max(waiting_bytes, 0) FROM queues WHERE queue = ?1")?
+        .query_row([queue], |row| Ok(Waiting { jobs: row.get(0)?, bytes: row.get(1)? }))
         .optional()?;
-    Ok(depth.unwrap_or(0))
+    Ok(waiting.unwrap_or_default())
+}
+
+/// What a job counts in its queue.
+fn bytes(job: &NewJob, metadata: Option<&str>) -> u64 {
+    let passed = job.payload.len() + job.content_type.len() + metadata.map_or(0, str::len);
+    JOB_BYTES + passed as u64
 }
 
 fn insert(tx: &Tx<'_>, job: &NewJob) -> rusqlite::Result<JobId> {
-    let run_at = job.run_at.unwrap_or(tx.now);
+    // One that was due before it came would otherwise come before all others.
+    let run_at = job.run_at.unwrap_or(tx.now).max(tx.now);
+    let metadata = metadata_column(&job.metadata)?;
     let state = if run_at > tx.now { JobState::Scheduled } else { JobState::Available };
     tx.sql(
         "INSERT INTO jobs (queue, state, priority, unique_key, unique_scope, enqueued_at, run_at, attempts_asked,
-                           attempts_max)
-         VALUES (:queue, :state, :priority, :key, :scope, :now, :run_at, :attempts, :attempts)",
+                           attempts_max, bytes)
+         VALUES (:queue, :state, :priority, :key, :scope, :now, :run_at, :attempts, :attempts, :bytes)",
     )?
     .execute(named_params! {
         ":queue": job.queue, ":state": state, ":priority": job.priority,
         ":key": job.unique.as_ref().map(|unique| &unique.key),
         ":scope": job.unique.as_ref().map(|unique| keys::scope_name(unique.scope)),
         ":now": tx.now, ":run_at": run_at, ":attempts": job.attempts_max,
+        ":bytes": bytes(job, metadata.as_deref()),
     })?;
     let id = tx.last_id();
+    tx.gave_id(id);
     if let Some(unique) = &job.unique {
         keys::take(tx, &job.queue, unique, JobId(id))?;
     }
     tx.sql("INSERT INTO payloads (job_id, content_type, metadata, payload) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![id, job.content_type, metadata_column(&job.metadata)?, job.payload])?;
+        .execute(params![id, job.content_type, metadata, job.payload])?;
     Ok(JobId(id))
 }

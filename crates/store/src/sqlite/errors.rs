@@ -6,15 +6,13 @@ use crate::StoreError;
 
 /// What to tell of an error on this connection.
 pub(super) fn from_sqlite(connection: &Connection, error: &rusqlite::Error) -> StoreError {
-    from_sqlite_at(connection.path().unwrap_or("the store"), error)
+    from_sqlite_at(connection.path().filter(|path| !path.is_empty()).unwrap_or("the store"), error)
 }
 
 /// The same, of the store at this path.
 pub(super) fn from_sqlite_at(path: &str, error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Unavailable(format!(
-            "the disk that holds {path} is full, and nothing was stored: free some space on it"
-        )),
+        Some(ErrorCode::DiskFull) => full(path),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Unavailable(format!(
             "another program keeps {path} locked, and nothing was stored: end its transaction"
         )),
@@ -28,6 +26,13 @@ pub(super) fn from_sqlite_at(path: &str, error: &rusqlite::Error) -> StoreError 
     }
 }
 
+/// What to do about a full disk.
+pub(super) fn full(path: &str) -> StoreError {
+    StoreError::Full(format!(
+        "the disk that holds {path} is full, and nothing was stored: free some space on it, or discard jobs"
+    ))
+}
+
 /// What to do about a damaged file.
 pub(super) fn damaged(path: &str, error: &rusqlite::Error) -> String {
     format!(
@@ -38,5 +43,5 @@ pub(super) fn damaged(path: &str, error: &rusqlite::Error) -> String {
 
 /// What every call gets once the store was closed.
 pub(super) fn closed() -> StoreError {
-    StoreError::Unavailable("the store is closed".to_string())
+    StoreError::Closed
 }

@@ -32,12 +32,26 @@ impl Write for InterveneAll {
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Swept> {
         let ids = self.pick(tx)?;
-        let mut changed = 0;
+        let mut swept = Swept { more: ids.len() as u64 >= INTERVENE_JOBS_MAX, ..Swept::default() };
         for id in &ids {
-            let answer = intervene(tx, *id, self.intervention)?;
-            changed += u64::from(matches!(answer, Intervened::Moved { .. } | Intervened::Deleted { .. }));
+            match intervene(tx, *id, self.intervention)? {
+                Intervened::Moved { from, .. } => {
+                    swept.changed += 1;
+                    swept.leased.extend(Some(*id).filter(|_| from == JobState::Leased));
+                }
+                Intervened::Deleted { .. } => swept.changed += 1,
+                Intervened::KeyHeld { holder } => {
+                    swept.key_held += 1;
+                    swept.key_holder = Some((*id, holder));
+                }
+                Intervened::NotFound | Intervened::Refused { .. } => {}
+            }
         }
-        Ok(Swept { changed, more: ids.len() as u64 >= INTERVENE_JOBS_MAX })
+        let is_retry = self.intervention == Intervention::Retry && !swept.more;
+        if is_retry && rules::states_of(&self.filter).any(|state| state == JobState::Dead) {
+            self.find_passed_over(tx, &mut swept)?;
+        }
+        Ok(swept)
     }
 }
 
@@ -98,13 +112,7 @@ impl InterveneAll {
             self.pick_keyed(tx, key, &mut picked)?;
             return Ok(picked.ids);
         }
-        let queues = match &self.filter.queue {
-            Some(queue) => vec![queue.clone()],
-            None => tx
-                .sql("SELECT queue FROM queues ORDER BY queue")?
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?,
-        };
+        let queues = self.queues(tx)?;
         let states = rules::states_of(&self.filter).filter(|state| self.intervention.allows(*state));
         for state in states {
             for queue in &queues {
@@ -112,6 +120,38 @@ impl InterveneAll {
             }
         }
         Ok(picked.ids)
+    }
+
+    /// Counts the dead jobs that [`Picked::of`] leaves out of a retry.
+    fn find_passed_over(&self, tx: &Tx<'_>, swept: &mut Swept) -> rusqlite::Result<()> {
+        if self.filter.unique_key.is_some() {
+            // They were tried one by one.
+            return Ok(());
+        }
+        let mut find = tx.sql(
+            "SELECT id, job_id FROM jobs INDEXED BY jobs_set_aside
+               JOIN unique_keys ON unique_keys.queue = jobs.queue AND key = unique_key
+             WHERE (state = 'scheduled' OR state = 'retrying' OR state = 'dead' OR state = 'cancelled')
+               AND jobs.queue = ?1 AND state = 'dead' AND unique_scope IS 'running'
+               AND (expires_at IS NULL OR expires_at > ?2) LIMIT ?3",
+        )?;
+        for queue in self.queues(tx)? {
+            let room = INTERVENE_JOBS_MAX.saturating_sub(swept.key_held);
+            let mut rows = find.query(params![queue, tx.now, room])?;
+            while let Some(row) = rows.next()? {
+                swept.key_held += 1;
+                swept.key_holder = Some((row.get(0)?, row.get(1)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The queues to look into.
+    fn queues(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
+        if let Some(queue) = &self.filter.queue {
+            return Ok(vec![queue.clone()]);
+        }
+        tx.sql("SELECT queue FROM queues ORDER BY queue")?.query_map([], |row| row.get(0))?.collect()
     }
 
     fn pick_keyed(&self, tx: &Tx<'_>, key: &str, picked: &mut Picked) -> rusqlite::Result<()> {

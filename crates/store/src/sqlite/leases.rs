@@ -1,16 +1,39 @@
-//! Leases are renewed, run out, or are freed.
+//! Leases begin to be used, are renewed, run out, or are freed.
 
 use std::time::Duration;
 
-use rusqlite::{Params, params};
+use rusqlite::{OptionalExtension, Params, Row, params};
 
 use super::attempts;
 use super::writer::{Tx, Write};
-use crate::jobs::{AttemptEnd, JobId, JobState, Lease};
+use crate::jobs::{AttemptEnd, JobState, Lease};
 use crate::rules;
 
 /// How many leases of a queue are taken back in one transaction.
 const EXPIRED_MAX: u32 = 512;
+
+/// A job's call begins.
+pub(super) struct Begin(pub(super) Lease);
+
+impl Write for Begin {
+    type Answer = bool;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
+        let key: Option<(String, Option<String>, bool)> = tx
+            .sql(
+                "SELECT queue, unique_key, unique_scope IS 'waiting' FROM jobs
+                 WHERE id = ?1 AND claim = ?2 AND state = 'leased'",
+            )?
+            .query_row(params![self.0.id, self.0.claim], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((queue, key, is_waiting)) = key else { return Ok(false) };
+        if is_waiting {
+            tx.sql("DELETE FROM unique_keys WHERE queue = ?1 AND key = ?2 AND job_id = ?3")?
+                .execute(params![queue, key, self.0.id])?;
+        }
+        Ok(true)
+    }
+}
 
 pub(super) struct Renew {
     pub(super) leases: Vec<Lease>,
@@ -34,14 +57,24 @@ impl Write for Renew {
     }
 }
 
-/// Takes back the leases of a queue that ran out.
-pub(super) fn expire(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<()> {
-    let expired = find(
+/// Takes back the leases of a queue that ran out, but for those whose calls still run here: `lease` is how long those
+/// are valid again.
+pub(super) fn expire(tx: &Tx<'_>, queue: &str, lease: Duration) -> rusqlite::Result<()> {
+    let mut expired = find(
         tx,
-        "SELECT id, attempt, coalesce(attempts_max, attempt) FROM jobs INDEXED BY jobs_leased
+        "SELECT id, claim, attempt, coalesce(attempts_max, attempt) FROM jobs INDEXED BY jobs_leased
          WHERE queue = ?1 AND state = 'leased' AND lease_until <= ?2 ORDER BY lease_until LIMIT ?3",
         params![queue, tx.steady, EXPIRED_MAX],
     )?;
+    let held: Vec<Lease> =
+        expired.extract_if(.., |held| tx.is_held(held.lease)).map(|held| held.lease).collect();
+    if !held.is_empty() {
+        tracing::warn!(
+            leases = held.len(),
+            "leases of calls under way could not be renewed in time, and are now"
+        );
+        Renew { leases: held, lease }.apply(tx)?;
+    }
     interrupt(tx, &expired, AttemptEnd::LeaseLost, rules::LEASE_RAN_OUT)
 }
 
@@ -56,7 +89,7 @@ impl Write for FreeLeases {
         // Goes through all leases, of which there are no more than calls that ran at once.
         let owned = find(
             tx,
-            "SELECT id, attempt, coalesce(attempts_max, attempt) FROM jobs INDEXED BY jobs_leased
+            "SELECT id, claim, attempt, coalesce(attempts_max, attempt) FROM jobs INDEXED BY jobs_leased
              WHERE state = 'leased' AND substr(lease_owner, 1, length(?1)) = ?1",
             [&self.prefix],
         )?;
@@ -65,16 +98,24 @@ impl Write for FreeLeases {
     }
 }
 
-/// A leased job, its attempt, and how many it has at most.
-type Held = (JobId, u32, u32);
+/// A leased job.
+struct Leased {
+    lease: Lease,
+    attempt: u32,
+    attempts_max: u32,
+}
 
-fn find(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Held>> {
-    tx.sql(sql)?.query_map(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+fn find(tx: &Tx<'_>, sql: &str, params: impl Params) -> rusqlite::Result<Vec<Leased>> {
+    let leased = |row: &Row<'_>| {
+        let lease = Lease { id: row.get(0)?, claim: row.get(1)? };
+        Ok(Leased { lease, attempt: row.get(2)?, attempts_max: row.get(3)? })
+    };
+    tx.sql(sql)?.query_map(params, leased)?.collect()
 }
 
 /// Ends attempts without an answer. They count; with none left the job is dead.
-fn interrupt(tx: &Tx<'_>, jobs: &[Held], end: AttemptEnd, why: &str) -> rusqlite::Result<()> {
-    for (id, attempt, attempts_max) in jobs {
+fn interrupt(tx: &Tx<'_>, jobs: &[Leased], end: AttemptEnd, why: &str) -> rusqlite::Result<()> {
+    for Leased { lease: Lease { id, .. }, attempt, attempts_max } in jobs {
         let last = attempt >= attempts_max;
         let state = if last { JobState::Dead } else { JobState::Available };
         let error = rules::interrupted(*attempt, *attempts_max, why);

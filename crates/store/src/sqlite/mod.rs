@@ -1,27 +1,36 @@
-//! The store of one host: one SQLite file, one thread that writes it and one that reads it.
+//! The store of one host: one SQLite file, one thread that writes it and one that reads it. A store without a file has
+//! one thread for both.
 //!
-//! A call's way: [`SqliteStore`] checks it and sends it to `writer` (or `reader`); the writer applies it (each
-//! operation has its file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `counts`),
-//! commits, and answers. The reader's questions are in `views` and `list`. The tables are in `schema_1.sql` and
-//! `schema_2.sql`.
+//! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer applies it, commits, and answers;
+//! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `counts`.
+//! The reader's questions are in `views` and `list`. The tables are in `schema_1.sql` and the files after it.
+//!
+//! A store with a file has more beside it. `ids` locks it for one host and remembers the highest id, `presence` sees when
+//! it is deleted, `reserve` keeps room back for a full disk, `damage` knows whether it is damaged, and `backup` copies it.
 
 mod attempts;
 mod backup;
 mod claim;
 mod counts;
+mod damage;
 mod enqueue;
 mod errors;
+mod ids;
 mod intervene;
 mod keys;
 mod leases;
 mod list;
 mod pause;
+mod presence;
 mod prune;
 mod reader;
+mod reserve;
 mod schema;
 mod settle;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_beside;
 #[cfg(test)]
 mod tests_files;
 mod ticks;
@@ -29,9 +38,10 @@ mod values;
 mod views;
 mod writer;
 
-use std::cell::{OnceCell, RefCell};
-use std::path::Path;
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -39,27 +49,37 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Moment;
 use crate::jobs::{
-    Claim, EnqueueError, Enqueued, Failure, Intervened, Intervention, JobDetail, JobFilter, JobId, JobView,
-    Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
+    Claim, EnqueueError, Enqueued, Failure, Holder, Intervened, Intervention, JobDetail, JobFilter, JobId,
+    JobView, Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
 };
-use crate::{Clock, StoreError, SystemClock, Timestamp, rules};
+use crate::{Clock, Complaint, StoreError, SystemClock, Timestamp, rules};
 
+use self::backup::Copying;
+use self::damage::Damage;
+use self::ids::HostFile;
+use self::presence::Presence;
 use self::reader::Reader;
-use self::writer::{Meter, Write, Writer};
+use self::reserve::Reserve;
+use self::writer::{Beside, Meter, Write, Writer};
 
 pub use self::writer::Written;
 
-/// A SQLite file as a store. Clones are handles of the same one.
+/// A SQLite database as a store. Clones are handles of the same one.
 ///
 /// When the last handle is dropped, what had been accepted is finished and the file is closed, in the background;
 /// [`close`](SqliteStore::close) waits for it.
 #[derive(Clone)]
 pub struct SqliteStore {
-    path: Arc<Path>,
+    /// `None` where there is no file.
+    copying: Option<Arc<Copying>>,
     writer: mpsc::Sender<writer::Message>,
-    reader: mpsc::Sender<reader::Message>,
+    /// `None` where there is no file: no second connection would see the same tables, so the writer's answers
+    /// questions too.
+    reader: Option<mpsc::Sender<reader::Message>>,
     changes: watch::Receiver<u64>,
     meter: Arc<Meter>,
+    clock: Arc<dyn Clock>,
+    holder: Arc<OnceLock<Arc<dyn Holder>>>,
 }
 
 impl SqliteStore {
@@ -70,34 +90,83 @@ impl SqliteStore {
 
     /// The same, with another clock.
     pub fn open_with_clock(path: &Path, clock: Arc<dyn Clock>) -> Result<SqliteStore, StoreError> {
-        let connection = schema::open_writer(path)?;
-        let reading = schema::open_reader(path)?;
-        let (to_reader, reader_inbox) = mpsc::channel(reader::WAITING_MAX);
-        let (to_writer, writer_inbox) = mpsc::channel(writer::WAITING_MAX);
+        let path = &resolved(path);
+        presence::check_not_orphaned(path)?;
+        presence::check_single_name(path)?;
+        schema::create(path).map_err(|error| StoreError::Open(schema::cannot_create(path, &error)))?;
+        let mut host = HostFile::take(path)?;
+        backup::clean_up(path);
+        let opened = Opened::open(path, &mut host, clock.now()).or_else(|error| {
+            // On a full disk SQLite can't make the log's index, and the ids can't go on.
+            if Reserve::give_up_at_start(path) {
+                Opened::open(path, &mut host, clock.now())
+            } else {
+                Err(error)
+            }
+        });
+        let Opened { writing, reading, copying } = opened?;
+        let damage = Arc::new(Damage::of(path));
+        let (to_reader, inbox) = mpsc::channel(reader::WAITING_MAX);
+        let (clock_there, damage_there) = (Arc::clone(&clock), Arc::clone(&damage));
+        let reader = Reader { connection: reading, clock: clock_there, damage: damage_there, inbox };
+        let (presence, reserve) = (Presence::note(path), Reserve::keep(path));
+        reserve.bound_log(&writing).map_err(|error| errors::from_sqlite(&writing, &error))?;
+        let beside = Beside { host: RefCell::new(host), presence, reserve };
+        let reader = spawn("store-reader", move || reader.run())?;
+        let store = SqliteStore::start(writing, clock, Some((reader, beside)), damage)?;
+        Ok(SqliteStore { copying: Some(Arc::new(copying)), reader: Some(to_reader), ..store })
+    }
+
+    /// A store without a file. Everything in it goes with its last handle.
+    pub fn in_memory() -> Result<SqliteStore, StoreError> {
+        Self::in_memory_with_clock(Arc::new(SystemClock::new()))
+    }
+
+    /// The same, with another clock.
+    pub fn in_memory_with_clock(clock: Arc<dyn Clock>) -> Result<SqliteStore, StoreError> {
+        SqliteStore::start(schema::open_in_memory()?, clock, None, Arc::default())
+    }
+
+    /// Starts the writer, which waits for the end of the reader before it closes its connection.
+    fn start(
+        connection: Connection,
+        clock: Arc<dyn Clock>,
+        with_file: Option<(JoinHandle<()>, Beside)>,
+        damage: Arc<Damage>,
+    ) -> Result<SqliteStore, StoreError> {
+        let (to_writer, inbox) = mpsc::channel(writer::WAITING_MAX);
         let (changed, changes) = watch::channel(0);
         let meter = Arc::new(Meter::default());
-
-        let reader = Reader { connection: reading, clock: Arc::clone(&clock), inbox: reader_inbox };
-        let reader = spawn("store-reader", move || reader.run())?;
+        let holder = Arc::new(OnceLock::new());
+        let (reader, beside) = with_file.unzip();
         let writer = Writer {
             connection,
-            clock,
-            inbox: writer_inbox,
+            clock: Arc::clone(&clock),
+            holder: Arc::clone(&holder),
+            inbox,
             changes: changed,
             meter: Arc::clone(&meter),
             reader,
             held_back: RefCell::default(),
-            damaged: OnceCell::new(),
+            damage,
+            beside,
+            complaint: Complaint::default(),
         };
         spawn("store-writer", move || writer.run())?;
-        Ok(SqliteStore { path: path.into(), writer: to_writer, reader: to_reader, changes, meter })
+        Ok(SqliteStore { copying: None, writer: to_writer, reader: None, changes, meter, clock, holder })
     }
 
     /// Finishes what was accepted and closes the file; calls that come later, on any handle, get
-    /// [`StoreError::Unavailable`]. Returns when the file is closed.
+    /// [`StoreError::Closed`]. Returns when the file is closed.
     pub async fn close(&self) {
+        // A backup under way is ended, and its connection closed: the writer's is the one that tidies up.
+        if let Some(copying) = &self.copying {
+            copying.close().await;
+        }
         // The reader first: the writer waits for its end.
-        let _ = self.reader.send(reader::Message::Close).await;
+        if let Some(reader) = &self.reader {
+            let _ = reader.send(reader::Message::Close).await;
+        }
         let (closed, wait) = oneshot::channel();
         if self.writer.send(writer::Message::Close(closed)).await.is_ok() {
             let _ = wait.await;
@@ -111,7 +180,12 @@ impl SqliteStore {
     pub async fn ended(&self) {
         tokio::select! {
             () = self.writer.closed() => {}
-            () = self.reader.closed() => {}
+            () = async {
+                match &self.reader {
+                    Some(reader) => reader.closed().await,
+                    None => std::future::pending().await,
+                }
+            } => {}
         }
     }
 
@@ -120,10 +194,20 @@ impl SqliteStore {
     ///
     /// Returns when the copy is on the disk. A file that is there is never replaced; where this fails, none is left.
     pub async fn backup(&self, to: &Path) -> Result<(), StoreError> {
-        let (from, to) = (Arc::clone(&self.path), to.to_path_buf());
+        let to = to.to_path_buf();
+        let Some(copying) = self.copying.clone() else {
+            let now = self.clock.now();
+            return self.read(move |connection, _| Ok(backup::copy_to(connection, None, &to, now))).await?;
+        };
+        let now = self.clock.now();
         let (done, answer) = oneshot::channel();
-        spawn("store-backup", move || drop(done.send(backup::backup(&from, &to))))?;
+        spawn("store-backup", move || drop(done.send(copying.copy(&to, now))))?;
         answer.await.map_err(|_| errors::closed())?
+    }
+
+    /// Writes the same copy of a store that no host need have open, and that need not be writable. Blocks while it does.
+    pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+        backup::copy_file(&resolved(from), to, SystemClock::new().now())
     }
 
     /// How much was written since it was opened: operations per commit say how well group commit works.
@@ -140,18 +224,46 @@ impl SqliteStore {
     async fn read<A, F>(&self, ask: F) -> Result<A, StoreError>
     where
         A: Send + 'static,
-        F: FnOnce(&Connection, Moment) -> rusqlite::Result<A> + Send + 'static,
+        F: Fn(&Connection, Moment) -> rusqlite::Result<A> + Send + 'static,
     {
-        let (message, answer) = reader::message(ask);
-        self.reader.send(message).await.map_err(|_| errors::closed())?;
+        let (question, answer) = reader::question(ask);
+        let sent = match &self.reader {
+            Some(reader) => reader.send(reader::Message::Question(question)).await.is_ok(),
+            None => self.writer.send(writer::Message::Question(question)).await.is_ok(),
+        };
+        if !sent {
+            return Err(errors::closed());
+        }
         answer.await.map_err(|_| errors::closed())?
     }
 }
 
-fn spawn(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<std::thread::JoinHandle<()>, StoreError> {
+/// The connections of a store with a file.
+struct Opened {
+    writing: Connection,
+    reading: Connection,
+    copying: Copying,
+}
+
+impl Opened {
+    fn open(path: &Path, host: &mut HostFile, now: Timestamp) -> Result<Opened, StoreError> {
+        let (writing, version) = schema::open_writer(path)?;
+        let settled = host.settle(&writing, version, now);
+        settled.map_err(|error| errors::from_sqlite(&writing, &error))?;
+        Ok(Opened { writing, reading: schema::open_reader(path)?, copying: Copying::open(path)? })
+    }
+}
+
+/// The path without links, so that whatever name a host knows a store by, it has one lock and one log.
+fn resolved(path: &Path) -> PathBuf {
+    let folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(folder).unwrap_or_else(|| path.to_owned())
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new()
         .name(name.to_string())
         .spawn(work)
@@ -161,7 +273,7 @@ fn spawn(
 #[async_trait]
 impl Jobs for SqliteStore {
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, EnqueueError> {
-        rules::check(&jobs)?;
+        rules::check(&jobs, self.clock.now())?;
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
@@ -171,6 +283,10 @@ impl Jobs for SqliteStore {
     async fn claim(&self, claim: Claim) -> Result<Vec<LeasedJob>, StoreError> {
         let handover = self.write(claim::ClaimJobs::new(claim, self.writer.downgrade())).await?;
         Ok(handover.accept())
+    }
+
+    async fn begin_call(&self, lease: Lease) -> Result<bool, StoreError> {
+        self.write(leases::Begin(lease)).await
     }
 
     async fn renew(&self, leases: Vec<Lease>, lease: std::time::Duration) -> Result<Vec<Lease>, StoreError> {
@@ -191,6 +307,14 @@ impl Jobs for SqliteStore {
 
     async fn release(&self, lease: Lease) -> Result<Settled, StoreError> {
         self.write(settle::Release { lease, begun: true }).await
+    }
+
+    async fn give_back(&self, lease: Lease) -> Result<Settled, StoreError> {
+        self.write(settle::Release { lease, begun: false }).await
+    }
+
+    fn hold(&self, holder: Arc<dyn Holder>) {
+        let _ = self.holder.set(holder);
     }
 
     async fn free_leases(&self, prefix: &str) -> Result<u64, StoreError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::damage::Damage;
 use super::errors;
 use crate::clock::Moment;
 use crate::{Clock, StoreError};
@@ -13,12 +14,13 @@ use crate::{Clock, StoreError};
 pub(super) const WAITING_MAX: usize = 256;
 
 /// One question, which answers its caller itself.
-pub(super) type Question = Box<dyn FnOnce(&Connection, Moment) + Send>;
+pub(super) type Question = Box<dyn FnOnce(&Connection, Moment, &Damage) + Send>;
 
 /// What the reader thread owns.
 pub(super) struct Reader {
     pub(super) connection: Connection,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) damage: Arc<Damage>,
     pub(super) inbox: mpsc::Receiver<Message>,
 }
 
@@ -34,22 +36,29 @@ impl Reader {
     pub(super) fn run(mut self) {
         while let Some(message) = self.inbox.blocking_recv() {
             match message {
-                Message::Question(question) => question(&self.connection, Moment::of(&*self.clock)),
+                Message::Question(question) => {
+                    question(&self.connection, Moment::of(&*self.clock), &self.damage);
+                }
                 Message::Close => self.inbox.close(),
             }
         }
     }
 }
 
-/// A message for the reader, and where its answer will come.
-pub(super) fn message<A, F>(ask: F) -> (Message, oneshot::Receiver<Result<A, StoreError>>)
+/// A question, and where its answer will come. It may be asked twice.
+pub(super) fn question<A, F>(ask: F) -> (Question, oneshot::Receiver<Result<A, StoreError>>)
 where
     A: Send + 'static,
-    F: FnOnce(&Connection, Moment) -> rusqlite::Result<A> + Send + 'static,
+    F: Fn(&Connection, Moment) -> rusqlite::Result<A> + Send + 'static,
 {
     let (caller, answer) = oneshot::channel();
-    let question = move |connection: &Connection, moment: Moment| {
-        let _ = caller.send(ask(connection, moment).map_err(|error| errors::from_sqlite(connection, &error)));
+    let question = move |connection: &Connection, moment: Moment, damage: &Damage| {
+        let ask = || ask(connection, moment).map_err(|error| errors::from_sqlite(connection, &error));
+        let answer = match ask() {
+            Err(StoreError::Damaged(_)) => ask().map_err(|error| damage.judge(error)),
+            answer => answer,
+        };
+        let _ = caller.send(answer);
     };
-    (Message::Question(Box::new(question)), answer)
+    (Box::new(question), answer)
 }

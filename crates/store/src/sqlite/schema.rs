@@ -11,10 +11,17 @@ use crate::StoreError;
 
 /// Each step takes the schema from the version before it (its index) to the next; they are never edited once
 /// released. `PRAGMA user_version` says how many have been taken.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+
+/// The first version with a [`HostFile`](super::ids::HostFile) beside the database.
+pub(super) const WITH_MARK: usize = 3;
 
 /// Marks the file as wasmhost's, for `file` and for us: "wmhs".
 const APPLICATION_ID: i64 = 0x776d_6873;
+
+/// Pages of log between checkpoints: 16 MiB.
+pub(super) const LOG_PAGES: u64 = 4_000;
 
 /// How long to wait while another process (somebody's `sqlite3`) holds the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,9 +29,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for every statement of ours.
 const STATEMENTS_CACHED: usize = 64;
 
-/// Opens the file for writing, makes it if it isn't there, and brings it to the newest version.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    create(path).map_err(|error| StoreError::Open(cannot_create(path, &error)))?;
+/// Opens the file, which is there, for writing, and brings it to the newest version. Returns the version that
+/// it had, too.
+pub(super) fn open_writer(path: &Path) -> Result<(Connection, usize), StoreError> {
     let failed = |error: rusqlite::Error| opening_failed(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -43,18 +50,41 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     migrate(&mut connection, version).map_err(failed)?;
     // A log that can't be written (another user's) would otherwise be found out by the first job.
     connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(failed)?;
-    Ok(connection)
+    Ok((connection, version))
 }
 
-/// Opens the same file for reading, after [`open_writer`].
+/// Makes a database without a file, of the newest version.
+pub(super) fn open_in_memory() -> Result<Connection, StoreError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_in_memory_with_flags(flags)?;
+        prepare(&connection)?;
+        configure(&connection, 0)?;
+        migrate(&mut connection, 0)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| {
+        StoreError::Open(format!("no store can be made in memory: {error}"))
+    })
+}
+
+/// Opens a file for reading.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
         prepare(&connection)?;
+        // SQLite opens files as it first reads them. Later they might not be there any more.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     };
     open().map_err(|error| opening_failed(path, &error))
+}
+
+/// Whether this connection's file is a store of ours, of whatever version.
+pub(super) fn is_ours(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let id = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0));
+    id.map(|id| id == APPLICATION_ID).map_err(|error| opening_failed(path, &error))
 }
 
 /// What both connections need before their first statement.
@@ -127,9 +157,9 @@ fn configure(connection: &Connection, version: usize) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // Every commit is on the disk when it returns.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 16 MiB of log between checkpoints: each page that changed often is then copied once, not 16 times. The log is
+    // Each page that changed often is then copied once, not 16 times. The log is
     // cut back to 64 MiB after a burst.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // CHECKs are for people with sqlite3: what is written here is of types that can't break them, and the one of
     // jobs.state costs each change of a job more than an index does.
@@ -154,7 +184,7 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn cannot_create(path: &Path, error: &std::io::Error) -> String {
+pub(super) fn cannot_create(path: &Path, error: &std::io::Error) -> String {
     format!(
         "{} can't be created ({error}): make its directory writable for this user, or point [store] url elsewhere",
         path.display()

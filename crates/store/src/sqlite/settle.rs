@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::attempts;
 use super::writer::{Tx, Write};
-use crate::jobs::{AttemptEnd, Failure, JobId, JobState, Lease, Settled};
+use crate::jobs::{AfterFailure, AttemptEnd, Failure, JobId, JobState, Lease, Settled};
 use crate::rules;
 
 pub(super) struct Complete(pub(super) Lease);
@@ -53,11 +53,13 @@ impl Write for Release {
         if self.begun {
             attempts::record(tx, self.lease.id, AttemptEnd::Released, None)?;
         }
+        // What began an attempt of an earlier claim isn't known any more; without one there was none.
         tx.sql(
-            "UPDATE jobs SET state = 'available', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL
+            "UPDATE jobs SET state = 'available', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL,
+                             started_at = iif(?2 OR attempt > 1, started_at, NULL)
              WHERE id = ?1",
         )?
-        .execute([self.lease.id])?;
+        .execute(params![self.lease.id, self.begun])?;
         tx.awake();
         Ok(Settled::Released)
     }
@@ -89,6 +91,7 @@ impl Write for Fail {
             .optional()?;
         let Some((attempt, attempts_max, crashes)) = found else { return Ok(Settled::Stale) };
         let Failure { then, message, backoff } = &self.failure;
+        let together = *then == AfterFailure::CrashTogether;
         let (settled, crashes) = rules::after_failure(*then, attempt, attempts_max, crashes, backoff, tx.now);
         attempts::record(tx, self.lease.id, rules::attempt_end(*then), Some(message))?;
         let (state, run_at, ended_at) = match settled {
@@ -97,10 +100,10 @@ impl Write for Fail {
         };
         tx.sql(
             "UPDATE jobs SET state = ?2, run_at = coalesce(?3, run_at), ended_at = ?4, crashes = ?5, last_error = ?6,
-                             lease_owner = NULL, lease_until = NULL
+                             attempt = attempt - ?7, alone = max(alone, ?7), lease_owner = NULL, lease_until = NULL
              WHERE id = ?1",
         )?
-        .execute(params![self.lease.id, state, run_at, ended_at, crashes, message])?;
+        .execute(params![self.lease.id, state, run_at, ended_at, crashes, message, together])?;
         if state == JobState::Retrying {
             tx.awake();
         } else {

@@ -40,6 +40,12 @@ impl Fixture {
     }
 }
 
+/// A new store's connection.
+fn new_file(path: &Path) -> Connection {
+    schema::create(path).unwrap();
+    schema::open_writer(path).unwrap().0
+}
+
 pub(super) fn job(payload: usize) -> NewJob {
     NewJob { queue: "mail".to_string(), payload: vec![7; payload], ..NewJob::default() }
 }
@@ -91,6 +97,40 @@ async fn passes_the_conformance_suite() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_the_conformance_suite_without_a_file() {
+    crate::conformance::exercise(async |clock| SqliteStore::in_memory_with_clock(clock).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_store_without_a_file_answers_questions_by_what_was_committed() {
+    let store = SqliteStore::in_memory().unwrap();
+    let go = hold_writer(&store).await;
+    // `join!` polls in order: each is in line when the next is polled.
+    let (enqueued, counts, ()) =
+        tokio::join!(store.enqueue(vec![job(10)]), store.counts(), async { drop(go) });
+    assert_eq!((enqueued.unwrap().len(), counts.unwrap()[0].available), (1, 1));
+    assert_eq!(SqliteStore::in_memory().unwrap().counts().await.unwrap(), [], "each is one of its own");
+    store.close().await;
+    assert_eq!(store.counts().await.err(), Some(errors::closed()));
+}
+
+#[tokio::test]
+async fn a_store_without_a_file_rolls_back_and_can_be_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::in_memory().unwrap();
+    let (made_up, jobs) = among_neighbours(&store, |tx| {
+        tx.sql("INSERT INTO counts (process_type, count) VALUES ('half', 1)")?.execute([])?;
+        tx.sql("INSERT INTO counts (process_type, count) VALUES ('whole', NULL)")?.execute([]).map(drop)
+    })
+    .await;
+    assert!(made_up.is_err() && jobs.iter().all(Result::is_ok) && store.load().await.unwrap().is_empty());
+    store.backup(&folder.path().join("copy.db")).await.unwrap();
+    assert!(store.backup(&folder.path().join("copy.db")).await.is_err(), "nothing is replaced");
+    let copy = SqliteStore::open(&folder.path().join("copy.db")).unwrap();
+    assert_eq!(copy.counts().await.unwrap(), store.counts().await.unwrap());
+}
+
 #[tokio::test]
 async fn keeps_everything_when_it_is_opened_again() {
     let fixture = Fixture::new();
@@ -134,12 +174,12 @@ async fn a_copy_taken_without_closing_holds_what_was_answered() {
 #[test]
 fn a_newer_schema_is_refused() {
     let fixture = Fixture::new();
-    let connection = schema::open_writer(&fixture.path()).unwrap();
+    let connection = new_file(&fixture.path());
     connection.pragma_update(None, "user_version", 1_000).unwrap();
     drop(connection);
     let error = SqliteStore::open(&fixture.path()).err().unwrap();
     let path = fixture.path().display().to_string();
-    assert_eq!(error, StoreError::NewerSchema { path, found: 1_000, known: 2 });
+    assert_eq!(error, StoreError::NewerSchema { path, found: 1_000, known: 3 });
     assert!(error.to_string().contains("run a newer one"));
 }
 
@@ -165,7 +205,7 @@ fn another_programs_database_is_reported_and_kept() {
 #[test]
 fn a_damaged_file_is_reported() {
     let fixture = Fixture::new();
-    drop(schema::open_writer(&fixture.path()).unwrap());
+    drop(new_file(&fixture.path()));
     let mut content = std::fs::read(fixture.path()).unwrap();
     content[100..].fill(0xff);
     let text = fixture.refusal(&content);
@@ -207,7 +247,7 @@ fn what_is_read_only_is_reported() {
     };
     for read_only in ["store.db", "store.db-wal", ""] {
         let fixture = Fixture::new();
-        drop(schema::open_writer(&fixture.path()).unwrap());
+        drop(new_file(&fixture.path()));
         assert_eq!(std::fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o600);
         let path = fixture.folder.path().join(read_only);
         if read_only == "store.db-wal" {
@@ -234,11 +274,11 @@ fn what_is_read_only_is_reported() {
 #[test]
 fn the_file_is_set_up_for_durability() {
     let fixture = Fixture::new();
-    let connection = schema::open_writer(&fixture.path()).unwrap();
+    let connection = new_file(&fixture.path());
     let text = |name| connection.pragma_query_value(None, name, |row| row.get::<_, String>(0)).unwrap();
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(text("journal_mode"), "wal");
-    assert_eq!((number("synchronous"), number("auto_vacuum"), number("user_version")), (2, 2, 2));
+    assert_eq!((number("synchronous"), number("auto_vacuum"), number("user_version")), (2, 2, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +374,7 @@ async fn a_full_disk_is_said_and_survived() {
     store.write(limit_pages(100)).await.unwrap();
     let batch = vec![job(10), job(200_000), job(400_000)];
     match store.enqueue(batch.clone()).await {
-        Err(EnqueueError::Store(StoreError::Unavailable(text))) => assert!(text.contains("full"), "{text}"),
+        Err(EnqueueError::Store(StoreError::Full(text))) => assert!(text.contains("full"), "{text}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(store.counts().await.unwrap()[0].available, 0);
@@ -380,7 +420,7 @@ async fn closing_finishes_what_was_accepted() {
     let id = accepted.unwrap()[0].id;
     // The last connection to close tidied up.
     assert!(!fixture.folder.path().join("store.db-wal").exists());
-    let closed = StoreError::Unavailable("the store is closed".to_string());
+    let closed = StoreError::Closed;
     assert_eq!(store.enqueue(vec![job(10)]).await, Err(EnqueueError::Store(closed.clone())));
     assert_eq!(store.get(id).await.err(), Some(closed.clone()));
     assert_eq!(store.claim(claim()).await.err(), Some(closed));

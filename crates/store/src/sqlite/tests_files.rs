@@ -3,7 +3,7 @@
 use super::tests::{Fixture, claim, job};
 use super::*;
 use crate::jobs::{JobState, Order, Unique, UniqueScope};
-use crate::ticks::TickResult;
+use crate::ticks::{Begun, TickResult};
 use crate::{Counts, Ticks};
 
 /// A file as version 1 left it, with jobs in all states.
@@ -71,6 +71,44 @@ async fn a_file_of_version_1_is_migrated() {
     assert_eq!(store.load().await.unwrap()["web"], 3);
     store.close().await;
     fixture.open();
+}
+
+#[tokio::test]
+async fn a_file_of_version_2_is_migrated() {
+    let fixture = Fixture::new();
+    version_1(&fixture.path());
+    let connection = Connection::open(fixture.path()).unwrap();
+    connection.execute_batch(include_str!("schema_2.sql")).unwrap();
+    connection
+        .execute_batch("UPDATE jobs SET unique_scope = 'waiting' WHERE id IN (1, 2); PRAGMA user_version = 2")
+        .unwrap();
+    drop(connection);
+    let store = fixture.open();
+    // Ids go on: an older wasmhost has kept no mark beside the file.
+    let keyed = |key: &str, max_bytes| {
+        let unique = Unique { key: key.to_string(), scope: UniqueScope::Waiting };
+        vec![NewJob { unique: Some(unique), max_bytes: Some(max_bytes), ..job(1) }]
+    };
+    assert_eq!(store.enqueue(keyed("new", 1 << 20)).await.unwrap()[0].id, JobId(8));
+    // Scheduled, available, retrying, and the new one: a byte of payload each.
+    let bytes = 4 * (crate::jobs::JOB_BYTES + 1);
+    let full = store.enqueue(keyed("newer", bytes)).await;
+    assert_eq!(full, Err(EnqueueError::FullOfBytes { queue: "mail".to_string(), bytes, max: bytes }));
+    // A key is held until the call begins.
+    let leased = store.claim(claim()).await.unwrap().remove(0);
+    assert_eq!((leased.lease.id, leased.holds_key, leased.alone), (JobId(2), true, false));
+    assert!(!store.enqueue(keyed("b", 1 << 20)).await.unwrap()[0].created);
+    assert!(store.begin_call(leased.lease).await.unwrap());
+    assert!(store.enqueue(keyed("b", 1 << 20)).await.unwrap()[0].created);
+    // A schedule is taken for what it is now, and goes on.
+    assert_eq!(store.begin_schedule("clock", "0 4 * * * UTC").await, Begun::After(Timestamp(4)));
+    assert_eq!(store.begin_schedule("clock", "0 9 * * * UTC").await, Begun::Changed);
+}
+
+impl SqliteStore {
+    async fn begin_schedule(&self, schedule: &str, times: &str) -> Begun {
+        Ticks::begin(self, schedule, times, Timestamp(9)).await.unwrap()
+    }
 }
 
 /// A closed store with so many jobs of 1,000 bytes, and its content.
@@ -213,7 +251,13 @@ async fn a_backup_replaces_nothing_and_leaves_no_parts() {
     assert!(store.backup(&fixture.path()).await.is_err());
     let error = store.backup(&fixture.folder.path().join("no/such/backup")).await.err().unwrap().to_string();
     assert!(error.contains("can't be written"), "{error}");
-    assert_eq!(std::fs::read_dir(fixture.folder.path()).unwrap().count(), 4);
+    let names = || std::fs::read_dir(fixture.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let beside = ["poem", "store.db", "store.db-wal", "store.db-shm", "store.db-host", "store.db-reserve"];
+    assert!(
+        names().all(|name| beside.contains(&name.to_str().unwrap())),
+        "{:?}",
+        names().collect::<Vec<_>>()
+    );
 }
 
 /// A file system of 4 MiB, where this process may mount one.
@@ -259,7 +303,7 @@ async fn a_disk_that_is_really_full_loses_nothing() {
         }
         assert!(stored.len() < 1_000, "the disk is full some time");
     };
-    let EnqueueError::Store(StoreError::Unavailable(text)) = &error else { panic!("{error:?}") };
+    let EnqueueError::Store(StoreError::Full(text)) = &error else { panic!("{error:?}") };
     assert!(text.contains(&path.display().to_string()), "{text}");
     let backup = store.backup(&disk.0.path().join("backup.db")).await;
     assert!(backup.is_err() && !disk.0.path().join("backup.db").exists());
@@ -272,4 +316,58 @@ async fn a_disk_that_is_really_full_loses_nothing() {
         assert_eq!(store.get(id).await.unwrap().unwrap().payload, [7; 50_000]);
     }
     store.close().await;
+}
+
+/// What is done and discarded makes room, so it goes on where nothing else does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[allow(clippy::print_stderr)]
+async fn on_a_full_disk_jobs_are_done_and_discarded_and_then_there_is_room() {
+    // Full of jobs, and full of something else.
+    for with_ballast in [false, true] {
+        let Some(disk) = SmallDisk::mount() else {
+            eprintln!("skipped: this user may not mount a small file system");
+            return;
+        };
+        let store = SqliteStore::open(&disk.0.path().join("store.db")).unwrap();
+        let ballast = disk.0.path().join("ballast");
+        for n in 0..1_000 {
+            if store.enqueue(vec![job(20_000)]).await.is_err() {
+                break;
+            }
+            if with_ballast && n == 20 {
+                let _ = std::fs::write(&ballast, vec![1; 4 << 20]);
+            }
+        }
+        let full = store.enqueue(vec![job(20_000)]).await;
+        assert!(matches!(full, Err(EnqueueError::Store(StoreError::Full(_)))), "{full:?}");
+        // A person looks at it for a while, and the worker goes on.
+        for _ in 0..5 {
+            let leased = store.claim(claim()).await.unwrap().remove(0);
+            assert_eq!(store.complete(leased.lease).await.unwrap(), Settled::Done);
+        }
+        store.save([("web".to_string(), Some(2))].into()).await.unwrap();
+        store.pause("mail").await.unwrap();
+        let full = store.enqueue(vec![job(1)]).await;
+        assert!(
+            matches!(full, Err(EnqueueError::Store(StoreError::Full(_)))),
+            "the room is for others: {full:?}"
+        );
+        let all = store.counts().await.unwrap().remove(0);
+        let swept = store.discard_all(JobFilter::default()).await.unwrap();
+        assert_eq!(swept.changed, all.available + all.done);
+        if with_ballast {
+            std::fs::remove_file(&ballast).unwrap();
+        }
+        let started = std::time::Instant::now();
+        while let Err(error) = store.enqueue(vec![job(20_000)]).await {
+            assert!(started.elapsed().as_secs() < 60, "{error}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        store.close().await;
+        // It can be started there, too.
+        let store = SqliteStore::open(&disk.0.path().join("store.db")).unwrap();
+        assert_eq!(store.counts().await.unwrap()[0].available, 1);
+        store.close().await;
+    }
 }

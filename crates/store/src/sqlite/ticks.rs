@@ -5,11 +5,19 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SqliteStore;
 use super::writer::{Tx, Write};
-use crate::ticks::{HISTORY_MAX, TickEnd, TickResult, TickView, Ticks};
+use crate::ticks::{Begun, HISTORY_MAX, TickEnd, TickResult, TickView, Ticks};
 use crate::{StoreError, Timestamp, rules};
 
 #[async_trait]
 impl Ticks for SqliteStore {
+    async fn begin(&self, schedule: &str, times: &str, now: Timestamp) -> Result<Begun, StoreError> {
+        self.write(Begin { schedule: schedule.to_string(), times: times.to_string(), now }).await
+    }
+
+    async fn keep_only(&self, schedules: &[String]) -> Result<u64, StoreError> {
+        self.write(KeepOnly { schedules: schedules.to_vec() }).await
+    }
+
     async fn cursor(&self, schedule: &str) -> Result<Option<Timestamp>, StoreError> {
         let schedule = schedule.to_string();
         self.read(move |connection, _| cursor(connection, &schedule)).await
@@ -41,7 +49,7 @@ impl Ticks for SqliteStore {
 
     async fn history(&self, schedule: &str, limit: u32) -> Result<Vec<TickView>, StoreError> {
         let schedule = schedule.to_string();
-        self.read(move |connection, _| history(connection, schedule, limit.min(HISTORY_MAX))).await
+        self.read(move |connection, _| history(connection, &schedule, limit.min(HISTORY_MAX))).await
     }
 }
 
@@ -52,7 +60,7 @@ fn cursor(connection: &Connection, schedule: &str) -> rusqlite::Result<Option<Ti
         .optional()
 }
 
-fn history(connection: &Connection, schedule: String, limit: u32) -> rusqlite::Result<Vec<TickView>> {
+fn history(connection: &Connection, schedule: &str, limit: u32) -> rusqlite::Result<Vec<TickView>> {
     connection
         .prepare_cached(
             "SELECT nominal, manual, started_at, ended_at, result, error FROM ticks WHERE schedule = ?1
@@ -60,7 +68,7 @@ fn history(connection: &Connection, schedule: String, limit: u32) -> rusqlite::R
         )?
         .query_map(params![schedule, limit], |row| {
             Ok(TickView {
-                schedule: schedule.clone(),
+                schedule: schedule.to_string(),
                 nominal: row.get(0)?,
                 manual: row.get(1)?,
                 started_at: row.get(2)?,
@@ -70,6 +78,58 @@ fn history(connection: &Connection, schedule: String, limit: u32) -> rusqlite::R
             })
         })?
         .collect()
+}
+
+struct Begin {
+    schedule: String,
+    times: String,
+    now: Timestamp,
+}
+
+impl Write for Begin {
+    type Answer = Begun;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Begun> {
+        let found: Option<(Timestamp, Option<String>)> = tx
+            .sql("SELECT nominal, times FROM schedules WHERE schedule = ?1")?
+            .query_row([&self.schedule], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let begun = match found {
+            None => Begun::New,
+            Some((nominal, times)) if times.as_ref().is_none_or(|times| *times == self.times) => {
+                Begun::After(nominal)
+            }
+            Some(_) => Begun::Changed,
+        };
+        let nominal = if let Begun::After(nominal) = begun { nominal } else { self.now };
+        tx.sql(
+            "INSERT INTO schedules (schedule, nominal, times) VALUES (?1, ?2, ?3)
+             ON CONFLICT (schedule) DO UPDATE SET nominal = excluded.nominal, times = excluded.times",
+        )?
+        .execute(params![self.schedule, nominal, self.times])?;
+        Ok(begun)
+    }
+}
+
+struct KeepOnly {
+    schedules: Vec<String>,
+}
+
+impl Write for KeepOnly {
+    type Answer = u64;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<u64> {
+        let known: Vec<String> = tx
+            .sql("SELECT schedule FROM schedules")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut forget = tx.sql("DELETE FROM schedules WHERE schedule = ?1")?;
+        let mut forgotten = 0;
+        for schedule in known.iter().filter(|known| !self.schedules.contains(known)) {
+            forgotten += forget.execute([schedule])? as u64;
+        }
+        Ok(forgotten)
+    }
 }
 
 struct SkipTo {

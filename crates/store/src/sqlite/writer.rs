@@ -4,26 +4,34 @@
 //! transaction, commits, and only then answers: while it waits for the disk, the next batch gathers.
 //!
 //! ```text
-//! take a batch -> BEGIN -> apply each -> COMMIT -> answer each
-//!                            | one fails: ROLLBACK, and each again in a transaction of its own
-//!                                           | COMMIT fails: every one of the transaction gets that error
+//! are the files there? -> take a batch -> BEGIN -> apply each -> COMMIT -> answer each
+//!                                           | one fails, or the disk is full: ROLLBACK, and each again in a
+//!                                           | transaction of its own
+//!                                                          | COMMIT fails otherwise: all get that error
 //! ```
 //!
-//! Operations check before they write, so one fails halfway only where SQLite does (a full disk). That is rare
-//! enough to pay for it then, by doing the batch again one by one, and not always, by a savepoint for each.
+//! Operations check before they write, so one fails halfway only where SQLite does (a full disk). That is rare. So the
+//! price is paid then, by doing the batch again one by one, and not always, by a savepoint for each.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::errors;
-use crate::{Clock, StoreError, Timestamp};
+use super::damage::Damage;
+use super::ids::HostFile;
+use super::presence::Presence;
+use super::reader::Question;
+use super::reserve::Reserve;
+use super::{errors, reserve};
+use crate::clock::Moment;
+use crate::jobs::{Holder, Lease};
+use crate::{Clock, Complaint, StoreError, Timestamp};
 
 /// Operations that wait for the writer; past it callers wait to get in.
 pub(super) const WAITING_MAX: usize = 1_024;
@@ -47,6 +55,11 @@ pub(super) trait Write: Send + 'static {
         0
     }
 
+    /// Whether it puts jobs into the store. These are refused first when the disk is full.
+    fn adds(&self) -> bool {
+        false
+    }
+
     /// Called once the answer is true, before it is sent.
     fn committed(_answer: &mut Self::Answer) {}
 }
@@ -59,7 +72,10 @@ pub(super) struct Tx<'c> {
     /// The same by the steady clock, for leases.
     pub(super) steady: Timestamp,
     awoken: Cell<bool>,
+    /// The highest id that was given.
+    highest_id: Cell<i64>,
     held_back: &'c RefCell<HashSet<String>>,
+    holder: Option<&'c dyn Holder>,
     seen_to: RefCell<HashSet<String>>,
 }
 
@@ -69,9 +85,19 @@ impl<'c> Tx<'c> {
         self.connection.prepare_cached(sql)
     }
 
+    /// Whether a call of this process has this lease.
+    pub(super) fn is_held(&self, lease: Lease) -> bool {
+        self.holder.is_some_and(|holder| holder.holds(lease))
+    }
+
     /// The id of the row that was inserted last.
     pub(super) fn last_id(&self) -> i64 {
         self.connection.last_insert_rowid()
+    }
+
+    /// Says that a job was given this id.
+    pub(super) fn gave_id(&self, id: i64) {
+        self.highest_id.set(id.max(self.highest_id.get()));
     }
 
     /// Says that a job may have become available.
@@ -139,6 +165,8 @@ impl Meter {
 /// What the writer thread is sent.
 pub(super) enum Message {
     Operation(Box<dyn Operation>),
+    /// A question, where there is no reader. It sees all that was answered.
+    Question(Question),
     /// Finish what was accepted, accept no more, and say when the file is closed.
     Close(oneshot::Sender<()>),
 }
@@ -146,6 +174,7 @@ pub(super) enum Message {
 /// A [`Write`] with its answer and who waits for it.
 pub(super) trait Operation: Send {
     fn bytes(&self) -> usize;
+    fn adds(&self) -> bool;
     fn apply(&mut self, tx: &Tx<'_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, failure: Option<StoreError>);
 }
@@ -159,6 +188,10 @@ struct Waiting<W: Write> {
 impl<W: Write> Operation for Waiting<W> {
     fn bytes(&self) -> usize {
         self.write.bytes()
+    }
+
+    fn adds(&self) -> bool {
+        self.write.adds()
     }
 
     fn apply(&mut self, tx: &Tx<'_>) -> rusqlite::Result<()> {
@@ -189,30 +222,50 @@ pub(super) fn message<W: Write>(write: W) -> (Message, oneshot::Receiver<Result<
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) holder: Arc<OnceLock<Arc<dyn Holder>>>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) meter: Arc<Meter>,
     /// Ends when its own channel closes. The writer's connection is closed last: that is the one that can tidy the
     /// log away.
-    pub(super) reader: JoinHandle<()>,
+    pub(super) reader: Option<JoinHandle<()>>,
     /// Queues with jobs that a claim left there because of the queue's concurrency, since changes were told last: each
     /// change makes those who wait claim again. So an ack wakes nobody unless somebody waits for it.
     pub(super) held_back: RefCell<HashSet<String>>,
-    /// Set when the file was found to be damaged: nothing is written any more, which could make it worse.
-    pub(super) damaged: OnceCell<StoreError>,
+    pub(super) damage: Arc<Damage>,
+    /// What lies beside the database. `None` where there is no file.
+    pub(super) beside: Option<Beside>,
+    pub(super) complaint: Complaint,
+}
+
+/// What a writer has beside the database.
+pub(super) struct Beside {
+    pub(super) host: RefCell<HostFile>,
+    pub(super) presence: Presence,
+    pub(super) reserve: Reserve,
 }
 
 impl Writer {
     /// Works until every handle is gone or one says `Close`.
     pub(super) fn run(mut self) {
         let mut closing = Vec::new();
-        while let Some(batch) = self.next_batch(&mut closing) {
+        let mut questions = Vec::new();
+        while let Some(batch) = self.next_batch(&mut closing, &mut questions) {
             self.write(batch);
+            let moment = Moment::of(&*self.clock);
+            questions
+                .drain(..)
+                .for_each(|question: Question| question(&self.connection, moment, &self.damage));
         }
-        let _ = self.reader.join();
-        if self.damaged.get().is_some() {
-            // Closing would copy the log into the file.
+        if let Some(reader) = self.reader {
+            let _ = reader.join();
+        }
+        let is_gone = self.beside.as_ref().is_some_and(|beside| beside.presence.check().is_err());
+        if self.damage.found().is_some() || is_gone {
+            // Closing would copy the log into the file, and delete the log: by now that may be another's.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        } else if let Some(beside) = &self.beside {
+            beside.host.borrow_mut().finish(&self.connection);
         }
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store was not closed cleanly; nothing is lost");
@@ -223,7 +276,11 @@ impl Writer {
     }
 
     /// Waits for something to do and takes what else is there; `None` when there will be no more.
-    fn next_batch(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Vec<Box<dyn Operation>>> {
+    fn next_batch(
+        &mut self,
+        closing: &mut Vec<oneshot::Sender<()>>,
+        questions: &mut Vec<Question>,
+    ) -> Option<Vec<Box<dyn Operation>>> {
         let mut batch: Vec<Box<dyn Operation>> = Vec::new();
         let mut bytes = 0;
         let mut message = self.inbox.blocking_recv()?;
@@ -233,12 +290,13 @@ impl Writer {
                     bytes += operation.bytes();
                     batch.push(operation);
                 }
+                Message::Question(question) => questions.push(question),
                 Message::Close(done) => {
                     self.inbox.close();
                     closing.push(done);
                 }
             }
-            if batch.len() >= BATCH_MAX || bytes >= BATCH_BYTES {
+            if batch.len() + questions.len() >= BATCH_MAX || bytes >= BATCH_BYTES {
                 return Some(batch);
             }
             match self.inbox.try_recv() {
@@ -248,27 +306,67 @@ impl Writer {
         }
     }
 
-    fn write(&self, mut batch: Vec<Box<dyn Operation>>) {
+    fn write(&self, batch: Vec<Box<dyn Operation>>) {
         if batch.is_empty() {
             return;
         }
-        if let Some(error) = self.damaged.get() {
+        if let Some(error) = self.damage.found() {
             return self.answer(batch, Some(error.clone()));
         }
+        if let Some(Err(error)) = self.beside.as_ref().map(|beside| beside.presence.check()) {
+            return self.answer(batch, Some(error));
+        }
+        let mut batch = self.turn_away(batch);
         match self.transact(&mut batch) {
             Ok(()) => self.answer(batch, None),
-            Err(Failed::Commit(error)) => self.answer(batch, Some(error)),
-            Err(Failed::Operation(error)) if batch.len() == 1 => self.answer(batch, Some(error)),
-            Err(Failed::Operation(_)) => {
+            // What is wrong with one need not be wrong with the others; and see `alone`.
+            Err(Failed::Operation(_) | Failed::Commit(StoreError::Full(_) | StoreError::Damaged(_))) => {
                 for operation in batch {
-                    let mut alone = vec![operation];
-                    let failure = match self.damaged.get() {
-                        Some(error) => Some(error.clone()),
-                        None => self.transact(&mut alone).err().map(Failed::into_error),
-                    };
-                    self.answer(alone, failure);
+                    let mut alone = [operation];
+                    let failure = self.alone(&mut alone).err();
+                    self.answer(alone.into(), failure);
                 }
             }
+            Err(Failed::Commit(error)) => self.answer(batch, Some(error)),
+        }
+    }
+
+    /// Refuses what adds jobs, as long as the room that was kept back for the others is given up.
+    fn turn_away(&self, batch: Vec<Box<dyn Operation>>) -> Vec<Box<dyn Operation>> {
+        let Some(reserve) = self.beside.as_ref().map(|beside| &beside.reserve) else { return batch };
+        if reserve.is_kept()
+            || !batch.iter().any(|operation| operation.adds())
+            || reserve.regain(&self.connection)
+        {
+            return batch;
+        }
+        let (adding, others) = batch.into_iter().partition(|operation| operation.adds());
+        self.answer(adding, Some(errors::full(self.connection.path().unwrap_or_default())));
+        others
+    }
+
+    /// One operation in a transaction of its own. What makes room gets the room that was kept back, and damage is
+    /// believed when it is seen twice.
+    fn alone(&self, operation: &mut [Box<dyn Operation>; 1]) -> Result<(), StoreError> {
+        if let Some(error) = self.damage.found() {
+            return Err(error.clone());
+        }
+        match self.transact(operation).map_err(Failed::into_error) {
+            Err(StoreError::Damaged(_)) => {
+                self.transact(operation).map_err(|failed| self.damage.judge(failed.into_error()))
+            }
+            Err(full @ StoreError::Full(_)) => {
+                let Some(beside) = self.beside.as_ref().filter(|_| !operation[0].adds()) else {
+                    return Err(full);
+                };
+                let gave_up = beside.reserve.give_up();
+                reserve::checkpoint(&self.connection);
+                match gave_up {
+                    true => self.transact(operation).map_err(Failed::into_error),
+                    false => Err(full),
+                }
+            }
+            result => result,
         }
     }
 
@@ -282,13 +380,25 @@ impl Writer {
             now: self.clock.now(),
             steady: self.clock.steady(),
             held_back: &self.held_back,
+            holder: self.holder.get().map(|holder| &**holder),
             awoken: Cell::new(false),
+            highest_id: Cell::new(0),
             seen_to: RefCell::default(),
         };
         for operation in batch.iter_mut() {
             operation.apply(&tx).map_err(|error| Failed::Operation(failed(error)))?;
         }
+        if let Some(beside) = &self.beside {
+            let reserved = beside.host.borrow_mut().reserve(tx.highest_id.get());
+            reserved.map_err(|error| {
+                Failed::Commit(StoreError::Unavailable(format!("no ids can be kept: {error}")))
+            })?;
+        }
         transaction.commit().map_err(commit_failed)?;
+        if self.beside.as_ref().is_some_and(|beside| !beside.reserve.is_kept()) {
+            // The log must not grow now.
+            reserve::checkpoint(&self.connection);
+        }
         self.meter.commits.fetch_add(1, Ordering::Relaxed);
         if tx.awoken.get() {
             self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
@@ -298,11 +408,13 @@ impl Writer {
     }
 
     fn answer(&self, batch: Vec<Box<dyn Operation>>, failure: Option<StoreError>) {
-        if let Some(error) = &failure {
-            if matches!(error, StoreError::Damaged(_)) {
-                let _ = self.damaged.set(error.clone());
-            }
-            tracing::warn!(%error, operations = batch.len(), "the store did not commit");
+        match &failure {
+            // Whoever found it has said so.
+            None | Some(StoreError::Damaged(_)) => {}
+            Some(error @ StoreError::Gone(_)) => self.complaint.tell(|more| tracing::error!("{error}{more}")),
+            Some(error) => self.complaint.tell(|more| {
+                tracing::warn!(operations = batch.len(), "the store did not commit: {error}{more}");
+            }),
         }
         for operation in batch {
             self.meter.operations.fetch_add(1, Ordering::Relaxed);

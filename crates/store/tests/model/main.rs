@@ -1,4 +1,4 @@
-//! Both backends against a model that holds the rules of `jobs` and nothing else: random sequences of operations,
+//! The store, with a file and without one, against a model that holds the rules of `jobs` and nothing else: random sequences of operations,
 //! everything compared after each of them; and every change of a state that is seen is one of the diagram's.
 
 mod model;
@@ -12,9 +12,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use wasmhost_store::jobs::{
-    AttemptEnd, Claim, ClaimQueue, EnqueueError, Failure, Intervened, JobId, JobState, Lease, NewJob, Settled,
+    AttemptEnd, Claim, ClaimQueue, EnqueueError, Failure, Intervened, JOB_BYTES, JobId, JobState, Lease,
+    NewJob, Settled,
 };
-use wasmhost_store::{Jobs, ManualClock, MemoryStore, SqliteStore, Timestamp};
+use wasmhost_store::{Jobs, ManualClock, SqliteStore, Timestamp};
 
 use self::model::{DIAGRAM, Model, ModelJob, Times};
 use self::ops::{OWNERS, Op, QUEUES, op};
@@ -59,6 +60,17 @@ async fn apply(store: &impl Jobs, model: &mut Model, clock: &ManualClock, op: Op
             let held = model.held(lease).map(ModelJob::release);
             assert_eq!(settled, held.map_or(Settled::Stale, |()| Settled::Released));
         }
+        Op::GiveBack(back) => {
+            let lease = model.lease(back);
+            let settled = store.give_back(lease).await.unwrap();
+            let held = model.held(lease).map(ModelJob::give_back);
+            assert_eq!(settled, held.map_or(Settled::Stale, |()| Settled::Released));
+        }
+        Op::Begin(back) => {
+            let lease = model.lease(back);
+            let begun = store.begin_call(lease).await.unwrap();
+            assert_eq!(begun, model.held(lease).map(ModelJob::begin).is_some());
+        }
         Op::Renew(back, duration) => {
             let leases: Vec<Lease> = back.into_iter().map(|back| model.lease(back)).collect();
             let lost = store.renew(leases.clone(), duration).await.unwrap();
@@ -93,10 +105,21 @@ async fn apply(store: &impl Jobs, model: &mut Model, clock: &ManualClock, op: Op
         Op::InterveneAll(filter, what) => {
             let swept = store.intervene_all(filter.clone(), what).await.unwrap();
             let ids = model.matching(&filter, now);
-            let answers = ids.into_iter().map(|id| model.intervene(id, what, now));
+            let answers: Vec<Intervened> = ids.into_iter().map(|id| model.intervene(id, what, now)).collect();
+            let count = |wanted: fn(&Intervened) -> bool| {
+                answers.iter().filter(|answer| wanted(answer)).count() as u64
+            };
             let changed =
-                |answer: &Intervened| matches!(answer, Intervened::Moved { .. } | Intervened::Deleted { .. });
-            assert_eq!((swept.changed, swept.more), (answers.filter(changed).count() as u64, false));
+                count(|answer| matches!(answer, Intervened::Moved { .. } | Intervened::Deleted { .. }));
+            let leased = count(|answer| matches!(answer, Intervened::Moved { from: JobState::Leased, .. }));
+            let held = count(|answer| matches!(answer, Intervened::KeyHeld { .. }));
+            assert_eq!((swept.changed, swept.more, swept.leased.len() as u64), (changed, false, leased));
+            // Two dead jobs with one key: the first that is retried takes it, so that more may be passed over than
+            // there were before.
+            assert!(
+                swept.key_held >= held && swept.key_holder.is_some() == (swept.key_held > 0),
+                "{swept:?}"
+            );
         }
         Op::List(filter, page) => {
             let listed = store.list(filter.clone(), page).await.unwrap();
@@ -120,13 +143,14 @@ async fn enqueue(store: &impl Jobs, model: &mut Model, jobs: Vec<NewJob>, now: T
     let result = store.enqueue(jobs.clone()).await;
     // What the model would do, on a copy, job by job.
     let depths: BTreeMap<&str, u64> = QUEUES.into_iter().map(|queue| (queue, model.depth(queue))).collect();
+    let bytes: BTreeMap<&str, u64> = QUEUES.into_iter().map(|queue| (queue, model.bytes(queue))).collect();
     let mut trial = model.clone();
     let mut expected = Vec::new();
     let mut keys = BTreeMap::new();
     for (n, job) in jobs.into_iter().enumerate() {
         // A key for no time at all is still one for the batch.
-        let place = job.unique.as_ref().map(|unique| (job.queue.clone(), unique.key.clone()));
-        let twin = place.as_ref().and_then(|place| keys.get(place).copied());
+        let key = job.unique.as_ref().map(|unique| (job.queue.clone(), unique.key.clone()));
+        let twin = key.as_ref().and_then(|key| keys.get(key).copied());
         if let Some(id) = twin.or(trial.holder(&job, now)) {
             expected.push((id, false));
             continue;
@@ -136,10 +160,16 @@ async fn enqueue(store: &impl Jobs, model: &mut Model, jobs: Vec<NewJob>, now: T
             assert_eq!(result, Err(EnqueueError::Full { queue: job.queue, depth }));
             return;
         }
+        let added = JOB_BYTES + job.payload.len() as u64;
+        if let Some(max) = job.max_bytes.filter(|max| trial.bytes(&job.queue) + added > *max) {
+            let bytes = bytes[job.queue.as_str()];
+            assert_eq!(result, Err(EnqueueError::FullOfBytes { queue: job.queue, bytes, max }));
+            return;
+        }
         // Where a later one is refused, this one got no id.
         let next = JobId(trial.last_id.map_or(1, |id| id.0 + 1));
         let id = result.as_ref().map_or(next, |receipts| receipts[n].id);
-        place.map(|place| keys.insert(place, id));
+        key.map(|key| keys.insert(key, id));
         trial.enqueue(job, id, now);
         expected.push((id, true));
     }
@@ -241,13 +271,13 @@ fn check<S: Jobs>(cases: u32, open: impl Fn(Arc<ManualClock>) -> S) -> Transitio
 }
 
 #[test]
-fn memory_agrees_with_the_model() {
+fn a_store_without_a_file_agrees_with_the_model() {
     // Each way that the diagram has is taken, and (see `run`) no other. The rarest are missing from three runs of a
     // hundred of 400 sequences: they are looked for in more, until they have been seen.
     let diagram: Transitions = DIAGRAM.map(|(from, to)| (from.name(), to.name())).into();
     let mut made = Transitions::new();
     for _ in 0..10 {
-        made.extend(check(400, |clock| MemoryStore::with_clock(clock)));
+        made.extend(check(200, |clock| SqliteStore::in_memory_with_clock(clock).unwrap()));
         if made == diagram {
             break;
         }
@@ -256,7 +286,7 @@ fn memory_agrees_with_the_model() {
 }
 
 #[test]
-fn sqlite_agrees_with_the_model() {
+fn a_store_with_a_file_agrees_with_the_model() {
     let folder = tempfile::tempdir().unwrap();
     check(60, |clock| {
         let path = folder.path().join(format!("{}.db", fastrand::u64(..)));

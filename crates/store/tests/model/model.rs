@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wasmhost_store::jobs::{
-    AfterFailure, AttemptEnd, Backoff, Claim, Intervened, Intervention, JobFilter, JobId, JobState, Lease,
-    LeasedJob, NewJob, Order, Page, QueueCounts, Retention, Settled, UniqueScope,
+    AfterFailure, AttemptEnd, Backoff, Claim, Intervened, Intervention, JOB_BYTES, JobFilter, JobId,
+    JobState, Lease, LeasedJob, NewJob, Order, Page, QueueCounts, Retention, Settled, UniqueScope,
 };
 use wasmhost_store::{Clock, ManualClock, Timestamp};
 
@@ -56,6 +56,9 @@ pub(crate) struct ModelJob {
     pub(crate) lease_until: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) ended_at: Option<Timestamp>,
+    /// A call of it has begun.
+    begun: bool,
+    alone: bool,
     /// Claim, attempt, owner, and how it ended.
     pub(crate) attempts: Vec<(i64, u32, &'static str, AttemptEnd)>,
 }
@@ -90,6 +93,23 @@ impl ModelJob {
         self.record(AttemptEnd::Released);
         self.go(JobState::Available);
         self.attempt -= 1;
+    }
+
+    /// No call of this claim has begun.
+    pub(crate) fn give_back(&mut self) {
+        self.go(JobState::Available);
+        self.attempt -= 1;
+        if self.attempt == 0 {
+            self.started_at = None;
+        }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    fn bytes(&self) -> u64 {
+        JOB_BYTES + self.new.payload.len() as u64
     }
 
     pub(crate) fn seen(&self, now: Timestamp) -> JobState {
@@ -130,7 +150,7 @@ impl Model {
         self.keys.retain(|_, (id, until)| {
             until.is_some()
                 || jobs.get(id).is_some_and(|job| match job.new.unique.as_ref().map(|unique| unique.scope) {
-                    Some(UniqueScope::Waiting) => job.claim == 0 && !job.state.has_ended(),
+                    Some(UniqueScope::Waiting) => !job.begun && !job.state.has_ended(),
                     _ => !job.state.has_ended(),
                 })
         });
@@ -140,6 +160,13 @@ impl Model {
         use JobState::*;
         self.of_queue(queue).filter(|(_, job)| matches!(job.state, Scheduled | Available | Retrying)).count()
             as u64
+    }
+
+    pub(crate) fn bytes(&self, queue: &str) -> u64 {
+        use JobState::*;
+        let waiting =
+            self.of_queue(queue).filter(|(_, job)| matches!(job.state, Scheduled | Available | Retrying));
+        waiting.map(|(_, job)| job.bytes()).sum()
     }
 
     fn leased(&self, queue: &str) -> u32 {
@@ -156,7 +183,7 @@ impl Model {
             };
             self.keys.insert((job.queue.clone(), unique.key.clone()), (id, until));
         }
-        let run_at = job.run_at.unwrap_or(now);
+        let run_at = job.run_at.unwrap_or(now).max(now);
         let state = if run_at > now { JobState::Scheduled } else { JobState::Available };
         self.jobs.insert(
             id,
@@ -171,6 +198,8 @@ impl Model {
                 lease_until: now,
                 started_at: None,
                 ended_at: None,
+                begun: false,
+                alone: false,
                 attempts: Vec::new(),
                 new: job,
             },
@@ -222,7 +251,7 @@ impl Model {
             job.started_at = Some(times.now);
             assert_eq!(leased.lease.claim, job.claim);
             assert_eq!(Some(leased.attempts_max), job.attempts_max);
-            assert_eq!((leased.attempt, leased.crashes), (job.attempt, job.crashes));
+            assert_eq!((leased.attempt, leased.crashes, leased.alone), (job.attempt, job.crashes, job.alone));
             self.leases.push(leased.lease);
         }
         for pair in jobs.windows(2).filter(|pair| pair[0].queue != pair[1].queue) {
@@ -252,9 +281,10 @@ impl Model {
     ) {
         let Some(job) = self.held(lease) else { return assert_eq!(settled, Settled::Stale) };
         let crash = then == AfterFailure::Crash;
-        job.record(if crash { AttemptEnd::Crashed } else { AttemptEnd::Failed });
+        let together = then == AfterFailure::CrashTogether;
+        job.record(if crash || together { AttemptEnd::Crashed } else { AttemptEnd::Failed });
         job.crashes += u32::from(crash);
-        let last = Some(job.attempt) >= job.attempts_max;
+        let last = Some(job.attempt) >= job.attempts_max && !together;
         if last || (crash && job.crashes == 3) || then == AfterFailure::Bury {
             job.end(JobState::Dead, now);
             return assert_eq!(settled, Settled::Dead);
@@ -270,6 +300,8 @@ impl Model {
         assert!(run_at >= now + base && run_at <= now + base.mul_f64(1.0 + jitter));
         job.go(JobState::Retrying);
         job.run_at = run_at;
+        job.attempt -= u32::from(together);
+        job.alone |= together;
     }
 
     pub(crate) fn intervene(&mut self, id: JobId, what: Intervention, now: Timestamp) -> Intervened {

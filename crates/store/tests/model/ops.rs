@@ -31,6 +31,8 @@ pub(crate) enum Op {
     Complete(usize),
     Fail(usize, AfterFailure, Backoff),
     Release(usize),
+    GiveBack(usize),
+    Begin(usize),
     Renew(Vec<usize>, Duration),
     FreeLeases(&'static str),
     Pause(usize),
@@ -61,9 +63,12 @@ fn new_job() -> impl Strategy<Value = NewJob> {
     ];
     let unique = option::weighted(0.4, (key(), scope).prop_map(|(key, scope)| Unique { key, scope }));
     let depth = option::weighted(0.3, 0..6u64);
+    let bytes = option::weighted(0.2, 200..2_000u64);
     let attempts = option::of(1..4u32);
-    (0..3usize, option::of(seconds(0..60)), -1..2i16, unique, attempts, depth).prop_map(
-        |(queue, delay, priority, unique, attempts_max, max_depth)| NewJob {
+    (0..3usize, option::of(seconds(0..60)), -1..2i16, unique, attempts, depth, bytes, 0..99usize).prop_map(
+        |(queue, delay, priority, unique, attempts_max, max_depth, max_bytes, payload)| NewJob {
+            max_bytes,
+            payload: vec![7; payload],
             queue: QUEUES[queue].to_string(),
             priority,
             unique,
@@ -114,6 +119,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         3 => Just(AfterFailure::Retry),
         2 => seconds(0..30).prop_map(AfterFailure::RetryAfter),
         3 => Just(AfterFailure::Crash),
+        1 => Just(AfterFailure::CrashTogether),
         2 => Just(AfterFailure::Bury),
     ];
     let backoff = prop_oneof![
@@ -130,6 +136,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         6 => (0..6usize).prop_map(Op::Complete),
         12 => (0..6usize, then, backoff).prop_map(|(lease, then, backoff)| Op::Fail(lease, then, backoff)),
         4 => (0..6usize).prop_map(Op::Release),
+        4 => (0..6usize).prop_map(Op::GiveBack),
+        4 => (0..6usize).prop_map(Op::Begin),
         4 => (vec(0..6usize, 1..4), seconds(1..60)).prop_map(|(leases, lease)| Op::Renew(leases, lease)),
         2 => prop_oneof![Just("host/"), Just("host/1"), Just("other/"), Just("")].prop_map(Op::FreeLeases),
         2 => queue.clone().prop_map(Op::Pause),

@@ -61,6 +61,9 @@ pub struct EnqueueResponse {
     pub id: String,
     /// False where it was there already.
     pub created: bool,
+    /// What may be wrong nevertheless, such as a queue that no type works. In an array the first has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// `GET /v1/queues`
@@ -80,6 +83,9 @@ pub struct QueueView {
     pub workers: Vec<String>,
     /// Waiting jobs past which more are refused.
     pub max_depth: Option<u64>,
+    /// The same for the bytes of waiting jobs.
+    #[serde(default)]
+    pub max_bytes: u64,
     /// How many run at once, at most.
     pub concurrency: Option<u32>,
 }
@@ -140,9 +146,9 @@ pub struct SweepRequest {
     /// Of this queue.
     #[serde(default)]
     pub queue: Option<String>,
-    /// In one of these states; empty is any.
+    /// In one of these states, of which there is at least one; `null` is any.
     #[serde(default)]
-    pub states: Vec<JobState>,
+    pub states: Option<Vec<JobState>>,
     /// With this unique key.
     #[serde(default)]
     pub unique_key: Option<String>,
@@ -153,6 +159,9 @@ pub struct SweepRequest {
 pub struct SweepResponse {
     /// How many jobs it was done to.
     pub changed: u64,
+    /// Why it wasn't done to others that were named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// `POST /v1/store/backup`

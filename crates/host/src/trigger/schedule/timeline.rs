@@ -1,9 +1,9 @@
-//! Where a schedule stands: which of its times are due, and which come next. The cursor in the store, the last time
-//! that was taken or passed over, is all that is known of the past; [`Watch`](super::watch::Watch) decides what is
-//! done about what it leaves.
+//! Where a schedule stands: which of its times are due, and which come next. All that is known of the past is the cursor
+//! in the store: the last time that was taken or passed over. [`Watch`](super::watch::Watch) decides what is done about
+//! the times behind it.
 //!
-//! A time is due when the jitter's delay has passed. Times are taken in their order, since the cursor leaves behind
-//! what it passes: one whose delay is short waits for one before it whose delay is long.
+//! A time is due when the jitter's delay has passed. Times are taken in their order, since the cursor passes all times
+//! before it: a time with a short delay waits for one before it with a long delay.
 
 use std::sync::Arc;
 use std::time::Duration;

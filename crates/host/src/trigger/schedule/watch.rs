@@ -1,5 +1,5 @@
-//! One host's look at a schedule, again and again: what is due is taken from the store, and what was missed is made up
-//! for or passed over, as `missed` says.
+//! One host looks at a schedule again and again. Times that are due are taken from the store. Times that were missed are
+//! made up for or passed over, as `missed` says.
 //!
 //! A time is **missed** when a host comes to it more than 30 s late; and, where the host wasn't watching when it came,
 //! also when a later time has come too. A host watches from its first look on, until it comes back from a wait more
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 use wasmhost_config::Missed;
+use wasmhost_store::ticks::Begun;
 use wasmhost_store::{StoreError, Timestamp};
 
 use super::timeline::{Time, Timeline};
@@ -32,6 +33,8 @@ pub(super) struct Watch {
     timeline: Arc<Timeline>,
     /// When the look before said that the next one would be; `None` before the first.
     back_by: Option<Timestamp>,
+    /// The store knows this schedule as it is now.
+    has_begun: bool,
     /// It was told that the cursor is ahead of the clock.
     is_ahead: bool,
 }
@@ -46,7 +49,7 @@ pub(super) struct Look {
 
 impl Watch {
     pub(super) fn new(timeline: Arc<Timeline>) -> Watch {
-        Watch { timeline, back_by: None, is_ahead: false }
+        Watch { timeline, back_by: None, has_begun: false, is_ahead: false }
     }
 
     /// Takes what is due, and says how long to wait for the next look.
@@ -72,11 +75,22 @@ impl Watch {
     async fn take_due(&mut self, taken: &mut Vec<Timestamp>) -> Result<Timestamp, StoreError> {
         let Timeline { process, ticks, clock, owner, schedule } = &*self.timeline;
         let now = clock.now();
-        let Some(cursor) = self.timeline.cursor().await? else {
-            // A new schedule begins now, not at the beginning of time.
-            ticks.skip_to(process, now).await?;
-            return Ok(now);
+        // A new schedule begins now, not at the beginning of time; so does one that a person let begin anew.
+        let known = if self.has_begun { self.timeline.cursor().await? } else { None };
+        let cursor = match known {
+            Some(cursor) => cursor,
+            None => match ticks.begin(process, &schedule.identity(), now).await? {
+                Begun::After(cursor) => cursor,
+                Begun::New => now,
+                Begun::Changed => {
+                    info!(
+                        "schedule \"{process}\" has changed: it begins now, and no time before is made up for"
+                    );
+                    now
+                }
+            },
         };
+        self.has_begun = true;
         if cursor > now + LATE_MAX {
             if !self.is_ahead {
                 warn!(

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wasmhost_config::{Missed, Overlap, Schedule, Times};
-use wasmhost_store::{Clock, ManualClock, MemoryStore, SqliteStore, Ticks};
+use wasmhost_store::{Clock, ManualClock, SqliteStore, Ticks};
 
 use super::*;
 
@@ -35,7 +35,7 @@ impl Hosts {
     /// A schedule that began at this time.
     async fn new(schedule: Schedule, now: &str) -> (Hosts, Watch) {
         let clock = Arc::new(ManualClock::new(at(now)));
-        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+        let store = Arc::new(SqliteStore::in_memory_with_clock(clock.clone()).unwrap());
         Hosts::over(store, clock, schedule).await
     }
 
@@ -306,4 +306,45 @@ async fn the_next_times_are_known_with_their_delays() {
     hosts.taken();
     hosts.run(&mut host, next[0].due.since(hosts.clock.now()) + SECOND).await;
     assert_eq!(hosts.taken(), [next[0].nominal]);
+}
+
+/// The times that a host takes which starts at `now` with this schedule, where another one ran until a minute before.
+async fn taken_after_a_change(first: Schedule, second: Schedule, now: &str) -> Vec<Timestamp> {
+    let (hosts, _) = Hosts::new(first, "2026-11-21T08:00:00Z").await;
+    hosts.clock.set(at(now));
+    let timeline = Arc::new(Timeline {
+        process: "clock".into(),
+        schedule: second,
+        ticks: hosts.timeline.ticks.clone(),
+        clock: hosts.clock.clone(),
+        owner: "host/2".to_owned(),
+    });
+    let mut again = Hosts { clock: hosts.clock.clone(), timeline, taken: vec![] };
+    let mut watch = again.start();
+    again.look(&mut watch).await;
+    let taken = again.taken();
+    // It goes on from there.
+    let next = again.times(at(now), again.clock.now() + 48 * HOUR)[0];
+    again.run(&mut watch, next.since(again.clock.now()) + SECOND).await;
+    assert_eq!(again.taken(), [next]);
+    taken
+}
+
+#[tokio::test]
+async fn a_schedule_that_was_changed_begins_now() {
+    let now = "2026-11-21T10:00:30Z";
+    let nightly = || cron("0 4 * * *", "UTC");
+    for changed in [
+        cron("0 9 * * *", "UTC"),
+        cron("0 9 * * *", "Europe/Berlin"),
+        cron("0 4 * * *", "America/New_York"),
+        Schedule { missed: Missed::All, ..cron("* * * * *", "UTC") },
+        every(HOUR),
+    ] {
+        assert_eq!(taken_after_a_change(nightly(), changed, now).await, []);
+    }
+    assert_eq!(taken_after_a_change(every(HOUR), every(MINUTE), now).await, []);
+    // One that says the same in other words goes on, and so does one whose other keys have changed.
+    let same = Schedule { overlap: Overlap::Allow, jitter: SECOND, ..cron(" 0  9 * * * ", "UTC") };
+    assert_eq!(taken_after_a_change(cron("0 9 * * *", "UTC"), same, now).await, [at("2026-11-21T09:00:00Z")]);
 }
