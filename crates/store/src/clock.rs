@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::Timestamp;
 
-/// What time it is. A clock on the wall steps: a person sets it, NTP corrects it, a virtual machine wakes up. So there
+/// The time. A clock on the wall steps: a person sets it, NTP corrects it, a virtual machine wakes up. So there
 /// are two:
 ///
-/// - [`now`](Clock::now) is the wall clock. What means something to people goes by it, and after a restart too: when a
+/// - [`now`](Clock::now) is the wall clock. Times that mean something to people go by it, and after a restart too: when a
 ///   delayed job or a retry is due, retention, unique keys that are held for a time, and whatever is shown.
 /// - [`steady`](Clock::steady) never steps, and leases alone are judged by it. Their owners renew them by timers that
 ///   don't step either; by the wall clock an hour's step forth would end all leases at once, and each job under way

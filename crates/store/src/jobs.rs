@@ -8,8 +8,8 @@
 //! scheduled, available, retrying, leased -> cancelled
 //! ```
 //!
-//! What hosts do with jobs stands here. What people ask and do is in `people`, states and names are in `state`, and waits
-//! between attempts in `backoff`.
+//! This file has the calls of hosts. The calls of people are in `people`, states and names in `state`, and waits between
+//! attempts in `backoff`.
 
 mod backoff;
 mod people;
@@ -71,7 +71,7 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// alone count.
 pub const CRASHES_MAX: u32 = 3;
 
-/// What a job counts towards its queue's [`max_bytes`](NewJob::max_bytes) beside what its producer passed, in bytes.
+/// The bytes that a job counts towards its queue's [`max_bytes`](NewJob::max_bytes) beside those that its producer passed.
 pub const JOB_BYTES: u64 = 256;
 
 /// The most tries that a producer can ask for.
@@ -80,7 +80,7 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 /// How far ahead a job can be put off, and how long it can hold a key for a time.
 pub const AHEAD_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// What a producer asks for.
+/// A job that a producer asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NewJob {
     /// The queue; its name is valid.
@@ -129,7 +129,7 @@ pub enum UniqueScope {
     For(Duration),
 }
 
-/// What became of a [`NewJob`].
+/// The answer to a [`NewJob`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enqueued {
     /// The new job, or the one that holds the unique key already. (That one may have been deleted by now where its
@@ -170,10 +170,10 @@ pub enum EnqueueError {
     Store(#[from] StoreError),
 }
 
-/// What an idle instance asks for.
+/// The question for jobs of a type that has room.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
-    /// Who asks: unique for each boot of each host.
+    /// The asking host: unique for each boot of each host.
     pub owner: String,
     /// Where to look.
     pub queues: Vec<ClaimQueue>,
@@ -209,7 +209,7 @@ pub struct Lease {
 /// A job that was just claimed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeasedJob {
-    /// What to answer with.
+    /// The claim, to be answered with.
     pub lease: Lease,
     /// Its queue.
     pub queue: String,
@@ -219,7 +219,7 @@ pub struct LeasedJob {
     pub attempts_max: u32,
     /// How often it ended its instance so far.
     pub crashes: u32,
-    /// What the producer passed.
+    /// The bytes that the producer passed.
     pub payload: Vec<u8>,
     /// Its media type, or empty.
     pub content_type: String,
@@ -236,7 +236,7 @@ pub struct LeasedJob {
 /// How an attempt failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
-    /// What is to happen now.
+    /// The next step.
     pub then: AfterFailure,
     /// For people; what is longer than [`MESSAGE_BYTES_MAX`] is cut at a character.
     pub message: String,
@@ -244,7 +244,7 @@ pub struct Failure {
     pub backoff: Backoff,
 }
 
-/// What is to happen after a failed attempt.
+/// The next step after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
     /// Wait as the failure's [`Backoff`] says, then try again while attempts are left.
@@ -260,7 +260,7 @@ pub enum AfterFailure {
     Bury,
 }
 
-/// What the store made of an answer to a lease.
+/// The state that an answer to a lease led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// It is done.
@@ -296,7 +296,7 @@ impl Default for Retention {
     }
 }
 
-/// Who runs jobs in this process. A host that was stopped, or whose store couldn't be written, for longer than its leases
+/// The part of a process that runs jobs. A host that was stopped, or whose store couldn't be written, for longer than its leases
 /// last would otherwise take away the jobs of its own calls.
 pub trait Holder: Send + Sync + 'static {
     /// Whether this lease is that of a job which is here. It must not wait for the store.
@@ -355,8 +355,8 @@ pub trait Jobs: Send + Sync + 'static {
     /// those of paused queues. By the wall clock.
     async fn next_due(&self, queues: &[String]) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Nothing is claimed from this queue until it is resumed, by whatever host, and after a restart too. What was
-    /// claimed before runs on; jobs can be enqueued. The queue need not have had jobs yet. False where it was
+    /// Nothing is claimed from this queue until it is resumed, by whatever host, and after a restart too. A job that
+    /// was claimed before runs on; jobs can be enqueued. The queue need not have had jobs yet. False where it was
     /// paused already. [`StoreError::Invalid`] where no queue can have that name.
     async fn pause(&self, queue: &str) -> Result<bool, StoreError>;
 

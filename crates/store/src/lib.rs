@@ -1,4 +1,4 @@
-//! What outlives the host: jobs, ticks and the counts that were set live.
+//! The store outlives the host. It holds jobs, ticks and the counts that were set live.
 //!
 //! Each of them is a small trait. [`sqlite`] implements all three, with a file or without one. [`conformance`] is the
 //! suite that every backend passes. Nothing here knows of wasm.
@@ -37,7 +37,7 @@ pub enum StoreError {
         /// The newest version that this program knows.
         known: i64,
     },
-    /// What was asked makes no sense; it says why.
+    /// The call makes no sense; the text says why.
     #[error("{0}")]
     Invalid(String),
     /// It was closed: the host is going.

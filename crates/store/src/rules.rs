@@ -1,4 +1,4 @@
-//! What every backend decides in the same way: which jobs are valid, what follows a failure, where to look first.
+//! Decisions that every backend takes in the same way: which jobs are valid, what follows a failure, where to look first.
 
 use crate::Timestamp;
 use crate::jobs::{
@@ -80,7 +80,7 @@ pub(crate) fn attempts_max(asked: Option<u32>, default: u32, attempt: u32) -> u3
     asked.unwrap_or(default).max(attempt)
 }
 
-/// What becomes of a job whose attempt failed, and how many crashes it has then.
+/// The next state of a job whose attempt failed, and how many crashes it has then.
 pub(crate) fn after_failure(
     then: AfterFailure,
     attempt: u32,
@@ -102,7 +102,7 @@ pub(crate) fn after_failure(
     (settled, crashes)
 }
 
-/// What the history says of an attempt that failed so.
+/// The word of the history for an attempt that failed so.
 pub(crate) fn attempt_end(then: AfterFailure) -> AttemptEnd {
     match then {
         AfterFailure::Crash | AfterFailure::CrashTogether => AttemptEnd::Crashed,
@@ -110,7 +110,7 @@ pub(crate) fn attempt_end(then: AfterFailure) -> AttemptEnd {
     }
 }
 
-/// What is kept of an attempt that ended without an answer.
+/// The text that is kept of an attempt that ended without an answer.
 pub(crate) fn interrupted(attempt: u32, attempts_max: u32, why: &str) -> String {
     let end = if attempt >= attempts_max { "; no attempts are left" } else { "" };
     format!("attempt {attempt} of {attempts_max} was interrupted: {why}{end}")

@@ -87,7 +87,7 @@ pub enum TickEnd {
 }
 
 impl TickEnd {
-    /// What is kept of it.
+    /// The result and the text that are kept.
     pub(crate) fn into_parts(self) -> (TickResult, Option<String>) {
         match self {
             TickEnd::Done => (TickResult::Done, None),
@@ -107,7 +107,7 @@ pub trait Ticks: Send + Sync + 'static {
     /// there, also back. One that an older wasmhost left is taken for the same.
     async fn begin(&self, schedule: &str, times: &str, now: Timestamp) -> Result<Begun, StoreError>;
 
-    /// Forgets where all other schedules stand: they are away, and begin anew when they come back. What became of
+    /// Forgets where all other schedules stand: they are away, and begin anew when they come back. The history of
     /// their ticks is kept. Returns how many they were.
     async fn keep_only(&self, schedules: &[String]) -> Result<u64, StoreError>;
 
@@ -120,7 +120,7 @@ pub trait Ticks: Send + Sync + 'static {
     /// Takes the tick, and moves the cursor to it unless it is `manual`: both or neither. False where somebody has
     /// taken it already, or (unless it is `manual`) the cursor has passed it.
     ///
-    /// Whatever it returns, the cursor of a tick that isn't `manual` is at `nominal` or later afterwards, so that the
+    /// The cursor of a tick that isn't `manual` is at `nominal` or later afterwards, whatever the answer is, so that the
     /// next time that a host computes from it is a new one.
     ///
     /// `owner` is who runs it: unique for each boot of each host, as in [`Claim`](crate::jobs::Claim).

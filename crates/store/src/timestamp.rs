@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The system's time. What a store decides by is its [`Clock`](crate::Clock), which tests can move.
+    /// The system's time. A store decides by its [`Clock`](crate::Clock), which tests can move.
     pub fn now() -> Timestamp {
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => Timestamp(0) + since,

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The most for each instance.
 const DEPTH_MAX: u64 = 16;
 
-/// What the recent claims and calls of a type have taken, on average. With none of them nothing is claimed ahead.
+/// The time that recent claims and calls of a type have taken, on average. Without any nothing is claimed ahead.
 #[derive(Default)]
 pub(crate) struct Ahead {
     claim_ns: AtomicU64,
@@ -32,7 +32,7 @@ impl Ahead {
     }
 }
 
-/// An average in which the last eight count most. Of two that come at the same moment one may be lost, which does no
+/// An average in which the last eight count most. If two come at the same moment, one may be lost, which does no
 /// harm.
 fn add(average: &AtomicU64, took: Duration) {
     let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX >> 3).max(1);

@@ -64,7 +64,7 @@ pub(crate) struct QueueTrigger {
     pub(crate) complaints: Complaints,
 }
 
-/// What may fail again and again while the store does.
+/// Calls that may fail again and again while the store does.
 #[derive(Default)]
 pub(crate) struct Complaints {
     claim: Complaint,
@@ -104,7 +104,7 @@ impl QueueTrigger {
                 let waits_alone = ready.front().is_some_and(|ready| ready.job.alone);
                 let limit = if waits_alone { 0 } else { self.limit(ready.len(), is_stuck) };
                 if limit > 0 {
-                    // What is enqueued from here on wakes the wait below.
+                    // Jobs that are enqueued from here on wake the wait below.
                     changes.mark_unchanged();
                     claiming = Some((Box::pin(self.claim(limit)), Instant::now(), limit));
                 }
@@ -228,7 +228,7 @@ impl QueueTrigger {
             Ok(None) => LOOK_EVERY,
             Err(err) => {
                 self.complaints.look.tell(|more| error!("can't look at the queues: {err}{more}"));
-                // Whatever changes meanwhile: each change would be looked at, in vain.
+                // A change doesn't end the wait: each would be looked at, in vain.
                 return tokio::time::sleep(AFTER_ERROR).await;
             }
         };
@@ -315,7 +315,7 @@ impl QueueTrigger {
     }
 }
 
-/// What becomes of a job, by how its call ended.
+/// The fate of a job, by how its call ended.
 #[derive(Debug, Clone, PartialEq)]
 enum Verdict {
     Done,

@@ -1,4 +1,5 @@
-//! What runs once before a release goes live: commands with `run = "release"`, one after another in the file's order.
+//! Release steps run once before a release goes live: commands with `run = "release"`, one after another in the file's
+//! order.
 
 use std::sync::Arc;
 

@@ -115,7 +115,7 @@ pub(super) async fn an_empty_queue_blocks_no_other<S: Jobs>(s: &Subject<S>) {
         let taken = s.store.claim(Claim { queues: queues.clone(), ..claim("") }).await.unwrap();
         assert_eq!(taken.len(), 1);
     }
-    // What one queue can't fill, the next does.
+    // The next queue fills what one can't.
     s.store.enqueue(vec![job("seldom"), job("often"), job("seldom")]).await.unwrap();
     let taken = s.store.claim(Claim { queues, limit: 10, ..claim("") }).await.unwrap();
     assert_eq!(taken.len(), 3);

@@ -108,7 +108,7 @@ pub(super) async fn a_claim_that_nobody_waits_for_is_given_back<S: Jobs>(s: &Sub
     if finished_at_once {
         return;
     }
-    // Whatever became of it, the job is there for the next one, and its only attempt too.
+    // The job is there for the next one, and its only attempt too.
     let mut changes = s.store.changes();
     let taken = loop {
         match s.take("mail").await {

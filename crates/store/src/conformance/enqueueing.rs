@@ -210,7 +210,7 @@ pub(super) async fn the_bytes_that_wait_are_bounded<S: Jobs>(s: &Subject<S>) {
         max_bytes: Some(max),
         ..job("mail")
     };
-    // What a job counts: its payload and content type, and a little for its rows.
+    // A job counts its payload and content type, and a little for its rows.
     let one = 1_000 + 10 + JOB_BYTES;
     s.put(sized(1_000, 3 * one)).await;
     s.put(sized(1_000, 3 * one)).await;

@@ -1,4 +1,4 @@
-//! What people do to jobs, and the lists that they do it from.
+//! People change jobs, and see lists of them.
 
 use std::time::Duration;
 

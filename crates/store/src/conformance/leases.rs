@@ -230,7 +230,7 @@ pub(super) async fn leases_survive_steps_of_the_wall_clock<S: Jobs>(s: &Subject<
     // Time that passes ends it all the same.
     s.clock.advance(LEASE);
     assert_eq!(s.take_one("mail").await.lease.id, id);
-    // What is due follows the wall clock.
+    // Due times follow the wall clock.
     s.put(NewJob { run_at: Some(s.now() + HOUR), ..job("reports") }).await;
     assert_eq!(s.take("reports").await, None);
     s.clock.set(s.now() + HOUR);

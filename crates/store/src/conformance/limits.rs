@@ -100,7 +100,7 @@ pub(super) async fn a_paused_queue_gives_nothing<S: Jobs>(s: &Subject<S>) {
     assert!(!s.store.resume("mail").await.unwrap() && !s.store.resume("none").await.unwrap());
     s.take_one("mail").await;
     s.take_one("mail").await;
-    // What was taken before runs on.
+    // A job that was taken before runs on.
     assert!(s.store.pause("mail").await.unwrap());
     assert_eq!(due().await, None);
     s.store.resume("mail").await.unwrap();

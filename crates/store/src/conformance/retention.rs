@@ -1,4 +1,4 @@
-//! What has ended is kept for a while; and how many there are of everything.
+//! Jobs that have ended are kept for a while; and how many there are of everything.
 
 use std::time::Duration;
 

@@ -99,7 +99,7 @@ pub(super) async fn history_is_bounded<S: Ticks>(s: &Subject<S>) {
     let kept = s.store.history("clock", u32::MAX).await.unwrap();
     assert_eq!(kept.len(), HISTORY_MAX as usize);
     assert_eq!(kept.last().unwrap().nominal, minute(6));
-    // What was forgotten isn't taken again.
+    // A tick that was forgotten isn't taken again.
     assert!(!take(s, "clock", 1, false).await);
 }
 

@@ -14,7 +14,7 @@ fn keyed(scope: UniqueScope) -> NewJob {
     NewJob { unique: Some(Unique { key: "k".to_string(), scope }), ..job("mail") }
 }
 
-/// Who answers for the key; a new job is not made.
+/// The job that answers for the key; a new one is not made.
 async fn holder<S: Jobs>(s: &Subject<S>) -> JobId {
     let receipt = s.store.enqueue(vec![keyed(UniqueScope::Running)]).await.unwrap()[0];
     assert!(!receipt.created, "somebody holds it");

@@ -1,4 +1,4 @@
-//! What people and scripts ask about jobs, and do to them.
+//! Questions about jobs, and changes of them, that people and scripts ask for.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub struct JobView {
     pub started_at: Option<Timestamp>,
     /// When it was done, died or was cancelled.
     pub ended_at: Option<Timestamp>,
-    /// What the last failed attempt said.
+    /// The message of the last failed attempt.
     pub last_error: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub struct QueueCounts {
 pub struct JobDetail {
     /// Its line in a list.
     pub view: JobView,
-    /// What the producer passed.
+    /// The bytes that the producer passed.
     pub payload: Vec<u8>,
     /// Names and values for the handler.
     pub metadata: Vec<(String, String)>,
@@ -86,7 +86,7 @@ pub struct AttemptView {
     pub claim: i64,
     /// Which try it was. One that didn't count, and one after a person's retry, has the number of an earlier one.
     pub attempt: u32,
-    /// Who had it: a boot of a host.
+    /// The boot of a host that had it.
     pub owner: String,
     /// When it began; `None` where an older wasmhost, which didn't keep it, began it.
     pub started_at: Option<Timestamp>,
@@ -94,7 +94,7 @@ pub struct AttemptView {
     pub ended_at: Timestamp,
     /// How.
     pub end: AttemptEnd,
-    /// What was said of it, for people.
+    /// Its message, for people.
     pub error: Option<String>,
 }
 
@@ -156,7 +156,7 @@ pub struct Page {
     pub after: Option<JobId>,
     /// At most this many; more than [`LIST_JOBS_MAX`](super::LIST_JOBS_MAX) is that many.
     pub limit: u32,
-    /// What comes first.
+    /// The order of the jobs.
     pub order: Order,
 }
 
@@ -178,7 +178,7 @@ pub enum Order {
     Oldest,
 }
 
-/// What a person does to a job.
+/// A change of a job that a person asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Intervention {
     /// Takes back what hasn't ended. A leased job's lease is lost thereby: its `renew` says so, and an answer to it
@@ -204,7 +204,7 @@ impl Intervention {
     }
 }
 
-/// What became of an intervention.
+/// The outcome of an intervention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intervened {
     /// There is no such job.
@@ -233,7 +233,7 @@ pub enum Intervened {
     },
 }
 
-/// What became of an intervention in many jobs.
+/// The outcome of an intervention in many jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// How many jobs were moved or deleted.

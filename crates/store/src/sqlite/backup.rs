@@ -23,7 +23,7 @@ use super::ids::{self, beside};
 use super::{errors, schema};
 use crate::{StoreError, Timestamp};
 
-/// What the names of copies that aren't whole end with, and what those of their notes begin with after the database's.
+/// The end of the names of copies that aren't whole, and the part of their notes' names behind the database's.
 const UNFINISHED: &str = ".partial";
 const NOTE: &str = "-copying-";
 
@@ -46,7 +46,7 @@ impl Copying {
         })
     }
 
-    /// Writes the copy to `to`, which must not be there yet. Whatever goes wrong, it isn't there afterwards. One copy is
+    /// Writes the copy to `to`, which must not be there yet. It isn't there afterwards if anything goes wrong. One copy is
     /// made at a time.
     pub(super) fn copy(&self, to: &Path, now: Timestamp) -> Result<(), StoreError> {
         let connection = self.lock();
@@ -238,7 +238,7 @@ impl Aside {
         if log.exists() {
             std::fs::copy(log, beside(&aside.database, "-wal"))?;
         }
-        // What could only be read before can be written here.
+        // The originals may be read-only.
         for suffix in ["", "-wal"] {
             use std::os::unix::fs::PermissionsExt;
             let _ =

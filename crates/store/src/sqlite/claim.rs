@@ -52,7 +52,7 @@ impl Write for ClaimJobs {
     }
 }
 
-/// What a claim may still take.
+/// The room that a claim still has.
 struct Room {
     jobs: usize,
     bytes: usize,

@@ -38,7 +38,7 @@ impl Damage {
         Damage { database: Some(database.to_owned()), ..Damage::default() }
     }
 
-    /// What was found.
+    /// The damage that was found.
     pub(super) fn found(&self) -> Option<&StoreError> {
         self.found.get()
     }

@@ -13,7 +13,7 @@ pub(super) struct Enqueue {
     pub(super) jobs: Vec<NewJob>,
 }
 
-/// What is to be done for one job of the batch.
+/// The step for one job of the batch.
 #[derive(Clone, Copy)]
 enum Step {
     Insert,
@@ -58,7 +58,7 @@ impl Enqueue {
     fn plan(&self, tx: &Tx<'_>) -> rusqlite::Result<Result<Vec<Step>, EnqueueError>> {
         let mut steps = Vec::with_capacity(self.jobs.len());
         let mut keys: HashMap<(&str, &str), Step> = HashMap::new();
-        // What waits in each queue before this batch, and what the batch has added so far.
+        // The jobs that wait in each queue before this batch, and those that the batch has added so far.
         let mut queues: HashMap<&str, (Waiting, Waiting)> = HashMap::new();
         for (index, job) in self.jobs.iter().enumerate() {
             if let Some(Unique { key, .. }) = &job.unique {
@@ -99,7 +99,7 @@ impl Enqueue {
     }
 }
 
-/// What waits in a queue.
+/// The jobs that wait in a queue.
 #[derive(Clone, Copy, Default)]
 struct Waiting {
     jobs: u64,
@@ -114,7 +114,7 @@ fn waiting(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<Waiting> {
     Ok(waiting.unwrap_or_default())
 }
 
-/// What a job counts in its queue.
+/// The bytes that a job counts in its queue.
 fn bytes(job: &NewJob, metadata: Option<&str>) -> u64 {
     let passed = job.payload.len() + job.content_type.len() + metadata.map_or(0, str::len);
     JOB_BYTES + passed as u64

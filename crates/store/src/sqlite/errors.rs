@@ -4,7 +4,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::StoreError;
 
-/// What to tell of an error on this connection.
+/// The error of this connection, as callers see it.
 pub(super) fn from_sqlite(connection: &Connection, error: &rusqlite::Error) -> StoreError {
     from_sqlite_at(connection.path().filter(|path| !path.is_empty()).unwrap_or("the store"), error)
 }
@@ -26,14 +26,14 @@ pub(super) fn from_sqlite_at(path: &str, error: &rusqlite::Error) -> StoreError 
     }
 }
 
-/// What to do about a full disk.
+/// The error of a full disk.
 pub(super) fn full(path: &str) -> StoreError {
     StoreError::Full(format!(
         "the disk that holds {path} is full, and nothing was stored: free some space on it, or discard jobs"
     ))
 }
 
-/// What to do about a damaged file.
+/// The text about a damaged file.
 pub(super) fn damaged(path: &str, error: &rusqlite::Error) -> String {
     format!(
         "{path} is damaged ({error}), and is kept as it is: stop the host, copy the file and its -wal, and restore \
@@ -41,7 +41,7 @@ pub(super) fn damaged(path: &str, error: &rusqlite::Error) -> String {
     )
 }
 
-/// What every call gets once the store was closed.
+/// The error of every call once the store was closed.
 pub(super) fn closed() -> StoreError {
     StoreError::Closed
 }

@@ -76,7 +76,7 @@ impl HostFile {
             }
         }
         let mut text = String::new();
-        // What can't be read is no mark.
+        // A text that can't be read is no mark.
         let mark = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
         Ok(HostFile { file, path, mark, block: BLOCK, reserved_at: Instant::now() })
     }

@@ -1,4 +1,4 @@
-//! What people do to jobs: one of them, or a bounded number at a time.
+//! People change jobs: one of them, or a bounded number at a time.
 
 use rusqlite::{OptionalExtension, ToSql, params, params_from_iter};
 
@@ -172,7 +172,7 @@ impl InterveneAll {
     }
 }
 
-/// What was found so far.
+/// The jobs that were found so far.
 struct Picked {
     ids: Vec<JobId>,
     room: u64,

@@ -6,7 +6,7 @@ use super::writer::Tx;
 use crate::Timestamp;
 use crate::jobs::{JobId, PRUNE_JOBS_MAX, Unique, UniqueScope};
 
-/// Who holds the key of this queue now.
+/// The job that holds the key of this queue now.
 pub(super) fn holder(tx: &Tx<'_>, queue: &str, key: &str) -> rusqlite::Result<Option<JobId>> {
     tx.sql(
         "SELECT job_id FROM unique_keys

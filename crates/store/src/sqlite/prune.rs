@@ -1,4 +1,4 @@
-//! What has been kept for long enough goes, a bounded number at a time.
+//! Ended jobs and expired keys go when they have been kept for long enough, a bounded number at a time.
 
 use rusqlite::params;
 

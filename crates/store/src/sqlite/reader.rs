@@ -16,7 +16,7 @@ pub(super) const WAITING_MAX: usize = 256;
 /// One question, which answers its caller itself.
 pub(super) type Question = Box<dyn FnOnce(&Connection, Moment, &Damage) + Send>;
 
-/// What the reader thread owns.
+/// The reader thread's own things.
 pub(super) struct Reader {
     pub(super) connection: Connection,
     pub(super) clock: Arc<dyn Clock>,
@@ -24,7 +24,7 @@ pub(super) struct Reader {
     pub(super) inbox: mpsc::Receiver<Message>,
 }
 
-/// What the reader thread is sent.
+/// A message to the reader thread.
 pub(super) enum Message {
     Question(Question),
     /// Answer what was accepted, and accept no more.

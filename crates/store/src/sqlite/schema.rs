@@ -87,7 +87,7 @@ pub(super) fn is_ours(connection: &Connection, path: &Path) -> Result<bool, Stor
     id.map(|id| id == APPLICATION_ID).map_err(|error| opening_failed(path, &error))
 }
 
-/// What both connections need before their first statement.
+/// Settings that every connection needs before its first statement.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);

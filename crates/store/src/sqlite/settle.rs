@@ -53,7 +53,7 @@ impl Write for Release {
         if self.begun {
             attempts::record(tx, self.lease.id, AttemptEnd::Released, None)?;
         }
-        // What began an attempt of an earlier claim isn't known any more; without one there was none.
+        // The beginning of an earlier attempt isn't known any more. The first attempt has none before it.
         tx.sql(
             "UPDATE jobs SET state = 'available', attempt = attempt - 1, lease_owner = NULL, lease_until = NULL,
                              started_at = iif(?2 OR attempt > 1, started_at, NULL)

@@ -1,4 +1,4 @@
-//! What only SQLite has to show: files, group commit, faults.
+//! Properties of SQLite's store alone: files, group commit, faults.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -378,7 +378,7 @@ async fn a_full_disk_is_said_and_survived() {
         other => panic!("{other:?}"),
     }
     assert_eq!(store.counts().await.unwrap()[0].available, 0);
-    // What needs no room still works.
+    // An answer needs no room, and still works.
     assert_eq!(store.complete(lease).await.unwrap(), Settled::Done);
     assert_eq!(store.get(leased).await.unwrap().unwrap().view.state, JobState::Done);
     store.write(limit_pages(1_000_000)).await.unwrap();

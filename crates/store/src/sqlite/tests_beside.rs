@@ -1,4 +1,4 @@
-//! What lies beside the database: the lock and the ids, the room kept back, and files that go while they are in use.
+//! The files beside the database: the lock and the ids, backups, and files that go while they are in use.
 
 use std::time::Duration;
 

@@ -318,7 +318,7 @@ async fn a_disk_that_is_really_full_loses_nothing() {
     store.close().await;
 }
 
-/// What is done and discarded makes room, so it goes on where nothing else does.
+/// To finish and discard jobs makes room, so it goes on where nothing else does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 #[allow(clippy::print_stderr)]

@@ -1,4 +1,4 @@
-//! What people and schedulers ask, on the reading thread.
+//! Questions of people and schedulers, on the reading thread.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -83,7 +83,7 @@ pub(super) fn counts(connection: &Connection, now: Timestamp) -> rusqlite::Resul
         "SELECT queue, scheduled, available, leased, retrying, done, dead, cancelled, paused FROM queues
          WHERE scheduled + available + leased + retrying + done + dead + cancelled + paused > 0 ORDER BY queue",
     )?;
-    // What has become due since the last claim; see `rules::state_at`.
+    // Jobs that have become due since the last claim; see `rules::state_at`.
     let mut ask_due = connection.prepare_cached(
         "SELECT coalesce(sum(state = 'scheduled'), 0), coalesce(sum(state = 'retrying'), 0), min(run_at)
          FROM jobs INDEXED BY jobs_waiting

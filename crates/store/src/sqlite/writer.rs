@@ -44,7 +44,7 @@ const BATCH_BYTES: usize = 16 << 20;
 
 /// One kind of operation.
 pub(super) trait Write: Send + 'static {
-    /// What its caller is told after the commit.
+    /// The answer that its caller gets after the commit.
     type Answer: Send + 'static;
 
     /// Does it. It may be called again, after a rollback.
@@ -67,7 +67,7 @@ pub(super) trait Write: Send + 'static {
 /// The transaction under way.
 pub(super) struct Tx<'c> {
     connection: &'c Connection,
-    /// What time it is for all operations of it.
+    /// The time for all of its operations.
     pub(super) now: Timestamp,
     /// The same by the steady clock, for leases.
     pub(super) steady: Timestamp,
@@ -125,7 +125,7 @@ impl<'c> Tx<'c> {
         }
     }
 
-    /// True the first time that it is asked about this queue. What has become due or run out by `now` need not be
+    /// True the first time that it is asked about this queue. Jobs and leases that are due by `now` need not be
     /// looked for by each of a hundred claims in one transaction.
     pub(super) fn first_look(&self, queue: &str) -> bool {
         let mut seen_to = self.seen_to.borrow_mut();
@@ -162,7 +162,7 @@ impl Meter {
     }
 }
 
-/// What the writer thread is sent.
+/// A message to the writer thread.
 pub(super) enum Message {
     Operation(Box<dyn Operation>),
     /// A question, where there is no reader. It sees all that was answered.
@@ -218,7 +218,7 @@ pub(super) fn message<W: Write>(write: W) -> (Message, oneshot::Receiver<Result<
     (Message::Operation(Box::new(Waiting { write, answer: None, caller })), answer)
 }
 
-/// What the writer thread owns.
+/// The writer thread's own things.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) clock: Arc<dyn Clock>,
@@ -233,12 +233,12 @@ pub(super) struct Writer {
     /// change makes those who wait claim again. So an ack wakes nobody unless somebody waits for it.
     pub(super) held_back: RefCell<HashSet<String>>,
     pub(super) damage: Arc<Damage>,
-    /// What lies beside the database. `None` where there is no file.
+    /// The files beside the database. `None` where there is no file.
     pub(super) beside: Option<Beside>,
     pub(super) complaint: Complaint,
 }
 
-/// What a writer has beside the database.
+/// The files beside the database.
 pub(super) struct Beside {
     pub(super) host: RefCell<HostFile>,
     pub(super) presence: Presence,
@@ -319,7 +319,7 @@ impl Writer {
         let mut batch = self.turn_away(batch);
         match self.transact(&mut batch) {
             Ok(()) => self.answer(batch, None),
-            // What is wrong with one need not be wrong with the others; and see `alone`.
+            // One alone may be at fault; and see `alone`.
             Err(Failed::Operation(_) | Failed::Commit(StoreError::Full(_) | StoreError::Damaged(_))) => {
                 for operation in batch {
                     let mut alone = [operation];
@@ -345,7 +345,7 @@ impl Writer {
         others
     }
 
-    /// One operation in a transaction of its own. What makes room gets the room that was kept back, and damage is
+    /// One operation in a transaction of its own. An operation that makes room gets the room that was kept back, and damage is
     /// believed when it is seen twice.
     fn alone(&self, operation: &mut [Box<dyn Operation>; 1]) -> Result<(), StoreError> {
         if let Some(error) = self.damage.found() {
@@ -409,7 +409,7 @@ impl Writer {
 
     fn answer(&self, batch: Vec<Box<dyn Operation>>, failure: Option<StoreError>) {
         match &failure {
-            // Whoever found it has said so.
+            // It was said when it was found.
             None | Some(StoreError::Damaged(_)) => {}
             Some(error @ StoreError::Gone(_)) => self.complaint.tell(|more| tracing::error!("{error}{more}")),
             Some(error) => self.complaint.tell(|more| {
@@ -436,7 +436,7 @@ impl Failed {
     }
 }
 
-/// Whatever stops a transaction from beginning or committing, all of its operations can be tried again later.
+/// The error of a transaction that can't begin or commit: all of its operations can be tried again later.
 fn unavailable(error: StoreError) -> StoreError {
     match error {
         StoreError::Backend(text) => StoreError::Unavailable(text),
