@@ -16,6 +16,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -292,6 +293,29 @@ fn a_stream_without_a_window_is_given_up() {
         assert!(begun.elapsed() < PATIENCE);
     }
     eventually("its instance is free", || (host.ps().in_state("web", "idle") == 1).then_some(()));
+}
+
+#[test]
+fn an_answer_of_some_size_is_taken_from_its_guest_whoever_reads_it() {
+    for (guest, keys) in [("web-test", ""), ("wasi03-service", "concurrency = 1")] {
+        let host = Host::run(&Formation::new().process("web", guest, keys));
+        // SETTINGS_INITIAL_WINDOW_SIZE of 0: nothing of the answer can be sent.
+        let mut stream = greet(&host, &[0, 4, 0, 0, 0, 0]);
+        stream.write_all(&get_frame(1, "/big?bytes=200000")).unwrap();
+        let head = loop {
+            let frame = read_frame(&mut stream).unwrap();
+            if frame.stream == 1 {
+                break frame;
+            }
+        };
+        assert_eq!((head.kind, head.flags & END_STREAM), (HEADERS, 0), "{guest}: {head:?}");
+        eventually("its instance is free", || (host.ps().in_state("web", "idle") == 1).then_some(()));
+        // The client opens the window, and has all of it.
+        let window = 300_000_u32.to_be_bytes();
+        stream.write_all(&frame(WINDOW_UPDATE, 0, 1, &window)).unwrap();
+        stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &window)).unwrap();
+        assert_eq!(body(&mut stream, 1).len(), 200_000, "{guest}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last, on whatever runtime polls it.
+//! A connection is served here from its first byte to its last, on whatever runtime polls it.
 //!
 //! ```text
 //! (TLS handshake) -> what does it speak? -> HTTP/1.1 or HTTP/2 -> the client closes, something is overdue, or the
@@ -39,10 +39,10 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 /// How long bytes that can go out at once may take to do so, where there is no grace left.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// What connections by one listener have in common.
+/// The properties that connections by one listener have in common.
 pub(super) struct Via {
     pub(super) tls: Option<TlsAcceptor>,
-    /// Whom a request is for that doesn't say.
+    /// The authority of a request that names none.
     pub(super) authority: HeaderValue,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Client {
     pub(super) gauge: Arc<Gauge>,
 }
 
-/// What ends a wait.
+/// The end of a wait.
 enum Event<T> {
     Over(T),
     Overdue(Overdue),

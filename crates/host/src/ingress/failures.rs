@@ -1,5 +1,5 @@
-//! The log lines of requests that their type gave no answer to: one each, as long as they are few. Under overload
-//! writing a line would cost more than refusing the request, so that past some lines a second they are only counted.
+//! A request that its type gave no answer to has a log line, as long as such requests are few. Under overload a line
+//! would cost more than refusing the request, so that past some lines a second they are only counted.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

@@ -29,7 +29,7 @@ pub(super) struct Peer {
     /// Whether it is a proxy that says the truth about its client.
     pub(super) trusted: bool,
     pub(super) scheme: RequestScheme,
-    /// Whom a request is for that doesn't say.
+    /// The authority of a request that names none.
     pub(super) authority: HeaderValue,
 }
 

@@ -1,13 +1,13 @@
-//! The ingress that all http types share: accepts connections, finds the type of each request, and lets one of its
-//! instances answer.
+//! The ingress accepts connections, finds the type of each request, and lets one of its instances answer. All http
+//! types share it.
 //!
 //! ```text
 //! listener -> connection -> (TLS) -> stream -> hyper -> answer: head -> router -> web
 //! ```
 //!
-//! Drain: each listener stays open for `drain_delay`, then takes what had connected by then and closes. Answers say
-//! `Connection: close` from the beginning, so that clients come back elsewhere; connections that stay silent are
-//! closed after a moment, and each request that was read is answered.
+//! When the host drains, each listener stays open for `drain_delay`, then takes the connections that had come by then,
+//! and closes. Answers say `Connection: close` from the beginning, so that clients come back elsewhere. Connections that
+//! stay silent are closed after a moment, and each request that was read is answered.
 
 mod access;
 mod addresses;
@@ -78,7 +78,7 @@ pub(crate) use listener::{Listener, listen};
 pub(crate) use tls::Certificates;
 pub(crate) use web::Web;
 
-/// How long a handshake may take that had begun when the listener closes.
+/// How long a handshake that has begun may take when the listener closes.
 const HANDSHAKE: Duration = Duration::from_millis(100);
 
 /// How many connections are accepted before other tasks of the thread have their turn, if so many wait.
@@ -124,7 +124,7 @@ pub(crate) struct Ingress {
     read_ahead: ReadAhead,
     /// When it was last said that there are as many.
     told_full: Mutex<Option<Instant>>,
-    /// Of connections that weren't accepted, by why.
+    /// Connections that weren't accepted, by the reason.
     not_accepted: Arc<FewLines<io::ErrorKind>>,
     connections: TaskTracker,
     /// Set before `hang_up` is, and cheaper to look at.

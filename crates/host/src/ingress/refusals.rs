@@ -1,5 +1,5 @@
-//! The log lines of requests that the host refuses by itself, before any type has to do with them or since their body
-//! doesn't come as it should. That is their clients' doing, and anybody's who looks for open doors: they are for
+//! A request that the host refuses by itself has a log line: before any type has to do with it, or since its body
+//! doesn't come as it should. Clients cause these lines, and anybody who looks for open doors does: they are for
 //! information, and few.
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// See the module; one for all connections.
 pub(super) struct RefusalLog(Arc<FewLines<Failure>>);
 
-/// What a line says of the request.
+/// The parts of a request that a line tells.
 pub(super) struct Asked {
     pub(super) remote: Option<IpAddr>,
     pub(super) method: Method,

@@ -1,5 +1,5 @@
-//! Which type a request goes to: by host, then by path prefix of whole segments, the longest first. A route that
-//! names the host comes before those that don't.
+//! The router picks a request's type by host, then by path prefix of whole segments, the longest first. A route that
+//! names the host comes before those that don't. Hosts and paths are compared in their normal forms.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A connection's bytes, between the system and HTTP: they are noted in its [`Gauge`] as they pass.
+//! The stream between the system and HTTP notes a connection's bytes in its [`Gauge`] as they pass.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -18,10 +18,10 @@ use super::framing::Requests;
 use super::gauge::Gauge;
 use super::listener::Stream;
 
-/// What a client begins HTTP/2 with: RFC 9113, section 3.4.
+/// The bytes that a client begins HTTP/2 with: RFC 9113, section 3.4.
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Who sends half a request is told, as far as the system takes it at once.
+/// The answer to half a request, as far as the system takes it at once.
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How long, and for how many bytes, a connection is read on that closes with something unread: see
@@ -154,7 +154,7 @@ impl AsyncRead for Watched {
         }
         if this.gauge.has_expired() {
             if !this.http2 {
-                // What doesn't go out at once doesn't go out.
+                // The rest is dropped if not all of it goes out at once.
                 let _ = this.transport.poll_write(cx, TOO_SLOW)?;
                 let _ = this.transport.poll_flush(cx)?;
             }

@@ -11,11 +11,12 @@ tokio::task_local! {
     static STREAM: Arc<StreamWatch>;
 }
 
-/// Whether the client of one stream takes what was given to it. (HTTP/1 has one at a time, and its connection shows
-/// the same.)
+/// The watch over one stream says whether its client takes what was given to it. (HTTP/1 has one at a time, and its
+/// connection shows the same.)
 pub(super) struct StreamWatch {
     start: Instant,
-    /// When a piece was given that the client has no room for yet, in milliseconds since the start, plus one.
+    /// The time at which a piece was given that the client has no room for yet, in milliseconds since the start, plus
+    /// one.
     given_at: AtomicU64,
 }
 

@@ -1,5 +1,5 @@
-//! Certificates: loaded from PEM files, chosen by the name that the client asks for, and loaded again when their
-//! files change. Files that can't be used leave those in use that were.
+//! Certificates are loaded from PEM files, chosen by the name that the client asks for, and loaded again when their
+//! files change. Files that can't be used leave the certificates from before in use.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use wasmhost_config::{CertificateFiles, Tls, normal_host};
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What a PEM file may have. Chains have a few kilobytes.
+/// The most bytes of a PEM file. Chains have a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Says that a client may go on in HTTP/2, in the words of ALPN.

@@ -165,3 +165,77 @@ proptest! {
         }
     }
 }
+
+/// How many requests hyper makes of these bytes.
+fn delivered(bytes: &[u8]) -> u32 {
+    use http_body_util::{BodyExt, Empty};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::{Request, Response};
+    use tokio::io::AsyncWriteExt;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let count = std::cell::Cell::new(0);
+    runtime.block_on(async {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let service = hyper::service::service_fn(async |request: Request<Incoming>| {
+            count.set(count.get() + 1);
+            // A body that can't be read ends the connection.
+            let _ = request.into_body().collect().await;
+            Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let mut http1 = hyper::server::conn::http1::Builder::new();
+        let _ = http1.half_close(true).serve_connection(hyper_util::rt::TokioIo::new(server), service).await;
+    });
+    count.get()
+}
+
+/// Pieces of requests, of which hyper refuses many.
+fn piece() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec![
+        "GET / HTTP/1.1\r\n",
+        "POST /content-length: HTTP/1.1\r\n",
+        "PUT / HTTP/1.0\r\n",
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "content-length: 0\r\n",
+        "CONTENT-LENGTH:\t7 \r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length : 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        " folded: 1\r\n",
+        "a: b\n",
+        "\r\n",
+        "\n",
+        "\r",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "5;a=\"b\"\r\nhello\r\n",
+        "0\r\nTrailer: 1\r\n\r\n",
+        "a\r\n0123456789\r\n",
+        "hello",
+        "x",
+    ])
+}
+
+proptest! {
+    #[test]
+    fn no_request_is_served_that_was_not_judged(pieces in vec(piece(), 0..14)) {
+        let stream = pieces.concat();
+        let judged = judge([stream.as_bytes()]);
+        let delivered = delivered(stream.as_bytes());
+        prop_assert!(delivered <= judged.heads + u32::from(judged.found != NONE), "{} {:?}", delivered, judged);
+    }
+
+    #[test]
+    fn every_sound_request_is_served(messages in vec(message(), 1..6)) {
+        let sound: Vec<_> = messages.iter().filter(|message| *message != BOTH && *message != LF).cloned().collect();
+        let stream = sound.concat();
+        let judged = judge([stream.as_bytes()]);
+        prop_assert_eq!((judged.heads, judged.found), (u32::try_from(sound.len()).unwrap(), NONE));
+        prop_assert_eq!(delivered(stream.as_bytes()), judged.heads);
+    }
+}
