@@ -49,6 +49,7 @@ pub struct Component {
     engine: Arc<Engine>,
     wasmtime: wasmtime::Engine,
     entry: EntryPre,
+    is_async: bool,
     /// For as long as this lives, the cache has it for other types of the same component.
     _shared: SharedCode,
     sandbox: Arc<Sandbox>,
@@ -98,6 +99,7 @@ impl Component {
             engine: engine.clone(),
             wasmtime: flavor.wasmtime.clone(),
             entry,
+            is_async,
             _shared: compiled,
             sandbox: Arc::new(sandbox),
             services,
@@ -141,6 +143,7 @@ impl Component {
             sandbox: self.sandbox.clone(),
             refusals: self.services.refusals.clone(),
             meter: meter.clone(),
+            is_async: self.is_async,
         };
         let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
         let state =

@@ -74,6 +74,8 @@ pub(crate) struct OutboundHttp {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) refusals: Arc<dyn RefusalSink>,
     pub(crate) meter: Arc<Meter>,
+    /// Whether the component uses async, as those of WASI 0.3 do.
+    pub(crate) is_async: bool,
 }
 
 impl OutboundHttp {
@@ -120,7 +122,11 @@ impl WasiHttpHooks for OutboundHttp {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let client = self.client.get().clone();
-        Box::new(send(client, request, options.unwrap_or_default(), self.meter.clone()))
+        let (meter, is_async) = (self.meter.clone(), self.is_async);
+        Box::new(async move {
+            let (request, late) = frame(request, is_async).await?;
+            send(client, request, late, options.unwrap_or_default(), meter).await
+        })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -135,10 +141,10 @@ impl WasiHttpHooks for OutboundHttp {
 async fn send(
     client: Pooled,
     request: http::Request<WasiBody>,
+    late: Option<WasiBody>,
     options: RequestOptions,
     meter: Arc<Meter>,
 ) -> Result<(http::Response<WasiBody>, Io), Error> {
-    let (request, late) = frame(request).await?;
     let (failed, mut has_failed) = oneshot::channel();
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut request = request.map(|body| Sent { body, length, sent: 0, failed: Some(failed), meter });

@@ -148,14 +148,44 @@ fn certify(
 impl ResolvesServerCert for InUse {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let keys = self.0.read().unwrap_or_else(|poison| poison.into_inner());
-        let name = hello.server_name().map(normal_host);
-        let named = name.as_deref().and_then(|name| ServerName::try_from(name).ok());
-        let fitting = named.and_then(|name| keys.iter().find(|key| is_for(key, &name)));
+        let fitting = hello.server_name().and_then(|name| fitting(&keys, name));
         fitting.or(keys.first()).cloned()
     }
+}
+
+/// The first certificate for a name. A dot at the name's end is no part of it.
+fn fitting<'a>(keys: &'a [Arc<CertifiedKey>], name: &str) -> Option<&'a Arc<CertifiedKey>> {
+    let name = normal_host(name);
+    let name = ServerName::try_from(&*name).ok()?;
+    keys.iter().find(|key| is_for(key, &name))
 }
 
 fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     let cert = key.end_entity_cert().and_then(ParsedCertificate::try_from);
     cert.is_ok_and(|cert| verify_server_name(&cert, name).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_is_the_one_for_the_name_in_each_of_its_forms() {
+        let names = ["a.example", "b.example", "*.c.example"];
+        let provider = ring::default_provider();
+        let keys = names.map(|name| {
+            let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+            let files = CertificateFiles { cert: "cert.pem".into(), key: "key.pem".into() };
+            let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+            Arc::new(certify(&files, cert.as_bytes(), key.as_bytes(), &provider).unwrap())
+        });
+        let found =
+            |name| fitting(&keys, name).and_then(|found| keys.iter().position(|key| Arc::ptr_eq(key, found)));
+        for (name, at) in [("b.example", 1), ("b.example.", 1), ("B.Example.", 1), ("x.c.example.", 2)] {
+            assert_eq!(found(name), Some(at), "{name}");
+        }
+        for name in ["c.example.", "b.example..", "x.example", ""] {
+            assert_eq!(found(name), None, "{name}");
+        }
+    }
 }
