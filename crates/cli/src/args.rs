@@ -416,9 +416,18 @@ mod tests {
         assert_eq!("a::/b".parse(), dir("a", "/b", true));
         assert_eq!("a::/b::ro".parse(), dir("a", "/b", false));
         assert_eq!("a::/b::rw".parse(), dir("a", "/b", true));
-        for text in ["", "::", "a::", "::b", "a::b::x", "a::b::ro::c"] {
+        assert_eq!("a::".parse(), dir("a", ".", true));
+        for text in ["", "::", "::b", "a::b::x", "a::b::ro::c"] {
             assert!(text.parse::<DirFlag>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_volume_in_dockers_words_is_told_in_ours() {
+        let refused = |text: &str| text.parse::<DirFlag>().unwrap_err();
+        assert!(refused("d:/data:ro").ends_with("--dir d::/data::ro"));
+        assert!(refused("./d:/data").ends_with("--dir ./d::/data"));
+        assert!("odd:name".parse::<DirFlag>().is_ok());
     }
 
     #[test]
