@@ -1,4 +1,4 @@
-//! What `wit/` turns into. Generated code has no docs of its own: the WIT has them.
+//! The code that is generated from `wit/`. It has no docs of its own: the WIT has them.
 #![allow(missing_docs)]
 
 /// The imports: `wasmhost:job/queue`.

@@ -1,15 +1,16 @@
-//! How a call ends: one enum, from which the host derives an HTTP status or a retry.
+//! Calls, as the host knows them: what a call is given, what it may use, and how it ends. [`CallEnd`] is one enum, from
+//! which the host derives an HTTP status or a retry.
 
 use std::time::{Duration, Instant};
 
-/// What is known about a call once it is over.
+/// A call that is over.
 #[derive(Debug, Clone)]
 pub struct CallReport<T = ()> {
     /// How it ended.
     pub end: CallEnd<T>,
     /// From when it was given to the instance until it ended.
     pub wall: Duration,
-    /// What the guest computed in that time.
+    /// The time that the guest computed meanwhile.
     pub cpu: Duration,
     /// The most memory the instance has had so far: bytes of linear memories and tables.
     pub memory_peak: u64,
@@ -44,7 +45,7 @@ pub enum CallEnd<T = ()> {
 /// done should be let.
 pub(crate) const DETACHED_MAX: Duration = Duration::from_secs(1);
 
-/// What a call may use.
+/// The bounds of a call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallLimits {
     /// Wall time, until the guest has answered; `None` has no limit. An answer that takes longer may: from its head on
@@ -100,7 +101,7 @@ impl<T> CallEnd<T> {
         matches!(self, CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory)
     }
 
-    /// What a person reads in a log line or a job's last error: one line.
+    /// One line for a person: in the log, or as a job's last error.
     pub fn summary(&self) -> String {
         match self {
             CallEnd::Returned(_) => "returned".into(),
@@ -126,7 +127,7 @@ pub enum RequestScheme {
     Https,
 }
 
-/// What a job handler answers when the job is not done; `wasmhost:job/types.failure`.
+/// A job handler's answer when the job is not done; `wasmhost:job/types.failure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobFailure {
     /// Again after the usual backoff.
@@ -150,7 +151,7 @@ pub struct Job {
     pub attempts: u32,
     /// The payload's media type, or empty.
     pub content_type: String,
-    /// What the producer passed.
+    /// The bytes that the producer passed.
     pub payload: Vec<u8>,
     /// Names and values from the producer.
     pub metadata: Vec<(String, String)>,

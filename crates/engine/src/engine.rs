@@ -51,7 +51,7 @@ impl Engine {
         }))
     }
 
-    /// What each thread that will run guests should do once, before it does.
+    /// Prepares the thread that calls this for guests. Each thread that will run them does so once.
     pub fn prepare_thread() {
         current::prepare_thread();
     }

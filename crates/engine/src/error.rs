@@ -34,7 +34,7 @@ pub enum EngineError {
     Pool {
         /// How many instances it was to have room for.
         slots: u32,
-        /// What the engine said.
+        /// The engine's own words.
         reason: String,
     },
     /// A thread could not be started.

@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 pub struct Finished<T = ()> {
     /// The instance, if it can take another call.
     pub instance: Option<Instance>,
-    /// What is known about the call.
+    /// The call's report.
     pub report: CallReport<T>,
 }
 
@@ -37,7 +37,7 @@ pub struct Finished<T = ()> {
 const LARGE_BYTES: u64 = 16 << 20;
 
 impl Instance {
-    /// What it uses, and the way to interrupt it. Outlives the instance.
+    /// The figures of its use, and the way to interrupt it. The meter outlives the instance.
     pub fn meter(&self) -> &Arc<Meter> {
         match &self.kind {
             Kind::Solo(solo) => &solo.meter,

@@ -3,8 +3,7 @@
 //! [`Engine`] owns what all instances share. [`Code`] is a component's file, and says what it exports and imports;
 //! [`Component::load`] compiles it, or finds it compiled in the [`Cache`], and [`Component::start`] makes an
 //! [`Instance`], which serves calls one after another: [`Instance::call_http`], [`Instance::call_job`],
-//! [`Instance::call_tick`], [`Instance::call_command`]. What a guest may ask of the host goes through the traits in
-//! [`services`].
+//! [`Instance::call_tick`], [`Instance::call_command`]. Guests ask the host by the traits in [`services`].
 
 mod bindings;
 mod call;

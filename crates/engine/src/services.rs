@@ -1,5 +1,5 @@
-//! What a guest may ask of the host, as traits in the engine's own types. The host implements them over its store
-//! and its logs.
+//! The host's services to guests, as traits in the engine's own types. The host implements them over its store and its
+//! logs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,13 +47,13 @@ pub trait LogSink: Send + Sync + 'static {
 /// A job that a guest puts on a queue; `wasmhost:job/queue.new-job`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewJob {
-    /// What the handler gets.
+    /// The bytes that the handler gets.
     pub payload: Vec<u8>,
     /// Not before this many milliseconds from now.
     pub delay_ms: Option<u64>,
     /// Higher runs earlier.
     pub priority: i16,
-    /// What makes it one of a kind: while another job holds the same key in the queue, it isn't enqueued.
+    /// A key that makes it one of a kind: while another job holds the same key in the queue, it isn't enqueued.
     pub unique: Option<Unique>,
     /// Tries; `None` takes what the worker's type says.
     pub attempts: Option<u32>,
@@ -83,7 +83,7 @@ pub enum UniqueScope {
     Lasting(Duration),
 }
 
-/// What became of a [`NewJob`].
+/// The outcome of a [`NewJob`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The job's id, or that of the one that holds the unique key.
@@ -136,6 +136,6 @@ pub struct Services {
     pub logs: Arc<dyn LogSink>,
     /// Their jobs.
     pub enqueue: Arc<dyn Enqueue>,
-    /// What they were refused.
+    /// Is told of grants that they were refused.
     pub refusals: Arc<dyn RefusalSink>,
 }

@@ -48,7 +48,7 @@ impl Service {
         let deadline = limits.deadline(Instant::now());
         let terms = Terms { deadline, cpu: limits.cpu, long: true };
         let guard = match Seat::take(&self, work, terms, done) {
-            // What was begun goes on by itself.
+            // A run that was begun goes on by itself.
             Ok((_running, seat)) => Some(Abandoned(Some(seat))),
             Err(_) => None,
         };

@@ -1,8 +1,8 @@
 //! Driving a call: polling it in slices that are measured, bounded and fair.
 //!
-//! A guest comes by its epoch callback ([`on_epoch`]) at least once a tick. There it is ended where it must be, and
-//! yields once its slice is over. On an I/O thread that also means that the call is not a short one: it asks to be
-//! moved, and goes on, with its store, on the compute threads ([`Placed`]).
+//! A guest comes by its epoch callback ([`on_epoch`]) at least once a tick. The callback ends a call that is out of time,
+//! and lets the guest yield once its slice is over. On an I/O thread the end of a slice also means that the call is not a
+//! short one: it asks to be moved, and goes on, with its store, on the compute threads ([`Placed`]).
 
 use std::any::Any;
 use std::future::pending;
@@ -61,7 +61,7 @@ impl<T> From<Cut> for CallEnd<T> {
     }
 }
 
-/// What every store does when the epoch passes its deadline.
+/// Every store calls this when the epoch passes its deadline.
 pub(crate) fn on_epoch(
     store: &StoreContextMut<'_, State>,
     ticker: &Ticker,

@@ -1,4 +1,4 @@
-//! What a guest says that went wrong, where it answers with an error code of `wasi:http`.
+//! Error codes of `wasi:http`, with which a guest may answer instead of a response, as text.
 
 use wasmhost_config::shown::MESSAGE_BYTES_MAX;
 use wasmtime_wasi_http::Error;

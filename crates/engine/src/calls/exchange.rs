@@ -1,14 +1,13 @@
-//! A request and its answer, between the call in the guest and the connection of its client. Pure but for the body, which
-//! the guest writes and the connection reads.
+//! A request's answer, between the call in the guest and the connection of the client. The guest writes its body, and the
+//! connection reads it.
 //!
 //! ```text
 //! waiting -> answered (a head, and a body that the guest still writes) -> closed: nothing more comes
 //!         -> ended without an answer                                   -> broken: the guest failed
 //! ```
 //!
-//! When a guest fails, its store is still there: then is looked at what it wrote, and whether that was all. Later it
-//! couldn't be told, since a body whose store is gone looks finished. An answer that was finished is sent whole,
-//! however its call ends.
+//! A body whose store is gone looks finished. So the body of a guest that fails is read while its store is still there:
+//! that tells whether the guest had finished it. An answer that was finished is sent whole, however its call ends.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -43,7 +42,7 @@ struct Inner {
     /// The length that the head promises, in bytes, and what has been read.
     length: Option<u64>,
     read: u64,
-    /// Of whoever reads.
+    /// Wakes the task that reads.
     waker: Option<Waker>,
 }
 
@@ -70,7 +69,7 @@ enum AnswerBody {
     Broken { frames: VecDeque<Frame<Bytes>>, rest: Rest },
 }
 
-/// What follows the frames of a guest that has failed.
+/// The part behind the frames of a guest that has failed.
 enum Rest {
     /// The guest had finished.
     Nothing,
@@ -336,7 +335,7 @@ mod tests {
         writer.send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).unwrap();
     }
 
-    /// What a client reads now: the text, and how it ends, where it does.
+    /// Reads as a client does now: the text, and how it ends, where it does.
     fn read(exchange: &Exchange) -> (String, Option<Result<(), String>>) {
         let mut text = String::new();
         let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! What is known of a type from the calls that its instances have served.
+//! The history of a type: what its calls have shown so far.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

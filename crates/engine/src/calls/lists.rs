@@ -52,7 +52,7 @@ pub(super) struct Entered<C> {
     pub(super) over: Option<C>,
 }
 
-/// What a call leaves behind.
+/// The instance after a call has left.
 #[derive(Debug, PartialEq)]
 pub(super) enum Left<C> {
     /// It was over already.
@@ -64,7 +64,7 @@ pub(super) enum Left<C> {
     Over { call: C, keep: bool, alone: bool },
 }
 
-/// What to do about a call that was given up.
+/// The instance after a call was given up.
 #[derive(Debug, PartialEq)]
 pub(super) enum GivenUp<C> {
     /// It was over already.
@@ -88,7 +88,7 @@ pub(super) struct Parked<C> {
     pub(super) refused: Vec<C>,
 }
 
-/// What an instance leaves behind that has ended.
+/// The calls of an instance that has ended.
 #[derive(Debug, PartialEq)]
 pub(super) struct Ended<C> {
     /// The guest had been given these, or the run was theirs.
@@ -382,5 +382,105 @@ mod tests {
         lists.give_up(1, &CallEnd::OutOfCpu);
         let ended = lists.end(CallEnd::Interrupted);
         assert_eq!((ended.begun, ended.end), (vec!["a"], CallEnd::OutOfCpu));
+    }
+
+    /// The same numbers for the same seed.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % bound
+        }
+    }
+
+    /// Lists that random things happen to, and what is known of the calls meanwhile.
+    struct Model {
+        lists: Lists<u64, u64>,
+        /// Calls that have entered, are with the guest, and are over.
+        entered: Vec<u64>,
+        seen: Vec<u64>,
+        over: Vec<u64>,
+    }
+
+    impl Model {
+        fn is_over(&mut self, call: u64) {
+            assert!(self.entered.contains(&call), "{call} never entered");
+            assert!(!self.over.contains(&call), "{call} is over twice");
+            self.over.push(call);
+        }
+
+        fn is_over_unseen(&mut self, call: u64) {
+            assert!(!self.seen.contains(&call), "the guest has seen {call}");
+            self.is_over(call);
+        }
+
+        fn step(&mut self, random: &mut Random) {
+            let any = |model: &Model, random: &mut Random| random.below(model.entered.len() + 1) as u64;
+            match random.below(12) {
+                0..4 if self.lists.refusal().is_none() => {
+                    let call = self.entered.len() as u64 + 1;
+                    let is_parked = self.lists.phase == Phase::Parked;
+                    let entered = self.lists.enter(call, call);
+                    assert_eq!((entered.call, entered.begins_run), (call, is_parked));
+                    self.entered.push(call);
+                    entered.over.into_iter().for_each(|call| self.is_over(call));
+                }
+                0..8 => {
+                    if let Some((call, _)) = self.lists.next() {
+                        assert!(!self.seen.contains(&call) && !self.over.contains(&call));
+                        self.seen.push(call);
+                    }
+                }
+                // A call has no answer before the guest has seen it.
+                8 if !self.seen.is_empty() => {
+                    let call = self.seen[random.below(self.seen.len())];
+                    if let Left::Over { call, keep, .. } = self.lists.leave(call) {
+                        assert_eq!(keep, self.lists.refusal().is_none());
+                        self.is_over(call);
+                    }
+                }
+                9 if random.below(4) == 0 => {
+                    let given_up = self.lists.give_up(any(self, random), &CallEnd::Timeout);
+                    assert!(given_up == GivenUp::WasOver || self.lists.refusal().is_some());
+                    if let GivenUp::Others(call) = given_up {
+                        self.is_over(call);
+                    }
+                }
+                10 if self.lists.phase == Phase::Running => {
+                    let (ready, usable) = (random.below(8) > 0, random.below(8) > 0);
+                    let waits = !self.lists.arriving.is_empty();
+                    let parked = self.lists.park(ready, usable);
+                    assert_eq!(parked.is_none(), ready && waits);
+                    let Some(parked) = parked else { return };
+                    assert_eq!(parked.keep, self.lists.refusal().is_none());
+                    parked.over.into_iter().for_each(|(call, _)| self.is_over(call));
+                    parked.refused.into_iter().for_each(|call| self.is_over_unseen(call));
+                    assert_eq!(self.over.len(), self.entered.len(), "all are over with the run");
+                }
+                11 if random.below(8) == 0 => self.end(),
+                _ => {}
+            }
+        }
+
+        fn end(&mut self) {
+            let ended = self.lists.end(CallEnd::Trap("unreachable".into()));
+            ended.begun.into_iter().for_each(|call| self.is_over(call));
+            ended.unseen.into_iter().for_each(|call| self.is_over_unseen(call));
+            assert!(self.lists.ended().is_some());
+        }
+    }
+
+    #[test]
+    fn whatever_happens_every_call_is_over_once() {
+        for seed in 0..3_000 {
+            let mut random = Random(seed);
+            let mut model = Model { lists: Lists::default(), entered: vec![], seen: vec![], over: vec![] };
+            for _ in 0..random.below(60) {
+                model.step(&mut random);
+            }
+            model.end();
+            assert_eq!(model.over.len(), model.entered.len(), "seed {seed}");
+        }
     }
 }

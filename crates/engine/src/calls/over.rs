@@ -22,7 +22,7 @@ pub(crate) struct CallStart {
 pub(crate) struct Over<I, T = ()> {
     /// The instance, if it can take another call.
     pub(crate) instance: Option<I>,
-    /// What is known about the call.
+    /// The call's report.
     pub(crate) report: CallReport<T>,
 }
 

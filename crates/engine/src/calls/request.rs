@@ -28,7 +28,7 @@ pub(crate) async fn answer_request(
     }
 }
 
-/// What became of the request's body, as the guest is told once its answer is sent.
+/// The fate of the request's body, which the guest is told once its answer is sent.
 type Sent = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 fn hand_over(

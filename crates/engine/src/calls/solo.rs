@@ -131,7 +131,7 @@ impl Solo {
         Over { instance: None, ..finished.await }
     }
 
-    /// What every call begins with.
+    /// Every call begins with this.
     pub(crate) fn begin(&mut self, limits: CallLimits) -> CallStart {
         self.store.set_epoch_deadline(first_deadline());
         let start = Instant::now();
@@ -176,11 +176,11 @@ impl Solo {
 enum RunsOn {
     /// On the compute threads, whose priority is low.
     Compute,
-    /// Where it was called: a program that a person runs has nobody to give way to.
+    /// On the thread that made the call: a program that a person runs has nobody to give way to.
     Here,
 }
 
-/// Turns what came of a call into its report, and decides whether the instance may take another.
+/// Makes the report of a call that has ended, and decides whether the instance may take another.
 pub(crate) fn finish<T>(
     driven: Driven<(Solo, wasmtime::Result<T>)>,
     start: CallStart,

@@ -1,4 +1,4 @@
-//! What a call brings to an instance that serves several at once, and where its answer goes.
+//! A call's request, job or tick for an instance that serves several at once, and the way of its answer.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) enum Given {
     Tick(Tick),
 }
 
-/// Who waits for an answer. There is one of these for each kind of call.
+/// The way of an answer to the caller. There is one for each kind of call.
 pub(super) enum Reply {
     Request(Arc<Exchange>),
     Job(oneshot::Sender<Answer<Result<(), JobFailure>>>),

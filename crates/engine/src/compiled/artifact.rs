@@ -6,7 +6,7 @@ use wasmparser::Parser;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-/// What compiling makes of a file, by what the file is.
+/// The compiled form of a file, by what the file is.
 pub(crate) enum Compiled {
     Component(Component),
     Module(Module),
@@ -21,7 +21,7 @@ impl Compiled {
         }
     }
 
-    /// What [`native`](super::native) reads again.
+    /// The bytes that [`native`](super::native) reads again.
     pub(crate) fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
         match self {
             Compiled::Component(component) => component.serialize(),

@@ -1,4 +1,4 @@
-//! What a component or a core module is loaded from: WebAssembly, which is compiled or found in the
+//! The file that a component or a core module is loaded from: WebAssembly, which is compiled or found in the
 //! [cache](super::cache), or a `.cwasm` that its user trusts.
 
 use std::thread;
@@ -63,7 +63,7 @@ impl Code {
     }
 }
 
-/// Of the files of some languages, tens of megabytes, each takes a part of a start that shows: they are done at once.
+/// The files of some languages have tens of megabytes, so that both take a while at a start: they are done at once.
 fn digest_and_inspect(wasm: &[u8]) -> (Digest, Result<Inspection, InspectError>) {
     thread::scope(|scope| {
         let digesting = thread::Builder::new().spawn_scoped(scope, || cache::digest(wasm));

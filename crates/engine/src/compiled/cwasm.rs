@@ -79,12 +79,12 @@ impl Bytes for [u8] {
 pub(crate) struct About {
     #[serde(flatten)]
     pub(crate) maker: Maker,
-    /// What it is in the [cache](super::cache): the bytes that were compiled and the compiler's settings, as one number.
+    /// Its key in the [cache](super::cache): the bytes that were compiled and the compiler's settings, as one number.
     pub(crate) key: String,
     pub(crate) inspection: Inspection,
 }
 
-/// What made a file, and for what.
+/// The program that made a file, and the machine it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Maker {
     wasmhost: String,
@@ -113,9 +113,9 @@ pub enum CwasmError {
         "was compiled by {made_by}, and this is {here}: make it again with this version's `wasmhost compile`, or name the .wasm file"
     )]
     OtherVersion {
-        /// What made it.
+        /// The program that made it.
         made_by: String,
-        /// What we are.
+        /// This program.
         here: String,
     },
 }
@@ -147,9 +147,9 @@ pub(crate) fn is_compiled(bytes: &[u8]) -> bool {
     bytes.starts_with(ELF)
 }
 
-/// What has to follow wasmtime's `artifact` in a file.
+/// The bytes that follow wasmtime's `artifact` in a file.
 pub(crate) fn ending(artifact: &[u8], about: &About) -> Vec<u8> {
-    // Of strings and numbers, nothing can fail.
+    // Strings and numbers can always be written.
     let mut end = serde_json::to_vec(about).unwrap_or_default();
     let about_bytes = u32::try_from(end.len()).unwrap_or(u32::MAX);
     end.extend_from_slice(&about_bytes.to_le_bytes());
@@ -197,7 +197,7 @@ fn unreadable(err: io::Error) -> CwasmError {
     CwasmError::Damaged(format!("it can't be read: {err}"))
 }
 
-/// Of the first `len` bytes, in as many threads as they are worth.
+/// The checksum of the first `len` bytes, in as many threads as they are worth.
 fn checksum_of(file: &(impl Bytes + ?Sized), len: u64) -> io::Result<crc32fast::Hasher> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let parts = len.div_ceil(PART_BYTES).clamp(1, cores);

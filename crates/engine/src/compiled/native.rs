@@ -1,9 +1,9 @@
 //! Compiled code from files, made ready to run: the one module with `unsafe`, since the library believes such
 //! code without checking it, and it runs outside of the sandbox.
 //!
-//! So each function here asks for what makes it sound: that the bytes are those that were written ([`cwasm::read`]),
-//! and that who wrote them is trusted, which for a cache entry means our own user, and for a `.cwasm` the word of
-//! whoever wrote the formation.
+//! So each function here asks for two things that make it sound. The bytes are those that were written
+//! ([`cwasm::read`]). And their writer is trusted: a cache entry is our own user's, and for a `.cwasm` the formation's
+//! author vouches.
 #![allow(unsafe_code)]
 
 use std::fs::File;

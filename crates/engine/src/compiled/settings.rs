@@ -6,7 +6,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, Poolin
 use super::inspect::CORE_ITEMS_MAX;
 use crate::inspection::Footprint;
 
-/// What the pool of instances is sized for.
+/// The size of the pool of instances.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// Instances that may exist at once, of all types, with those that are being replaced.

@@ -31,7 +31,7 @@ impl ResponseBody {
         ResponseBody { gathered, next: None, rest: None, tail: None, is_unwanted: false }
     }
 
-    /// Of an answer that has none, whatever the guest writes.
+    /// An answer that has none, whatever the guest writes.
     pub(super) fn unwanted() -> Self {
         ResponseBody { gathered: None, next: None, rest: None, tail: None, is_unwanted: true }
     }

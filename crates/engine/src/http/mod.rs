@@ -1,6 +1,6 @@
-//! A request's call. The guest runs where the request was read, until it would wait: a small answer is then there
-//! whole, with its length, and goes out in one piece. Only a guest that outlives its answer's head gets a task of
-//! its own, and only one that computes for longer than a slice changes threads.
+//! A request's call. The guest runs on the task that read the request, until it would wait. A small answer is whole by
+//! then, and goes out in one piece, with its length. A guest gets a task of its own only if it outlives its answer's head,
+//! and changes threads only if it computes for longer than a slice.
 
 mod body;
 mod gathering;

@@ -123,7 +123,7 @@ impl SeatedCall {
 }
 
 impl Drop for SeatedCall {
-    /// What is left of a run goes on in a task of its own.
+    /// The rest of a run goes on in a task of its own.
     fn drop(&mut self) {
         if let Some(seat) = self.seat.take() {
             seat.give_up_soon();

@@ -147,7 +147,7 @@ impl Solo {
     }
 }
 
-/// A call that is polled by its request's task; what is left of it goes on in a task of its own when this is dropped.
+/// A call that is polled by its request's task. When this is dropped the rest of the call goes on in a task of its own.
 struct SoloCall {
     placed: Option<Placed<()>>,
     exchange: Arc<Exchange>,

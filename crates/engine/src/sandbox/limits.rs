@@ -6,7 +6,7 @@ use wasmtime::ResourceLimiter;
 
 use super::meter::Meter;
 
-/// What a table costs for each of its elements, in bytes.
+/// The cost of an element of a table, in bytes.
 const TABLE_ELEMENT_BYTES: usize = crate::inspection::TABLE_ELEMENT_BYTES as usize;
 
 /// Counts what an instance holds. A growth that is refused fails in the guest (`memory.grow` answers -1); what the
@@ -15,7 +15,7 @@ pub(crate) struct MemoryLimit {
     meter: Arc<Meter>,
     bytes: u64,
     bytes_max: u64,
-    /// What the last growth added, should the engine fail to carry it out.
+    /// The bytes that the last growth added, should the engine fail to carry it out.
     last_growth: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What one instance uses, and how it is told to stop: shared between the store (whose callbacks write it), the
-//! driver that polls the call, and whoever looks from outside.
+//! The use of one instance, and the way to stop it. The store (whose callbacks write it), the driver that polls the call
+//! and observers outside share it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard};
@@ -36,7 +36,7 @@ pub struct Meter {
     yielded: AtomicBool,
     /// Since when it has computed without waiting.
     held_since: Mutex<Option<Instant>>,
-    /// What `cpu_ns` may come to in the call under way; 0 is no limit.
+    /// The highest `cpu_ns` of the call under way; 0 is no limit.
     cpu_ns_max: AtomicU64,
     /// The last lines on standard error since the call under way began, and whether there are any.
     words: Mutex<String>,
@@ -164,7 +164,7 @@ impl Meter {
         self.has_words.store(true, Relaxed);
     }
 
-    /// What the guest has written to standard error last, in the call under way or the one that is over: whole lines,
+    /// The guest's last output on standard error, in the call under way or the one that is over: whole lines,
     /// at most 1 KiB. A program that dies says there why.
     pub fn last_words(&self) -> String {
         self.words().trim_end().to_owned()

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use wasmhost_config::Grants;
 
-/// What every instance of a type is made with.
+/// The settings that every instance of a type is made with.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     /// The type's name.
     pub process: Arc<str>,
-    /// What its instances may touch.
+    /// The grants of its instances.
     pub grants: Grants,
     /// A command's arguments, its own name not among them.
     pub args: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Sandbox {
 /// its environment has what was granted and nothing else.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// What it finds as its first argument.
+    /// Its first argument: its own name.
     pub argv0: String,
 }
 

@@ -1,9 +1,8 @@
 //! Waking others when a slice on the compute threads is over.
 //!
-//! A call wakes whoever answers its client for each thing that it has for it: the head, a piece of the body, its end,
-//! the call's own end. Each of these would throw a compute thread off its core, since I/O threads have the higher
-//! priority; together they come a fraction of a slice later, unless the I/O threads leave the compute threads no core
-//! meanwhile.
+//! A call wakes the task of its client several times: for the head, for a piece of the body, for its end, and for the
+//! call's own end. Each wake would throw a compute thread off its core, since I/O threads have the higher priority. So
+//! they are gathered, and come together a fraction of a slice later.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -28,7 +27,7 @@ struct Later {
 }
 
 thread_local! {
-    /// What this thread wakes after its slice, while it's in one.
+    /// The tasks that this thread wakes after its slice, while it's in one.
     static HELD: RefCell<Option<Vec<Arc<Later>>>> = const { RefCell::new(None) };
 }
 

@@ -1,10 +1,10 @@
 //! The compute threads: one for each core, at a lower priority, so that they never keep an I/O thread from running.
 //!
-//! A process type has a [`Lane`] on them. What is spawned there waits in the type's line, and is run in slices, as
-//! [`Turns`] says whose turn it is. Within its type it keeps its place for some turns, also where it waits in between:
-//! what it works on is then in the processor's caches, and one that waits often doesn't stand behind all others each
-//! time. A guest's timers and sockets are driven by a runtime beside them, which the threads are in as far as the guests'
-//! host calls can tell.
+//! A process type has a [`Lane`] on them. A task that is spawned there waits in the type's line, and runs in slices;
+//! [`Turns`] says whose turn it is. A task keeps its place within its type for some turns, also if it waits in between. So
+//! its data are still in the processor's caches, and a task that waits often doesn't stand behind all others each time. A
+//! runtime beside the threads drives guests' timers and sockets, and the threads are in it as far as the guests' host
+//! calls can tell.
 
 use std::any::Any;
 use std::num::NonZero;
@@ -30,8 +30,7 @@ const COMPUTE_NICE: i32 = 10;
 /// Turns that a call may have before it stands behind the others of its type again.
 const TURNS_MAX: u32 = 10;
 
-/// What was spawned, when it can go on; and how many turns it has had, or is about to have, since it stood behind the
-/// others.
+/// A task that can go on; and how many turns it has had, or is about to have, since it stood behind the others.
 type Runnable = async_task::Runnable<AtomicU32>;
 
 /// The threads. They end when this is dropped, each with the slice that it runs, and what waits is dropped.
@@ -48,10 +47,10 @@ struct Line {
     queue: Arc<Queue>,
 }
 
-/// What was spawned, and goes on if this is dropped. Its output is missing if the threads have ended first.
+/// A task that was spawned, and goes on if this is dropped. Its output is missing if the threads have ended first.
 pub(crate) type Spawned<T> = oneshot::Receiver<Result<T, Panic>>;
 
-/// What it panicked with.
+/// The value that a task panicked with.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// A turn that is over, and what it took.
@@ -117,8 +116,8 @@ impl Lane {
             let turns = runnable.metadata().load(Relaxed);
             let place = if turns == 0 { PlaceInLine::Last } else { PlaceInLine::First };
             runnable.metadata().store((turns + 1) % TURNS_MAX, Relaxed);
-            // Of one that has yielded its own thread goes on with it, or with what comes before it: then there were
-            // others to run already, and whoever put them there woke a thread for them.
+            // A task that yielded is picked up by the same thread, so no other needs waking. (If that thread takes
+            // another first, the push of that one woke a thread.)
             lane.0.queue.push(lane.0.id, runnable, place, !info.woken_while_running);
         };
         // An output that nobody waits for may panic too, as it is dropped.
@@ -192,7 +191,7 @@ impl Queue {
     }
 }
 
-/// What a compute thread does, all its life.
+/// The life of a compute thread.
 fn run(queue: &Queue, io: &Io) {
     mark_compute_thread();
     begin_thread();

@@ -1,8 +1,8 @@
 //! How long the calls of a type usually compute, and so where the next one should begin.
 //!
-//! Short calls run where their request was read. A type whose calls compute for much of a slice would hold the I/O
-//! threads with them, and with these all other types, and the refusals that an overloaded host owes its clients: its
-//! calls begin on the compute threads.
+//! Short calls run on the thread that read their request. A type whose calls compute for much of a slice would hold the
+//! I/O threads, and so delay all other types, and the refusals of an overloaded host. Its calls begin on the compute
+//! threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 const LONG_US: u32 = 400;
 const SHORT_US: u32 = 200;
 
-/// What one call counts for in the mean.
+/// The weight of one call in the mean.
 const WEIGHT: u32 = 16;
 
 /// In the mean's unit, a 64th of a microsecond, so that small steps aren't lost.

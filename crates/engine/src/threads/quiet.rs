@@ -1,7 +1,7 @@
 //! Polling without waking oneself.
 //!
-//! A store's event loop wakes its own waker over and over while it is being polled. Passed on, each of these would put
-//! the task that polls it into a run queue once more, and wake another thread to look for it.
+//! A store's event loop wakes its own waker over and over while it is being polled. If they were passed on, each wake
+//! would put the task that polls it into a run queue once more, and wake another thread to look for it.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The engines' clock: an OS thread that raises their epoch each tick, so that every running guest comes by its
-//! epoch callback. A thread and not a task, since busy guests can starve an async runtime's timers.
+//! The engines' clock: an OS thread that raises their epoch each tick, so that every running guest comes by its epoch
+//! callback. It is a thread and not a task, since busy guests can starve an async runtime's timers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

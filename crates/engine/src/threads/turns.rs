@@ -1,7 +1,6 @@
-//! Whose turn it is to compute: what is to run, by process type, so that each type gets the same time however many of
-//! its calls want to compute.
+//! Turns on the compute threads. Each process type gets the same time, however many of its calls want to compute.
 //!
-//! Each type has a line, and a mark: the time that it has computed. The type with the lowest mark goes next. One that
+//! Each type has a line, and a mark: the time that it has computed. The type with the lowest mark goes next. A type that
 //! had nothing to run for a while begins where the others are, so that it can't claim the time it didn't use.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use super::ticker::TICK;
 
-/// What a turn counts for until it is known what it took: a type whose turns are still under way must not look as if
+/// A turn's time until its real one is known: a type whose turns are still under way must not look as if
 /// it had none.
 const TURN_NS: u64 = TICK.as_nanos() as u64;
 
@@ -80,7 +79,7 @@ impl<R> Turns<R> {
         Ok(())
     }
 
-    /// What is to run next, and of which type. What it took is to be told to [`Turns::spent`].
+    /// The next to run, and its type. The caller tells [`Turns::spent`] how long the turn took.
     pub(crate) fn take(&mut self) -> Option<(TypeId, R)> {
         let (mark_ns, id) = self.ready.pop_first()?;
         self.now_ns = self.now_ns.max(mark_ns);

@@ -21,7 +21,7 @@ use crate::compiled::native::{self, Unusable};
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
 const LOCK_LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What a process that was killed has left: no compiling takes as long.
+/// A lock or an unfinished file of this age is from a process that was killed: no compiling takes as long.
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(60 * 60);
 
 const ENTRY: &str = "cwasm";
@@ -154,7 +154,7 @@ fn write(file: &mut NamedTempFile, artifact: &[u8], ending: &[u8]) -> std::io::R
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Who waits for this file finds the entry made. Who comes later makes a file of their own.
+        // A process that waits for this file finds the entry made. A later one makes a file of its own.
         let _ = std::fs::remove_file(&self.path);
     }
 }

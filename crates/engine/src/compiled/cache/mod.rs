@@ -30,13 +30,13 @@ use crate::error::LoadError;
 /// The SHA-256 of a file.
 pub(crate) type Digest = [u8; 32];
 
-/// What types of this process may have in common.
+/// Compiled code that types of this process have in common.
 pub(crate) type SharedCode = Arc<Compiled>;
 
 /// See the module.
 pub struct Cache {
     directory: Option<Directory>,
-    /// What is loaded, or being loaded while its lock is held. What nobody uses any more is forgotten.
+    /// Code that is loaded, or being loaded while its lock is held. Code that no type uses any more is forgotten.
     loaded: Mutex<HashMap<String, Arc<Mutex<Weak<Compiled>>>>>,
 }
 
@@ -74,7 +74,7 @@ impl Cache {
         })
     }
 
-    /// What this process has under that key, or else what `make` makes. Who comes while it is being made waits.
+    /// The code that this process has under that key, or else that `make` makes. Others wait while it is being made.
     pub(crate) fn shared(
         &self,
         key: &str,
@@ -124,7 +124,7 @@ fn find_or_compile(
         }
     }
     let _lock = directory.lock(key);
-    // Whoever had the lock may have made it.
+    // The process that had the lock may have made it.
     if let Ok(compiled) = directory.find(key, engine) {
         debug!("mapped {}, which another process has made, after {:?}", entry.display(), started.elapsed());
         return Ok(compiled);
@@ -134,7 +134,7 @@ fn find_or_compile(
         warn!("what was compiled of {compiled} is not kept: {} {problem}", entry.display());
         return Ok(compiled);
     }
-    // Of what is mapped, all processes share the pages.
+    // All processes share the pages of a mapped file.
     Ok(directory.find(key, engine).unwrap_or(compiled))
 }
 
