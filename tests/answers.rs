@@ -101,6 +101,18 @@ fn an_error_code_is_an_answer() {
     }
 }
 
+/// Its guest is done long before the answer is.
+#[test]
+fn an_answer_that_a_guest_passes_on_comes_to_its_own_end() {
+    let elsewhere = service(BOTH[0], "");
+    let url = format!("http://{}", elsewhere.address());
+    let host = service(BOTH[1], &format!("outbound = [\"{url}\"]"));
+    for _ in 0..2 {
+        let answer = host.get(&format!("/forward?{url}/events?count=4&ms=200"));
+        assert_eq!(answer.ok(), "0\n1\n2\n3\n");
+    }
+}
+
 /// As server-sent events do.
 #[test]
 fn an_answer_may_take_longer_than_the_timeout_as_long_as_it_goes_on() {

@@ -144,6 +144,7 @@ impl Component {
             refusals: self.services.refusals.clone(),
             meter: meter.clone(),
             is_async: self.is_async,
+            asked_for_chunks: false,
         };
         let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
         let state =

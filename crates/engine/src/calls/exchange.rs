@@ -23,9 +23,14 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use super::error_code::error_code;
 use crate::call::CallEnd;
 
-/// Frames that are taken out of the body of a guest that has failed. A guest's own body holds fewer. Only one that the
-/// guest passed on from elsewhere has more, and that comes to its end by itself.
-const KEPT_FRAMES_MAX: usize = 64;
+/// A guest's answer to a request.
+pub(crate) enum Answer {
+    /// The guest writes its body.
+    Written(Response<WasiBody>),
+    /// The guest passes a body on that comes from elsewhere, such as another server's answer. The body comes to its end
+    /// without the guest.
+    PassedOn(Response<WasiBody>),
+}
 
 /// See the module.
 #[derive(Default)]
@@ -50,7 +55,7 @@ struct Inner {
 enum Head {
     #[default]
     Waiting,
-    Here(Box<Parts>),
+    Here(Parts),
     /// The guest answered with an error code.
     Error(String),
     Taken,
@@ -63,41 +68,36 @@ enum AnswerBody {
     Over,
     /// The guest may go on writing.
     Open(WasiBody),
+    /// The body comes to its end without the guest.
+    PassedOn(WasiBody),
     /// The guest has nothing more to do for it. What it has written is all, even where it forgot to say so.
     Closed(WasiBody),
     /// The guest has failed. What it had written, and whether that was all.
-    Broken { frames: VecDeque<Frame<Bytes>>, rest: Rest },
-}
-
-/// The part behind the frames of a guest that has failed.
-enum Rest {
-    /// The guest had finished.
-    Nothing,
-    /// It had not.
-    Missing(Error),
-    /// A body that it passed on from elsewhere.
-    Elsewhere(WasiBody),
+    Broken { frames: VecDeque<Frame<Bytes>>, missing: Option<Error> },
 }
 
 impl Exchange {
     // --- the guest's side
 
     /// The guest answers. Only its first answer counts.
-    pub(crate) fn answer(&self, answer: Result<Response<WasiBody>, Error>) {
+    pub(crate) fn answer(&self, answer: Result<Answer, Error>) {
         let mut inner = self.lock();
         if !matches!(inner.head, Head::Waiting) {
             return;
         }
-        match answer {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                inner.length =
-                    head.headers.get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-                inner.head = Head::Here(Box::new(head));
-                inner.body = AnswerBody::Open(body);
+        let (response, is_written) = match answer {
+            Ok(Answer::Written(response)) => (response, true),
+            Ok(Answer::PassedOn(response)) => (response, false),
+            Err(code) => {
+                inner.head = Head::Error(error_code(&code));
+                return inner.wake();
             }
-            Err(code) => inner.head = Head::Error(error_code(&code)),
-        }
+        };
+        let (head, body) = response.into_parts();
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        inner.length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        inner.head = Head::Here(head);
+        inner.body = if is_written { AnswerBody::Open(body) } else { AnswerBody::PassedOn(body) };
         inner.wake();
     }
 
@@ -135,7 +135,7 @@ impl Exchange {
 
     /// Whether the guest has failed, and left an answer that isn't whole.
     pub(crate) fn is_cut_off(&self) -> bool {
-        matches!(self.lock().body, AnswerBody::Broken { rest: Rest::Missing(_), .. })
+        matches!(self.lock().body, AnswerBody::Broken { missing: Some(_), .. })
     }
 
     // --- the client's side
@@ -144,7 +144,7 @@ impl Exchange {
     pub(crate) fn poll_head(&self, cx: &Context<'_>) -> Poll<Result<Parts, CallEnd>> {
         let mut inner = self.lock();
         match std::mem::replace(&mut inner.head, Head::Taken) {
-            Head::Here(head) => Poll::Ready(Ok(*head)),
+            Head::Here(head) => Poll::Ready(Ok(head)),
             Head::Error(code) => Poll::Ready(Err(CallEnd::ErrorCode(code))),
             Head::Waiting => {
                 inner.head = Head::Waiting;
@@ -193,7 +193,9 @@ impl Exchange {
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.lock().body {
             AnswerBody::Over => SizeHint::with_exact(0),
-            AnswerBody::Open(body) | AnswerBody::Closed(body) => body.size_hint(),
+            AnswerBody::Open(body) | AnswerBody::PassedOn(body) | AnswerBody::Closed(body) => {
+                body.size_hint()
+            }
             AnswerBody::Broken { .. } => SizeHint::default(),
         }
     }
@@ -208,21 +210,14 @@ impl Inner {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.body {
             AnswerBody::Over => Poll::Ready(None),
-            AnswerBody::Open(body) => Pin::new(body).poll_frame(cx),
+            AnswerBody::Open(body) | AnswerBody::PassedOn(body) => Pin::new(body).poll_frame(cx),
             AnswerBody::Closed(body) => match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => Poll::Ready(self.forgotten_end()),
                 ready => ready,
             },
-            AnswerBody::Broken { frames, rest } => match frames.pop_front() {
+            AnswerBody::Broken { frames, missing } => match frames.pop_front() {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => match rest {
-                    Rest::Elsewhere(body) => Pin::new(body).poll_frame(cx),
-                    Rest::Nothing => Poll::Ready(None),
-                    Rest::Missing(_) => match std::mem::replace(rest, Rest::Nothing) {
-                        Rest::Missing(err) => Poll::Ready(Some(Err(err))),
-                        _ => Poll::Ready(None),
-                    },
-                },
+                None => Poll::Ready(missing.take().map(Err)),
             },
         }
     }
@@ -247,21 +242,19 @@ impl Inner {
     }
 }
 
+/// Takes what a guest has written, which is bounded: it writes no more.
 fn broken(mut body: WasiBody) -> AnswerBody {
     let mut frames = VecDeque::new();
     let mut cx = Context::from_waker(Waker::noop());
-    let rest = loop {
-        if frames.len() == KEPT_FRAMES_MAX {
-            break Rest::Elsewhere(body);
-        }
+    let missing = loop {
         match Pin::new(&mut body).poll_frame(&mut cx) {
             Poll::Ready(Some(Ok(frame))) => frames.push_back(frame),
-            Poll::Ready(Some(Err(err))) => break Rest::Missing(err),
-            Poll::Ready(None) => break Rest::Nothing,
-            Poll::Pending => break Rest::Missing(cut_off()),
+            Poll::Ready(Some(Err(err))) => break Some(err),
+            Poll::Ready(None) => break None,
+            Poll::Pending => break Some(cut_off()),
         }
     };
-    AnswerBody::Broken { frames, rest }
+    AnswerBody::Broken { frames, missing }
 }
 
 /// Says that an answer isn't whole.
@@ -321,13 +314,20 @@ mod tests {
 
     /// An answer with this length, if any, and what its guest writes with.
     fn answered(length: Option<&str>) -> (Arc<Exchange>, Writer) {
+        answered_by(Answer::Written, length)
+    }
+
+    fn answered_by(
+        answer: impl FnOnce(Response<WasiBody>) -> Answer,
+        length: Option<&str>,
+    ) -> (Arc<Exchange>, Writer) {
         let (writer, reader) = mpsc::unbounded_channel();
         let mut response = Response::new(Channel(reader).boxed_unsync());
         if let Some(length) = length {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.parse().unwrap());
         }
         let exchange = Arc::<Exchange>::default();
-        exchange.answer(Ok(response));
+        exchange.answer(Ok(answer(response)));
         (exchange, writer)
     }
 
@@ -392,14 +392,17 @@ mod tests {
     }
 
     #[test]
-    fn a_body_from_elsewhere_goes_on_though_its_guest_has_failed() {
-        let (exchange, writer) = answered(None);
-        (0..KEPT_FRAMES_MAX).for_each(|_| write(&writer, "."));
-        exchange.break_off();
-        assert_eq!(read(&exchange), (".".repeat(KEPT_FRAMES_MAX), None));
-        write(&writer, "end");
-        drop(writer);
-        assert_eq!(read(&exchange), whole("end"));
+    fn a_body_that_was_passed_on_goes_on_however_its_guest_ends() {
+        for end in [Exchange::break_off, Exchange::close] {
+            let (exchange, writer) = answered_by(Answer::PassedOn, None);
+            write(&writer, "some");
+            end(&exchange);
+            assert!(!exchange.is_cut_off());
+            assert_eq!(read(&exchange), ("some".to_owned(), None));
+            write(&writer, " more");
+            drop(writer);
+            assert_eq!(read(&exchange), whole(" more"));
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::pin::Pin;
 
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, header};
+use http::{Request, header};
 use wasmtime::component::{Accessor, Resource};
 use wasmtime_wasi_http::p3::{self, bindings as async_http};
 use wasmtime_wasi_http::{Error, FieldMap, WasiBody, WasiHttpView};
 
+use super::exchange::Answer;
 use crate::call::RequestScheme;
 use crate::capability::state::State;
 
@@ -17,12 +18,17 @@ pub(crate) async fn answer_request(
     accessor: &Accessor<State>,
     request: Request<WasiBody>,
     scheme: RequestScheme,
-) -> wasmtime::Result<Result<Response<WasiBody>, Error>> {
+) -> wasmtime::Result<Result<Answer, Error>> {
     let (request, sent) = accessor.with(|mut access| hand_over(access.get(), request, scheme))?;
     match service.wasi_http_handler().call_handle(accessor, request).await? {
         Ok(response) => accessor.with(|mut access| {
             let response = access.get().http().table.delete(response)?;
-            Ok(Ok(response.into_http(access, sent)?))
+            access.get().take_asked_for_chunks();
+            let response = response.into_http(&mut access, sent)?;
+            Ok(Ok(match access.get().take_asked_for_chunks() {
+                true => Answer::Written(response),
+                false => Answer::PassedOn(response),
+            }))
         }),
         Err(code) => Ok(Err(code.into())),
     }

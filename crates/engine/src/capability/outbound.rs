@@ -76,6 +76,9 @@ pub(crate) struct OutboundHttp {
     pub(crate) meter: Arc<Meter>,
     /// Whether the component uses async, as those of WASI 0.3 do.
     pub(crate) is_async: bool,
+    /// The library has asked how a body of WASI 0.3 that the guest itself writes is to be cut in pieces. It doesn't ask
+    /// about a body that the guest passes on from elsewhere: nothing else tells the two apart.
+    pub(crate) asked_for_chunks: bool,
 }
 
 impl OutboundHttp {
@@ -134,6 +137,7 @@ impl WasiHttpHooks for OutboundHttp {
     }
 
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        self.asked_for_chunks = true;
         BODY_CHUNK_BYTES
     }
 }

@@ -134,6 +134,11 @@ impl State {
         self.stderr.end_line();
     }
 
+    /// Whether the library was asked to cut a body in pieces since this was last called: see [`OutboundHttp`].
+    pub(crate) fn take_asked_for_chunks(&mut self) -> bool {
+        std::mem::take(&mut self.outbound.asked_for_chunks)
+    }
+
     /// The world of a core module.
     pub(crate) fn p1(&mut self) -> &mut WasiP1Ctx {
         self.p1.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())

@@ -20,7 +20,7 @@ use super::gathering::{Gathering, has_body, is_head};
 use super::tail::Tail;
 use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::calls::drive::{Drive, Placed};
-use crate::calls::exchange::{Ending, Exchange, Working};
+use crate::calls::exchange::{Answer, Ending, Exchange, Working};
 use crate::calls::over::{CallStart, Over};
 use crate::calls::solo::{Entry, Solo, end_soon, finish};
 use crate::sandbox::meter::Meter;
@@ -141,7 +141,7 @@ impl Solo {
         let mut http = self.store.data_mut().http();
         let request = http.new_incoming_request(scheme, request)?;
         let outparam = http.new_response_outparam_from_callback(move |answer| {
-            exchange.answer(answer.map_err(Into::into));
+            exchange.answer(answer.map(Answer::Written).map_err(Into::into));
         })?;
         Ok((request, outparam))
     }

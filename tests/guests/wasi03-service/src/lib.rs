@@ -5,12 +5,13 @@
 //! | `/full` | `full`, after which the instance takes no more calls, ever |
 //! | `/full-for?ms=N` | `full for a while`, after which the instance takes no more calls for so long |
 //! | `/full-and-late?ms=N` | the instance takes no more calls at once, and answers `full` after so long |
+//! | `/forward?URL` | the answer of that server, as it comes |
 //! | `/cut-and-trap` | some of a body, without its end, then a trap |
 
 use std::cell::Cell;
 
 use wasip3::clocks::monotonic_clock;
-use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme, Trailers};
 use wasip3::wit_bindgen::rt::async_support::{
     StreamReader, StreamResult, backpressure_dec, backpressure_inc,
 };
@@ -63,6 +64,7 @@ impl wasip3::exports::http::handler::Guest for Service {
             }
             "/finish-and-trap" => finish_and_trap(),
             "/cut-and-trap" => cut_and_trap(),
+            "/forward" => return forward(target.split_once('?').map_or("", |(_, url)| url)).await,
             "/forget" => forget(),
             "/events" => events(number(&target, "count"), number(&target, "ms")),
             "/loop" => loop {
@@ -119,6 +121,17 @@ fn number(target: &str, name: &str) -> u64 {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+/// Another server's answer, as it comes.
+async fn forward(url: &str) -> Result<Response, ErrorCode> {
+    let (authority, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
+    request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_authority(Some(authority)).unwrap();
+    request.set_path_with_query(Some(&format!("/{path}"))).unwrap();
+    wasip3::http::client::send(request).await
 }
 
 /// A whole answer, then a trap.
