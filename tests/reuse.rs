@@ -1,10 +1,15 @@
 //! Components that can be called only once, and crashes that only a reused instance has.
 
+use crate::harness::http::Request;
 use crate::harness::{Formation, Host, Load, eventually};
 
 /// Its instances trap on their second call.
+fn formation(keys: &str) -> Formation {
+    Formation::web(&format!("env = {{ ONCE = \"1\" }}\n{keys}"))
+}
+
 fn once(keys: &str) -> Host {
-    Host::run(&Formation::web(&format!("env = {{ ONCE = \"1\" }}\n{keys}")))
+    Host::run(&formation(keys))
 }
 
 const WARNING: &str = "its instances crash on their second call";
@@ -54,12 +59,93 @@ fn it_is_learned_under_load_too() {
     assert_eq!(ps.instances("web").len(), 4, "{ps:#?}");
 }
 
+/// Also where nothing else was ever asked, at the beginning, at once, with all methods that change something.
 #[test]
-fn of_requests_that_can_not_be_repeated_one_may_fail() {
-    let host = once("count = 2");
-    let failed = (0..50).filter(|_| host.post("/echo", "body").status == 502).count();
-    assert!(failed <= 1, "{failed} failed");
-    assert_eq!(host.stderr().count(WARNING), 1, "{}", host.stderr().text());
+fn no_request_that_can_not_be_repeated_is_lost() {
+    for count in [1, 3] {
+        let formation = formation(&format!("count = {count}"));
+        let host = Host::run(&formation);
+        for _ in 0..20 {
+            assert_eq!(host.post("/echo", "body").ok(), "body");
+        }
+        let load = Load::start(
+            host.address(),
+            4,
+            |number| match number % 5 {
+                0 => Request::get("/ok"),
+                _ => Request::post("/echo", "body"),
+            },
+            |_, answer| match answer {
+                Ok(answer) if answer.status == 200 => Ok(true),
+                other => Err(format!("{other:?}")),
+            },
+        );
+        load.wait_for(200);
+        load.stop();
+        host.stop().done();
+        // Neither does the next start lose one.
+        let host = Host::run(&formation);
+        for _ in 0..20 {
+            assert_eq!(host.post("/echo", "body").ok(), "body");
+        }
+    }
+}
+
+#[test]
+fn what_was_learned_of_a_component_is_known_at_the_next_start() {
+    let formation = formation("count = 2");
+    let host = Host::run(&formation);
+    for _ in 0..50 {
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+    }
+    host.stderr().wait_for(WARNING);
+    eventually("it is kept", || formation.read(".wasmhost/learned").starts_with("once ").then_some(()));
+    host.stop().done();
+    let host = Host::run(&formation);
+    host.stderr().wait_for(WARNING);
+    for number in 0..50 {
+        assert_eq!(host.get("/ok").ok(), "ok\n", "{number}");
+        assert_eq!(host.post("/echo", "body").ok(), "body", "{number}");
+    }
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+    assert_eq!(host.stderr().count(WARNING), 1);
+    host.stop().done();
+    // Whatever is in the file, it is no reason not to start.
+    std::fs::write(formation.path(".wasmhost/learned"), b"once\xff\n").unwrap();
+    let host = Host::run(&formation);
+    assert_eq!(host.post("/echo", "body").ok(), "body");
+    assert_eq!(host.stderr().count(WARNING), 0);
+}
+
+#[test]
+fn instances_of_a_component_that_can_be_called_twice_are_kept_for_all_requests() {
+    let formation = Formation::web("");
+    let host = Host::run(&formation);
+    let remembered = |host: &Host| {
+        let answer = host.post("/instance", "").ok();
+        answer.lines().nth(2).unwrap().parse::<u64>().unwrap()
+    };
+    // Each has an unused instance, until one that may be repeated was answered by a used one.
+    assert_eq!([remembered(&host), remembered(&host)], [1, 1]);
+    host.get("/instance").ok();
+    assert_eq!([remembered(&host), remembered(&host)], [3, 4]);
+    eventually("it is kept", || formation.read(".wasmhost/learned").starts_with("proven ").then_some(()));
+    host.stop().done();
+    let host = Host::run(&formation);
+    assert_eq!([remembered(&host), remembered(&host)], [1, 2]);
+}
+
+/// Calls that share an instance don't wait until it is unused, which might never be.
+#[test]
+fn requests_share_instances_of_wasi_0_3_from_the_beginning() {
+    let formation = Formation::new().process("web", "wasi03-service", "count = 1");
+    let host = Host::run(&formation);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(host.post("/meet/4", "").ok(), "met\n"));
+        }
+    });
+    assert_eq!(host.ps().number("web", "restarts"), 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::http::Request;
+use crate::harness::http::{Connection, Request};
 use crate::harness::{Formation, Host, Load, Shop, eventually, setting};
 
 /// `CYCLES=500` makes it longer.
@@ -212,4 +212,104 @@ fn many_changes_at_once_end_in_one_of_them() {
     let desired = ps.number("web", "desired");
     assert!((1..=6).contains(&desired), "{ps:#?}");
     assert_eq!(ps.number("web", "actual"), desired, "{ps:#?}");
+}
+
+/// The store is another process's at that moment, as it is while a backup or `sqlite3` writes.
+#[test]
+fn the_host_answers_while_a_scale_waits_for_the_store() {
+    let host = Host::run(&Formation::web("").process("worker", "job-test", "queue = \"q\""));
+    let store = host.store();
+    store.hold();
+    std::thread::scope(|scope| {
+        let scale = scope.spawn(|| host.cli(["scale", "web=3"]));
+        // The next one begins with what the first one comes to.
+        let more = scope.spawn(|| host.cli(["scale", "worker=2", "--no-wait"]));
+        for _ in 0..5 {
+            let begun = Instant::now();
+            assert_eq!(host.ps().number("web", "desired"), 1);
+            host.cli(["restart", "web"]).done();
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        }
+        assert!(!scale.is_finished() && !more.is_finished());
+        store.release();
+        scale.join().unwrap().done();
+        more.join().unwrap().done();
+    });
+    assert_eq!(host.cli(["scale"]).done(), "wasmhost scale web=3 worker=2\n");
+}
+
+/// Requests whose bodies aren't whole yet, each in an instance of `web`.
+fn hold(host: &Host, count: usize) -> Vec<Connection> {
+    let held = |_| {
+        let mut connection = host.connect();
+        let head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        connection.send_raw(head).unwrap();
+        connection
+    };
+    let connections = (0..count).map(held).collect();
+    eventually("they are in their instances", || (host.ps().in_state("web", "busy") == count).then_some(()));
+    connections
+}
+
+#[test]
+fn instances_that_drain_take_no_room_from_replacements_of_another_type() {
+    // Room for ten, and for ten more that come or go.
+    let formation = Formation::web("count = 9").top("max_instances = 10");
+    let host = Host::run(&formation.process("worker", "job-test", "queue = \"q\""));
+    let mut held = hold(&host, 9);
+    host.cli(["scale", "web=0"]).done();
+    host.cli(["scale", "web=9"]).done();
+    held.extend(hold(&host, 9));
+    host.cli(["scale", "web=0"]).done();
+    assert_eq!(host.ps().number("web", "draining"), 18);
+    host.cli(["restart", "worker", "--timeout", "20s"]).done();
+    let ps = host.ps();
+    assert_eq!((ps.number("worker", "recycled"), ps.number("web", "draining")), (1, 18), "{ps:#?}");
+    // Members of the first type wait for room, and have it as soon as others have left.
+    host.cli(["scale", "web=3", "--no-wait"]).done();
+    for mut connection in held {
+        connection.send_raw(b"0\r\n\r\n").unwrap();
+        connection.read_answer(false).unwrap().ok();
+    }
+    eventually("there is room again", || (host.ps().number("web", "actual") == 3).then_some(()));
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
+#[test]
+fn a_restart_of_what_waits_after_a_failure_starts_one_instance_that_scale_ends() {
+    let dirs = "dirs = [{ host = \"out\", guest = \"/out\" }]";
+    let keys = format!("args = [\"wait\", \"/out/go\"]\n{dirs}");
+    let formation = Formation::new().directory("out").process("idle", "cmd-test", &keys);
+    let host = Host::launch(&formation);
+    // 0, 1 and 2 s have passed, and 4 s begin.
+    let again_in_s = eventually("it waits for longer", || {
+        let ps = host.ps();
+        let note = ps.instances("idle")[0]["note"].as_str()?.to_owned();
+        let seconds: u64 = note.split("again in ").nth(1)?.trim_end_matches(" s").parse().ok()?;
+        (ps.number("idle", "restarts") >= 4 && seconds >= 2).then_some(seconds)
+    });
+    std::fs::write(formation.path("out/go"), "").unwrap();
+    host.cli(["restart", "idle"]).done();
+    let past = Instant::now() + Duration::from_secs(again_in_s + 2);
+    while Instant::now() < past {
+        let ps = host.ps();
+        assert_eq!((ps.number("idle", "actual"), ps.instances("idle").len()), (1, 1), "{ps:#?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(host.stdout().count("waits"), 1, "{}", host.stdout().text());
+    host.cli(["scale", "idle=0"]).done();
+    eventually("it has left", || host.ps().instances("idle").is_empty().then_some(()));
+}
+
+#[test]
+fn scaling_down_under_load_leaves_the_supervisor_whole() {
+    let host = Host::run(&Formation::web("count = 200"));
+    let load = Load::get(host.address(), 8, "/ok");
+    for _ in 0..10 {
+        host.cli(["scale", "web=2"]).done();
+        host.cli(["scale", "web=200"]).done();
+    }
+    load.stop();
+    let ps = host.ps();
+    assert_eq!((ps.number("web", "actual"), ps.number("web", "restarts")), (200, 0));
 }

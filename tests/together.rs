@@ -183,3 +183,30 @@ fn concurrency_is_for_components_that_can() {
         ended.stderr
     );
 }
+
+#[test]
+fn an_instance_that_comes_free_takes_as_many_waiting_calls_as_it_may() {
+    let host = service("concurrency = 3");
+    let mut held = host.connect();
+    held.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    let mut late = host.connect();
+    late.send_raw(b"POST /late HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+    eventually("two calls are in it", || (host.ps().instances("web")[0]["calls"] == 2).then_some(()));
+    // A call that is given up closes the instance, and the other one keeps it.
+    drop(late);
+    thread::scope(|scope| {
+        let waiting = || {
+            // Calls come until one has to wait: the instance is closed then.
+            let mut probe = host.connect();
+            probe.send_raw(b"GET /most HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let waits = host.ps().number("web", "waiting") > 0;
+            waits.then_some(probe)
+        };
+        let _probe = eventually("the instance takes no more", waiting);
+        let three: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| assert_eq!(host.get("/meet/3").ok(), "met\n"))).collect();
+        eventually("they wait", || (host.ps().number("web", "waiting") >= 4).then_some(()));
+        held.send_raw(b"0\r\n\r\n").unwrap();
+        three.into_iter().for_each(|call| call.join().unwrap());
+    });
+}

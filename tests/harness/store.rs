@@ -45,6 +45,15 @@ impl Store {
         Store { connection }
     }
 
+    /// Keeps everybody else from writing, until [`Store::release`].
+    pub(crate) fn hold(&self) {
+        self.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    }
+
+    pub(crate) fn release(&self) {
+        self.connection.execute_batch("ROLLBACK").unwrap();
+    }
+
     pub(crate) fn jobs(&self) -> Vec<JobRow> {
         let query = "SELECT id, state, attempt, attempts_max, crashes, run_at - enqueued_at, last_error FROM jobs ORDER BY id";
         let mut query = self.connection.prepare(query).unwrap();

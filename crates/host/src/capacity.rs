@@ -114,11 +114,6 @@ impl Capacity {
         slots_of(self.instances_max)
     }
 
-    /// Successors, and instances that finish their last call, for which there is room beside those that count.
-    pub(crate) fn successors_max(&self) -> u32 {
-        successors_of(self.instances_max)
-    }
-
     /// Whether these counts fit, all types together.
     pub(crate) fn check(&self, counts: &[(&str, u32)]) -> Result<(), TooMany> {
         let total: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();

@@ -2,19 +2,20 @@
 
 use wasmhost_engine::{CallEnd, Instance};
 
-/// One member of a type: an instance, its replacement or the place of one. Never used twice in a host's life.
+/// One attempt at an instance of a type: while it starts, while the instance serves and leaves, or while it waits after
+/// a failure. Never used twice in a host's life, so that whoever is late with news of one disturbs no other.
 pub(crate) type MemberId = u64;
 
-/// Something that happened.
+/// Something that happened. `type_index` is the type's place in the formation.
 pub(crate) enum Event {
     /// An instance is there, or failed to start.
-    Started { process: usize, member: MemberId, result: Result<Instance, CallEnd> },
+    Started { type_index: usize, member: MemberId, result: Result<Instance, CallEnd> },
     /// An instance is gone.
-    Ended { process: usize, member: MemberId, how: Ended },
+    Ended { type_index: usize, member: MemberId, how: Ended },
     /// An instance will soon have served all the calls that it may.
-    Due { process: usize, member: MemberId },
-    /// The wait after a failure is over.
-    BackoffOver { process: usize, member: MemberId },
+    Due { type_index: usize, member: MemberId },
+    /// The wait after a failure is over. The member may have been tried again before.
+    BackoffOver { type_index: usize, member: MemberId },
 }
 
 /// Why an instance is gone.

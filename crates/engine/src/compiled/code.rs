@@ -51,6 +51,14 @@ impl Code {
         Ok((Code { bytes, form: Form::Compiled { key: about.key } }, about.inspection))
     }
 
+    /// The file's SHA-256 in hexadecimal digits. Compiled code has the cache's key instead, which depends on it.
+    pub fn digest(&self) -> String {
+        match &self.form {
+            Form::Wasm { digest } => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Form::Compiled { key } => key.clone(),
+        }
+    }
+
     /// Its compiled form, for this engine.
     pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<SharedCode, LoadError> {
         match &self.form {

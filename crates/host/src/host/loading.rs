@@ -16,6 +16,8 @@ use crate::trigger::release;
 pub(super) struct Loaded {
     pub(super) planned: PlannedType,
     pub(super) component: Component,
+    /// The component's SHA-256, in hexadecimal digits.
+    pub(super) digest: String,
 }
 
 pub(super) fn engine_options(plan: &Plan, capacity: &Capacity) -> EngineOptions {
@@ -69,7 +71,7 @@ fn load_type(
     };
     let code = std::mem::take(&mut planned.code);
     match Component::load(engine, &code, planned.handler, planned.is_async, sandbox, services) {
-        Ok(component) => Ok(Loaded { planned, component }),
+        Ok(component) => Ok(Loaded { planned, component, digest: code.digest() }),
         Err(err) => Err(StartError::Load {
             process: planned.process.name.clone(),
             component: planned.process.component.display().to_string(),
@@ -79,7 +81,7 @@ fn load_type(
 }
 
 pub(super) async fn run_release_steps(loaded: &[Loaded]) -> Result<(), StartError> {
-    for Loaded { planned, component } in loaded {
+    for Loaded { planned, component, .. } in loaded {
         if matches!(planned.trigger, Trigger::Command { run: Run::Release }) {
             let limits = limits(planned);
             release::run(&planned.process.name, component, limits).await?;

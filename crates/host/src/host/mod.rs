@@ -27,6 +27,7 @@ use crate::ingress::{Certificates, HandedOver, Ingress, Listener, ServedAt, list
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
 use crate::plan::Plan;
+use crate::pool::Learned;
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
 use crate::supervisor::{Action, Supervisor};
@@ -148,10 +149,11 @@ impl Host {
         let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();
         let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
+        let learned = Learned::open(&formation.state_dir);
         let wired: Vec<Wired> = loaded
             .into_iter()
             .enumerate()
-            .map(|(type_index, loaded)| Wired::new(type_index, loaded, &event_sender, &calls))
+            .map(|(type_index, loaded)| Wired::new(type_index, loaded, &learned, &event_sender, &calls))
             .collect();
         let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
         let connections_max =

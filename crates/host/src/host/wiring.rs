@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use wasmhost_config::{Isolation, Queue, Route, Run, Trigger};
-use wasmhost_engine::{CallLimits, Component};
+use wasmhost_engine::{CallLimits, Component, Handler};
 use wasmhost_store::SystemClock;
 use wasmhost_store::jobs::{Backoff, ClaimQueue};
 
@@ -17,7 +17,7 @@ use super::store::Store;
 use crate::event::Event;
 use crate::ingress::{FailureLog, Web};
 use crate::plan::{Plan, PlannedType};
-use crate::pool::{Keeping, Pool, PoolParts};
+use crate::pool::{Keeping, Learned, Pool, PoolParts, Subject};
 use crate::supervisor::{Backlog, Supervised};
 use crate::trigger::Triggering;
 use crate::trigger::ahead::Ahead;
@@ -44,17 +44,20 @@ impl Wired {
     pub(super) fn new(
         type_index: usize,
         loaded: Loaded,
+        learned: &Arc<Learned>,
         events: &mpsc::UnboundedSender<Event>,
         calls: &TaskTracker,
     ) -> Wired {
-        let Loaded { planned, component } = loaded;
+        let Loaded { planned, component, digest } = loaded;
         let line_max = backlog(&planned).line_max(planned.count());
         let name: Arc<str> = planned.process.name.as_str().into();
         let pool = Pool::new(PoolParts {
-            process: type_index,
+            type_index,
             name: name.clone(),
             component: component.clone(),
             keeping: keeping(&planned),
+            learned: learned.clone(),
+            subject: Subject { component: digest, process: name.clone() },
             line_max,
             events: events.clone(),
             calls: calls.clone(),
@@ -109,7 +112,12 @@ fn keeping(planned: &PlannedType) -> Keeping {
         // Those of a place are counted together there, and each is fresh anyway.
         max_calls: process.max_calls.filter(|_| !fresh_each_call),
         max_age: process.max_age,
-        concurrency: process.concurrency.unwrap_or(CONCURRENCY_DEFAULT),
+        concurrency: match planned.handler {
+            Handler::Http03 | Handler::AsyncJob | Handler::AsyncTick => {
+                process.concurrency.unwrap_or(CONCURRENCY_DEFAULT)
+            }
+            _ => 1,
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmhost_engine::{CallEnd, Finished, Instance};
 
-use super::{Idle, Left, Pool, Reused, Slot};
+use super::{Held, Left, Pool, Renewal, Slot, Whole};
 use crate::event::{Ended, Event};
 
 /// An instance that was lent for one call.
@@ -21,13 +21,14 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(pool: &Arc<Pool>, idle: Idle) -> Lease {
-        idle.slot.busy.store(true, Relaxed);
+    pub(super) fn new(pool: &Arc<Pool>, held: Held<Whole>) -> Lease {
+        let Held { instance: Whole { instance, slot }, served } = held;
+        slot.busy.store(true, Relaxed);
         Lease {
             pool: pool.clone(),
-            slot: idle.slot,
-            instance: Some(idle.instance),
-            served: idle.served,
+            slot,
+            instance: Some(instance),
+            served,
             settled: false,
             _call: pool.calls.token(),
         }
@@ -50,9 +51,9 @@ impl Lease {
     /// Takes the instance out, for a call that gives it back by [`Lease::give_back`].
     pub(crate) fn take(&mut self) -> Option<Instance> {
         if self.slot.begin_call() {
-            let (process, member) = (self.pool.process, self.slot.member);
+            let (type_index, member) = (self.pool.type_index, self.slot.member);
             // Nobody listens once the host is going.
-            let _ = self.pool.events.send(Event::Due { process, member });
+            let _ = self.pool.events.send(Event::Due { type_index, member });
         }
         self.instance.take()
     }
@@ -62,7 +63,7 @@ impl Lease {
         self.settled = true;
         let returned = matches!(finished.report.end, CallEnd::Returned(_));
         if returned && self.served > 0 {
-            self.pool.reuse.survived();
+            self.pool.survived();
         }
         let failed = match finished.report.end {
             CallEnd::Returned(_) => finished.instance.is_none().then_some(Ended::Spent),
@@ -71,14 +72,14 @@ impl Lease {
         };
         let (pool, slot) = (&self.pool, self.slot.clone());
         match pool.leave_seat(&slot, failed) {
-            Left::Others => pool.fill_seats(),
+            Left::Others => pool.hand_out(),
             Left::Nobody(_) if slot.is_draining() => pool.leave(slot, finished.instance, Ended::Drained),
             Left::Nobody(None | Some(Ended::Spent)) if pool.is_fresh_each_call() => {
-                pool.renew(slot, finished.instance);
+                pool.renew(slot, finished.instance, Renewal::EachCall);
             }
             Left::Nobody(None) => match finished.instance {
                 Some(instance) if !slot.is_spent() => {
-                    pool.put(Idle { instance, slot, served: self.served + 1 });
+                    pool.put(Held { instance: Whole { instance, slot }, served: self.served + 1 });
                 }
                 instance => pool.leave(slot, instance, Ended::Spent),
             },
@@ -86,25 +87,17 @@ impl Lease {
         }
     }
 
-    /// Back to what it was made of, unless other calls are in the instance.
-    pub(super) fn into_idle(mut self) -> Option<Idle> {
-        let instance = self.instance.take()?;
+    /// Gives back what was never called, for the caller to hand out.
+    pub(super) fn put_back(mut self) {
         self.settled = true;
-        match self.pool.leave_seat(&self.slot, None) {
-            Left::Others => None,
-            Left::Nobody(None) => Some(Idle { instance, slot: self.slot.clone(), served: self.served }),
-            Left::Nobody(Some(how)) => {
-                self.pool.leave(self.slot.clone(), Some(instance), how);
-                None
+        let Some(instance) = self.instance.take() else { return };
+        let (pool, slot) = (self.pool.clone(), self.slot.clone());
+        match pool.leave_seat(&slot, None) {
+            Left::Others => {}
+            Left::Nobody(None) => {
+                pool.put_back(Held { instance: Whole { instance, slot }, served: self.served })
             }
-        }
-    }
-
-    /// Gives back what was never called.
-    pub(super) fn leave_unused(self) {
-        let pool = self.pool.clone();
-        if let Some(idle) = self.into_idle() {
-            pool.put(idle);
+            Left::Nobody(Some(how)) => pool.leave(slot, Some(instance), how),
         }
     }
 }
@@ -118,9 +111,19 @@ impl Drop for Lease {
         let unused = self.instance.take();
         let failed = unused.is_none().then(|| Ended::ByCall("its call was dropped".into()));
         match (pool.leave_seat(&slot, failed), unused) {
-            (Left::Others, _) => pool.fill_seats(),
-            (Left::Nobody(None), Some(instance)) => pool.put(Idle { instance, slot, served: self.served }),
+            (Left::Others, _) => pool.hand_out(),
+            (Left::Nobody(None), Some(instance)) => {
+                pool.put(Held { instance: Whole { instance, slot }, served: self.served });
+            }
             (Left::Nobody(how), instance) => pool.leave(slot, instance, how.unwrap_or(Ended::Spent)),
         }
     }
+}
+
+/// How often an instance had been called before the call that it is lent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reused {
+    Not,
+    Once,
+    Often,
 }

@@ -6,21 +6,22 @@
 //!                                  -> ended (its call ended it, it has served long enough, or it was draining)
 //! ```
 //!
-//! An idle instance goes to whoever waits longest; of several idle ones the one used last goes first, since its
-//! memory is still in the processor's caches. A call that has to wait for a compute thread is promised one, and takes it
-//! when its turn comes ([`Promise`]). Only the supervisor admits and drains. A lease gives back what it
-//! holds when it is dropped, however that comes about.
+//! The [`line`] decides who gets which instance; here its decisions are carried out. A call that has to wait for a
+//! compute thread is promised an instance, and takes it when its turn comes ([`Promise`]). Only the supervisor admits
+//! and drains. A lease gives back what it holds when it is dropped, however that comes about.
 //!
 //! Where each call has a fresh instance, the pool makes it itself, as soon as the call before it is over and its
 //! answer under way: the supervisor hears only of what goes wrong.
 
+mod learned;
 mod lease;
+mod line;
 mod promise;
 mod reuse;
 mod seats;
 mod slot;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -34,27 +35,30 @@ use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{Component, Instance};
 
 use crate::event::{Ended, Event, MemberId};
-pub(crate) use lease::Lease;
+pub(crate) use learned::{Learned, Lesson, Subject};
+pub(crate) use lease::{Lease, Reused};
+pub(crate) use line::Need;
+use line::{Asked, Caller, Handed, Held, Lendable, Line, Manner, Put, Turn};
 pub(crate) use promise::Lent;
 use promise::Promise;
-pub(crate) use reuse::Need;
 use reuse::Reuse;
-use seats::{Left, Seats};
+use seats::Left;
 use slot::Life;
 pub(crate) use slot::Slot;
 
 /// See the module.
 pub(crate) struct Pool {
-    process: usize,
+    type_index: usize,
     name: Arc<str>,
     component: Component,
     keeping: Keeping,
     /// Each call has a fresh instance: the formation says so, the component can't do otherwise, or it was learned.
     fresh_each_call: AtomicBool,
     reuse: Reuse,
+    learned: Arc<Learned>,
+    subject: Subject,
     inner: Mutex<Inner>,
-    /// A call has left a line without an answer since they were last cleared of such. To look at each in a full line
-    /// for each call that is refused would cost more than the refusal.
+    /// A call has left a line without an answer since they were last cleared of such.
     left_line: AtomicBool,
     /// Rung when an instance, or a seat in one, is free and nobody is in the line: triggers that look for work wait
     /// for it.
@@ -70,10 +74,13 @@ pub(crate) struct Pool {
 /// What a pool is made with.
 pub(crate) struct PoolParts {
     /// The type's place among the types.
-    pub(crate) process: usize,
+    pub(crate) type_index: usize,
     pub(crate) name: Arc<str>,
     pub(crate) component: Component,
     pub(crate) keeping: Keeping,
+    /// What is known of components, and which one this is.
+    pub(crate) learned: Arc<Learned>,
+    pub(crate) subject: Subject,
     pub(crate) line_max: usize,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) calls: TaskTracker,
@@ -87,57 +94,62 @@ pub(crate) struct Keeping {
     pub(crate) learns: bool,
     pub(crate) max_calls: Option<u64>,
     pub(crate) max_age: Option<Duration>,
-    /// Calls that one instance serves at once.
+    /// Calls that one instance serves at once: 1 where it can't serve more.
     pub(crate) concurrency: u32,
 }
 
 struct Inner {
-    /// The one used last is last.
-    idle: Vec<Idle>,
+    line: Line<Whole, Waiting>,
     /// Those that serve and don't drain, idle or lent.
-    live: HashMap<MemberId, Arc<Slot>>,
-    seats: Seats,
-    line: VecDeque<Waiting>,
-    /// Calls that need an instance that was not called yet: they go before the others.
-    fresh_line: VecDeque<Waiting>,
-    line_max: usize,
-    /// Calls that were promised one of those that are idle. There may be more than are idle once some of these had to
-    /// leave.
-    promised: usize,
-    outlook: Outlook,
+    live: HashSet<MemberId>,
+}
+
+/// An instance with its place.
+struct Whole {
+    instance: Instance,
+    slot: Arc<Slot>,
+}
+
+impl Lendable for Whole {
+    fn member(&self) -> MemberId {
+        self.slot.member
+    }
+
+    fn share(&self) -> Option<Whole> {
+        let instance = self.instance.share()?;
+        Some(Whole { instance, slot: self.slot.clone() })
+    }
+
+    fn is_joinable(&self) -> bool {
+        !self.slot.is_draining() && !self.slot.is_spent() && self.instance.is_open()
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.slot.is_draining()
+    }
 }
 
 type Waiting = oneshot::Sender<Result<Lent, NoInstance>>;
 
-/// Where in the line a call waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Behind the others, if there is room.
-    Last,
-    /// It was admitted before, and goes first.
-    First,
+impl Caller for Waiting {
+    fn has_gone(&self) -> bool {
+        self.is_closed()
+    }
 }
 
 /// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no
 /// use.
-struct PlaceInLine<'a> {
+struct InLine<'a> {
     left: &'a AtomicBool,
     is_answered: bool,
 }
 
-impl Drop for PlaceInLine<'_> {
+impl Drop for InLine<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.left.store(true, Release);
         }
     }
-}
-
-struct Idle {
-    instance: Instance,
-    slot: Arc<Slot>,
-    /// Calls that it has served.
-    served: u64,
 }
 
 /// Whether a call that waits has something to wait for.
@@ -179,31 +191,32 @@ impl NoInstance {
 impl Pool {
     /// To be called where instances will start: on the runtime of the I/O threads.
     pub(crate) fn new(parts: PoolParts) -> Arc<Pool> {
-        let PoolParts { process, name, component, keeping, line_max, events, calls } = parts;
-        let inner = Inner {
-            idle: Vec::new(),
-            live: HashMap::new(),
-            seats: Seats::new(keeping.concurrency),
-            line: VecDeque::new(),
-            fresh_line: VecDeque::new(),
-            line_max,
-            promised: 0,
-            outlook: Outlook::Good,
-        };
-        Arc::new(Pool {
-            process,
+        let PoolParts { type_index, name, component, keeping, learned, subject, line_max, events, calls } =
+            parts;
+        let learns = keeping.learns && !keeping.fresh_each_call;
+        let lesson = learned.of(&subject).filter(|_| learns);
+        let once = lesson == Some(Lesson::Once);
+        let inner = Inner { line: Line::new(keeping.concurrency, line_max), live: HashSet::new() };
+        let pool = Arc::new(Pool {
+            type_index,
             name,
             component,
             keeping,
-            fresh_each_call: AtomicBool::new(keeping.fresh_each_call),
-            reuse: Reuse::new(keeping.learns && !keeping.fresh_each_call),
+            fresh_each_call: AtomicBool::new(keeping.fresh_each_call || once),
+            reuse: Reuse::new(learns, keeping.concurrency > 1, lesson),
+            learned,
+            subject,
             inner: Mutex::new(inner),
             left_line: AtomicBool::new(false),
             idle: Notify::new(),
             calls,
             runtime: Handle::current(),
             events,
-        })
+        });
+        if once {
+            pool.warn_of_single_use();
+        }
+        pool
     }
 
     /// An instance for one call. Waits in the line for at most `wait_max`.
@@ -221,73 +234,49 @@ impl Pool {
         need: Need,
         wait_max: Duration,
     ) -> Result<Lent, NoInstance> {
-        self.lend_from(Place::Last, need, wait_max).await
+        self.lend_from(Turn::Last, need, wait_max).await
     }
 
     async fn lend_from(
         self: &Arc<Self>,
-        place: Place,
+        turn: Turn,
         need: Need,
         wait_max: Duration,
     ) -> Result<Lent, NoInstance> {
-        let waiting = {
+        let manner = self.manner();
+        let (waiting, renew, has_room) = {
             let mut inner = self.lock();
-            if let Some(lent) = self.lend_idle(&mut inner, need) {
-                return Ok(lent);
-            }
-            if need != Need::Fresh
-                && let Some(lease) = self.lend_seat(&mut inner)
-            {
-                return Ok(Lent::Now(lease));
-            }
-            match inner.outlook {
-                Outlook::NoCount => return Err(NoInstance::NoCount),
-                Outlook::AllInBackoff => return Err(NoInstance::AllInBackoff),
-                Outlook::Good => {}
-            }
-            if place == Place::Last && inner.places_taken() >= inner.line_max {
-                if self.left_line.swap(false, AcqRel) {
-                    inner.line.retain(|waiting| !waiting.is_closed());
-                    inner.fresh_line.retain(|waiting| !waiting.is_closed());
-                }
-                if inner.places_taken() >= inner.line_max {
-                    return Err(NoInstance::LineFull);
-                }
-            }
-            let (sender, receiver) = oneshot::channel();
-            match need {
-                Need::Any | Need::RatherFresh => match place {
-                    Place::Last => inner.line.push_back(sender),
-                    Place::First => inner.line.push_front(sender),
-                },
-                Need::Fresh => {
-                    inner.fresh_line.push_back(sender);
-                    // Those that are idle have been called: one makes room.
-                    if inner.free() > 0
-                        && let Some(idle) = inner.idle.pop()
-                    {
-                        self.renew(idle.slot, Some(idle.instance));
-                    }
-                }
-            }
-            receiver
+            let some_have_gone = || self.left_line.swap(false, AcqRel);
+            let (turn, renew) = match inner.line.ask(need, turn, manner, some_have_gone) {
+                Asked::Handed(handed) => return Ok(self.lent(handed)),
+                Asked::Refused(none) => return Err(none),
+                Asked::Wait { turn, renew } => (turn, renew),
+            };
+            let (sender, waiting) = oneshot::channel();
+            inner.line.wait(turn, sender);
+            (waiting, renew, inner.line.room() > 0)
         };
         // Dropped after what waits, also where the client has gone.
-        let mut place = PlaceInLine { left: &self.left_line, is_answered: false };
+        let mut in_line = InLine { left: &self.left_line, is_answered: false };
+        if let Some(held) = renew {
+            self.renew(held.instance.slot, Some(held.instance.instance), Renewal::ForCall);
+        }
+        if has_room {
+            self.hand_out();
+        }
         match tokio::time::timeout(wait_max, waiting).await {
             Ok(answer) => {
-                place.is_answered = true;
+                in_line.is_answered = true;
                 answer.unwrap_or(Err(NoInstance::NoCount))
             }
             Err(_) => Err(NoInstance::TimedOut),
         }
     }
 
-    /// An idle instance, or a seat in one that is busy, if there is one now.
+    /// An idle instance, or a seat in one that is busy, if there is one now and nobody waits for it.
     pub(crate) fn try_lend(self: &Arc<Self>) -> Option<Lease> {
-        let mut inner = self.lock();
-        let idle = if inner.free() > 0 { self.lend_last(&mut inner) } else { None };
-        idle.or_else(|| self.lend_seat(&mut inner))
+        let held = self.lock().line.try_lend(self.manner());
+        held.map(|held| Lease::new(self, held))
     }
 
     /// An idle instance, if there is one now, for a call that no other may join.
@@ -299,8 +288,7 @@ impl Pool {
 
     /// Calls that could begin now.
     pub(crate) fn free(&self) -> usize {
-        let inner = self.lock();
-        inner.free().saturating_add(inner.seats.free())
+        self.lock().line.room()
     }
 
     /// Ends when there may be room for a call. For one to wait for: it is told once of all the room that there is.
@@ -308,64 +296,22 @@ impl Pool {
         self.idle.notified().await;
     }
 
-    /// One of the idle instances that weren't promised to others.
-    fn lend_idle(self: &Arc<Self>, inner: &mut Inner, need: Need) -> Option<Lent> {
-        if inner.free() == 0 {
-            return None;
-        }
-        let fresh = || inner.idle.iter().rposition(|idle| idle.served == 0);
-        let at = match need {
-            Need::Any if self.component.is_long() => {
-                inner.promised += 1;
-                return Some(Lent::InTurn(Promise::new(self)));
-            }
-            Need::Any => inner.idle.len().checked_sub(1),
-            Need::RatherFresh => fresh().or(inner.idle.len().checked_sub(1)),
-            Need::Fresh => fresh(),
-        };
-        at.map(|at| Lent::Now(self.lend_at(inner, at)))
+    fn manner(&self) -> Manner {
+        Manner { fresh_each_call: self.is_fresh_each_call(), by_promise: self.component.is_long() }
     }
 
-    /// The idle instance that was used last.
-    fn lend_last(self: &Arc<Self>, inner: &mut Inner) -> Option<Lease> {
-        inner.idle.len().checked_sub(1).map(|at| self.lend_at(inner, at))
-    }
-
-    fn lend_at(self: &Arc<Self>, inner: &mut Inner, at: usize) -> Lease {
-        let idle = inner.idle.remove(at);
-        if !self.is_fresh_each_call() {
-            inner.seats.open(&idle);
-        }
-        Lease::new(self, idle)
-    }
-
-    fn lend_seat(self: &Arc<Self>, inner: &mut Inner) -> Option<Lease> {
-        inner.seats.take().map(|seat| Lease::new(self, seat))
-    }
-
-    /// A call has left others behind in its instance: its seat is for whoever waits longest.
-    fn fill_seats(self: &Arc<Self>) {
-        loop {
-            let mut inner = self.lock();
-            if inner.line.is_empty() {
-                drop(inner);
-                self.idle.notify_one();
-                return;
-            }
-            let Some(lease) = self.lend_seat(&mut inner) else { return };
-            let waiting = inner.line.pop_front();
-            drop(inner);
-            let Some(waiting) = waiting else { return };
-            match waiting.send(Ok(Lent::Now(lease))) {
-                // The other side has gone in the meantime: the lease comes back, and with it the seat.
-                Err(Ok(Lent::Now(back))) => back.leave_unused(),
-                _ => return,
-            }
+    /// What the line has handed out, as calls have it.
+    fn lent(self: &Arc<Self>, handed: Handed<Whole>) -> Lent {
+        match handed {
+            Handed::Instance(held) => Lent::Now(Lease::new(self, held)),
+            Handed::Promise => Lent::InTurn(Promise::new(self)),
         }
     }
+
+    // --- what comes back
 
     fn leave_seat(&self, slot: &Slot, failed: Option<Ended>) -> Left {
-        self.lock().seats.leave(slot, failed)
+        self.lock().line.leave(slot.member, failed)
     }
 
     /// A new instance serves from now on and, where it replaces one, that one doesn't any more: it leaves when its
@@ -376,21 +322,17 @@ impl Pool {
         instance: Instance,
         instead_of: Option<&Arc<Slot>>,
     ) {
-        let replaced = {
-            let mut inner = self.lock();
-            inner.live.insert(slot.member, slot.clone());
-            instead_of.and_then(|old| inner.take_out(old))
-        };
-        if let Some(idle) = replaced {
-            self.leave(idle.slot, Some(idle.instance), Ended::Drained);
+        self.lock().live.insert(slot.member);
+        if let Some(replaced) = instead_of {
+            self.drain(std::slice::from_ref(replaced));
         }
-        self.put(Idle { instance, slot, served: 0 });
+        self.put(Held { instance: Whole { instance, slot }, served: 0 });
     }
 
     /// A new instance that is never lent: it runs its `main`.
     pub(crate) fn admit_running(&self, slot: Arc<Slot>) {
         slot.busy.store(true, Relaxed);
-        self.lock().live.insert(slot.member, slot);
+        self.lock().live.insert(slot.member);
     }
 
     /// What a new instance is admitted with.
@@ -400,70 +342,57 @@ impl Pool {
         Slot::new(member, name, instance, Life::begin(max_calls, max_age))
     }
 
-    /// Keeps an instance for a call that comes, or gives it to whoever waits longest.
-    fn put(self: &Arc<Self>, idle: Idle) {
-        self.give(Some(idle));
+    /// Keeps an instance for a call that comes, or hands it to the calls that wait.
+    fn put(self: &Arc<Self>, held: Held<Whole>) {
+        self.put_back(held);
+        self.hand_out();
     }
 
-    /// The same where an instance is there already.
-    fn give(self: &Arc<Self>, mut new: Option<Idle>) {
-        loop {
-            let given = {
-                let mut inner = self.lock();
-                if let Some(idle) = new.take() {
-                    if idle.slot.is_draining() {
-                        drop(inner);
-                        return self.leave(idle.slot, Some(idle.instance), Ended::Drained);
-                    }
-                    let used = idle.served > 0;
-                    let no_use = used && (self.is_fresh_each_call() || !inner.fresh_line.is_empty());
-                    if no_use {
-                        drop(inner);
-                        return self.renew(idle.slot, Some(idle.instance));
-                    }
-                    idle.slot.busy.store(false, Relaxed);
-                    inner.idle.push(idle);
-                }
-                self.match_up(&mut inner)
-            };
-            let Some((waiting, lent)) = given else { return self.idle.notify_one() };
-            match waiting.send(Ok(lent)) {
-                // It has gone in the meantime.
-                Err(Ok(Lent::Now(lease))) => match lease.into_idle() {
-                    Some(back) => new = Some(back),
-                    None => return,
-                },
-                Err(Ok(Lent::InTurn(promise))) => promise.withdraw(),
-                Ok(()) | Err(Err(_)) => return,
+    /// The same for a caller that hands out itself.
+    fn put_back(self: &Arc<Self>, held: Held<Whole>) {
+        held.instance.slot.busy.store(false, Relaxed);
+        let put = self.lock().line.put(held, self.manner());
+        match put {
+            Put::Kept => {}
+            Put::Renew(Held { instance: Whole { instance, slot }, .. }) => {
+                self.renew(slot, Some(instance), Renewal::ForCall);
+            }
+            Put::Leaves(Held { instance: Whole { instance, slot }, .. }) => {
+                self.leave(slot, Some(instance), Ended::Drained);
             }
         }
     }
 
-    /// Who waits longest for one of the instances that are there, and that.
-    fn match_up(self: &Arc<Self>, inner: &mut Inner) -> Option<(Waiting, Lent)> {
-        if !inner.fresh_line.is_empty()
-            && let Some(lent) = self.lend_idle(inner, Need::Fresh)
-        {
-            return inner.fresh_line.pop_front().map(|waiting| (waiting, lent));
+    /// Hands what is free to the calls that wait.
+    fn hand_out(self: &Arc<Self>) {
+        loop {
+            let next = self.lock().line.next(self.manner());
+            let Some((waiting, handed)) = next else { return self.idle.notify_one() };
+            match waiting.send(Ok(self.lent(handed))) {
+                Ok(()) | Err(Err(_)) => {}
+                // It has gone in the meantime, and what it was handed is for the next one.
+                Err(Ok(Lent::Now(lease))) => lease.put_back(),
+                Err(Ok(Lent::InTurn(promise))) => promise.withdraw(),
+            }
         }
-        if inner.line.is_empty() {
-            return None;
-        }
-        let lent = self.lend_idle(inner, Need::Any)?;
-        inner.line.pop_front().map(|waiting| (waiting, lent))
     }
 
     /// Puts a fresh instance in a place whose own is of no use any more. On a thread that serves requests this
     /// runs when the answer is written: the task is next on the same thread.
-    fn renew(self: &Arc<Self>, slot: Arc<Slot>, used: Option<Instance>) {
+    fn renew(self: &Arc<Self>, slot: Arc<Slot>, used: Option<Instance>, renewal: Renewal) {
         let pool = self.clone();
+        slot.busy.store(true, Relaxed);
         let renewing = async move {
             if let Some(used) = used {
                 used.discard().await;
             }
             let meter = slot.next_meter();
-            match pool.component.start(slot.name.index, meter).await {
-                Ok(instance) => pool.put(Idle { instance, slot, served: 0 }),
+            let started = pool.component.start(slot.name.index, meter).await;
+            if renewal == Renewal::ForCall {
+                pool.lock().line.renewed();
+            }
+            match started {
+                Ok(instance) => pool.put(Held { instance: Whole { instance, slot }, served: 0 }),
                 Err(end) => pool.report(&slot, Ended::FailedToStart(end.summary())),
             }
         };
@@ -491,7 +420,7 @@ impl Pool {
     pub(crate) fn report(&self, slot: &Slot, how: Ended) {
         self.lock().live.remove(&slot.member);
         // Nobody listens once the host is going.
-        let _ = self.events.send(Event::Ended { process: self.process, member: slot.member, how });
+        let _ = self.events.send(Event::Ended { type_index: self.type_index, member: slot.member, how });
     }
 
     fn is_fresh_each_call(&self) -> bool {
@@ -534,73 +463,76 @@ impl Pool {
         }
     }
 
-    fn give_up_reuse(self: &Arc<Self>) {
-        self.fresh_each_call.store(true, Relaxed);
+    /// An instance has returned from its second call.
+    fn survived(self: &Arc<Self>) {
+        if self.reuse.survived() {
+            self.keep(Lesson::Proven);
+        }
+    }
+
+    /// Keeps what was learned, on a thread that may wait for the disk.
+    fn keep(self: &Arc<Self>, lesson: Lesson) {
+        let (learned, subject) = (self.learned.clone(), self.subject.clone());
+        drop(self.runtime.spawn_blocking(move || learned.keep(subject, lesson)));
+    }
+
+    fn warn_of_single_use(&self) {
         warn!(
-            "{name}: its instances crash on their second call, so that each call gets a fresh one from now on, which is slower. Should that be as it is, write isolation = \"call\" under [process.{name}]; isolation = \"instance\" keeps them nevertheless",
+            "{name}: its instances crash on their second call, so that each call gets a fresh one, which is slower. Should that be as it is, write isolation = \"call\" under [process.{name}]; isolation = \"instance\" keeps them nevertheless",
             name = self.name
         );
-        let (used, unused) = {
-            let mut inner = self.lock();
-            std::mem::take(&mut inner.idle).into_iter().partition(|idle| idle.served > 0)
-        };
-        let used: Vec<Idle> = used;
-        let unused: Vec<Idle> = unused;
-        unused.into_iter().for_each(|idle| self.put(idle));
-        used.into_iter().for_each(|idle| self.renew(idle.slot, Some(idle.instance)));
+    }
+
+    fn give_up_reuse(self: &Arc<Self>) {
+        self.fresh_each_call.store(true, Relaxed);
+        self.warn_of_single_use();
+        self.keep(Lesson::Once);
+        let used = self.lock().line.take_used();
+        for Held { instance: Whole { instance, slot }, .. } in used {
+            self.renew(slot, Some(instance), Renewal::ForCall);
+        }
     }
 
     // --- what the supervisor wants
 
-    /// Asks `count` instances to leave: idle ones first, then the highest index. Those that are idle have left when
-    /// this returns; the others finish their call. Returns all of them.
-    pub(crate) fn drain(self: &Arc<Self>, count: usize) -> Vec<Arc<Slot>> {
-        let mut slots: Vec<_> = self.lock().live.values().cloned().collect();
-        slots.sort_by_key(|slot| (slot.is_busy(), std::cmp::Reverse(slot.name.index)));
-        slots.truncate(count);
-        slots.iter().for_each(|slot| self.drain_one(slot));
-        slots
-    }
-
-    /// Asks this instance to leave.
-    pub(crate) fn drain_one(self: &Arc<Self>, slot: &Arc<Slot>) {
-        let idle = self.lock().take_out(slot);
-        if let Some(idle) = idle {
-            self.leave(idle.slot, Some(idle.instance), Ended::Drained);
+    /// Asks these instances to leave. Those that are idle have left when this returns; the others finish their calls.
+    pub(crate) fn drain(self: &Arc<Self>, slots: &[Arc<Slot>]) {
+        if slots.is_empty() {
+            return;
+        }
+        let idle = {
+            let mut inner = self.lock();
+            for slot in slots {
+                slot.draining.store(true, Relaxed);
+                inner.live.remove(&slot.member);
+            }
+            inner.line.take_leaving()
+        };
+        for Held { instance: Whole { instance, slot }, .. } in idle {
+            self.leave(slot, Some(instance), Ended::Drained);
         }
     }
 
     /// Says what calls that find no idle instance have to expect, and sends those that wait away where it's nothing.
     pub(crate) fn set_outlook(&self, outlook: Outlook) {
         let refused = match outlook {
-            Outlook::Good => None,
-            Outlook::NoCount => Some(NoInstance::NoCount),
-            Outlook::AllInBackoff => Some(NoInstance::AllInBackoff),
+            Outlook::Good | Outlook::NoCount => NoInstance::NoCount,
+            Outlook::AllInBackoff => NoInstance::AllInBackoff,
         };
-        let lines = {
-            let mut inner = self.lock();
-            inner.outlook = outlook;
-            if refused.is_none() {
-                return;
-            }
-            [std::mem::take(&mut inner.fresh_line), std::mem::take(&mut inner.line)]
-        };
-        if let Some(refused) = refused {
-            for waiting in lines.into_iter().flatten() {
-                let _ = waiting.send(Err(refused));
-            }
+        let sent_away = self.lock().line.set_outlook(outlook);
+        for waiting in sent_away {
+            let _ = waiting.send(Err(refused));
         }
     }
 
     /// Calls that may wait from now on.
     pub(crate) fn set_line_max(&self, line_max: usize) {
-        self.lock().line_max = line_max;
+        self.lock().line.set_calls_max(line_max);
     }
 
     /// Calls that wait. Those that have given up keep their place in the line until somebody needs it.
     pub(crate) fn waiting(&self) -> usize {
-        let inner = self.lock();
-        inner.line.iter().chain(&inner.fresh_line).filter(|waiting| !waiting.is_closed()).count()
+        self.lock().line.waiting()
     }
 
     /// Those that serve and don't drain.
@@ -614,30 +546,11 @@ impl Pool {
     }
 }
 
-impl Inner {
-    /// Idle instances that weren't promised.
-    fn free(&self) -> usize {
-        self.idle.len().saturating_sub(self.promised)
-    }
-
-    /// Those in the line, also of calls that have given up.
-    fn places_taken(&self) -> usize {
-        self.line.len() + self.fresh_line.len()
-    }
-
-    /// It serves no more. Returns it where it's idle; otherwise whoever has it finds out.
-    fn take_out(&mut self, slot: &Slot) -> Option<Idle> {
-        slot.draining.store(true, Relaxed);
-        self.live.remove(&slot.member);
-        let at = self.idle.iter().position(|idle| idle.slot.member == slot.member);
-        at.map(|at| self.idle.remove(at))
-    }
-}
-
-/// How often an instance had been called before the call that it is lent for.
+/// Why an instance is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reused {
-    Not,
-    Once,
-    Often,
+enum Renewal {
+    /// Each call has a fresh one.
+    EachCall,
+    /// The line wants it.
+    ForCall,
 }

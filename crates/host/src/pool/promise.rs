@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Lease, Need, NoInstance, Place, Pool};
+use super::{Lease, Need, NoInstance, Pool, Turn};
 
 /// What an admitted call has.
 pub(crate) enum Lent {
@@ -39,7 +39,7 @@ impl Promise {
             if let Some(lease) = self.take() {
                 return Ok(lease);
             }
-            match pool.lend_from(Place::First, Need::Any, wait_max).await? {
+            match pool.lend_from(Turn::First, Need::Any, wait_max).await? {
                 Lent::Now(lease) => return Ok(lease),
                 Lent::InTurn(promise) => self = promise,
             }
@@ -48,23 +48,22 @@ impl Promise {
 
     fn take(&mut self) -> Option<Lease> {
         self.settled = true;
-        let mut inner = self.pool.lock();
-        inner.promised -= 1;
-        self.pool.lend_last(&mut inner)
+        let held = self.pool.lock().line.redeem(self.pool.manner());
+        held.map(|held| Lease::new(&self.pool, held))
     }
 
-    /// Whoever it was for has gone. What it kept is for others, to whom the caller sees.
+    /// The promise's caller has gone. The caller of this function hands the instance on.
     pub(super) fn withdraw(mut self) {
         self.settled = true;
-        self.pool.lock().promised -= 1;
+        self.pool.lock().line.withdraw();
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         if !self.settled {
-            self.pool.lock().promised -= 1;
-            self.pool.give(None);
+            self.pool.lock().line.withdraw();
+            self.pool.hand_out();
         }
     }
 }

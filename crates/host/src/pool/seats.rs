@@ -1,37 +1,29 @@
 //! Instances of WASI 0.3 that are lent, and have seats for further calls.
 //!
 //! The first call takes an idle instance as any call does, and opens the others' seats. An instance goes back when
-//! its last call leaves. Once a call has failed, or was given up, nobody joins it any more.
+//! its last call leaves. Once a call has failed, or was given up, no further call joins.
 
-use std::sync::Arc;
-
-use wasmhost_engine::Instance;
-
-use super::{Idle, Slot};
-use crate::event::Ended;
+use super::line::{Held, Lendable};
+use crate::event::{Ended, MemberId};
 
 /// The lent instances of a pool with what is free in them.
-pub(super) struct Seats {
+pub(super) struct Seats<I> {
     /// Calls at once in one instance; with 1 there is nothing to share.
     concurrency: u32,
-    open: Vec<Open>,
+    open: Vec<Open<I>>,
 }
 
-struct Open {
-    slot: Arc<Slot>,
-    instance: Instance,
+struct Open<I> {
+    instance: I,
     served: u64,
     used: u32,
     failed: Option<Ended>,
 }
 
-impl Open {
+impl<I: Lendable> Open<I> {
     /// How many more calls may join.
     fn free(&self, concurrency: u32) -> u32 {
-        let joinable = self.failed.is_none()
-            && !self.slot.is_draining()
-            && !self.slot.is_spent()
-            && self.instance.is_open();
+        let joinable = self.failed.is_none() && self.instance.is_joinable();
         if joinable { concurrency.saturating_sub(self.used) } else { 0 }
     }
 }
@@ -44,18 +36,17 @@ pub(super) enum Left {
     Nobody(Option<Ended>),
 }
 
-impl Seats {
-    pub(super) fn new(concurrency: u32) -> Seats {
+impl<I: Lendable> Seats<I> {
+    pub(super) fn new(concurrency: u32) -> Seats<I> {
         Seats { concurrency, open: Vec::new() }
     }
 
     /// An instance is about to be lent.
-    pub(super) fn open(&mut self, idle: &Idle) {
+    pub(super) fn open(&mut self, held: &Held<I>) {
         if self.concurrency > 1
-            && let Some(instance) = idle.instance.share()
+            && let Some(instance) = held.instance.share()
         {
-            let (slot, served) = (idle.slot.clone(), idle.served);
-            self.open.push(Open { slot, instance, served, used: 1, failed: None });
+            self.open.push(Open { instance, served: held.served, used: 1, failed: None });
         }
     }
 
@@ -66,19 +57,19 @@ impl Seats {
     }
 
     /// A seat in the instance that has the most of them.
-    pub(super) fn take(&mut self) -> Option<Idle> {
+    pub(super) fn take(&mut self) -> Option<Held<I>> {
         let concurrency = self.concurrency;
         let free = self.open.iter_mut().filter(|open| open.free(concurrency) > 0);
         let open = free.min_by_key(|open| open.used)?;
         let instance = open.instance.share()?;
         open.used += 1;
         open.served += 1;
-        Some(Idle { instance, slot: open.slot.clone(), served: open.served })
+        Some(Held { instance, served: open.served })
     }
 
     /// A call leaves its seat, and says whether it has failed.
-    pub(super) fn leave(&mut self, slot: &Slot, failed: Option<Ended>) -> Left {
-        let Some(at) = self.open.iter().position(|open| open.slot.member == slot.member) else {
+    pub(super) fn leave(&mut self, member: MemberId, failed: Option<Ended>) -> Left {
+        let Some(at) = self.open.iter().position(|open| open.instance.member() == member) else {
             return Left::Nobody(failed);
         };
         let open = &mut self.open[at];

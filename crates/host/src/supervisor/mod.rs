@@ -1,20 +1,20 @@
-//! The one owner of desired and actual counts, and the one who changes them. It hears of everything that happens to
-//! instances ([`Event`]), is told what to do ([`Action`]), and sees to it that exactly as many instances of each type
-//! serve as are desired.
+//! The one owner of desired and actual counts, and the only one that changes them. The supervisor hears of everything
+//! that happens to instances ([`Event`]), is told what to do ([`Action`]), and keeps exactly as many instances of each
+//! type as are desired.
 //!
-//! ```text
-//! starting -> serving -> (drained | ended by a call) -> gone, or starting again
-//!     \-> backoff -> starting
-//! ```
+//! The [`roster`] decides, and knows neither instances nor clocks. [`counts`] makes changes of counts, and `types` has
+//! the instances. The loop here joins them, and never waits for the disk.
 //!
 //! An instance that is to be replaced (a person says so, or it is old) serves on until its successor does. One that a
-//! call ended is replaced at once. One that dies before it serves, and a command that exits,
-//! wait for 0, 1, 2, 4 ... 60 s; a minute of health forgives.
+//! call ended is replaced at once. One that dies before it serves, and a command that exits, wait for 0, 1, 2, 4 ...
+//! 60 s; a minute of health forgives.
 
-mod members;
+mod counts;
+mod roster;
+mod types;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use wasmhost_engine::{CallEnd, CallLimits, Component, Instance, Meter};
+use wasmhost_engine::{CallEnd, CallLimits, Instance, Meter};
 use wasmhost_store::Counts;
 
-use crate::admin::api::{ScaleChange, ScaleTo, TypeView};
+use self::counts::{Asked, Change, Saving, saved};
+use self::roster::{Ending, Roster, Start, Wait};
+pub(crate) use self::types::{Backlog, Supervised};
+use self::types::{Retry, Type};
+use crate::admin::api::{ScaleChange, TypeView};
 use crate::capacity::Capacity;
 use crate::event::{Ended, Event, MemberId};
 use crate::pool::{Pool, Slot};
-use members::{Due, Member, Phase, Successor, Type};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
@@ -70,54 +73,20 @@ pub(crate) struct Target {
 #[error("{0}")]
 pub(crate) struct Refused(pub(crate) String);
 
-/// A type, as the supervisor is given it.
-pub(crate) struct Supervised {
-    pub(crate) name: Arc<str>,
-    pub(crate) trigger: &'static str,
-    pub(crate) component: Component,
-    pub(crate) pool: Arc<Pool>,
-    /// The count that the file says.
-    pub(crate) count_in_file: u32,
-    /// The count to begin with.
-    pub(crate) count: u32,
-    /// Waiting calls: so many for each instance, or so many in all.
-    pub(crate) backlog: Backlog,
-    /// Instances run their `main` by themselves.
-    pub(crate) runs_always: bool,
-    /// Time after which an instance is replaced.
-    pub(crate) max_age: Option<Duration>,
-    /// Counts of types that keep no instances can't be changed.
-    pub(crate) scalable: bool,
-    pub(crate) limits: CallLimits,
-}
-
-/// How many calls may wait for an instance of a type.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Backlog {
-    PerInstance(u32),
-    InAll(u32),
-}
-
-impl Backlog {
-    pub(crate) fn line_max(self, count: u32) -> usize {
-        let calls = match self {
-            Backlog::PerInstance(each) => each.saturating_mul(count.max(1)),
-            Backlog::InAll(all) => all,
-        };
-        usize::try_from(calls).unwrap_or(usize::MAX)
-    }
-}
-
 /// See the module.
 pub(crate) struct Supervisor {
     types: Vec<Type>,
+    roster: Roster,
     counts: Arc<dyn Counts>,
     capacity: Capacity,
     events: mpsc::UnboundedSender<Event>,
     /// Counts instances that start, and runs of `main`.
     calls: TaskTracker,
+    /// Those who wait until types are settled.
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
-    next_member: MemberId,
+    /// Changes of counts, of which the first may be on its way to the store.
+    changes: VecDeque<Asked>,
+    saving: Option<Saving>,
     /// The host drains.
     changes_refused: bool,
     /// Nothing starts any more.
@@ -132,15 +101,17 @@ impl Supervisor {
         events: mpsc::UnboundedSender<Event>,
         calls: TaskTracker,
     ) -> Supervisor {
-        let types = types.into_iter().map(Type::new).collect();
+        let types: Vec<Type> = types.into_iter().map(Type::new).collect();
         Supervisor {
+            roster: Roster::new(types.len(), as_usize(capacity.slots())),
             types,
             counts,
             capacity,
             events,
             calls,
             waiting: vec![],
-            next_member: 1,
+            changes: VecDeque::new(),
+            saving: None,
             changes_refused: false,
             ended: false,
         }
@@ -152,59 +123,62 @@ impl Supervisor {
         mut actions: mpsc::Receiver<Action>,
         mut events: mpsc::UnboundedReceiver<Event>,
     ) {
-        (0..self.types.len()).for_each(|process| self.reconcile(process));
+        for type_index in 0..self.types.len() {
+            self.desire(type_index, self.types[type_index].desired);
+        }
+        self.begin_starts();
         let mut look_at_ages = self.age_timer();
         loop {
             tokio::select! {
                 // Events first: an action then decides on how things are.
                 biased;
                 Some(event) = events.recv() => self.hear(event),
+                saved = saved(&mut self.saving) => self.changed(saved),
                 action = actions.recv() => match action {
-                    Some(action) => self.act(action).await,
+                    Some(action) => self.act(action),
                     None => return,
                 },
                 () = tick(&mut look_at_ages) => self.replace_the_old(),
             }
-            self.start_successors();
+            self.begin_starts();
             self.answer_settled();
         }
     }
 
     fn hear(&mut self, event: Event) {
-        let process = match event {
-            Event::Started { process, member, result: Ok(instance) } => {
-                self.started(process, member, instance);
-                process
+        let type_index = match event {
+            Event::Started { type_index, member, result: Ok(instance) } => {
+                self.started(type_index, member, instance);
+                type_index
             }
-            Event::Started { process, member, result: Err(end) } => {
-                let message = format!("failed to start: {}", end.summary());
-                self.failed(process, member, &message);
-                process
+            Event::Started { type_index, member, result: Err(end) } => {
+                self.types[type_index].starting.remove(&member);
+                if let Some(wait) = self.roster.failed_to_start(type_index, member) {
+                    self.back_off(type_index, member, wait, format!("failed to start: {}", end.summary()));
+                }
+                type_index
             }
-            Event::Ended { process, member, how } => {
-                self.ended(process, member, how);
-                process
+            Event::Ended { type_index, member, how } => {
+                self.gone(type_index, member, how);
+                type_index
             }
-            Event::BackoffOver { process, member } => {
-                self.start(process, member);
-                process
+            Event::BackoffOver { type_index, member } => {
+                self.types[type_index].retries.remove(&member);
+                self.roster.waited(type_index, member);
+                type_index
             }
-            Event::Due { process, member } => {
-                self.types[process].replace(Due { member, asked_for: false });
-                process
+            Event::Due { type_index, member } => {
+                self.roster.replace(type_index, member, false);
+                type_index
             }
         };
-        self.reconcile(process);
+        self.types[type_index].tell_outlook(self.roster.kind(type_index));
     }
 
-    async fn act(&mut self, action: Action) {
+    fn act(&mut self, action: Action) {
         match action {
-            Action::Scale { changes, reply } => {
-                let _ = reply.send(self.scale(changes).await);
-            }
-            Action::Reset { types, reply } => {
-                let _ = reply.send(self.reset(types).await);
-            }
+            Action::Scale { changes, reply } => self.change(Asked { change: Change::Scale(changes), reply }),
+            Action::Reset { types, reply } => self.change(Asked { change: Change::Reset(types), reply }),
             Action::Restart { target, reply } => {
                 let _ = reply.send(self.restart(&target));
             }
@@ -213,215 +187,112 @@ impl Supervisor {
                 self.waiting.push((wanted, reply));
             }
             Action::Look { reply } => {
-                let _ = reply.send(self.types.iter().map(Type::view).collect());
+                let kinds = self.types.iter().enumerate();
+                let views = kinds.map(|(type_index, kind)| kind.view(self.roster.kind(type_index)));
+                let _ = reply.send(views.collect());
             }
             Action::RefuseChanges => self.changes_refused = true,
             Action::InterruptAll { reply } => {
                 self.ended = true;
+                self.roster.stop();
                 let _ = reply.send(self.types.iter().map(Type::interrupt).sum());
             }
         }
     }
 
-    // --- what is desired
-
-    async fn scale(&mut self, changes: Vec<ScaleChange>) -> Result<BTreeMap<String, u32>, Refused> {
-        let mut wanted = BTreeMap::new();
-        for change in changes {
-            let process = self.index_of(&change.process)?;
-            let kind = &self.types[process];
-            if !kind.given.scalable {
-                return Err(Refused(format!(
-                    "\"{}\" keeps no instances: it runs once, before a release, or by hand",
-                    change.process
-                )));
-            }
-            let now = wanted.get(&process).copied().unwrap_or(kind.desired);
-            let count = match change.to {
-                ScaleTo::Count(count) => count,
-                ScaleTo::More(by) => now.saturating_add(by),
-                ScaleTo::Fewer(by) => now.saturating_sub(by),
-            };
-            wanted.insert(process, count);
-        }
-        let live = wanted.iter().map(|(process, count)| (*process, Some(*count))).collect();
-        self.desire(wanted, live).await
-    }
-
-    async fn reset(&mut self, types: Vec<String>) -> Result<BTreeMap<String, u32>, Refused> {
-        for name in &types {
-            self.index_of(name)?;
-        }
-        let processes = self.indexes_of(&types);
-        let wanted =
-            processes.iter().map(|process| (*process, self.types[*process].given.count_in_file)).collect();
-        let live = processes.iter().map(|process| (*process, None)).collect();
-        self.desire(wanted, live).await
-    }
-
-    /// Makes these counts the desired ones, in the store first.
-    async fn desire(
-        &mut self,
-        wanted: BTreeMap<usize, u32>,
-        live: BTreeMap<usize, Option<u32>>,
-    ) -> Result<BTreeMap<String, u32>, Refused> {
-        if self.changes_refused {
-            return Err(Refused("the host is stopping".into()));
-        }
-        self.admit(&wanted)?;
-        let name = |process: &usize| self.types[*process].given.name.to_string();
-        let saved = live.iter().map(|(process, count)| (name(process), *count)).collect();
-        let saved = self.counts.save(saved).await;
-        saved
-            .map_err(|err| Refused(format!("the counts could not be saved, and were not changed: {err}")))?;
-        for (process, count) in &wanted {
-            self.types[*process].desired = *count;
-            self.reconcile(*process);
-        }
-        let scalable = self.types.iter().filter(|kind| kind.given.scalable);
-        Ok(scalable.map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
-    }
-
-    /// Whether these counts fit; the answer shows the sum.
-    fn admit(&self, wanted: &BTreeMap<usize, u32>) -> Result<(), Refused> {
-        let kinds = self.types.iter().enumerate().filter(|(_, kind)| kind.given.scalable);
-        let counts: Vec<(&str, u32)> = kinds
-            .map(|(process, kind)| (&*kind.given.name, wanted.get(&process).copied().unwrap_or(kind.desired)))
-            .collect();
-        let fits = self.capacity.check(&counts);
-        fits.map_err(|too_many| Refused(format!("{too_many}. Nothing was changed")))
-    }
-
     // --- what there is
 
-    /// Brings a type's members to the desired number.
-    fn reconcile(&mut self, process: usize) {
-        if self.ended {
-            return;
-        }
-        let desired = usize::try_from(self.types[process].desired).unwrap_or(usize::MAX);
-        let missing = desired.saturating_sub(self.types[process].members.len());
-        let indexes = if missing > 0 { self.types[process].free_indexes(missing) } else { vec![] };
-        for index in indexes {
-            let member = self.next_member;
-            self.next_member += 1;
-            self.types[process].members.insert(member, Member::starting(index));
-            self.start(process, member);
-        }
-        let kind = &mut self.types[process];
-        if kind.members.len() > desired {
-            kind.shrink_to(desired);
-        }
-        kind.given.pool.set_line_max(kind.given.backlog.line_max(kind.desired));
-        kind.given.pool.set_outlook(kind.outlook());
+    /// Brings a type's members to this number.
+    fn desire(&mut self, type_index: usize, count: u32) {
+        let kind = &mut self.types[type_index];
+        kind.desired = count;
+        let leaving = self.roster.desire(type_index, as_usize(count), |member| kind.is_busy(member));
+        kind.dismiss(&leaving);
+        kind.given.pool.set_line_max(kind.given.backlog.line_max(count));
+        kind.tell_outlook(self.roster.kind(type_index));
     }
 
-    /// Starts the instance of a member or of a successor, in a task of its own.
-    fn start(&mut self, process: usize, member: MemberId) {
-        if self.ended {
-            return;
+    /// Does what the roster has decided on.
+    fn begin_starts(&mut self) {
+        for member in self.roster.take_cancelled() {
+            let meters = self.types.iter().filter_map(|kind| kind.starting.get(&member));
+            meters.for_each(|meter| meter.interrupt());
         }
-        let kind = &mut self.types[process];
-        let place = kind.members.get_mut(&member).map(|place| (&mut place.phase, place.index));
-        let place =
-            place.or_else(|| kind.successors.get_mut(&member).map(|place| (&mut place.phase, place.index)));
-        // It may not be wanted any more.
-        let Some((phase, index)) = place else { return };
+        for start in self.roster.take_starts() {
+            self.start(start);
+        }
+    }
+
+    /// Starts an instance, in a task of its own.
+    fn start(&mut self, start: Start) {
+        let Start { type_index, member, index } = start;
+        let kind = &mut self.types[type_index];
         let meter = Arc::new(Meter::default());
-        *phase = Phase::Starting(meter.clone());
+        kind.starting.insert(member, meter.clone());
         let (component, events) = (kind.given.component.clone(), self.events.clone());
         self.calls.spawn(async move {
             let result = component.start(index, meter).await;
-            let _ = events.send(Event::Started { process, member, result });
+            let _ = events.send(Event::Started { type_index, member, result });
         });
     }
 
-    fn started(&mut self, process: usize, member: MemberId, instance: Instance) {
-        let kind = &mut self.types[process];
-        let replaced = kind.successors.remove(&member).and_then(|successor| kind.succeed(member, &successor));
+    fn started(&mut self, type_index: usize, member: MemberId, instance: Instance) {
+        let kind = &mut self.types[type_index];
+        kind.starting.remove(&member);
+        let runs_always = kind.given.runs_always;
         // It may not be wanted any more.
-        let Some(place) = kind.members.get_mut(&member) else { return };
-        let slot = kind.given.pool.slot(member, place.index, &instance);
-        place.phase = Phase::Serving(slot.clone());
-        if kind.given.runs_always {
-            kind.given.pool.admit_running(slot.clone());
-            self.calls.spawn(run_main(instance, slot, kind.given.pool.clone(), kind.given.limits));
-            if let Some(replaced) = replaced {
-                kind.given.dismiss(&replaced);
-            }
+        let Some(wanted) = self.roster.started(type_index, member, runs_always) else { return };
+        let pool = kind.given.pool.clone();
+        let slot = pool.slot(member, wanted.index, &instance);
+        kind.slots.insert(member, slot.clone());
+        if runs_always {
+            pool.admit_running(slot.clone());
+            self.calls.spawn(run_main(instance, slot, pool, kind.given.limits));
+            kind.dismiss(wanted.instead_of.as_slice());
         } else {
-            place.failures = 0;
-            kind.given.pool.admit(slot, instance, replaced.as_ref());
+            let replaced = wanted.instead_of.and_then(|replaced| kind.slots.get(&replaced));
+            pool.admit(slot, instance, replaced);
         }
     }
 
-    fn failed(&mut self, process: usize, member: MemberId, message: &str) {
-        let events = self.events.clone();
-        let kind = &mut self.types[process];
-        kind.last_end = Some(message.to_owned());
-        let (phase, failures, index) = match kind.members.get_mut(&member) {
-            Some(place) => {
-                place.restarts += 1;
-                (&mut place.phase, &mut place.failures, place.index)
-            }
-            None => match kind.successors.get_mut(&member) {
-                Some(place) => (&mut place.phase, &mut place.failures, place.index),
-                None => return,
-            },
+    /// An instance that served is gone.
+    fn gone(&mut self, type_index: usize, member: MemberId, how: Ended) {
+        let kind = &mut self.types[type_index];
+        let slot = kind.slots.remove(&member);
+        let lived = slot.map_or(Duration::ZERO, |slot| slot.since.elapsed());
+        let (ending, why) = match how {
+            Ended::Drained => (Ending::Left, None),
+            Ended::Spent | Ended::Cancelled => (Ending::Recycled, None),
+            Ended::ByCall(why) => (Ending::Crashed, Some(why)),
+            Ended::FailedToStart(why) => (Ending::FailedToStart, Some(format!("failed to start: {why}"))),
+            Ended::Exited(why) => (Ending::Exited { forgiven: lived >= FORGIVEN_AFTER }, Some(why)),
         };
+        if self.roster.kind(type_index).has(member)
+            && let Some(why) = &why
+        {
+            kind.last_end = Some(why.clone());
+        }
+        if let Some(wait) = self.roster.ended(type_index, member, ending) {
+            self.back_off(type_index, member, wait, why.unwrap_or_default());
+        }
+    }
+
+    /// One that failed is tried again after a while.
+    fn back_off(&mut self, type_index: usize, member: MemberId, wait: Wait, why: String) {
+        let kind = &mut self.types[type_index];
+        kind.last_end = Some(why.clone());
         if self.ended {
             return;
         }
-        let wait = backoff(*failures);
-        *failures = failures.saturating_add(1);
-        kind.restarts += 1;
-        warn!(instance = %format!("{}.{index}", kind.given.name), again_in_s = wait.as_secs(), "{message}");
-        *phase = Phase::Backoff { until: Instant::now() + wait, why: message.to_owned() };
+        let Wait { index, failures } = wait;
+        let wait = backoff(failures);
+        warn!(instance = %format!("{}.{index}", kind.given.name), again_in_s = wait.as_secs(), "{why}");
+        kind.retries.insert(member, Retry { at: Instant::now() + wait, why });
+        let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let _ = events.send(Event::BackoffOver { process, member });
+            let _ = events.send(Event::BackoffOver { type_index, member });
         });
-    }
-
-    fn ended(&mut self, process: usize, member: MemberId, how: Ended) {
-        let kind = &mut self.types[process];
-        if kind.leaving.remove(&member).is_some() {
-            return;
-        }
-        let Some(place) = kind.members.get_mut(&member) else { return };
-        match &how {
-            Ended::Drained => {
-                kind.members.remove(&member);
-                return;
-            }
-            Ended::Spent | Ended::Cancelled => {
-                place.recycled += 1;
-                kind.recycled += 1;
-            }
-            Ended::ByCall(why) => {
-                place.restarts += 1;
-                kind.restarts += 1;
-                kind.last_end = Some(why.clone());
-            }
-            Ended::FailedToStart(_) => {}
-            Ended::Exited(_) => {
-                if let Phase::Serving(slot) = &place.phase
-                    && slot.since.elapsed() >= FORGIVEN_AFTER
-                {
-                    place.failures = 0;
-                }
-            }
-        }
-        // A successor that is on its way takes the place now.
-        if let Some((id, successor)) = kind.take_successor(member) {
-            kind.promote(member, id, successor);
-            return;
-        }
-        match how {
-            Ended::Exited(why) => self.failed(process, member, &why),
-            Ended::FailedToStart(why) => self.failed(process, member, &format!("failed to start: {why}")),
-            _ => self.start(process, member),
-        }
     }
 
     /// Gives each chosen member a successor, behind which it leaves.
@@ -429,68 +300,25 @@ impl Supervisor {
         if self.changes_refused {
             return Err(Refused("the host is stopping".into()));
         }
-        let process = self.index_of(&target.process)?;
-        let kind = &self.types[process];
-        let mut chosen: Vec<(u32, MemberId)> = kind
-            .members
-            .iter()
+        let type_index = self.index_of(&target.process)?;
+        let members = self.roster.kind(type_index).members();
+        let count = members.len();
+        let mut chosen: Vec<(u32, MemberId)> = members
             .filter(|(_, place)| target.index.is_none_or(|index| index == place.index))
-            .map(|(member, place)| (place.index, *member))
+            .map(|(member, place)| (place.index, member))
             .collect();
         chosen.sort_unstable();
         if let (Some(index), true) = (target.index, chosen.is_empty()) {
             return Err(Refused(format!(
-                "there is no {}.{index}: {} has {} instances",
-                target.process,
-                target.process,
-                kind.members.len()
+                "there is no {}.{index}: {} has {count} instances",
+                target.process, target.process,
             )));
         }
         for (_, member) in &chosen {
-            self.restart_member(process, *member);
+            self.roster.restart(type_index, *member);
         }
+        self.types[type_index].tell_outlook(self.roster.kind(type_index));
         Ok(u32::try_from(chosen.len()).unwrap_or(u32::MAX))
-    }
-
-    fn restart_member(&mut self, process: usize, member: MemberId) {
-        let kind = &mut self.types[process];
-        match kind.members.get_mut(&member) {
-            Some(Member { phase: Phase::Serving(_), .. }) => kind.replace(Due { member, asked_for: true }),
-            // It was just about to be new.
-            Some(Member { phase: Phase::Starting(_), .. }) | None => {}
-            Some(place @ Member { phase: Phase::Backoff { .. }, .. }) => {
-                place.failures = 0;
-                self.start(process, member);
-            }
-        }
-    }
-
-    /// Starts as many of the successors that are due as there is room for.
-    fn start_successors(&mut self) {
-        if self.ended {
-            return;
-        }
-        let taken: usize = self.types.iter().map(|kind| kind.successors.len() + kind.leaving.len()).sum();
-        let room = usize::try_from(self.capacity.successors_max()).unwrap_or(usize::MAX);
-        let mut room = room.saturating_sub(taken);
-        for process in 0..self.types.len() {
-            while room > 0
-                && let Some((due, index)) = self.types[process].next_due()
-            {
-                let successor = Successor {
-                    of: due.member,
-                    index,
-                    phase: Phase::Starting(Arc::default()),
-                    failures: 0,
-                    asked_for: due.asked_for,
-                };
-                let member = self.next_member;
-                self.next_member += 1;
-                self.types[process].successors.insert(member, successor);
-                self.start(process, member);
-                room -= 1;
-            }
-        }
     }
 
     /// How often it is looked whether instances are too old, if they can be.
@@ -503,31 +331,31 @@ impl Supervisor {
 
     fn replace_the_old(&mut self) {
         let now = Instant::now();
-        for kind in &mut self.types {
-            let mut old: Vec<(Instant, MemberId)> = Vec::new();
-            for (member, place) in &kind.members {
-                if let Phase::Serving(slot) = &place.phase
-                    && slot.is_expired(now)
-                {
-                    old.push((slot.since, *member));
-                }
-            }
+        for (type_index, kind) in self.types.iter().enumerate() {
+            let slots = kind.slots.iter().filter(|(_, slot)| slot.is_expired(now));
+            let mut old: Vec<(Instant, MemberId)> =
+                slots.map(|(member, slot)| (slot.since, *member)).collect();
             old.sort_unstable();
-            old.into_iter().for_each(|(_, member)| kind.replace(Due { member, asked_for: false }));
+            for (_, member) in old {
+                // Those that are leaving already aren't members any more.
+                self.roster.replace(type_index, member, false);
+            }
         }
     }
 
     // --- who asks
 
     fn answer_settled(&mut self) {
-        let types = &self.types;
-        let is_settled = |wanted: &Vec<usize>| wanted.iter().all(|process| types[*process].is_settled());
-        let (settled, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(wanted, _)| is_settled(wanted));
-        self.waiting = waiting;
+        let (types, roster) = (&self.types, &self.roster);
+        let is_settled = |wanted: &Vec<usize>| {
+            wanted.iter().all(|type_index| {
+                let kind = roster.kind(*type_index);
+                // The pool hears first of an instance that is gone.
+                kind.is_settled() && types[*type_index].given.pool.live() == kind.desired()
+            })
+        };
         self.waiting.retain(|(_, reply)| !reply.is_closed());
-        let settled: Vec<(Vec<usize>, oneshot::Sender<()>)> = settled;
-        for (_, reply) in settled {
+        for (_, reply) in self.waiting.extract_if(.., |(wanted, _)| is_settled(wanted)) {
             let _ = reply.send(());
         }
     }
@@ -539,14 +367,12 @@ impl Supervisor {
         })
     }
 
+    /// The types of these names, or all where there are none.
     fn indexes_of(&self, names: &[String]) -> Vec<usize> {
-        let all = 0..self.types.len();
-        match names.is_empty() {
-            true => all.collect(),
-            false => all
-                .filter(|process| names.iter().any(|name| **name == *self.types[*process].given.name))
-                .collect(),
-        }
+        let is_wanted = |kind: &Type| names.iter().any(|name| **name == *kind.given.name);
+        let all = self.types.iter().enumerate();
+        let wanted = all.filter(|(_, kind)| names.is_empty() || is_wanted(kind));
+        wanted.map(|(type_index, _)| type_index).collect()
     }
 }
 
@@ -585,6 +411,10 @@ fn backoff(failures: u32) -> Duration {
     wait.mul_f64(1.0 + 0.1 * fastrand::f64())
 }
 
+fn as_usize(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -594,12 +424,5 @@ mod tests {
         let whole: Vec<u64> = (0..9).map(|failures| backoff(failures).as_secs()).collect();
         assert_eq!(whole[..4], [0, 1, 2, 4]);
         assert!(whole[8] >= 60 && whole[8] <= 66, "{whole:?}");
-    }
-
-    #[test]
-    fn a_backlog_follows_the_count_unless_it_was_set() {
-        assert_eq!(Backlog::PerInstance(50).line_max(4), 200);
-        assert_eq!(Backlog::PerInstance(50).line_max(0), 50);
-        assert_eq!(Backlog::InAll(7).line_max(4), 7);
     }
 }

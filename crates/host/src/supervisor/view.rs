@@ -3,16 +3,22 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::members::{Member, Phase, Successor, Type};
+use super::roster::{Kind, Member, Phase, Successor};
+use super::types::{Retry, Type};
 use crate::admin::api::{InstanceView, TypeView};
+use crate::event::MemberId;
 use crate::pool::Slot;
 
+/// What is noted of an instance that has to wait until another one has left.
+const WAITS_FOR_ROOM: &str = "waits until an instance that drains has left";
+
 impl Type {
-    pub(super) fn view(&self) -> TypeView {
-        let mut instances: Vec<InstanceView> =
-            self.members.values().map(|place| self.view_member(place)).collect();
-        instances.extend(self.leaving.values().map(|slot| view_slot(slot, "draining", None)));
-        instances.extend(self.successors.values().map(|successor| self.view_successor(successor)));
+    pub(super) fn view(&self, kind: &Kind) -> TypeView {
+        let members = kind.members().map(|(member, place)| self.view_member(member, place));
+        let leaving = kind.leaving().filter_map(|member| self.slots.get(&member));
+        let leaving = leaving.map(|slot| view_slot(slot, "draining", None));
+        let successors = kind.successors().map(|(member, successor)| self.view_successor(member, successor));
+        let mut instances: Vec<InstanceView> = members.chain(leaving).chain(successors).collect();
         instances.sort_by(|a, b| (a.index, &a.state).cmp(&(b.index, &b.state)));
         let count = |state: &str| instances.iter().filter(|instance| instance.state == state).count();
         let as_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -22,46 +28,56 @@ impl Type {
             desired: self.desired,
             in_file: self.given.count_in_file,
             actual: as_u32(count("idle") + count("busy")),
-            replacing: as_u32(self.successors.len()),
+            replacing: as_u32(kind.successors().len()),
             draining: as_u32(count("draining")),
             waiting: as_u32(self.given.pool.waiting()),
-            restarts: self.restarts,
-            recycled: self.recycled,
+            restarts: kind.restarts,
+            recycled: kind.recycled,
             last_end: self.last_end.clone(),
             instances,
         }
     }
 
-    fn view_member(&self, place: &Member) -> InstanceView {
-        match &place.phase {
-            Phase::Serving(slot) => {
+    fn view_member(&self, member: MemberId, place: &Member) -> InstanceView {
+        match (place.phase, self.slots.get(&member)) {
+            (Phase::Serving, Some(slot)) => {
                 view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, Some(place))
             }
-            Phase::Starting(_) => self.view_absent(place, "starting", None),
-            Phase::Backoff { until, why } => self.view_absent(place, "backoff", Some(again(*until, why))),
+            (Phase::Queued, _) => {
+                self.view_absent(place.index, Some(place), "starting", Some(WAITS_FOR_ROOM.to_owned()))
+            }
+            (Phase::Starting | Phase::Serving, _) => {
+                self.view_absent(place.index, Some(place), "starting", None)
+            }
+            (Phase::Backoff, _) => {
+                self.view_absent(place.index, Some(place), "backoff", self.retries.get(&member).map(again))
+            }
         }
     }
 
-    fn view_successor(&self, successor: &Successor) -> InstanceView {
-        let place = Member::starting(successor.index);
-        let note = match &successor.phase {
-            Phase::Backoff { until, why } => {
-                format!("will replace the one that serves: {}", again(*until, why))
-            }
-            Phase::Starting(_) | Phase::Serving(_) => "replaces the one that serves".to_owned(),
+    fn view_successor(&self, member: MemberId, successor: &Successor) -> InstanceView {
+        let note = match self.retries.get(&member) {
+            Some(retry) => format!("will replace the one that serves: {}", again(retry)),
+            None => "replaces the one that serves".to_owned(),
         };
-        self.view_absent(&place, "replacing", Some(note))
+        self.view_absent(successor.index, None, "replacing", Some(note))
     }
 
-    fn view_absent(&self, place: &Member, state: &str, note: Option<String>) -> InstanceView {
+    fn view_absent(
+        &self,
+        index: u32,
+        place: Option<&Member>,
+        state: &str,
+        note: Option<String>,
+    ) -> InstanceView {
         InstanceView {
-            name: format!("{}.{}", self.given.name, place.index),
-            index: place.index,
+            name: format!("{}.{index}", self.given.name),
+            index,
             state: state.to_owned(),
             uptime_s: 0.0,
             calls: 0,
-            restarts: place.restarts,
-            recycled: place.recycled,
+            restarts: place.map_or(0, |place| place.restarts),
+            recycled: place.map_or(0, |place| place.recycled),
             cpu_s: 0.0,
             memory_bytes: 0,
             note,
@@ -69,8 +85,9 @@ impl Type {
     }
 }
 
-fn again(until: Instant, why: &str) -> String {
-    format!("{why}; again in {} s", until.saturating_duration_since(Instant::now()).as_secs())
+fn again(retry: &Retry) -> String {
+    let Retry { at, why } = retry;
+    format!("{why}; again in {} s", at.saturating_duration_since(Instant::now()).as_secs())
 }
 
 /// `place` is what it has in the count, if it's not leaving.

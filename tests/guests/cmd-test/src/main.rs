@@ -9,6 +9,7 @@
 //! | `touch PATH` | makes an empty file |
 //! | `sleep MS` | waits, then prints `slept` |
 //! | `exit CODE` | exits with it: a component of WASI 0.2 can only say 0 or 1, a core module any |
+//! | `wait PATH` | exits with 1 where there is no such file; otherwise prints `waits`, and never ends |
 //! | `trap`, `loop` | traps, or never ends |
 
 use std::error::Error;
@@ -27,6 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["sleep", ms] => {
             thread::sleep(Duration::from_millis(ms.parse()?));
             println!("slept");
+        }
+        ["wait", path] => {
+            fs::metadata(path)?;
+            println!("waits");
+            thread::sleep(Duration::MAX / 2);
         }
         ["exit", code] => process::exit(code.parse()?),
         ["trap"] => panic!("asked to trap"),
