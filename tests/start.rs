@@ -279,3 +279,13 @@ fn a_hosts_table_of_files_has_room_for_its_connections() {
     assert!(default >= wanted, "{default} of {wanted}");
     assert!(few < 4_096, "{few}");
 }
+
+#[test]
+fn instances_that_may_use_more_memory_than_there_is_are_warned_of() {
+    let formation = Formation::web("count = 1000\nmemory = \"4GiB\"").top("max_instances = 1000");
+    let checked = formation.cli(["check"]);
+    assert_eq!(checked.code, 0, "{checked:#?}");
+    assert!(checked.stderr.contains("4000 GiB of memory (web 1000 x 4 GiB)"), "{checked:#?}");
+    let checked = Formation::web("count = 2\nmemory = \"16MiB\"").cli(["check"]);
+    assert!(!checked.stderr.contains("of memory"), "{checked:#?}");
+}

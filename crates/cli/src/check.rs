@@ -1,9 +1,10 @@
 //! `wasmhost check`: everything that is wrong with a formation, or the formation as it is understood.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use wasmhost_config::{Formation, LoadError};
-use wasmhost_host::{Plan, PlanError, check_capacity};
+use wasmhost_host::{Plan, PlanError, capacity_warnings, check_capacity};
 
 use crate::args::Check;
 use crate::exit::{Exit, Failed, Outcome};
@@ -14,6 +15,10 @@ pub(crate) fn check(file: Option<PathBuf>, check: &Check) -> Outcome {
     check_capacity(&plan).map_err(|err| Failed::new(Exit::Usage, err))?;
     for unworked in plan.formation.unworked_queues() {
         print::note(format_args!("warning: {unworked}"));
+    }
+    // Those of the file: what was set live is the host's.
+    for warning in capacity_warnings(&plan, &BTreeMap::new()) {
+        print::note(format_args!("warning: {warning}"));
     }
     if check.json {
         print::pretty_json(&plan.formation)?;

@@ -51,6 +51,11 @@ impl Engine {
         }))
     }
 
+    /// Whether all threads of its own still work: guests neither yield nor compute without them.
+    pub fn is_alive(&self) -> bool {
+        self.ticker.is_alive() && self.compute.is_alive()
+    }
+
     /// Prepares the thread that calls this for guests. Each thread that will run them does so once.
     pub fn prepare_thread() {
         current::prepare_thread();

@@ -1,30 +1,25 @@
 //! How many instances this host and this machine have room for, with the arithmetic that a refusal shows.
+//!
+//! Slots of the engine's pools take memory maps and address space ([`room`]), and granted directories and connections
+//! take file descriptors. What doesn't fit is refused. Memory is only warned of ([`memory`]): instances seldom use all
+//! that they may.
+
+mod memory;
+mod room;
 
 use std::collections::BTreeMap;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
+use self::room::{Machine, Wanted, slots_of};
 use crate::plan::{Plan, PlannedType};
 
 /// How many instances there is room for, where the formation doesn't say.
 const INSTANCES_DEFAULT: u32 = 1_000;
 
-/// Memory maps of one slot of the pool from the start (its stack and the guard before it), those that an instance
-/// adds while it lives, and those of the program itself. Counted in /proc/self/maps.
-const MAPS_PER_SLOT: u64 = 2;
-const MAPS_PER_INSTANCE: u64 = 4;
-const MAPS_OF_THE_HOST: u64 = 2_000;
-
-/// Room for replacements: for a quarter of the instances, within these. More of them would start one after another.
-const SUCCESSORS_MIN: u32 = 8;
-const SUCCESSORS_MAX: u32 = 500;
-
 /// File descriptors for everything but granted directories and connections: the store, the listeners, what guests open.
 const FILES_OF_THE_HOST: u64 = 512;
-
-/// Linux's default of `vm.max_map_count`.
-const MAPS_MAX_DEFAULT: u64 = 65_530;
 
 /// What there is room for.
 #[derive(Debug, Clone)]
@@ -48,6 +43,20 @@ pub fn check_capacity(plan: &Plan) -> Result<(), TooMany> {
     Capacity::find(plan, &BTreeMap::new()).map(drop)
 }
 
+/// What fits, and may still go wrong: for who checks a formation, and for the log of a host.
+pub fn capacity_warnings(plan: &Plan, counts: &BTreeMap<String, u32>) -> Vec<String> {
+    memory::more_than_there_is(plan, &wanted(plan, counts)).into_iter().collect()
+}
+
+/// The types, with the counts that were set live or, where none was, those of the file.
+fn wanted<'a>(plan: &'a Plan, counts: &BTreeMap<String, u32>) -> Vec<(&'a str, u32)> {
+    let types = plan.types.iter().map(|planned| {
+        let name = planned.process.name.as_str();
+        (name, counts.get(name).copied().unwrap_or_else(|| planned.count()))
+    });
+    types.collect()
+}
+
 /// Makes the process's table of open files large enough for all connections that the formation allows, as far as the
 /// limit of open files does. To be called while the process has one thread.
 ///
@@ -68,24 +77,18 @@ pub fn make_room_for_connections(plan: &Plan) {
 impl Capacity {
     /// Finds the machine's limits, and the largest number of instances that is asked for and fits.
     pub(crate) fn find(plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<Capacity, TooMany> {
-        let maps_max = std::fs::read_to_string("/proc/sys/vm/max_map_count");
-        let maps_max = maps_max.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MAPS_MAX_DEFAULT);
-        let wanted: Vec<(&str, u32)> = plan
-            .types
-            .iter()
-            .map(|planned| {
-                let name = planned.process.name.as_str();
-                (name, counts.get(name).copied().unwrap_or_else(|| planned.count()))
-            })
-            .collect();
+        let wanted = wanted(plan, counts);
         let total = wanted.iter().map(|(_, count)| *count).fold(0, u32::saturating_add);
-        let engines = plan.engines();
+        let (pools, machine) = (Wanted::of(plan), Machine::find());
         let instances_max = match plan.formation.max_instances {
-            Some(max) if maps_of(max, engines) > maps_max => {
-                return Err(too_many_maps(max, engines, maps_max));
+            Some(max) => {
+                pools.refuse(&format!("max_instances = {max}"), max, machine)?;
+                max
             }
-            Some(max) => max,
-            None => INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(most_that_fit(engines, maps_max)),
+            None => {
+                pools.refuse(&format!("room for {total} instances"), total, machine)?;
+                INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(pools.most_that_fit(machine))
+            }
         };
         let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
         let files_each = files_each.collect();
@@ -160,41 +163,6 @@ fn connections_beside(files_of_dirs: u64, files_max: u64) -> u32 {
     u32::try_from(left).unwrap_or(u32::MAX).max(1)
 }
 
-fn slots_of(instances: u32) -> u32 {
-    instances.saturating_add(successors_of(instances))
-}
-
-fn successors_of(instances: u32) -> u32 {
-    (instances / 4).min(SUCCESSORS_MAX) + SUCCESSORS_MIN
-}
-
-/// Each engine has a pool of that size, since any type may be scaled to all of it.
-fn maps_of(instances: u32, engines: u32) -> u64 {
-    u64::from(engines) * u64::from(slots_of(instances)) * MAPS_PER_SLOT
-        + u64::from(slots_of(instances)) * MAPS_PER_INSTANCE
-        + MAPS_OF_THE_HOST
-}
-
-/// The largest number of instances whose maps are at most `maps_max`.
-fn most_that_fit(engines: u32, maps_max: u64) -> u32 {
-    let (mut fits, mut too_many) = (1, u32::MAX);
-    while too_many - fits > 1 {
-        let middle = fits + (too_many - fits) / 2;
-        if maps_of(middle, engines) <= maps_max { fits = middle } else { too_many = middle }
-    }
-    fits
-}
-
-fn too_many_maps(instances: u32, engines: u32, maps_max: u64) -> TooMany {
-    let pools = if engines > 1 { format!("{engines} engines x ") } else { String::new() };
-    let needed = maps_of(instances, engines);
-    let slots = slots_of(instances);
-    TooMany(format!(
-        "max_instances = {instances} needs {needed} memory maps ({pools}{slots} slots x {MAPS_PER_SLOT} + {slots} x {MAPS_PER_INSTANCE} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {maps_max}, enough for {}: lower it, or raise the limit with `sysctl vm.max_map_count={needed}`",
-        most_that_fit(engines, maps_max),
-    ))
-}
-
 /// Raises the soft limit of open files to the hard one, as servers do, and returns it.
 fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -212,14 +180,6 @@ mod tests {
     fn capacity(instances_max: u32, files_max: u64) -> Capacity {
         let files_each = BTreeMap::from([("web".to_owned(), 2)]);
         Capacity { instances_max, files_max, connections_max: 0, files_each }
-    }
-
-    #[test]
-    fn the_default_fits_under_the_default_limit_of_maps() {
-        assert!(maps_of(INSTANCES_DEFAULT, 2) < MAPS_MAX_DEFAULT);
-        assert!(maps_of(10_000, 1) < MAPS_MAX_DEFAULT, "ten thousand are promised");
-        let most = most_that_fit(1, MAPS_MAX_DEFAULT);
-        assert!(maps_of(most, 1) <= MAPS_MAX_DEFAULT && maps_of(most + 1, 1) > MAPS_MAX_DEFAULT);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What happens to instances, as the supervisor is told of it.
+//! Events: what the supervisor is told of instances.
 
 use wasmhost_engine::{CallEnd, Instance};
 

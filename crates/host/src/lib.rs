@@ -21,7 +21,7 @@ mod state_dir;
 mod supervisor;
 mod trigger;
 
-pub use capacity::{TooMany, check_capacity, make_room_for_connections};
+pub use capacity::{TooMany, capacity_warnings, check_capacity, make_room_for_connections};
 pub use host::{Host, HostOptions, Lost, StartError, Stopped, backup_store};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};

@@ -1,4 +1,4 @@
-//! A formation joined with what its components are: what `run` and `check` work from. Nothing is compiled here.
+//! A plan joins a formation with what its components are. `run` and `check` work from it. Nothing is compiled here.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -12,7 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Poll;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_task::{ScheduleInfo, WithInfo};
@@ -36,6 +36,7 @@ type Runnable = async_task::Runnable<AtomicU32>;
 /// The threads. They end when this is dropped, each with the slice that it runs, and what waits is dropped.
 pub(crate) struct Compute {
     queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// A process type's line on the compute threads. It is forgotten with the last of these and of what was spawned on it.
@@ -76,13 +77,19 @@ struct Inner {
 impl Compute {
     /// Starts the threads.
     pub(crate) fn start() -> std::io::Result<Compute> {
-        let compute = Compute { queue: Arc::default() };
+        let mut compute = Compute { queue: Arc::default(), threads: vec![] };
         let io = Arc::new(Io::start()?);
         for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
             let (queue, io) = (compute.queue.clone(), io.clone());
-            thread::Builder::new().name("wasmhost-compute".into()).spawn(move || run(&queue, &io))?;
+            let thread = thread::Builder::new().name("wasmhost-compute".into());
+            compute.threads.push(thread.spawn(move || run(&queue, &io))?);
         }
         Ok(compute)
+    }
+
+    /// Whether all threads still work.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// A line for another process type.

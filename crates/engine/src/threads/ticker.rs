@@ -51,6 +51,11 @@ impl Ticker {
         self.state.engines.lock().unwrap_or_else(|poison| poison.into_inner()).push(engine);
     }
 
+    /// Whether the thread still ticks.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Ticks since the start.
     pub(crate) fn now(&self) -> u64 {
         self.state.now.load(SeqCst)

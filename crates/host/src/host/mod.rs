@@ -22,7 +22,7 @@ use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, Engine};
 
 use crate::admin::{self, Admin};
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, capacity_warnings};
 use crate::ingress::{Certificates, HandedOver, Ingress, Listener, ServedAt, listen};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
@@ -135,13 +135,19 @@ impl Host {
             refusals: Arc::new(Refusals::new(options.granted_by)),
         };
         let capacity = Capacity::find(&plan, &counts)?;
+        capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
         let engine = Engine::new(loading::engine_options(&plan, &capacity), options.cache)?;
-        let loaded = loading::load(engine, plan, services, options.progress).await?;
+        let loaded = loading::load(engine.clone(), plan, services, options.progress).await?;
         loading::run_release_steps(&loaded).await?;
         http.iter().for_each(|place| (options.serving)(place));
 
         let lasting = Lasting::new();
         store.watch(&lasting);
+        // Weak, since the engine goes with its last instance.
+        let weak = Arc::downgrade(&engine);
+        lasting.watch_thread("a thread that guests run on", move || {
+            weak.upgrade().is_none_or(|engine| engine.is_alive())
+        });
         for stream in [options.output.stdout(), options.output.stderr()] {
             let (name, stream) = (format!("the writer of {stream}"), stream.clone());
             lasting.watch_thread(&name, move || stream.is_alive());

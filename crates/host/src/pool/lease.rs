@@ -1,4 +1,4 @@
-//! An instance that was lent, and how it comes back.
+//! A lease is an instance that was lent for one call, and brings it back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -19,7 +19,6 @@ mod tests;
 use std::collections::VecDeque;
 
 use super::seats::{Left, Seats};
-use super::{NoInstance, Outlook};
 use crate::event::{Ended, MemberId};
 
 /// An instance, as far as the line looks at it.
@@ -74,6 +73,42 @@ pub(crate) enum Need {
     Fresh,
     /// One that was not called yet or, where all are busy, a seat beside other calls.
     FreshOrSeat,
+}
+
+/// Whether a call that waits has something to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// There are instances, or there will be in a moment.
+    Good,
+    /// The count is 0.
+    NoCount,
+    /// Every instance failed to start, and waits to be tried again.
+    AllInBackoff,
+}
+
+/// Why a call got no instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoInstance {
+    /// As many calls wait as may.
+    LineFull,
+    /// It waited as long as it may.
+    TimedOut,
+    /// The count is 0.
+    NoCount,
+    /// Every instance failed to start, and waits to be tried again.
+    AllInBackoff,
+}
+
+impl NoInstance {
+    /// For the log.
+    pub(crate) fn summary(self) -> &'static str {
+        match self {
+            NoInstance::LineFull => "as many requests wait as may",
+            NoInstance::TimedOut => "it waited for an instance for as long as it may",
+            NoInstance::NoCount => "there are no instances: the count is 0",
+            NoInstance::AllInBackoff => "every instance fails to start",
+        }
+    }
 }
 
 /// How calls of the type are given instances at present.
@@ -215,6 +250,14 @@ impl<I: Lendable, C: Caller> Line<I, C> {
         }
     }
 
+    /// An idle instance, for a call that won't wait and that no other may join: its seats are not opened.
+    pub(super) fn try_lend_alone(&mut self) -> Option<Held<I>> {
+        if self.anyone_waits() {
+            return None;
+        }
+        self.last_idle().map(|at| self.idle.remove(at))
+    }
+
     /// The next call that need not wait any more, and what it gets.
     pub(super) fn next(&mut self, manner: Manner) -> Option<(C, Handed<I>)> {
         drop_gone(&mut self.fresh_calls);
@@ -328,22 +371,27 @@ impl<I: Lendable, C: Caller> Line<I, C> {
 
     /// An idle instance, a promise of one, or a seat.
     fn lend_any(&mut self, manner: Manner) -> Option<Handed<I>> {
-        if self.free() > 0 {
-            if manner.by_promise {
-                self.promised += 1;
-                return Some(Handed::Promise);
-            }
-            drop_gone(&mut self.fresh_calls);
-            let last = match self.fresh_calls.is_empty() {
-                true => self.idle.len().checked_sub(1),
-                // An unused one is for those.
-                false => self.idle.iter().rposition(|held| held.served > 0),
-            };
-            if let Some(at) = last {
-                return Some(Handed::Instance(self.lend_at(at, manner)));
-            }
+        if manner.by_promise && self.free() > 0 {
+            self.promised += 1;
+            return Some(Handed::Promise);
         }
-        self.lend_seat()
+        match self.last_idle() {
+            Some(at) => Some(Handed::Instance(self.lend_at(at, manner))),
+            None => self.lend_seat(),
+        }
+    }
+
+    /// Where the idle instance is that was used last, if one is free for a call that may have any.
+    fn last_idle(&mut self) -> Option<usize> {
+        if self.free() == 0 {
+            return None;
+        }
+        drop_gone(&mut self.fresh_calls);
+        match self.fresh_calls.is_empty() {
+            true => self.idle.len().checked_sub(1),
+            // An unused one is for those.
+            false => self.idle.iter().rposition(|held| held.served > 0),
+        }
     }
 
     fn lend_fresh(&mut self, manner: Manner) -> Option<Handed<I>> {

@@ -14,12 +14,14 @@
 //! answer under way: the supervisor hears only of what goes wrong.
 
 mod learned;
+mod learning;
 mod lease;
 mod line;
 mod promise;
 mod reuse;
 mod seats;
 mod slot;
+mod whole;
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -30,21 +32,21 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{Component, Instance};
 
 use crate::event::{Ended, Event, MemberId};
 pub(crate) use learned::{Learned, Lesson, Subject};
 pub(crate) use lease::{Lease, Reused};
-pub(crate) use line::Need;
-use line::{Asked, Caller, Handed, Held, Lendable, Line, Manner, Put, Turn};
+use line::{Asked, Handed, Held, Line, Manner, Put, Turn};
+pub(crate) use line::{Need, NoInstance, Outlook};
 pub(crate) use promise::Lent;
 use promise::Promise;
 use reuse::Reuse;
 use seats::Left;
 use slot::Life;
 pub(crate) use slot::Slot;
+use whole::{Waiting, Whole};
 
 /// See the module.
 pub(crate) struct Pool {
@@ -104,39 +106,6 @@ struct Inner {
     live: HashSet<MemberId>,
 }
 
-/// An instance with its place.
-struct Whole {
-    instance: Instance,
-    slot: Arc<Slot>,
-}
-
-impl Lendable for Whole {
-    fn member(&self) -> MemberId {
-        self.slot.member
-    }
-
-    fn share(&self) -> Option<Whole> {
-        let instance = self.instance.share()?;
-        Some(Whole { instance, slot: self.slot.clone() })
-    }
-
-    fn is_joinable(&self) -> bool {
-        !self.slot.is_draining() && !self.slot.is_spent() && self.instance.is_open()
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.slot.is_draining()
-    }
-}
-
-type Waiting = oneshot::Sender<Result<Lent, NoInstance>>;
-
-impl Caller for Waiting {
-    fn has_gone(&self) -> bool {
-        self.is_closed()
-    }
-}
-
 /// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no
 /// use.
 struct InLine<'a> {
@@ -148,42 +117,6 @@ impl Drop for InLine<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.left.store(true, Release);
-        }
-    }
-}
-
-/// Whether a call that waits has something to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outlook {
-    /// There are instances, or there will be in a moment.
-    Good,
-    /// The count is 0.
-    NoCount,
-    /// Every instance failed to start, and waits to be tried again.
-    AllInBackoff,
-}
-
-/// Why a call got no instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoInstance {
-    /// As many calls wait as may.
-    LineFull,
-    /// It waited as long as it may.
-    TimedOut,
-    /// The count is 0.
-    NoCount,
-    /// Every instance failed to start, and waits to be tried again.
-    AllInBackoff,
-}
-
-impl NoInstance {
-    /// For the log.
-    pub(crate) fn summary(self) -> &'static str {
-        match self {
-            NoInstance::LineFull => "as many requests wait as may",
-            NoInstance::TimedOut => "it waited for an instance for as long as it may",
-            NoInstance::NoCount => "there are no instances: the count is 0",
-            NoInstance::AllInBackoff => "every instance fails to start",
         }
     }
 }
@@ -243,9 +176,9 @@ impl Pool {
         need: Need,
         wait_max: Duration,
     ) -> Result<Lent, NoInstance> {
-        let manner = self.manner();
         let (waiting, renew, has_room) = {
             let mut inner = self.lock();
+            let manner = self.manner();
             let some_have_gone = || self.left_line.swap(false, AcqRel);
             let (turn, renew) = match inner.line.ask(need, turn, manner, some_have_gone) {
                 Asked::Handed(handed) => return Ok(self.lent(handed)),
@@ -281,9 +214,8 @@ impl Pool {
 
     /// An idle instance, if there is one now, for a call that no other may join.
     pub(crate) fn try_lend_alone(self: &Arc<Self>) -> Option<Lease> {
-        let mut inner = self.lock();
-        // Its seats are not opened.
-        if inner.free() > 0 { inner.idle.pop().map(|idle| Lease::new(self, idle)) } else { None }
+        let held = self.lock().line.try_lend_alone();
+        held.map(|held| Lease::new(self, held))
     }
 
     /// Calls that could begin now.
@@ -296,6 +228,7 @@ impl Pool {
         self.idle.notified().await;
     }
 
+    /// To be asked under the lock: what calls teach changes it there.
     fn manner(&self) -> Manner {
         Manner { fresh_each_call: self.is_fresh_each_call(), by_promise: self.component.is_long() }
     }
@@ -344,14 +277,24 @@ impl Pool {
 
     /// Keeps an instance for a call that comes, or hands it to the calls that wait.
     fn put(self: &Arc<Self>, held: Held<Whole>) {
-        self.put_back(held);
-        self.hand_out();
+        held.instance.slot.busy.store(false, Relaxed);
+        let (put, next) = {
+            let mut inner = self.lock();
+            let manner = self.manner();
+            (inner.line.put(held, manner), inner.line.next(manner))
+        };
+        self.carry_out(put);
+        self.hand_out_from(next);
     }
 
     /// The same for a caller that hands out itself.
     fn put_back(self: &Arc<Self>, held: Held<Whole>) {
         held.instance.slot.busy.store(false, Relaxed);
         let put = self.lock().line.put(held, self.manner());
+        self.carry_out(put);
+    }
+
+    fn carry_out(self: &Arc<Self>, put: Put<Whole>) {
         match put {
             Put::Kept => {}
             Put::Renew(Held { instance: Whole { instance, slot }, .. }) => {
@@ -365,16 +308,21 @@ impl Pool {
 
     /// Hands what is free to the calls that wait.
     fn hand_out(self: &Arc<Self>) {
-        loop {
-            let next = self.lock().line.next(self.manner());
-            let Some((waiting, handed)) = next else { return self.idle.notify_one() };
+        let next = self.lock().line.next(self.manner());
+        self.hand_out_from(next);
+    }
+
+    fn hand_out_from(self: &Arc<Self>, mut next: Option<(Waiting, Handed<Whole>)>) {
+        while let Some((waiting, handed)) = next {
             match waiting.send(Ok(self.lent(handed))) {
                 Ok(()) | Err(Err(_)) => {}
                 // It has gone in the meantime, and what it was handed is for the next one.
                 Err(Ok(Lent::Now(lease))) => lease.put_back(),
                 Err(Ok(Lent::InTurn(promise))) => promise.withdraw(),
             }
+            next = self.lock().line.next(self.manner());
         }
+        self.idle.notify_one();
     }
 
     /// Puts a fresh instance in a place whose own is of no use any more. On a thread that serves requests this
@@ -433,64 +381,6 @@ impl Pool {
         call: impl Future<Output = T> + Send + 'static,
     ) -> T {
         self.component.on_compute(call).await
-    }
-
-    // --- what is learned of reuse
-
-    /// What a request needs that can, or can't, be repeated should its instance fail.
-    pub(crate) fn need(&self, repeatable: bool) -> Need {
-        self.reuse.need(repeatable)
-    }
-
-    /// A reused instance crashed with a request that a fresh one has served.
-    pub(crate) fn was_repeated(self: &Arc<Self>, failed: Reused) {
-        if failed == Reused::Once && self.reuse.died_and_was_repeated() {
-            self.give_up_reuse();
-        }
-    }
-
-    /// A reused instance crashed with a request that can't be repeated.
-    pub(crate) fn was_not_repeated(&self, failed: Reused) {
-        if failed == Reused::Once {
-            self.reuse.died_for_good();
-        }
-    }
-
-    /// A request that needed a fresh instance went well.
-    pub(crate) fn was_served_fresh(self: &Arc<Self>) {
-        if self.reuse.served_fresh() {
-            self.give_up_reuse();
-        }
-    }
-
-    /// An instance has returned from its second call.
-    fn survived(self: &Arc<Self>) {
-        if self.reuse.survived() {
-            self.keep(Lesson::Proven);
-        }
-    }
-
-    /// Keeps what was learned, on a thread that may wait for the disk.
-    fn keep(self: &Arc<Self>, lesson: Lesson) {
-        let (learned, subject) = (self.learned.clone(), self.subject.clone());
-        drop(self.runtime.spawn_blocking(move || learned.keep(subject, lesson)));
-    }
-
-    fn warn_of_single_use(&self) {
-        warn!(
-            "{name}: its instances crash on their second call, so that each call gets a fresh one, which is slower. Should that be as it is, write isolation = \"call\" under [process.{name}]; isolation = \"instance\" keeps them nevertheless",
-            name = self.name
-        );
-    }
-
-    fn give_up_reuse(self: &Arc<Self>) {
-        self.fresh_each_call.store(true, Relaxed);
-        self.warn_of_single_use();
-        self.keep(Lesson::Once);
-        let used = self.lock().line.take_used();
-        for Held { instance: Whole { instance, slot }, .. } in used {
-            self.renew(slot, Some(instance), Renewal::ForCall);
-        }
     }
 
     // --- what the supervisor wants

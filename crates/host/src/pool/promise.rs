@@ -1,6 +1,7 @@
-//! A request of a type whose calls compute for long, between when it's admitted and when a compute thread has room for
-//! it. It is sure of an idle instance, but not of which one: at its turn it takes the one used last. So a few instances
-//! do the work, however many requests come at once, and the memory of the others stays as it was.
+//! A promise of an instance, for a request of a type whose calls compute for long. It bridges the time between when the
+//! request is admitted and when a compute thread has room for it. An idle instance is kept for each promise, but not a
+//! certain one: at its turn the request takes the one used last. So a few instances do the work, however many requests
+//! come at once, and the memory of the others stays as it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ impl Promise {
         Promise { pool: pool.clone(), settled: false, _call: pool.calls.token() }
     }
 
-    /// The instance. Should idle ones have been asked to leave since, waits for one at the head of the line, for at most
+    /// The instance. If idle ones were asked to leave since, the call waits for one at the head of the line, for at most
     /// `wait_max`.
     pub(crate) async fn redeem(mut self, wait_max: Duration) -> Result<Lease, NoInstance> {
         let pool = self.pool.clone();

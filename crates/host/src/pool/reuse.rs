@@ -50,6 +50,8 @@ struct Known {
     confirmed: u32,
     /// The formation has said it, or it has been learned.
     settled: bool,
+    /// The pool does as was settled: no call gets a used instance any more, or the formation wants it so.
+    in_force: bool,
 }
 
 impl Reuse {
@@ -58,6 +60,7 @@ impl Reuse {
     pub(super) fn new(learns: bool, shares: bool, lesson: Option<Lesson>) -> Reuse {
         let known = Known {
             settled: !learns || lesson == Some(Lesson::Once),
+            in_force: !learns || lesson == Some(Lesson::Once),
             proven: lesson == Some(Lesson::Proven),
             ..Known::default()
         };
@@ -70,10 +73,10 @@ impl Reuse {
             return Need::Any;
         }
         let mut known = self.lock();
-        if known.proven || known.settled {
+        if known.proven || known.in_force {
             return Need::Any;
         }
-        if known.suspected {
+        if known.suspected || known.settled {
             return Need::Fresh;
         }
         if known.unproven == UNPROVEN_MAX {
@@ -91,8 +94,11 @@ impl Reuse {
             return false;
         }
         let mut known = self.lock();
-        let is_news = !known.proven && !known.settled;
-        *known = Known { proven: true, settled: known.settled, ..Known::default() };
+        let is_news = !known.proven;
+        if known.settled {
+            return false;
+        }
+        *known = Known { proven: true, ..Known::default() };
         self.learning.store(false, Relaxed);
         is_news
     }
@@ -102,7 +108,7 @@ impl Reuse {
     pub(super) fn died_and_was_repeated(&self) -> bool {
         let mut known = self.lock();
         known.deaths += 1;
-        self.learning.store(!known.settled, Relaxed);
+        self.learning.store(!known.in_force, Relaxed);
         self.settle(known.deaths >= CONFIRMATIONS, known)
     }
 
@@ -124,8 +130,15 @@ impl Reuse {
             return false;
         }
         known.settled = true;
-        self.learning.store(false, Relaxed);
+        // An instance that was in its second call all the while doesn't change that any more.
+        known.proven = false;
         true
+    }
+
+    /// The pool lends no used instance from now on.
+    pub(super) fn comes_into_force(&self) {
+        self.lock().in_force = true;
+        self.learning.store(false, Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -147,6 +160,9 @@ mod tests {
         let reuse = unknown();
         let told: Vec<bool> = (0..5).map(|_| reuse.died_and_was_repeated()).collect();
         assert_eq!(told, [false, false, true, false, false]);
+        // There may be used instances still.
+        assert_eq!(reuse.need(false), Need::Fresh);
+        reuse.comes_into_force();
         assert_eq!(reuse.need(false), Need::Any);
     }
 

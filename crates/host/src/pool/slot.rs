@@ -1,4 +1,5 @@
-//! The place of one instance, as others see it while it serves, and how long it may stay there.
+//! A slot is the place of one instance, as others see it while the instance serves, and says how long the instance may
+//! stay.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,7 +10,7 @@ use wasmhost_engine::{Instance, Meter};
 
 use crate::event::MemberId;
 
-/// See the module. Where each call has a fresh instance, they come one after another into the same place.
+/// See the module. Where each call has a fresh instance, the instances come one after another into the same slot.
 pub(crate) struct Slot {
     pub(crate) member: MemberId,
     pub(crate) name: InstanceName,
@@ -18,18 +19,18 @@ pub(crate) struct Slot {
     pub(crate) calls: AtomicU64,
     /// It is lent, or a fresh instance is on its way.
     pub(super) busy: AtomicBool,
-    /// Set under the pool's lock; whoever gives the instance back sees it there.
+    /// Set under the pool's lock, where it is seen when the instance is given back.
     pub(super) draining: AtomicBool,
     life: Life,
     meters: Mutex<Meters>,
 }
 
-/// What the instances of a place have used.
+/// What the instances of a slot have used.
 struct Meters {
     present: Arc<Meter>,
     /// CPU time of those before it.
     cpu_before: Duration,
-    /// No instance of this place may run any more.
+    /// No instance of this slot may run any more.
     interrupted: bool,
 }
 
@@ -74,7 +75,7 @@ impl Slot {
         meters.present.interrupt();
     }
 
-    /// The meter of the next instance in this place.
+    /// The meter of the next instance in this slot.
     pub(super) fn next_meter(&self) -> Arc<Meter> {
         let next = Arc::new(Meter::default());
         let mut meters = self.meters();

@@ -427,6 +427,18 @@ fn a_call_that_may_have_a_seat_takes_it_where_all_are_busy() {
 }
 
 #[test]
+fn an_instance_that_was_lent_alone_has_no_seats() {
+    let mut world = World::new(3, 100, KEPT).with_instances(1);
+    let held = world.line.try_lend_alone().unwrap();
+    let waiting = world.any();
+    assert!(world.waiting.contains_key(&waiting));
+    assert!(world.line.try_lend_alone().is_none());
+    assert!(matches!(world.line.leave(held.instance.member, None), Left::Nobody(None)));
+    world.put(held.instance, held.served + 1);
+    assert!(world.lent.contains_key(&waiting));
+}
+
+#[test]
 fn an_instance_in_which_a_call_has_failed_takes_no_more() {
     let mut world = World::new(3, 100, KEPT).with_instances(1);
     let (first, second) = (world.any(), world.any());
