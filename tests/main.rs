@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the test runner shows it with a failure")]
 
+mod admin;
 mod answers;
 mod cache;
 mod cli;
@@ -13,6 +14,7 @@ mod crash;
 mod drain;
 mod faults;
 mod grants;
+mod guarded;
 mod harness;
 mod ingress_addresses;
 mod ingress_answers;
@@ -40,7 +42,9 @@ mod recycling;
 mod reuse;
 mod run_app;
 mod scale;
+mod shown;
 mod start;
+mod state;
 mod ticks;
 mod together;
 mod web;

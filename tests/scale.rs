@@ -65,8 +65,8 @@ fn counts_are_set_raised_and_lowered() {
     assert_eq!(host.cli(["scale", "web-1", "worker-9"]).done(), "web=2 worker=0\n");
     assert_eq!(host.cli(["scale"]).done(), "wasmhost scale web=2 worker=0\n");
     let json: serde_json::Value = serde_json::from_str(&host.cli(["scale", "--json"]).done()).unwrap();
-    assert_eq!(json[0]["process"], "web");
-    assert_eq!(json[0]["desired"], 2);
+    assert_eq!(json["types"][0]["process"], "web");
+    assert_eq!((&json["types"][0]["desired"], &json["settled"]), (&2.into(), &true.into()));
     let text = host.cli(["ps"]).done();
     assert!(text.contains("2 (1)") && text.contains("0 (1)"), "desired (file): {text}");
     assert_eq!(host.cli(["scale", "--reset", "web"]).done(), "web=1 worker=0\n");

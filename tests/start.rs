@@ -185,9 +185,12 @@ fn what_check_prints_is_a_formation() {
         "job-test",
         "queue = \"q\"",
     );
+    // The comments say what was inferred: that is in the printed text itself.
+    let keys =
+        |text: String| text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
     let text = formation.cli(["check"]).done();
     let again = formation.with_text(&text);
-    assert_eq!(again.cli(["check"]).done(), text);
+    assert_eq!(keys(again.cli(["check"]).done()), keys(text));
 }
 
 #[test]

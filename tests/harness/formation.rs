@@ -145,6 +145,11 @@ impl Formation {
         Process::start_with(self.folder(), arguments, "", &self.variables)
     }
 
+    /// The same with arguments that are not known ahead.
+    pub(crate) fn start_of(&self, arguments: Vec<&str>) -> Process {
+        Process::start_with(self.folder(), arguments, "", &self.variables)
+    }
+
     /// Any other verb, with this formation.
     pub(crate) fn cli<const N: usize>(&self, arguments: [&str; N]) -> Ended {
         self.start(arguments).wait()

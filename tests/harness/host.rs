@@ -157,6 +157,11 @@ impl Host {
         Process::start(self.folder.path(), arguments).wait()
     }
 
+    /// A verb whose arguments are not known ahead.
+    pub(crate) fn cli_of(&self, arguments: Vec<&str>) -> Ended {
+        Process::start(self.folder.path(), arguments).wait()
+    }
+
     /// A verb that runs on beside the test.
     pub(crate) fn cli_beside<const N: usize>(&self, arguments: [&str; N]) -> Process {
         Process::start(self.folder.path(), arguments)

@@ -49,7 +49,25 @@ impl Process {
         input: &str,
         variables: &[(String, OsString)],
     ) -> Process {
-        let mut command = command(folder, arguments, variables);
+        Process::spawn(command(folder, arguments, variables), input)
+    }
+
+    /// Starts the binary in place of a shell that has done something before.
+    pub(crate) fn start_after<const N: usize>(folder: &Path, script: &str, arguments: [&str; N]) -> Process {
+        let binary = command(folder, arguments, &[]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{script}; exec \"$0\" \"$@\"")).arg(binary.get_program());
+        shell.args(binary.get_args()).current_dir(folder);
+        for (name, value) in binary.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Process::spawn(shell, "")
+    }
+
+    fn spawn(mut command: Command, input: &str) -> Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // Who doesn't read it may close it.
@@ -101,7 +119,9 @@ pub(crate) fn command<S: AsRef<OsStr>>(
 ) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
     command.args(arguments).current_dir(folder);
-    for variable in ["NO_COLOR", "WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG"] {
+    for variable in
+        ["NO_COLOR", "WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG", "COLUMNS"]
+    {
         command.env_remove(variable);
     }
     // One for all tests, so that each guest is compiled once.

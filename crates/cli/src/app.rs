@@ -12,13 +12,15 @@ use wasmhost_config::{
     DirGrant, EnvVar, Formation, LoadError, MEMORY_BYTES_DEFAULT, Origin, ProcessType, read_file, units,
 };
 use wasmhost_engine::{CallEnd, Engine, FILE_BYTES_MAX, Handler, inspect};
-use wasmhost_host::{GrantedBy, Plan, PlanError, PlannedType, StartError, memory_problem, run_program};
+use wasmhost_host::{
+    GrantedBy, Plan, PlanError, PlannedType, StartError, Surroundings, memory_problem, run_program,
+};
 
 use crate::args::{AppFlags, DirFlag, EnvFlag};
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::host_log;
-use crate::run::{exit_of, runtime, serve};
+use crate::serve::{exit_of, runtime, serve};
 
 /// The memory that a command may have where no flag says: as much as a 32-bit memory can. A person who runs a program
 /// doesn't expect a limit; instances that are served have a formation's default.
@@ -31,10 +33,10 @@ const COUNT_DEFAULT: u32 = 16;
 /// The first bytes of a component or a module.
 const MAGIC: [u8; 4] = *b"\0asm";
 
-/// What every instance finds in its environment.
+/// Variables that the host sets in the environment of every instance.
 const SET_BY_HOST: [&str; 2] = ["WASMHOST_TYPE", "WASMHOST_INSTANCE"];
 
-/// Whether a file is an app, and not a formation: by its first bytes, or else by its name. What can be read only once is
+/// Whether a file is an app, and not a formation: by its first bytes, or else by its name. A file that can be read only once is
 /// no formation, whose paths begin at its folder.
 pub(crate) fn is_app(file: &Path) -> bool {
     if is_stream(file) {
@@ -97,7 +99,7 @@ pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
     let state_dir = tempfile::Builder::new().prefix("wasmhost-").tempdir()?;
     let component = readable(file, state_dir.path())?;
     run_component(file, &component, state_dir.path(), &flags).map_err(|mut failed| {
-        // What names a component names the file that it was read from.
+        // A message names the file that a person knows, and not the copy that was made of it.
         failed.message =
             failed.message.replace(&component.display().to_string(), &file.display().to_string());
         failed
@@ -106,7 +108,9 @@ pub(crate) fn run(file: &Path, flags: AppFlags) -> Outcome {
 
 fn run_component(file: &Path, component: &Path, state_dir: &Path, flags: &AppFlags) -> Outcome {
     let formation = formation(component, state_dir, flags)?;
-    let plan = Plan::new(formation).map_err(|err| why_not(file, component, &err))?;
+    let cache = cache::directory();
+    let surroundings = Surroundings { cache: cache.as_deref(), granted_by: GrantedBy::Flags };
+    let plan = Plan::new(formation, &surroundings).map_err(|err| why_not(file, component, &err))?;
     match plan.has_http() {
         true => run_http(plan, flags),
         false => run_command(plan, file, flags),
@@ -201,7 +205,7 @@ fn formation_text(flags: &AppFlags) -> Result<String, Failed> {
     Ok(format!("{app}[http]\nlisten = {listen}\n"))
 }
 
-/// What the flags say, in the type's fields.
+/// Puts the flags into the type's fields.
 fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
     process.count = flags.count.as_ref().map_or(COUNT_DEFAULT, |count| count.0);
     process.memory_bytes_max = flags.memory.unwrap_or(COMMAND_MEMORY_BYTES);
@@ -239,9 +243,12 @@ fn dir(flag: &DirFlag) -> Result<DirGrant, Failed> {
     Ok(DirGrant { host: std::path::absolute(&host)?, guest: flag.guest.clone(), writable: flag.writable })
 }
 
-/// What is wrong with the app, without the words of a formation.
+/// Says what is wrong with the app, without the words of a formation.
 fn why_not(file: &Path, component: &Path, err: &PlanError) -> Failed {
     let shown = file.display();
+    if let Some(problem) = err.problems.iter().find(|problem| !problem.in_component) {
+        return usage(problem.message.clone());
+    }
     let seen = read_file(component, FILE_BYTES_MAX).ok().flatten().and_then(|bytes| inspect(&bytes).ok());
     let is_of_formation = |handler: &Handler| {
         matches!(handler, Handler::Job | Handler::AsyncJob | Handler::Tick | Handler::AsyncTick)

@@ -17,8 +17,8 @@ use jobs::{ENQUEUE_HELP, Enqueue, JOBS_HELP, Jobs};
 #[derive(Parser)]
 #[command(name = "wasmhost", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Arguments {
-    /// The formation file.
-    #[arg(short, long, global = true, value_name = "FILE", env = "WASMHOST_FILE")]
+    /// The formation file [env: WASMHOST_FILE] [default: formation.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -107,7 +107,7 @@ pub(crate) struct Run {
     pub(crate) app: AppFlags,
 }
 
-/// What `run` takes for an app: a formation says all of it in its file.
+/// Options of `run` for an app. A formation says all of it in its file.
 #[derive(Args, Default)]
 #[command(next_help_heading = "Options for an app")]
 pub(crate) struct AppFlags {
@@ -187,6 +187,9 @@ pub(crate) struct Compile {
     /// The file to write [default: that file's name with .cwasm, beside it]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -237,6 +240,9 @@ pub(crate) struct Restart {
     /// How long to wait until the new instances serve.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -244,6 +250,9 @@ pub(crate) struct Stop {
     /// How long to wait until the host is gone.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

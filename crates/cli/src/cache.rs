@@ -26,7 +26,7 @@ pub(crate) fn from_environment() -> Result<Cache, Failed> {
         Some(size) => parse_size(&size)
             .map_err(|err| Failed::new(Exit::Usage, format!("WASMHOST_CACHE_SIZE: {err}")))?,
     };
-    let Some(directory) = directory(|name| std::env::var_os(name)) else {
+    let Some(directory) = directory() else {
         warn!(
             "compiled components are not kept, and each start compiles them again: neither HOME nor XDG_CACHE_HOME is set; WASMHOST_CACHE_DIR names a directory, WASMHOST_CACHE=off does without one"
         );
@@ -41,8 +41,15 @@ fn text(name: &str) -> Result<Option<String>, Failed> {
     value.map(Some).map_err(|_| Failed::new(Exit::Usage, format!("{name}: its value isn't UTF-8 text")))
 }
 
+/// Where compiled components are kept, unless they aren't.
+pub(crate) fn directory() -> Option<PathBuf> {
+    let is_off = std::env::var_os("WASMHOST_CACHE").is_some_and(|value| value == "off");
+    let directory = directory_in(|name| std::env::var_os(name)).filter(|_| !is_off)?;
+    std::path::absolute(directory).ok()
+}
+
 /// By the XDG Base Directory Specification, which ignores relative paths.
-fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn directory_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     if let Some(ours) = variable("WASMHOST_CACHE_DIR").filter(|path| !path.is_empty()) {
         return Some(ours.into());
     }
@@ -53,12 +60,12 @@ fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::directory;
+    use super::directory_in;
     use std::path::Path;
 
     #[track_caller]
     fn is(variables: &[(&str, &str)], expected: Option<&str>) {
-        let found = directory(|name| {
+        let found = directory_in(|name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())
         });
         assert_eq!(found.as_deref(), expected.map(Path::new), "{variables:?}");

@@ -1,18 +1,18 @@
 //! `wasmhost check`: everything that is wrong with a formation, or the formation as it is understood.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use wasmhost_config::{Formation, LoadError};
-use wasmhost_host::{Plan, PlanError, capacity_warnings, check_capacity};
+use wasmhost_host::{GrantedBy, Plan, PlanError, Surroundings, capacity_warnings, check_capacity};
 
-use crate::args::Check;
+use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::formation_file::FormationFile;
 use crate::print;
 
-pub(crate) fn check(file: Option<PathBuf>, check: &Check) -> Outcome {
-    let plan = plan(&formation_file(file))?;
-    check_capacity(&plan).map_err(|err| Failed::new(Exit::Usage, err))?;
+pub(crate) fn check(file: &FormationFile, json: bool) -> Outcome {
+    let plan = plan(file)?;
+    let instances_max = check_capacity(&plan).map_err(|err| Failed::new(Exit::Usage, err))?;
     for unworked in plan.formation.unworked_queues() {
         print::note(format_args!("warning: {unworked}"));
     }
@@ -20,29 +20,24 @@ pub(crate) fn check(file: Option<PathBuf>, check: &Check) -> Outcome {
     for warning in capacity_warnings(&plan, &BTreeMap::new()) {
         print::note(format_args!("warning: {warning}"));
     }
-    if check.json {
-        print::pretty_json(&plan.formation)?;
+    let understood = plan.understood(instances_max);
+    if json {
+        print::pretty_json(&understood.whole)?;
     } else {
-        print::text(&plan.formation.to_toml());
+        print::text(&understood.formation.to_toml_with(&understood.notes));
     }
     Ok(Exit::Done)
 }
 
-/// The file that a person means who names none.
-pub(crate) fn formation_file(given: Option<PathBuf>) -> PathBuf {
-    given.unwrap_or_else(|| PathBuf::from("formation.toml"))
-}
-
 /// Reads a formation and its components.
-pub(crate) fn plan(file: &Path) -> Result<Plan, Failed> {
-    Plan::new(formation(file)?).map_err(|err| Failed::new(exit_of(&err), shown_from(file, &err)))
+pub(crate) fn plan(file: &FormationFile) -> Result<Plan, Failed> {
+    let cache = cache::directory();
+    let surroundings = Surroundings { cache: cache.as_deref(), granted_by: GrantedBy::Formation };
+    let plan = Plan::new(file.read()?, &surroundings);
+    plan.map_err(|err| file.failed(exit_of(&err), shown_from(file.path(), &err)))
 }
 
-fn formation(file: &Path) -> Result<Formation, Failed> {
-    wasmhost_config::load(file).map_err(|err: LoadError| Failed::new(Exit::Usage, err))
-}
-
-/// What contradicts itself in the file comes first: it has to be mended anyway.
+/// A contradiction in the file comes first: it has to be mended anyway.
 fn exit_of(err: &PlanError) -> Exit {
     match err.problems.iter().all(|problem| problem.in_component) {
         true => Exit::Component,

@@ -12,48 +12,57 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use wasmhost_config::LoadError;
+use wasmhost_config::{LoadError, default_state_dir};
 use wasmhost_host::admin::api::ErrorResponse;
-use wasmhost_host::{is_in_use, socket_path};
+use wasmhost_host::{Holder, holder, is_in_use, is_trusted_user, socket_path};
 
-use crate::check::formation_file;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::formation_file::FormationFile;
 
 /// How long a host may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The host of one formation.
 pub(crate) struct Client {
-    file: PathBuf,
+    file: FormationFile,
     state_dir: PathBuf,
     socket: PathBuf,
 }
 
 /// Runs a verb that asks the host of this formation.
-pub(crate) fn with(file: Option<PathBuf>, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
-    let file = formation_file(file);
+pub(crate) fn with(file: FormationFile, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
     let state_dir = state_dir(&file)?;
+    refuse_other(&file, &state_dir)?;
     let socket = socket_path(&state_dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(verb(Client { file, state_dir, socket }))
 }
 
-/// Where the formation's host keeps its state. A file that was broken while its host runs, or whose variables only
-/// the host's environment has, is no reason not to find that host: it is then looked for in the usual place.
-fn state_dir(file: &Path) -> Result<PathBuf, Failed> {
-    match wasmhost_config::load(file) {
+/// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be
+/// set in the host's environment alone. Then the host is looked for in the usual place.
+fn state_dir(file: &FormationFile) -> Result<PathBuf, Failed> {
+    match wasmhost_config::load(file.path()) {
         Ok(formation) => Ok(formation.state_dir),
-        Err(LoadError::Invalid(_)) => {
-            let absolute = std::path::absolute(file)?;
-            Ok(absolute.with_file_name(".wasmhost"))
-        }
-        Err(err) => Err(Failed::new(Exit::Usage, err)),
+        Err(LoadError::Invalid(_)) => Ok(default_state_dir(&std::path::absolute(file.path())?)),
+        Err(err) => Err(file.failed(Exit::Usage, err)),
     }
+}
+
+/// Two formations may name one state directory: a verb for one of them is not for the other's host.
+fn refuse_other(file: &FormationFile, state_dir: &Path) -> Result<(), Failed> {
+    let Holder::Other(running) = holder(state_dir, &std::path::absolute(file.path())?) else { return Ok(()) };
+    let message = format!(
+        "the host with the state directory {} runs {}, not {}: name the formation that is meant with -f, and give each a `state_dir` of its own",
+        state_dir.display(),
+        running.display(),
+        file.path().display()
+    );
+    Err(file.failed(Exit::NoHost, message))
 }
 
 impl Client {
     /// The formation.
-    pub(crate) fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &FormationFile {
         &self.file
     }
 
@@ -101,6 +110,7 @@ impl Client {
                 return Err(Failed::new(Exit::NoHost, "the host does not answer: is its process stopped?"));
             }
         };
+        self.refuse_stranger(&stream)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
         tokio::spawn(connection);
@@ -121,16 +131,26 @@ impl Client {
         Err(Failed::new(exit_of(status), message.unwrap_or_else(|_| format!("the host answered {status}"))))
     }
 
+    /// Another user may have put a socket there, and is not to have what a request says.
+    fn refuse_stranger(&self, stream: &UnixStream) -> Result<(), Failed> {
+        let listener = stream.peer_cred().map_err(|err| self.unreachable(&err))?.uid();
+        if is_trusted_user(listener) {
+            return Ok(());
+        }
+        let message = format!(
+            "the process that listens on {} is of the user {listener}, expected our own ({}) or root: nothing was sent to it; a host of another user is asked as that user, by `sudo -u`",
+            self.socket.display(),
+            rustix::process::geteuid().as_raw()
+        );
+        Err(Failed::new(Exit::NoHost, message))
+    }
+
     fn unreachable(&self, err: &std::io::Error) -> Failed {
+        let file = self.file.path().display();
         match err.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failed::new(
-                Exit::NoHost,
-                format!(
-                    "no host runs {}: start one with `wasmhost run {}`",
-                    self.file.display(),
-                    self.file.display()
-                ),
-            ),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => self
+                .file
+                .failed(Exit::NoHost, format!("no host runs {file}: start one with `wasmhost run {file}`")),
             _ => {
                 Failed::new(Exit::NoHost, format!("can't reach the host at {}: {err}", self.socket.display()))
             }

@@ -24,7 +24,10 @@ pub(crate) fn compile(compile: &Compile) -> Outcome {
         .map_err(|err| Failed::new(Exit::Component, format!("{} {err}", component.display())))?;
     write(&output, &compiled)
         .map_err(|err| Failed::new(Exit::Failed, format!("can't write {}: {err}", output.display())))?;
-    print::line(output.display());
+    match compile.json {
+        true => print::json(&serde_json::json!({ "file": output }))?,
+        false => print::line(output.display()),
+    }
     Ok(Exit::Done)
 }
 
@@ -40,7 +43,7 @@ fn read(component: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Whoever reads the file meanwhile finds the old one, or the new one, whole.
+/// Writes the file beside its place and renames it: a reader finds the old one or the new one, whole.
 fn write(output: &Path, compiled: &[u8]) -> std::io::Result<()> {
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;

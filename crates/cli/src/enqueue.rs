@@ -147,7 +147,7 @@ fn request(enqueue: &Enqueue, payload: Vec<u8>) -> EnqueueRequest {
     }
 }
 
-/// What is read, and how long it is, where that is known.
+/// The input, and its length where that is known.
 fn open(file: Option<&Path>) -> Result<(Box<dyn BufRead>, Option<u64>), Failed> {
     let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
         return Ok((Box::new(BufReader::new(std::io::stdin())), None));

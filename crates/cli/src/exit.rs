@@ -55,10 +55,10 @@ impl Failed {
     }
 }
 
-/// What every verb comes to.
+/// How every verb ends.
 pub(crate) type Outcome = Result<Exit, Failed>;
 
-/// What went wrong is nobody's mistake in particular: no descriptors left, a broken pipe.
+/// Errors of the system that are nobody's mistake in particular: no descriptors left, a broken pipe.
 impl From<std::io::Error> for Failed {
     fn from(err: std::io::Error) -> Failed {
         Failed::new(Exit::Failed, err)

@@ -3,19 +3,20 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use wasmhost_config::shown;
 use wasmhost_host::admin::api::{
-    BackupRequest, BackupResponse, JobDetail, JobMoved, JobState, JobView, JobsView, PauseResponse,
-    QueuesView, SweepRequest, SweepResponse, Timestamp,
+    AttemptEnd, BackupRequest, BackupResponse, JobDetail, JobMoved, JobState, JobView, JobsView,
+    PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse, Timestamp,
 };
 use wasmhost_host::backup_store;
 
 use crate::args::jobs::{Backup, JobsVerb, List, Queues, Show, Stats, Sweep, Watch, Which};
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failed, Outcome};
+use crate::formation_file::FormationFile;
 use crate::print;
 use crate::table::{one_line, short, size, table};
 use crate::work::valid;
@@ -23,10 +24,13 @@ use crate::work::valid;
 /// Jobs that are asked for at once.
 const PAGE: usize = 1_000;
 
+/// Columns of `jobs stats`.
+const STATES: [&str; 7] = ["SCHEDULED", "AVAILABLE", "LEASED", "RETRYING", "DONE", "DEAD", "CANCELLED"];
+
 /// How much of an error a list shows, in characters.
 const ERROR_CHARS: usize = 60;
 
-pub(crate) fn jobs(file: Option<PathBuf>, verb: JobsVerb) -> Outcome {
+pub(crate) fn jobs(file: FormationFile, verb: JobsVerb) -> Outcome {
     client::with(file, async |client| match verb {
         JobsVerb::Ls(list) => ls(&client, &list).await,
         JobsVerb::Show(wanted) => show(&client, &wanted).await,
@@ -77,7 +81,7 @@ fn job_row(job: &JobView, now: Timestamp) -> Vec<String> {
         job.queue.clone(),
         job.state.to_string(),
         attempts(job),
-        job.priority.to_string(),
+        if job.priority == 0 { String::new() } else { job.priority.to_string() },
         ago(job.enqueued_at, now),
         due(job, now),
         job.unique_key.as_deref().map(|key| one_line(key, 20)).unwrap_or_default(),
@@ -127,6 +131,7 @@ fn render(detail: &JobDetail) -> String {
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     add("started", job.started_at.map(|time| time.to_string()));
     add("ended", job.ended_at.map(|time| time.to_string()));
+    add("because", why_dead(detail));
     add("key", job.unique_key.clone());
     add("type", Some(job.content_type.clone()).filter(|text| !text.is_empty()));
     for (name, value) in &detail.metadata {
@@ -165,6 +170,23 @@ fn render(detail: &JobDetail) -> String {
     text
 }
 
+/// Why a job is dead, where its attempts don't say it.
+fn why_dead(detail: &JobDetail) -> Option<String> {
+    let job = &detail.view;
+    let last = detail.attempts.last().filter(|_| job.state == JobState::Dead)?;
+    let has_attempts_left = job.attempts_max.is_some_and(|max| job.attempt < max);
+    match last.end {
+        AttemptEnd::Crashed if has_attempts_left => Some(format!(
+            "it crashed {} times: a job that does so isn't tried again, whatever attempts are left",
+            job.crashes
+        )),
+        AttemptEnd::Failed if has_attempts_left => {
+            Some("its handler buried it: no other attempt would have done better".to_owned())
+        }
+        _ => None,
+    }
+}
+
 fn state(detail: &JobDetail) -> String {
     match &detail.instance {
         Some(instance) => format!("{} by {instance}", detail.view.state),
@@ -172,7 +194,7 @@ fn state(detail: &JobDetail) -> String {
     }
 }
 
-/// What a job holds is not for the terminal to obey, and has one line here.
+/// Text of a job on one line, in which nothing acts on the terminal.
 fn printable(text: &str) -> Cow<'_, str> {
     shown::one_line(text, shown::MESSAGE_BYTES_MAX)
 }
@@ -186,13 +208,12 @@ async fn stats(client: &Client, stats: &Stats) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// States that are rare have a column where some queue has such jobs.
 fn queue_table(view: &QueuesView) -> String {
     let now = Timestamp::now();
-    let rows = view.queues.iter().map(|queue| {
+    let numbers = |queue: &QueueView| {
         let counts = &queue.counts;
-        let state = if counts.paused { "paused" } else { "" };
-        let workers = if queue.workers.is_empty() { "nobody".to_owned() } else { queue.workers.join(", ") };
-        let numbers = [
+        [
             counts.scheduled,
             counts.available,
             counts.leased,
@@ -200,26 +221,31 @@ fn queue_table(view: &QueuesView) -> String {
             counts.done,
             counts.dead,
             counts.cancelled,
-        ];
-        let mut row = vec![counts.queue.clone(), workers];
-        row.extend(numbers.map(|number| number.to_string()));
+        ]
+    };
+    let is_shown = |column: usize| {
+        matches!(STATES[column], "AVAILABLE" | "LEASED" | "DONE")
+            || view.queues.iter().any(|queue| numbers(queue)[column] > 0)
+    };
+    let rows = view.queues.iter().map(|queue| {
+        let counts = &queue.counts;
+        let workers = match (counts.paused, queue.workers.is_empty()) {
+            (true, _) => "paused".to_owned(),
+            (false, true) => "nobody".to_owned(),
+            (false, false) => queue.workers.join(", "),
+        };
+        let cell = |(column, number): (usize, u64)| {
+            if is_shown(column) { number.to_string() } else { String::new() }
+        };
+        let mut row = vec![counts.queue.clone()];
+        row.extend(numbers(queue).into_iter().enumerate().map(cell));
         row.push(counts.oldest_waiting.map(|since| ago(since, now)).unwrap_or_default());
-        row.push(state.to_owned());
+        row.push(workers);
         row
     });
-    let head = [
-        "QUEUE",
-        "WORKED BY",
-        "SCHEDULED",
-        "AVAILABLE",
-        "LEASED",
-        "RETRYING",
-        "DONE",
-        "DEAD",
-        "CANCELLED",
-        "OLDEST",
-        "",
-    ];
+    let mut head = vec!["QUEUE"];
+    head.extend(STATES);
+    head.extend(["OLDEST", "WORKED BY"]);
     table(&head, rows)
 }
 
@@ -228,8 +254,13 @@ async fn watch(client: &Client, watch: &Watch) -> Outcome {
     let clear = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
     loop {
         let view: QueuesView = client.get("/v1/queues").await?;
-        print::raw(clear);
-        print::text(&queue_table(&view));
+        match watch.json {
+            true => print::json(&view)?,
+            false => {
+                print::raw(clear);
+                print::text(&queue_table(&view));
+            }
+        }
         if print::is_broken() {
             return Ok(Exit::Done);
         }
@@ -331,6 +362,12 @@ async fn pause(client: &Client, queues: &Queues, verb: &str) -> Outcome {
     for queue in &queues.queues {
         let path = format!("/v1/queues/{}/{verb}", valid("queue", queue)?);
         let response: PauseResponse = client.post(&path, &()).await?;
+        if queues.json {
+            let PauseResponse { paused, changed } = response;
+            let line = serde_json::json!({ "queue": queue, "paused": paused, "changed": changed });
+            print::json(&line)?;
+            continue;
+        }
         let state = if response.paused { "paused" } else { "running" };
         let already = if response.changed { "" } else { " already" };
         print::line(format!("{queue} is {state}{already}"));
@@ -347,13 +384,16 @@ async fn backup(client: &Client, backup: &Backup) -> Outcome {
         }
         false => backup_alone(client, &file).await?,
     };
-    print::line(format!("{} ({})", file.display(), size(bytes)));
+    match backup.json {
+        true => print::json(&serde_json::json!({ "file": file, "bytes": bytes }))?,
+        false => print::line(format!("{} ({})", file.display(), size(bytes))),
+    }
     Ok(Exit::Done)
 }
 
 /// Without a host.
 async fn backup_alone(client: &Client, file: &Path) -> Result<u64, Failed> {
-    let formation = wasmhost_config::load(client.file()).map_err(|err| Failed::new(Exit::Usage, err))?;
+    let formation = client.file().read()?;
     backup_store(&formation.store, file).await.map_err(|err| Failed::new(Exit::Failed, err))
 }
 

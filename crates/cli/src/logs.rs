@@ -19,7 +19,7 @@ pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
     }
     let format = match LogFormat::detect() {
         _ if logs.json => LogFormat::Json,
-        // Who pipes lines through grep wants the lines; --json is for programs.
+        // A person who pipes lines through grep wants the lines; --json is for programs.
         LogFormat::Json => LogFormat::Plain,
         format => format,
     };

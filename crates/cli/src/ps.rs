@@ -6,7 +6,7 @@ use crate::args::Ps;
 use crate::client::Client;
 use crate::exit::{Exit, Outcome};
 use crate::print;
-use crate::table::{short, size, table};
+use crate::table::{one_line, short, size, table, width};
 
 pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
     let view: FormationView = client.get("/v1/formation").await?;
@@ -27,13 +27,19 @@ fn render(view: &FormationView) -> String {
         types,
     );
     let instances: Vec<_> = view.types.iter().flat_map(|process| &process.instances).collect();
-    if !instances.is_empty() {
+    if instances.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    let head = ["INSTANCE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
+    text += &table(&head, instances.iter().map(|view| instance_row(view)));
+    let notes = instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
+    for (n, (name, note)) in notes.enumerate() {
+        if n == 0 {
+            text.push('\n');
+        }
+        text += &one_line(&format!("{name}: {note}"), width());
         text.push('\n');
-        let rows = instances.into_iter().map(instance_row);
-        text += &table(
-            &["INSTANCE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY", ""],
-            rows,
-        );
     }
     text
 }
@@ -67,6 +73,5 @@ fn instance_row(view: &InstanceView) -> Vec<String> {
         view.recycled.to_string(),
         format!("{:.2}s", view.cpu_s),
         size(view.memory_bytes),
-        view.note.clone().unwrap_or_default(),
     ]
 }

@@ -1,151 +1,31 @@
-//! `wasmhost run`: load, start, run until told, drain.
+//! `wasmhost run`: a formation is served, and an app is left to `app`.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
-
-use tokio::runtime::Builder;
 use tracing::info;
-use wasmhost_config::shown;
-use wasmhost_engine::Cache;
-use wasmhost_host::{
-    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, StartError, make_room_for_connections,
-};
+use wasmhost_host::GrantedBy;
 
 use crate::app;
-use crate::args::Run;
-use crate::cache;
-use crate::check::{formation_file, plan};
+use crate::args::AppFlags;
+use crate::check::plan;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::formation_file::FormationFile;
 use crate::host_log;
-use crate::signals::Signals;
-use crate::threads::Places;
+use crate::serve::serve;
 
-pub(crate) fn run(run: Run, file: Option<PathBuf>) -> Outcome {
-    let file = formation_file(run.file.or(file));
-    if app::is_app(&file) {
-        return app::run(&file, run.app);
+pub(crate) fn run(file: FormationFile, app: AppFlags) -> Outcome {
+    if app::is_app(file.path()) {
+        return app::run(file.path(), app);
     }
-    if let Some(flag) = run.app.first() {
-        let file = file.display();
+    if let Some(flag) = app.first() {
+        let shown = file.path().display();
         return Err(Failed::new(
             Exit::Usage,
-            format!("{flag} is for an app (a .wasm file), and {file} is a formation: write it there"),
+            format!("{flag} is for an app (a .wasm file), and {shown} is a formation: write it there"),
         ));
     }
-    host_log::with(|output| serve(plan(&file)?, GrantedBy::Formation, output))
-}
-
-/// Serves a plan until it is told to stop.
-pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outcome {
-    let cache = cache::from_environment()?;
-    let handed_over = HandedOver::from_env();
-    use_small_pages();
-    // Before there are threads.
-    make_room_for_connections(&plan);
-    let places = Places::new();
-    let begin_thread = {
-        let places = places.clone();
-        move || places.begin_thread()
-    };
-    let mut runtime = runtime();
-    let runtime = runtime.worker_threads(places.io_threads()).on_thread_start(begin_thread).build()?;
-    places.wait();
-    // Not on a thread of the runtime: see `threads`.
-    runtime.block_on(live(plan, cache, granted_by, handed_over, output.clone()))
-}
-
-/// Keeps the system from backing memory by huge pages. Where it does so for all, as on Debian, each instance would take
-/// one of 2 MiB as it first touches its memory: 2.1 GB for a thousand instances of 30 KiB.
-#[cfg(target_os = "linux")]
-fn use_small_pages() {
-    // A system that can't be told has none, or will have them.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
-}
-
-#[cfg(not(target_os = "linux"))]
-fn use_small_pages() {}
-
-pub(crate) fn runtime() -> Builder {
-    let mut runtime = Builder::new_multi_thread();
-    runtime.enable_all().thread_name("wasmhost-io");
-    runtime
-}
-
-async fn live(
-    plan: Plan,
-    cache: Cache,
-    granted_by: GrantedBy,
-    handed_over: HandedOver,
-    output: Output,
-) -> Outcome {
-    let mut signals = Signals::new()?;
-    let (progress, serving) = (output.clone(), output.clone());
-    let options = HostOptions {
-        output,
-        log_format: LogFormat::detect(),
-        cache,
-        progress: Box::new(move |done, of| show_progress(&progress, done, of)),
-        serving: Box::new(move |place| {
-            let place = place.to_string();
-            serving
-                .own()
-                .put(format!("Serving HTTP on {}\n", shown::one_line(&place, shown::MESSAGE_BYTES_MAX)));
-        }),
-        granted_by,
-        handed_over,
-    };
-    let host = tokio::select! {
-        started = Host::start(plan, options) => started.map_err(|err| failed(&err, granted_by))?,
-        () = signals.stop() => return Ok(Exit::Done),
-    };
-    let (stop_asked, lost) = (host.stop_asked(), host.lost());
-    tokio::select! {
-        () = async { host.settled().await; info!("all instances are up"); std::future::pending().await } => {}
-        () = signals.stop() => {}
-        () = stop_asked => {}
-        _ = lost => {}
-    }
-    let stopped = host.drain(signals.hurry()).await;
-    match stopped.lost {
-        Some(lost) => Err(Failed::new(Exit::Failed, lost)),
-        None if stopped.cut_off > 0 => Ok(Exit::CutOff),
-        None => Ok(Exit::Done),
-    }
-}
-
-fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
-    let message = match (err, granted_by) {
-        (StartError::Listen { listen, err }, GrantedBy::Flags) => {
-            format!(
-                "can't listen on {listen}: {err}; --listen takes another address, or port 0 for any free one"
-            )
+    host_log::with(|output| {
+        if file.is_named_by_variable() {
+            info!("running {}, which the environment variable WASMHOST_FILE names", file.path().display());
         }
-        (StartError::Load { component, err, .. }, GrantedBy::Flags) => format!("{component} {err}"),
-        _ => err.to_string(),
-    };
-    Failed::new(exit_of(err), message)
-}
-
-pub(crate) fn exit_of(err: &StartError) -> Exit {
-    match err {
-        StartError::Load { .. } => Exit::Component,
-        StartError::TooMany(_) => Exit::Usage,
-        StartError::Engine(_)
-        | StartError::StateDir(_)
-        | StartError::Store { .. }
-        | StartError::Listen { .. }
-        | StartError::Certificates(_)
-        | StartError::Release(_)
-        | StartError::Io(_) => Exit::NotStarted,
-    }
-}
-
-/// One line that is written over again, and only where a person sees it.
-fn show_progress(output: &Output, done: usize, of: usize) {
-    if std::io::stderr().is_terminal() {
-        output.own().put(match done == of {
-            true => "\r\x1b[K".to_owned(),
-            false => format!("\rcompiling components: {done} of {of}"),
-        });
-    }
+        serve(plan(&file)?, GrantedBy::Formation, output)
+    })
 }

@@ -30,7 +30,7 @@ pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
 
 async fn show(client: &Client, json: bool) -> Outcome {
     let view: FormationView = client.get("/v1/formation").await?;
-    let counts: Vec<CountView> = view
+    let types: Vec<CountView> = view
         .types
         .into_iter()
         .filter(|process| !matches!(process.trigger.as_str(), "release" | "manual"))
@@ -42,9 +42,10 @@ async fn show(client: &Client, json: bool) -> Outcome {
         })
         .collect();
     if json {
-        print::pretty_json(&counts)?;
+        let settled = types.iter().all(|count| count.actual == count.desired);
+        print::pretty_json(&ScaleResponse { settled, types })?;
     } else {
-        print::line(format!("wasmhost scale {}", line(&counts)));
+        print::line(format!("wasmhost scale {}", line(&types)));
     }
     Ok(Exit::Done)
 }
@@ -55,7 +56,7 @@ fn line(counts: &[CountView]) -> String {
     each.join(" ")
 }
 
-/// What isn't as it should be, after the wait.
+/// Names the types whose counts aren't live after the wait.
 fn lacking(counts: &[CountView], waited_s: f64) -> String {
     let each: Vec<_> = counts
         .iter()

@@ -1,22 +1,60 @@
 //! Tables, times and sizes as a person reads them.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use wasmhost_config::shown;
 
-/// Columns as wide as their widest cell, two spaces between, nothing after the last.
+/// How wide a table may be where no terminal and no `COLUMNS` says it, in characters.
+const WIDTH_DEFAULT: usize = 80;
+
+/// A column that is cut keeps so many characters, or its head.
+const COLUMN_MIN: usize = 6;
+
+/// Columns as wide as their widest cell, as far as the terminal is wide enough; nothing after the last.
 pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let head = head.iter().map(|cell| (*cell).to_owned()).collect();
     let shown = |row: Vec<String>| row.iter().map(|cell| shown_cell(cell)).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows.map(shown)).collect();
-    let width = |text: &String| text.chars().count();
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(width).max().unwrap_or(0))
-        .collect();
+    table_within(width(), head, rows.map(shown).collect())
+}
+
+/// The terminal's width, or what `COLUMNS` says.
+pub(crate) fn width() -> usize {
+    let terminal = std::io::stdout();
+    let size = terminal.is_terminal().then(|| rustix::termios::tcgetwinsize(terminal).ok()).flatten();
+    let of_terminal = size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
+    let of_variable = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|width| *width > 0);
+    of_terminal.or_else(of_variable).unwrap_or(WIDTH_DEFAULT)
+}
+
+/// A column that is empty throughout is left out. A table that doesn't fit has one space between columns instead of two,
+/// and then its columns are cut.
+fn table_within(width_max: usize, head: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    rows.insert(0, head.iter().map(|cell| (*cell).to_owned()).collect());
+    let is_used = |column: &usize| rows.len() == 1 || rows[1..].iter().any(|row| !row[*column].is_empty());
+    let used: Vec<usize> = (0..head.len()).filter(is_used).collect();
+    let length = |text: &str| text.chars().count();
+    let mut widths: Vec<usize> =
+        used.iter().map(|column| rows.iter().map(|row| length(&row[*column])).max().unwrap_or(0)).collect();
+    let between = |gap: usize| gap * used.len().saturating_sub(1);
+    let gap = if widths.iter().sum::<usize>() + between(2) <= width_max { 2 } else { 1 };
+    let room = width_max.saturating_sub(between(gap));
+    while widths.iter().sum::<usize>() > room {
+        let least = |place: usize| length(head[used[place]]).max(COLUMN_MIN);
+        let cuttable = (0..widths.len()).filter(|place| widths[*place] > least(*place));
+        // Names come first and explanations last: explanations are cut first, and names at last.
+        let is_last = |place: usize| place + 1 == used.len();
+        let order = |place: &usize| (*place != 0, is_last(*place), widths[*place]);
+        let Some(widest) = cuttable.max_by_key(order) else { break };
+        widths[widest] -= 1;
+    }
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
+        let cells = used.iter().zip(&widths).map(|(column, width)| {
+            let cell = &row[*column];
+            let cell = if length(cell) > *width { one_line(cell, width - 1) } else { cell.clone() };
+            format!("{cell:<width$}")
+        });
+        text.push_str(cells.collect::<Vec<_>>().join(&" ".repeat(gap)).trim_end());
         text.push('\n');
     }
     text
@@ -50,7 +88,7 @@ pub(crate) fn short(seconds: f64) -> String {
     }
 }
 
-/// What fits in a row: the first line, cut.
+/// The first line of a text, cut to fit in a row.
 pub(crate) fn one_line(text: &str, chars: usize) -> String {
     let line = shown::one_line(text.lines().next().unwrap_or_default(), shown::MESSAGE_BYTES_MAX);
     match line.char_indices().nth(chars) {
@@ -81,8 +119,29 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["löng".to_owned(), String::new()]];
-        assert_eq!(table(&["N", "C"], rows.into_iter()), "N     C\na     1\nlöng\n");
+        let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["löng".to_owned(), String::new()]];
+        assert_eq!(table_within(80, &["N", "C"], rows), "N     C\na     1\nlöng\n");
+    }
+
+    #[test]
+    fn a_table_fits_and_has_no_empty_column() {
+        let row =
+            |name: &str, error: &str| vec![name.to_owned(), String::new(), "1".to_owned(), error.to_owned()];
+        let rows = vec![row("worker", "it broke in the middle of the night"), row("a-longer-name", "")];
+        let head = ["NAME", "EMPTY", "COUNT", "ERROR"];
+        assert_eq!(
+            table_within(40, &head, rows.clone()),
+            "NAME          COUNT ERROR\n\
+             worker        1     it broke in the mid…\n\
+             a-longer-name 1\n"
+        );
+        for width in 1..80 {
+            let text = table_within(width, &head, rows.clone());
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            // Narrower than this there is nothing left to cut.
+            assert!(widest <= width.max(6 + 1 + 5 + 1 + 6), "{width}: {text}");
+        }
+        assert_eq!(table_within(80, &head, vec![]), "NAME  EMPTY  COUNT  ERROR\n");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Places {
         self.io_threads
     }
 
-    /// What each thread of the runtime does first.
+    /// Each thread of the runtime calls this first.
     pub(crate) fn begin_thread(&self) {
         Engine::prepare_thread();
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);

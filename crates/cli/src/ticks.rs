@@ -48,7 +48,7 @@ async fn newest(client: &Client, names: &[String], n: usize) -> Result<Vec<TickV
 fn render(listed: &[TickView], schedules: &[ScheduleView]) -> String {
     let mut text = String::new();
     if !listed.is_empty() {
-        let head = ["TYPE", "TIME", "STARTED", "DURATION", "RESULT", "ERROR"];
+        let head = ["TYPE", "TIME", "LATE", "TOOK", "RESULT", "ERROR"];
         text += &table(&head, listed.iter().map(row));
         text.push('\n');
     }
@@ -67,7 +67,7 @@ fn row(tick: &TickView) -> Vec<String> {
     vec![
         tick.process.clone(),
         tick.nominal.to_string(),
-        tick.started_at.to_string(),
+        duration(tick.started_at.since(tick.nominal).as_secs_f64()),
         tick.duration_s.map(duration).unwrap_or_default(),
         format!("{}{how}", tick.result.name()),
         tick.error.as_deref().map(|error| one_line(error, ERROR_CHARS)).unwrap_or_default(),
@@ -119,9 +119,9 @@ mod tests {
         ];
         assert_eq!(
             render(&ticks, &[schedule]),
-            "TYPE   TIME                  STARTED               DURATION  RESULT         ERROR\n\
-             clock  2026-11-21T11:59:00Z  2026-11-21T11:59:00Z  12ms      failed         it broke\n\
-             clock  2026-11-21T11:58:00Z  2026-11-21T11:58:00Z  12ms      done (manual)\n\n\
+            "TYPE   TIME                  LATE  TOOK  RESULT         ERROR\n\
+             clock  2026-11-21T11:59:00Z  0ms   12ms  failed         it broke\n\
+             clock  2026-11-21T11:58:00Z  0ms   12ms  done (manual)\n\n\
              clock: next at 2026-11-21T12:00:03Z, for 2026-11-21T12:00:00Z\n"
         );
         assert_eq!(duration(7.34), "7.3s");

@@ -17,11 +17,17 @@ pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
     let wait_s = restart.timeout.as_secs_f64();
     let request = RestartRequest { target: restart.target.clone(), wait_s: Some(wait_s) };
     let response: RestartResponse = client.post("/v1/restart", &request).await?;
+    if restart.json {
+        print::json(&response)?;
+    }
     if !response.settled {
         return Err(Failed::new(
             Exit::Failed,
             format!("after {wait_s} s not all of the new instances serve; `wasmhost ps` shows which"),
         ));
+    }
+    if restart.json {
+        return Ok(Exit::Done);
     }
     let instances = if response.restarted == 1 { "instance" } else { "instances" };
     print::line(format!("restarted {} {instances} of {}", response.restarted, restart.target));
@@ -39,6 +45,9 @@ pub(crate) async fn stop(client: &Client, stop: &Stop) -> Outcome {
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+    if stop.json {
+        print::json(&serde_json::json!({ "stopped": true }))?;
     }
     Ok(Exit::Done)
 }

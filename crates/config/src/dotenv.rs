@@ -1,9 +1,9 @@
 //! `.env`: `KEY=VALUE` lines, as shells and other dotenv readers take them.
 //!
-//! Values are literal: nothing is expanded in them. The last of two lines with one key wins.
+//! Values are literal: nothing is expanded in them. The last of two lines with one key wins. No message repeats a line's
+//! text, which may be part of a secret.
 
 use crate::report::Report;
-use crate::spelling::quoted;
 use std::collections::BTreeMap;
 
 /// Reads the text; lines that are wrong are reported and left out.
@@ -57,16 +57,16 @@ impl<'a> Cursor<'a> {
             return Ok(None);
         }
         let Some((before, after)) = line.split_once('=') else {
-            return Err(format!("found {}, expected KEY=VALUE", quoted(content)));
+            return Err("found a line without \"=\", expected KEY=VALUE".to_owned());
         };
         let name = before.trim();
         let name =
             name.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(name).trim();
         if !is_key(name) {
-            return Err(format!(
-                "found the name {}, expected letters, digits and \"_\", a letter or \"_\" first",
-                quoted(name)
-            ));
+            return Err(
+                "found another name before the \"=\", expected letters, digits and \"_\", a letter or \"_\" first"
+                    .to_owned(),
+            );
         }
         self.offset += before.len() + 1;
         let padding = after.len() - after.trim_start_matches([' ', '\t']).len();
@@ -114,8 +114,7 @@ impl<'a> Cursor<'a> {
         let after = self.rest()[length..].split('\n').next().unwrap_or_default().trim();
         if !after.is_empty() && !after.starts_with('#') {
             return Err(format!(
-                "found {} after the quoted value of {name}, expected the line to end",
-                quoted(after)
+                "found more text after the quoted value of {name}, expected the line to end"
             ));
         }
         self.offset += length;
@@ -192,9 +191,9 @@ mod tests {
         assert_eq!(
             problems,
             [
-                ".env:2:3: found \"oops\", expected KEY=VALUE",
-                ".env:3:1: found the name \"1B\", expected letters, digits and \"_\", a letter or \"_\" first",
-                ".env:4:1: found \"y\" after the quoted value of C, expected the line to end",
+                ".env:2:3: found a line without \"=\", expected KEY=VALUE",
+                ".env:3:1: found another name before the \"=\", expected letters, digits and \"_\", a letter or \"_\" first",
+                ".env:4:1: found more text after the quoted value of C, expected the line to end",
                 ".env:5:1: the value of D starts with \" but doesn't end with it",
             ]
         );

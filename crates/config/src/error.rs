@@ -1,4 +1,4 @@
-//! What can be wrong with a formation, said so that its writer can act on it.
+//! Errors of a formation, written so that its author can act on them.
 
 use std::fmt;
 use std::io;
@@ -37,7 +37,7 @@ pub enum LoadError {
     Unreadable {
         /// The path as it was given.
         file: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file was read, and this is wrong with it: at least one problem, sorted by file, line and column.
@@ -56,7 +56,7 @@ pub struct Problem {
     pub column: usize,
     /// The key, with the tables it is in: `process.web.memory`. Empty where no key is at fault.
     pub key: String,
-    /// What was found, what was expected, and what to do.
+    /// The message: it says what was found, what was expected, and what to do.
     pub message: String,
 }
 

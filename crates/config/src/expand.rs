@@ -10,6 +10,22 @@ pub(crate) struct Environment<'a> {
     pub(crate) dotenv: BTreeMap<String, String>,
 }
 
+/// A string of the file with values in the place of its variables.
+#[derive(Debug)]
+pub(crate) struct Expanded {
+    pub(crate) text: String,
+    /// Each `${...}` as it was written, and the value of the environment that took its place. Empty values and
+    /// defaults, which stand in the file, are not among them.
+    pub(crate) used: Vec<(String, String)>,
+}
+
+/// The value that a `${...}` stands for.
+enum Value<'t> {
+    OfEnvironment(String),
+    /// The default beside it.
+    OfFile(&'t str),
+}
+
 impl Environment<'_> {
     /// The value of a variable; the error is what to tell the user.
     pub(crate) fn get(&self, name: &str) -> Result<Option<String>, String> {
@@ -23,10 +39,11 @@ impl Environment<'_> {
     }
 
     /// Puts values in the place of `${VAR}` and `${VAR:-default}`; `$${` stands for `${` itself, and any
-    /// other `$` for itself. What was put in is not looked at again. The errors are one message for each
+    /// other `$` for itself. The values themselves are not expanded again. The errors are one message for each
     /// fault.
-    pub(crate) fn expand(&self, text: &str) -> Result<String, Vec<String>> {
+    pub(crate) fn expand(&self, text: &str) -> Result<Expanded, Vec<String>> {
         let mut expanded = String::new();
+        let mut used = Vec::new();
         let mut faults = Vec::new();
         let mut rest = text;
         while let Some(dollar) = rest.find('$') {
@@ -44,7 +61,13 @@ impl Environment<'_> {
                     return Err(faults);
                 };
                 match self.value_of(inside) {
-                    Ok(value) => expanded.push_str(&value),
+                    Ok(Value::OfFile(default)) => expanded.push_str(default),
+                    Ok(Value::OfEnvironment(value)) => {
+                        expanded.push_str(&value);
+                        if !value.is_empty() {
+                            used.push((format!("${{{inside}}}"), value));
+                        }
+                    }
                     Err(fault) => faults.push(fault),
                 }
                 rest = after;
@@ -54,11 +77,11 @@ impl Environment<'_> {
             }
         }
         expanded.push_str(rest);
-        if faults.is_empty() { Ok(expanded) } else { Err(faults) }
+        if faults.is_empty() { Ok(Expanded { text: expanded, used }) } else { Err(faults) }
     }
 
-    /// What the inside of one `${...}` stands for.
-    fn value_of(&self, inside: &str) -> Result<String, String> {
+    /// The value of the inside of one `${...}`.
+    fn value_of<'t>(&self, inside: &'t str) -> Result<Value<'t>, String> {
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (inside, None),
@@ -72,9 +95,9 @@ impl Environment<'_> {
         }
         match (self.get(name)?, default) {
             // As in a shell: set but empty takes the default too.
-            (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
-            (Some(value), _) => Ok(value),
-            (None, Some(default)) => Ok(default.to_owned()),
+            (Some(value), Some(default)) if value.is_empty() => Ok(Value::OfFile(default)),
+            (Some(value), _) => Ok(Value::OfEnvironment(value)),
+            (None, Some(default)) => Ok(Value::OfFile(default)),
             (None, None) => Err(format!(
                 "the environment variable {name} is not set: set it, add it to .env beside this file, \
                  or write \"${{{name}:-default}}\""
@@ -108,7 +131,7 @@ mod tests {
         };
         let dotenv =
             [("A", "file a"), ("B", "file b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Environment { host: &host, dotenv: dotenv.into() }.expand(text)
+        Environment { host: &host, dotenv: dotenv.into() }.expand(text).map(|expanded| expanded.text)
     }
 
     #[test]

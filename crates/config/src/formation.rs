@@ -1,6 +1,7 @@
 //! A formation whose fields can't be wrong: what later code works from, and never checks again.
 
 use crate::http::Http;
+pub use crate::written::Written;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ pub struct Formation {
     pub file: PathBuf,
     /// Where the lock, the socket and the default store live, absolute.
     pub state_dir: PathBuf,
-    /// What the instance pool is sized for, all types together; `None` leaves it to the engine.
+    /// Instances that there is room for, all types together; `None` leaves it to the host.
     pub max_instances: Option<u32>,
     /// How long running calls may go on once the host drains.
     pub grace: Duration,
@@ -34,6 +35,10 @@ pub struct Formation {
     pub queues: BTreeMap<String, Queue>,
     /// The process types in the file's order; at least one, their names unique.
     pub processes: Vec<ProcessType>,
+    /// Files whose contents are values of the environment (`env = { KEY = { file = ... } }`), absolute.
+    pub secret_files: Vec<PathBuf>,
+    /// How strings with variables were written: they are shown so.
+    pub written: Written,
 }
 
 /// `[store] url`.
@@ -102,11 +107,11 @@ pub struct ProcessType {
     pub trust_cwasm: bool,
     /// Whether an import that nothing provides ends the call that uses it, and isn't refused at the start.
     pub missing_imports_trap: bool,
-    /// What a command's arguments are, its own name not among them.
+    /// A command's arguments, without its own name.
     pub args: Vec<String>,
     /// How many instances to keep.
     pub count: u32,
-    /// What calls an instance, where the keys say so; `None` leaves it to the component's exports.
+    /// The trigger, where the keys say one; `None` leaves it to the component's exports.
     pub trigger: Option<Trigger>,
     /// Bytes of linear memory and tables that one instance may have.
     pub memory_bytes_max: u64,
@@ -134,11 +139,11 @@ pub struct ProcessType {
     /// How long a failed job of this type waits after its first attempt, its second, ...: the last repeats. Where it
     /// is empty the waits are the host's own.
     pub backoff: Vec<Duration>,
-    /// What the sandbox may touch.
+    /// Everything that the sandbox may touch.
     pub grants: Grants,
 }
 
-/// What of an instance one caller shares with the next.
+/// How much of an instance one caller shares with the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
     /// Nothing: each call has a fresh instance.
@@ -147,7 +152,7 @@ pub enum Isolation {
     Instance,
 }
 
-/// What calls an instance.
+/// The kind of calls that an instance gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Trigger {
     /// Requests that match one of these.
@@ -187,9 +192,9 @@ pub struct Schedule {
     pub times: Times,
     /// Each call is late by some time below this: see [`Schedule::delay`].
     pub jitter: Duration,
-    /// What to do about times that passed while no host ran.
+    /// How times are treated that passed while no host ran.
     pub missed: Missed,
-    /// What to do when a tick comes while the one before it runs.
+    /// How a tick is treated that comes while the one before it runs.
     pub overlap: Overlap,
 }
 
@@ -208,7 +213,7 @@ pub enum Times {
     Every(Duration),
 }
 
-/// What to do about times that passed while no host ran.
+/// How times are treated that passed while no host ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missed {
     /// Forget them.
@@ -219,7 +224,7 @@ pub enum Missed {
     All,
 }
 
-/// What to do when a tick comes while the one before it runs.
+/// How a tick is treated that comes while the one before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlap {
     /// Leave the new one out, and say so.
@@ -237,7 +242,7 @@ pub struct Route {
     pub path: String,
 }
 
-/// What a sandbox may touch. The default is nothing.
+/// Everything that a sandbox may touch. The default is nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Grants {
     /// The environment, in the file's order.
@@ -259,7 +264,7 @@ pub struct EnvVar {
     pub name: String,
     /// Its value.
     pub value: String,
-    /// True where the value came from `from_env` or `file`: it is never shown.
+    /// True where the value came from `from_env`, `file` or a `${VAR}`: it is never shown.
     pub secret: bool,
 }
 

@@ -8,6 +8,7 @@ use crate::formation::Formation;
 use crate::read;
 use crate::reader::Reading;
 use crate::report::Report;
+use crate::written::Written;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -18,10 +19,10 @@ use toml::de::DeTable;
 /// A formation of thousands of types is far below this; what is larger is another kind of file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// What a WebAssembly file starts with.
+/// The first bytes of a WebAssembly file.
 const WASM_MAGIC: &[u8] = b"\0asm";
 
-/// What surrounds a formation's text.
+/// The surroundings of a formation's text.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
     /// The file as its user named it: problems are printed with it. It isn't opened.
@@ -33,6 +34,22 @@ pub struct Origin<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
     /// The text of the `.env` beside the file, where there is one.
     pub dotenv: Option<&'a str>,
+}
+
+/// The state directory of a formation that doesn't name one: `.wasmhost` beside `formation.toml`, and
+/// `.wasmhost-NAME` beside `NAME.toml`, so that two formations in one folder have nothing in common.
+pub fn default_state_dir(file: &Path) -> PathBuf {
+    let mut name = OsString::from(".wasmhost");
+    let of_file = file_name(file);
+    if of_file != Path::new("formation.toml") {
+        name.push("-");
+        name.push(if of_file.extension() == Some("toml".as_ref()) {
+            of_file.with_extension("")
+        } else {
+            of_file.into()
+        });
+    }
+    file.with_file_name(name)
 }
 
 /// Reads a formation file, the `.env` beside it, and the process's environment.
@@ -60,7 +77,7 @@ pub fn load(path: &Path) -> Result<Formation, LoadError> {
     read(&text, &origin, dotenv_problem.into_iter().collect())
 }
 
-/// Reads a formation's text. Of the file system, only what `env` names with `file` is read.
+/// Reads a formation's text. The only files that are read are those that `env` names with `file`.
 ///
 /// # Errors
 ///
@@ -78,7 +95,14 @@ fn read(text: &str, origin: &Origin<'_>, mut problems: Vec<Problem>) -> Result<F
         problems.extend(report.into_problems());
     }
     let environment = Environment { host: origin.environment, dotenv };
-    let mut cx = Reading { report: Report::new(origin.file, text), environment, folder: origin.folder };
+    let mut cx = Reading {
+        report: Report::new(origin.file, text),
+        environment,
+        folder: origin.folder,
+        secret_files: Vec::new(),
+        written: Written::default(),
+        listed: BTreeMap::new(),
+    };
     let file = origin.folder.join(file_name(origin.file));
     let tree = syntax(text, &mut cx.report);
     let formation = tree.map(|tree| read::formation(&mut cx, &tree, file));

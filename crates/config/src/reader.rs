@@ -1,22 +1,34 @@
 //! Reads values out of the TOML tree: each key that is asked for is remembered, what is left over is unknown,
 //! and each value that is wrong is reported where it stands. Nothing stops at the first problem.
 
-use crate::expand::Environment;
+use crate::expand::{Environment, Expanded};
+use crate::foreign;
 use crate::report::Report;
-use crate::spelling::{nearest, one_of, quoted, shown_key, suggest};
+use crate::spelling::{nearest, one_of, quoted, shown_key};
 use crate::units;
+use crate::written::{self, Place, Written};
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// What reading a formation needs at every place of it.
+/// More names than this are a list that nobody reads twice.
+const LISTED_MAX: usize = 8;
+
+/// The state that reading a formation needs at every place of it.
 pub(crate) struct Reading<'a> {
     pub(crate) report: Report<'a>,
     pub(crate) environment: Environment<'a>,
-    /// What relative paths are relative to; absolute.
+    /// The absolute folder that relative paths are relative to.
     pub(crate) folder: &'a Path,
+    /// Files that were read for values of the environment.
+    pub(crate) secret_files: Vec<PathBuf>,
+    /// The strings that had variables in them.
+    pub(crate) written: Written,
+    /// Tables whose keys have been listed in a problem, by their first key, and the line of that problem.
+    pub(crate) listed: BTreeMap<&'static str, usize>,
 }
 
 impl Reading<'_> {
@@ -31,6 +43,8 @@ impl Reading<'_> {
 pub(crate) struct Item<'t> {
     /// `process.web.memory`
     pub(crate) key: String,
+    /// The same with the index of each array that it is in.
+    place: Place,
     pub(crate) span: Range<usize>,
     value: &'t DeValue<'t>,
 }
@@ -38,6 +52,7 @@ pub(crate) struct Item<'t> {
 /// A table of the file, and which of its keys have been read.
 pub(crate) struct Table<'t> {
     pub(crate) key: String,
+    place: Place,
     pub(crate) span: Range<usize>,
     entries: &'t DeTable<'t>,
     known: Vec<&'static str>,
@@ -47,7 +62,14 @@ pub(crate) struct Table<'t> {
 impl<'t> Table<'t> {
     /// The whole file.
     pub(crate) fn root(entries: &'t DeTable<'t>) -> Self {
-        Table { key: String::new(), span: 0..0, entries, known: Vec::new(), refused: Vec::new() }
+        Table {
+            key: String::new(),
+            place: Place::new(),
+            span: 0..0,
+            entries,
+            known: Vec::new(),
+            refused: Vec::new(),
+        }
     }
 
     /// Takes the value of a key, and remembers the key as one that belongs here.
@@ -81,9 +103,28 @@ impl<'t> Table<'t> {
     /// Reports every key that was never asked for.
     pub(crate) fn finish(self, cx: &mut Reading<'_>) {
         for (name, _) in self.unknown() {
-            let suggestion = suggest(name.get_ref(), &self.known);
-            cx.report.add(&name.span(), self.path(name.get_ref()), format!("unknown key; {suggestion}"));
+            let advice = self.advice(cx, name);
+            cx.report.add(&name.span(), self.path(name.get_ref()), format!("unknown key; {advice}"));
         }
+    }
+
+    /// Says what an unknown key was most likely meant to be. A long list of names stands in one problem alone.
+    fn advice(&self, cx: &mut Reading<'_>, name: &Spanned<std::borrow::Cow<'t, str>>) -> String {
+        if let Some(hint) = foreign::hint(&self.key, name.get_ref()) {
+            return hint;
+        }
+        if let Some(near) = nearest(name.get_ref(), self.known.iter().copied()) {
+            return format!("did you mean {near:?}?");
+        }
+        let line = cx.report.line(name.span().start);
+        match self.known.first() {
+            Some(first) if self.known.len() > LISTED_MAX => match cx.listed.get(first) {
+                Some(listed) => return format!("line {listed} lists the keys that there are"),
+                None => drop(cx.listed.insert(first, line)),
+            },
+            _ => {}
+        }
+        format!("expected {}", one_of(&self.known))
     }
 
     /// Whether a key that nobody asked for is near to this one.
@@ -99,7 +140,8 @@ impl<'t> Table<'t> {
     }
 
     fn item(&self, name: &str, value: &'t Spanned<DeValue<'t>>) -> Item<'t> {
-        Item { key: self.path(name), span: value.span(), value: value.get_ref() }
+        let place = written::within(&self.place, name);
+        Item { key: self.path(name), place, span: value.span(), value: value.get_ref() }
     }
 
     /// The full key of one of this table's keys.
@@ -115,6 +157,12 @@ impl<'t> Table<'t> {
 impl<'t> Item<'t> {
     /// Reports a problem with this value.
     pub(crate) fn problem(&self, cx: &mut Reading<'_>, message: impl Into<String>) {
+        let mut message = message.into();
+        if let Some(raw) = self.value.as_str()
+            && let Ok(expanded) = cx.environment.expand(raw)
+        {
+            message = written::without_values(message, raw, &expanded);
+        }
         cx.report.add(&self.span, self.key.clone(), message);
     }
 
@@ -123,7 +171,7 @@ impl<'t> Item<'t> {
         None
     }
 
-    /// What this is, with its article.
+    /// The kind of this value, with its article.
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {
             DeValue::String(_) => "a string",
@@ -153,11 +201,30 @@ impl<'t> Item<'t> {
         self.string_or(cx, "a string")
     }
 
-    /// The same, where a wrong type needs more words.
+    /// The same, where a wrong type needs more words. A string with variables is shown as it was written.
     pub(crate) fn string_or(&self, cx: &mut Reading<'_>, expected: &str) -> Option<String> {
+        let Expanded { text, used } = self.expanded(cx, expected)?;
+        if let (false, Some(raw)) = (used.is_empty(), self.value.as_str()) {
+            cx.written.add(self.place.clone(), raw);
+        }
+        Some(text)
+    }
+
+    /// Whether this string has variables in it.
+    pub(crate) fn has_variables(&self, cx: &Reading<'_>) -> bool {
+        let expanded = self.value.as_str().and_then(|raw| cx.environment.expand(raw).ok());
+        expanded.is_some_and(|expanded| !expanded.used.is_empty())
+    }
+
+    /// A string of which only a few forms are right: its value is no secret.
+    pub(crate) fn word(&self, cx: &mut Reading<'_>, expected: &str) -> Option<String> {
+        self.expanded(cx, expected).map(|expanded| expanded.text)
+    }
+
+    fn expanded(&self, cx: &mut Reading<'_>, expected: &str) -> Option<Expanded> {
         let Some(text) = self.value.as_str() else { return self.wrong_type(cx, expected) };
         match cx.environment.expand(text) {
-            Ok(text) => Some(text),
+            Ok(expanded) => Some(expanded),
             Err(faults) => {
                 for fault in faults {
                     self.problem(cx, fault);
@@ -228,7 +295,7 @@ impl<'t> Item<'t> {
             self.problem(cx, units::bare_number(&number.to_string(), what, unit).to_string());
             return None;
         }
-        let text = self.string_or(cx, example)?;
+        let text = self.word(cx, example)?;
         match parse(&text) {
             Ok(value) if bounds.contains(&value) => Some(value),
             Ok(_) => {
@@ -245,7 +312,7 @@ impl<'t> Item<'t> {
     /// One of a few words.
     pub(crate) fn choice<V: Copy>(&self, cx: &mut Reading<'_>, choices: &[(&str, V)]) -> Option<V> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let text = self.string_or(cx, &one_of(&words))?;
+        let text = self.word(cx, &one_of(&words))?;
         let choice = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if choice.is_none() {
             let near = nearest(&text, words.iter().copied());
@@ -266,19 +333,20 @@ impl<'t> Item<'t> {
     /// A table; `expected` says what is in it.
     pub(crate) fn table(&self, cx: &mut Reading<'_>, expected: &str) -> Option<Table<'t>> {
         let DeValue::Table(entries) = self.value else { return self.wrong_type(cx, expected) };
-        let (key, span) = (self.key.clone(), self.span.clone());
-        Some(Table { key, span, entries, known: Vec::new(), refused: Vec::new() })
+        let (key, place, span) = (self.key.clone(), self.place.clone(), self.span.clone());
+        Some(Table { key, place, span, entries, known: Vec::new(), refused: Vec::new() })
     }
 
     /// The elements of an array; `expected` says what they are.
     pub(crate) fn array(&self, cx: &mut Reading<'_>, expected: &str) -> Option<Vec<Item<'t>>> {
         let DeValue::Array(elements) = self.value else { return self.wrong_type(cx, expected) };
-        let element = |value: &'t Spanned<DeValue<'t>>| Item {
+        let element = |(index, value): (usize, &'t Spanned<DeValue<'t>>)| Item {
             key: self.key.clone(),
+            place: written::within(&self.place, &index.to_string()),
             span: value.span(),
             value: value.get_ref(),
         };
-        Some(elements.iter().map(element).collect())
+        Some(elements.iter().enumerate().map(element).collect())
     }
 }
 

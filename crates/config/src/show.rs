@@ -1,7 +1,8 @@
-//! A [`Formation`] in the shape of its file: units as people write them, defaults filled in, secrets hidden.
+//! A [`Formation`] in the shape of its file: units as people write them, defaults filled in, secrets hidden. A string
+//! that had variables in it is shown as it was written.
 //!
-//! What depends on the component or on the machine (`timeout`, `backlog`, `max_instances`) is left out where
-//! the file doesn't say it, so that the text reads back as the same formation. Paths are absolute, and `${`
+//! Values that depend on the component or on the machine (`timeout`, `backlog`, `max_instances`) are left out where
+//! the file doesn't say them, so that the text reads back as the same formation. Paths are absolute, and `${`
 //! is escaped as in the file.
 
 use crate::expand::escape;
@@ -10,6 +11,7 @@ use crate::http::{AccessLog, Http, format_network};
 use crate::units::{format_duration, format_size};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -17,6 +19,13 @@ const SECRET: &str = "(secret)";
 
 impl Serialize for Formation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.shown().serialize(serializer)
+    }
+}
+
+impl Formation {
+    /// The tables of the file, with strings that had variables as they were written.
+    fn shown(&self) -> toml::Table {
         #[derive(Serialize)]
         struct File<'a> {
             name: String,
@@ -58,28 +67,40 @@ impl Serialize for Formation {
                 self.processes.iter().map(|process| (process.name.as_str(), process.into())).collect(),
             ),
         };
-        file.serialize(serializer)
+        // Strings, numbers and tables always serialize.
+        let mut file = toml::Table::try_from(file).unwrap_or_default();
+        self.written.restore(&mut file);
+        file
     }
-}
 
-impl Formation {
     /// The formation as TOML, which reads back as the same formation where it has no secrets: those are
     /// replaced. Paths that aren't UTF-8 are shown with replacement characters.
     pub fn to_toml(&self) -> String {
-        // Of what serializes to a table of strings, numbers and tables, nothing can fail.
-        let file = toml::Table::try_from(self).unwrap_or_default();
+        self.to_toml_with(&BTreeMap::new())
+    }
+
+    /// The same, with comments at the end of tables: `""` is the top of the file, `process.web` a process type.
+    pub fn to_toml_with(&self, comments: &BTreeMap<String, Vec<String>>) -> String {
+        let file = self.shown();
         let mut text = String::new();
-        write_section(&mut text, "", &file);
+        let mut write_section = |header: &str, table: &toml::Table| {
+            write_section(&mut text, header, table);
+            for comment in comments.get(header).into_iter().flatten() {
+                // Writing to a String doesn't fail.
+                let _ = writeln!(text, "# {}", comment.replace(char::is_control, " "));
+            }
+        };
+        write_section("", &file);
         for (name, value) in &file {
             let toml::Value::Table(table) = value else { continue };
             // `queues` and `process` hold one table for each name, and no keys of their own.
             if !table.values().all(toml::Value::is_table) {
-                write_section(&mut text, name, table);
+                write_section(name, table);
                 continue;
             }
             for (inner, table) in table {
                 if let toml::Value::Table(table) = table {
-                    write_section(&mut text, &format!("{name}.{inner}"), table);
+                    write_section(&format!("{name}.{inner}"), table);
                 }
             }
         }

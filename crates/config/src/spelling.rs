@@ -16,14 +16,6 @@ pub(crate) fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a 
         .map(|(_, candidate)| candidate)
 }
 
-/// `did you mean "memory"?`, or all there is to choose from.
-pub(crate) fn suggest(found: &str, candidates: &[&str]) -> String {
-    match nearest(found, candidates.iter().copied()) {
-        Some(candidate) => format!("did you mean {candidate:?}?"),
-        None => format!("expected {}", one_of(candidates)),
-    }
-}
-
 /// `"a"`, `"a" or "b"`, `one of "a", "b", "c"`.
 pub(crate) fn one_of(candidates: &[&str]) -> String {
     let quoted: Vec<String> = candidates.iter().map(|candidate| format!("{candidate:?}")).collect();

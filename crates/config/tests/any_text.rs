@@ -331,6 +331,8 @@ fn formation() -> impl Strategy<Value = Formation> {
             retention,
             queues,
             processes: without_repetition(processes),
+            secret_files: vec![],
+            written: Written::default(),
         },
     )
 }

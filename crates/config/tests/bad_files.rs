@@ -8,6 +8,7 @@ fn environment(name: &str) -> Option<OsString> {
     match name {
         "SET" => Some("set".into()),
         "EMPTY" => Some("".into()),
+        "SECRET" => Some("s3cr3t-$-Value".into()),
         _ => None,
     }
 }
@@ -45,7 +46,7 @@ fn a_bad_dotenv_is_told_with_the_rest() {
     let file = "name = \"${A}\"\n[process.web]\ncomponent = \"web.wasm\"\ncuont = 1\n";
     assert_eq!(
         problems(file, Some("A=1\noops\n")),
-        ".env:2:1: found \"oops\", expected KEY=VALUE\n\
+        ".env:2:1: found a line without \"=\", expected KEY=VALUE\n\
          formation.toml:4:1: process.web.cuont: unknown key; did you mean \"count\"?\n\
          2 problems"
     );

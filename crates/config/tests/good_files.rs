@@ -61,6 +61,8 @@ fn the_smallest_file_has_every_default() {
             backoff: vec![],
             grants: Grants::default(),
         }],
+        secret_files: vec![],
+        written: Written::default(),
     };
     assert_eq!(formation, expected);
     assert_eq!(formation.processes[0], ProcessType::new("web", PathBuf::from("/srv/shop/web.wasm")));
@@ -298,6 +300,72 @@ fn a_secret_is_read_and_never_shown() {
     for shown in [formation.to_toml(), format!("{formation:?}"), serde_json::to_string(&formation).unwrap()] {
         assert!(!shown.contains("sk_live") && !shown.contains("t0ken"), "{shown}");
     }
+}
+
+#[test]
+fn a_string_with_variables_is_shown_as_it_was_written() {
+    let file = r#"name = "n${STRIPE_KEY}"
+state_dir = "/state/${D}"
+
+[http]
+listen = ["127.0.0.1:0", "unix:/run/${D}.sock"]
+trusted_proxies = ["unix", "${PROXY}"]
+
+[store]
+url = "sqlite:/${D}/s.db"
+
+[process.web]
+component = "/${D}/w.wasm"
+args = ["--key", "${STRIPE_KEY}", "$${D}"]
+route = ["${HOST}/${D}", "/other"]
+memory = "${SIZE}"
+env = { PLAIN = "text", KEY = "<${STRIPE_KEY}>", "dotted.key" = "${D:-none}" }
+dirs = [{ host = "/plain", guest = "/plain" }, { host = "/${D}", guest = "/${D}" }]
+outbound = ["https://${HOST}"]
+
+[process.worker]
+component = "/w.wasm"
+queue = "${D}"
+enqueue = ["${D}"]
+"#;
+    let dotenv = "D=dot-env
+HOST=Secret.example
+SIZE=64MiB
+PROXY=10.0.0.0/8";
+    let formation = read_with(file, Some(dotenv));
+    assert_eq!(formation.processes[0].args, ["--key", "sk_live", "${D}"]);
+    let (toml, json) = (formation.to_toml(), serde_json::to_string(&formation).unwrap());
+    for shown in [&toml, &json, &format!("{:?}", formation.processes[0].grants.env)] {
+        for value in ["sk_live", "dot-env", "secret.example", "Secret.example"] {
+            assert!(!shown.contains(value), "{value} in {shown}");
+        }
+    }
+    for line in
+        file.lines().filter(|line| line.contains("${") && !line.contains("SIZE") && !line.contains("PROXY"))
+    {
+        let (key, value) = line.split_once(" = ").unwrap();
+        for word in value.split(['"', '[', ']', '{', '}', ',']).filter(|word| word.contains("${")) {
+            assert!(toml.contains(word), "{key}: {word} in {toml}");
+        }
+        assert!(toml.contains(&format!("{key} = ")), "{line} in {toml}");
+    }
+    // A value that can't be a secret is shown as it is understood.
+    assert!(
+        toml.contains("memory = \"64MiB\"") && toml.contains("trusted_proxies = [\"10.0.0.0/8\", \"unix\"]")
+    );
+    // The text is the same formation.
+    let again = read_with(&toml, Some(dotenv));
+    assert_eq!((again.to_toml(), &again), (toml, &formation));
+}
+
+#[test]
+fn the_state_directory_is_named_by_the_file() {
+    let state = |file: &str| default_state_dir(Path::new(file)).display().to_string();
+    assert_eq!(state("/srv/shop/formation.toml"), "/srv/shop/.wasmhost");
+    assert_eq!(state("/srv/shop/many.toml"), "/srv/shop/.wasmhost-many");
+    assert_eq!(state("/srv/shop/a.b.toml"), "/srv/shop/.wasmhost-a.b");
+    assert_eq!(state("/srv/shop/formation"), "/srv/shop/.wasmhost-formation");
+    assert_eq!(state("/srv/shop/formation.toml.bak"), "/srv/shop/.wasmhost-formation.toml.bak");
 }
 
 #[test]

@@ -38,9 +38,9 @@ pub(crate) struct Capacity {
 #[error("{0}")]
 pub struct TooMany(String);
 
-/// Whether the counts of the file fit this machine: for who checks a formation and doesn't run it.
-pub fn check_capacity(plan: &Plan) -> Result<(), TooMany> {
-    Capacity::find(plan, &BTreeMap::new()).map(drop)
+/// How many instances a host of this plan has room for on this machine. An error says that the file's counts don't fit.
+pub fn check_capacity(plan: &Plan) -> Result<u32, TooMany> {
+    Capacity::find(plan, &BTreeMap::new()).map(|capacity| capacity.instances_max)
 }
 
 /// What fits, and may still go wrong: for who checks a formation, and for the log of a host.

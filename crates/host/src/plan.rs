@@ -1,5 +1,8 @@
 //! A plan joins a formation with what its components are. `run` and `check` work from it. Nothing is compiled here.
 
+mod dirs;
+mod understood;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
@@ -8,12 +11,23 @@ use std::time::Duration;
 use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, read_file, units};
 use wasmhost_engine::{Code, FILE_BYTES_MAX, Footprint, Handler, Inspection};
 
+use crate::services::GrantedBy;
+pub use understood::Understood;
+
 /// A formation that can be run, as far as can be told without compiling.
 pub struct Plan {
     /// What the file says.
     pub formation: Formation,
     /// Its types, in the file's order.
     pub types: Vec<PlannedType>,
+}
+
+/// What a formation is looked at beside.
+pub struct Surroundings<'a> {
+    /// The directory of compiled components, if they are kept.
+    pub cache: Option<&'a Path>,
+    /// Where a person has written the grants.
+    pub granted_by: GrantedBy,
 }
 
 /// One process type, with its component.
@@ -68,9 +82,16 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 const TICK_TIMEOUT: Duration = Duration::from_secs(30);
 const JOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// Calls at once in one instance of WASI 0.3, where the formation doesn't say: as many as `wasmtime serve` allows.
+/// Other instances serve one at a time whatever is said.
+pub(crate) const CONCURRENCY_DEFAULT: u32 = 16;
+
+/// Waiting calls for each instance, where the formation doesn't say.
+pub(crate) const BACKLOG_PER_INSTANCE: u32 = 50;
+
 impl Plan {
     /// Reads every component, and finds out what calls it.
-    pub fn new(formation: Formation) -> Result<Plan, PlanError> {
+    pub fn new(formation: Formation, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
         let mut types = Vec::new();
         let mut problems = Vec::new();
         for process in &formation.processes {
@@ -81,8 +102,8 @@ impl Plan {
                 }
                 Err(problem) => problems.push(problem),
             }
-            problems.extend(missing_dirs(process));
         }
+        problems.extend(dirs::problems(&formation, surroundings));
         problems.extend(doubled_routes(&types));
         match problems.is_empty() {
             true => Ok(Plan { formation, types }),
@@ -267,20 +288,6 @@ fn exports(seen: &Inspection) -> String {
         true => "exports nothing".into(),
         false => format!("exports {}", seen.exports.join(", ")),
     }
-}
-
-fn missing_dirs(process: &ProcessType) -> impl Iterator<Item = PlanProblem> + '_ {
-    process.grants.dirs.iter().filter(|dir| !dir.host.is_dir()).map(|dir| {
-        let found = if dir.host.exists() { "is not a directory" } else { "doesn't exist" };
-        PlanProblem {
-            process: process.name.clone(),
-            message: format!(
-                "dirs grants {}, which {found}: create it, or correct `host`",
-                dir.host.display()
-            ),
-            in_component: false,
-        }
-    })
 }
 
 /// Two types with one route, where a component's exports gave one of them its route.

@@ -1,26 +1,42 @@
-//! `.wasmhost/`: what one host has to itself. A lock sees to it that it's only one.
+//! The state directory: what one host has to itself.
+//!
+//! A lock in it sees to it that there is one host, and says which formation that host runs. The directory is private:
+//! its owner is this process's user, no other user can write to it, and no symbolic link stands in for it or for the
+//! lock. The admin socket in it has mode 0600 before anybody can connect.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 /// The longest path that a unix socket may have, in bytes: `sun_path` of unix(7), less its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// Clients of the admin API that wait to be accepted.
+const CLIENTS_WAITING_MAX: i32 = 128;
+
+/// The longest lock file that is read: two paths of at most 4 KiB each.
+const LOCK_BYTES_MAX: u64 = 16 << 10;
+
 /// A state directory that is this host's until it is dropped.
 pub(crate) struct StateDir {
     path: PathBuf,
     _lock: File,
+    /// The other formation that used this directory last, if its file is still there.
+    left_by: Option<PathBuf>,
 }
 
 /// Why the directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
-    /// Another host has it.
+    /// Another host runs the same formation.
     #[error(
         "another wasmhost runs this formation already (it holds {}): stop it, or give this one another `state_dir`",
         .lock.display()
@@ -28,6 +44,49 @@ pub enum StateDirError {
     InUse {
         /// The lock file.
         lock: PathBuf,
+    },
+    /// A host of another formation has it.
+    #[error(
+        "the state directory {} is in use: a wasmhost runs {} with it, and this is {}; give one of the two formations another `state_dir`",
+        .path.display(), .running.display(), .wanted.display()
+    )]
+    InUseByOther {
+        /// The directory.
+        path: PathBuf,
+        /// The formation's file that is run with it.
+        running: PathBuf,
+        /// The one that isn't.
+        wanted: PathBuf,
+    },
+    /// A link may be pointed elsewhere by whoever can write beside it.
+    #[error(
+        "{} is a symbolic link, and the state directory, its lock and its socket may not be: remove the link, or name the directory itself in `state_dir`",
+        .0.display()
+    )]
+    Link(PathBuf),
+    /// Another user made it.
+    #[error(
+        "the state directory {} belongs to the user {found}, expected our own ({ours}): what is in it can't be trusted; remove it, or set `state_dir` to another directory",
+        .path.display()
+    )]
+    OfOtherUser {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        found: u32,
+        /// This process's user.
+        ours: u32,
+    },
+    /// Others could replace what is in it.
+    #[error(
+        "the state directory {0} may be written by other users (mode {mode:03o}), expected 700: see that nobody else has put a file there, and `chmod 700 {0}`",
+        .path.display()
+    )]
+    WritableByOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
     },
     /// It can't be made or written.
     #[error("can't {what} {}: {err}; make the directory writable, or set `state_dir`", .path.display())]
@@ -47,40 +106,83 @@ pub enum StateDirError {
     SocketPathTooLong(PathBuf),
 }
 
+/// Which formation's host has a state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// No host runs.
+    Nobody,
+    /// The host of the formation that was asked about.
+    This,
+    /// The host of another formation, by its file.
+    Other(PathBuf),
+}
+
 /// Where the admin API of the host in this state directory listens.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")
 }
 
-/// Whether a host has this state directory.
-pub fn is_in_use(state_dir: &Path) -> bool {
-    match File::open(state_dir.join("lock")) {
-        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK),
-        Err(_) => false,
+/// Whether a process of this user may be trusted with what the admin API is sent: our own user, or root.
+pub fn is_trusted_user(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// Who has this state directory, seen by one who works with this formation's file.
+pub fn holder(state_dir: &Path, file: &Path) -> Holder {
+    match locked(state_dir) {
+        None => Holder::Nobody,
+        // A host that has only begun hasn't written its file yet.
+        Some(mut lock) => match User::read(&mut lock) {
+            Some(user) if !user.is(&User::of(file)) => Holder::Other(user.file),
+            _ => Holder::This,
+        },
     }
 }
 
+/// Whether a host has this state directory.
+pub fn is_in_use(state_dir: &Path) -> bool {
+    locked(state_dir).is_some()
+}
+
+/// The lock file, if a host holds it.
+fn locked(state_dir: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let lock = rustix::fs::open(state_dir.join("lock"), flags, Mode::empty()).ok()?;
+    let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    held.then(|| lock.into())
+}
+
 impl StateDir {
-    /// Makes the directory where it's missing, and takes it.
-    pub(crate) fn take(path: &Path) -> Result<StateDir, StateDirError> {
-        let failed = |what, path: &Path| {
-            let path = path.to_owned();
-            move |err| StateDirError::Io { what, path, err }
-        };
-        std::fs::create_dir_all(path).map_err(failed("create", path))?;
+    /// Makes the directory where it's missing, and takes it for the formation of this file.
+    pub(crate) fn take(path: &Path, file: &Path) -> Result<StateDir, StateDirError> {
+        let directory = open_private(path)?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(failed("open", &lock_path))?;
+        let mut lock = open_lock(&directory, &lock_path)?;
+        let user = User::of(file);
+        let before = User::read(&mut lock).filter(|before| !before.is(&user)).map(|before| before.file);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateDirError::InUse { lock: lock_path }),
-            Err(err) => Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(match before {
+                    Some(running) => StateDirError::InUseByOther {
+                        path: path.to_owned(),
+                        running,
+                        wanted: file.to_owned(),
+                    },
+                    None => StateDirError::InUse { lock: lock_path },
+                });
+            }
+            Err(err) => return Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
         }
+        user.write(&mut lock).map_err(|err| StateDirError::Io { what: "write", path: lock_path, err })?;
+        // A file that is gone was renamed or moved: this formation is what became of it.
+        let left_by = before.filter(|before| before.exists());
+        Ok(StateDir { path: path.to_owned(), _lock: lock, left_by })
+    }
+
+    /// The other formation that used this directory last, if its file is still there. Its counts aren't ours.
+    pub(crate) fn left_by(&self) -> Option<&Path> {
+        self.left_by.as_deref()
     }
 
     /// Opens the admin socket, for this user alone. One that is there already is a dead host's.
@@ -93,19 +195,231 @@ impl StateDir {
             let path = path.clone();
             move |err| StateDirError::Io { what, path, err }
         };
-        match std::fs::remove_file(&path) {
+        // A link goes, and not the file that it points to.
+        match fs::remove_file(&path) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(err)),
             _ => {}
         }
-        let listener = UnixListener::bind(&path).map_err(failed("listen on"))?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed("protect"))?;
-        Ok(listener)
+        let listen = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.bind(&SockAddr::unix(&path)?)?;
+            // Before it listens: nobody else can connect in between.
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            socket.listen(CLIENTS_WAITING_MAX)?;
+            socket.set_nonblocking(true)?;
+            UnixListener::from_std(socket.into())
+        };
+        listen().map_err(failed("listen on"))
     }
 }
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // Whoever finds it later replaces it; that is no reason to leave it.
-        let _ = std::fs::remove_file(socket_path(&self.path));
+        // The next host replaces a socket that is left; that is no reason to leave it.
+        let _ = fs::remove_file(socket_path(&self.path));
+    }
+}
+
+/// The directory, made with mode 0700 where it is missing, and refused where others could have put something there.
+fn open_private(path: &Path) -> Result<OwnedFd, StateDirError> {
+    let failed = |what| move |err: io::Error| StateDirError::Io { what, path: path.to_owned(), err };
+    make(path).map_err(failed("create"))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|err| {
+        if is_link(path) { StateDirError::Link(path.into()) } else { failed("open")(err.into()) }
+    })?;
+    let stat = rustix::fs::fstat(&directory).map_err(|err| failed("look at")(err.into()))?;
+    let ours = rustix::process::geteuid().as_raw();
+    if stat.st_uid != ours {
+        return Err(StateDirError::OfOtherUser { path: path.to_owned(), found: stat.st_uid, ours });
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if mode.intersects(Mode::WGRP | Mode::WOTH) {
+        return Err(StateDirError::WritableByOthers { path: path.to_owned(), mode: mode.bits() & 0o7777 });
+    }
+    Ok(directory)
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    // The folders above it could be renamed by those who may write to them.
+    if let Some(parent) = path.parent() {
+        match DirBuilder::new().recursive(true).mode(0o700).create(parent) {
+            // It is a file: the next step says so.
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Whatever the umask took away.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700)),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(err) => Err(err),
+    }
+}
+
+fn open_lock(directory: &OwnedFd, path: &Path) -> Result<File, StateDirError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let failed = |err: io::Error| StateDirError::Io { what: "open", path: path.to_owned(), err };
+    let lock = rustix::fs::openat(directory, "lock", flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|err| if is_link(path) { StateDirError::Link(path.into()) } else { failed(err.into()) })?;
+    let stat = rustix::fs::fstat(&lock).map_err(|err| failed(err.into()))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(lock.into()),
+        _ => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it isn't a regular file"))),
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink())
+}
+
+/// The formation that uses the directory, as the lock file says: its path as it was given and as it was resolved,
+/// each with a zero byte behind it.
+struct User {
+    file: PathBuf,
+    resolved: PathBuf,
+}
+
+impl User {
+    fn of(file: &Path) -> User {
+        let resolved = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        User { file: file.to_owned(), resolved }
+    }
+
+    /// A formation that was moved behind a link is the same one, and so is one that is found by another way.
+    fn is(&self, other: &User) -> bool {
+        self.file == other.file || self.resolved == other.resolved
+    }
+
+    fn read(lock: &mut File) -> Option<User> {
+        let mut text = Vec::new();
+        lock.take(LOCK_BYTES_MAX).read_to_end(&mut text).ok()?;
+        let mut paths = text
+            .split(|byte| *byte == 0)
+            .map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())));
+        let user = User { file: paths.next()?, resolved: paths.next()? };
+        user.file.is_absolute().then_some(user)
+    }
+
+    fn write(&self, lock: &mut File) -> io::Result<()> {
+        let mut text = Vec::new();
+        for path in [&self.file, &self.resolved] {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.push(0);
+        }
+        lock.rewind()?;
+        lock.set_len(0)?;
+        lock.write_all(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("wasmhost-state-{name}-{}", fastrand::u64(..)));
+            fs::create_dir(&path).unwrap();
+            Folder(path)
+        }
+
+        fn take(&self, file: &str) -> Result<StateDir, StateDirError> {
+            StateDir::take(&self.0.join("state"), &self.file(file))
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn folders_above_it_that_are_missing_are_made_as_private() {
+        let folder = Folder::new("above");
+        let path = folder.file("a/b/state");
+        let _dir = StateDir::take(&path, &folder.file("formation.toml")).unwrap();
+        assert_eq!((mode(&folder.file("a")), mode(&folder.file("a/b")), mode(&path)), (0o700, 0o700, 0o700));
+    }
+
+    #[test]
+    fn others_who_can_write_there_are_an_error_and_others_who_can_read_are_not() {
+        let folder = Folder::new("writable");
+        fs::create_dir(folder.file("state")).unwrap();
+        for refused in [0o777, 0o775, 0o707, 0o1777] {
+            fs::set_permissions(folder.file("state"), Permissions::from_mode(refused)).unwrap();
+            let err = folder.take("formation.toml").err().unwrap().to_string();
+            assert!(err.contains(&format!("mode {refused:03o}")) && err.contains("/state"), "{err}");
+        }
+        fs::set_permissions(folder.file("state"), Permissions::from_mode(0o755)).unwrap();
+        assert!(folder.take("formation.toml").is_ok());
+    }
+
+    #[test]
+    fn no_link_is_followed() {
+        let folder = Folder::new("link");
+        fs::create_dir(folder.file("elsewhere")).unwrap();
+        symlink("elsewhere", folder.file("state")).unwrap();
+        assert!(
+            matches!(folder.take("formation.toml"), Err(StateDirError::Link(path)) if path.ends_with("state"))
+        );
+        fs::remove_file(folder.file("state")).unwrap();
+        symlink("nowhere", folder.file("state")).unwrap();
+        assert!(matches!(folder.take("formation.toml"), Err(StateDirError::Link(_))));
+        fs::remove_file(folder.file("state")).unwrap();
+
+        fs::create_dir(folder.file("state")).unwrap();
+        fs::set_permissions(folder.file("state"), Permissions::from_mode(0o700)).unwrap();
+        fs::write(folder.file("precious"), "text").unwrap();
+        symlink("../precious", folder.file("state/lock")).unwrap();
+        assert!(
+            matches!(folder.take("formation.toml"), Err(StateDirError::Link(path)) if path.ends_with("lock"))
+        );
+        assert!(!is_in_use(&folder.file("state")));
+        assert_eq!(fs::read_to_string(folder.file("precious")).unwrap(), "text");
+    }
+
+    #[test]
+    fn a_directory_has_one_host_and_says_of_which_formation() {
+        let folder = Folder::new("one");
+        let (ours, other) = (folder.file("formation.toml"), folder.file("many.toml"));
+        fs::write(&ours, "").unwrap();
+        symlink("formation.toml", folder.file("link.toml")).unwrap();
+        let state = folder.file("state");
+        assert_eq!(holder(&state, &ours), Holder::Nobody);
+        let dir = folder.take("formation.toml").unwrap();
+        assert_eq!(holder(&state, &ours), Holder::This);
+        assert_eq!(holder(&state, &folder.file("link.toml")), Holder::This);
+        assert_eq!(holder(&state, &other), Holder::Other(ours.clone()));
+        assert!(matches!(folder.take("formation.toml"), Err(StateDirError::InUse { .. })));
+        let refused = folder.take("many.toml").err().unwrap().to_string();
+        assert!(refused.contains("/formation.toml") && refused.contains("/many.toml"), "{refused}");
+        drop(dir);
+        assert_eq!(holder(&state, &ours), Holder::Nobody);
+        assert!(!is_in_use(&state));
+    }
+
+    #[test]
+    fn a_formation_that_comes_after_another_is_told_unless_the_file_was_only_moved() {
+        let folder = Folder::new("after");
+        let ours = folder.file("formation.toml");
+        fs::write(&ours, "").unwrap();
+        drop(folder.take("formation.toml").unwrap());
+        assert_eq!(folder.take("formation.toml").unwrap().left_by(), None);
+        assert_eq!(folder.take("many.toml").unwrap().left_by(), Some(ours.as_path()));
+        // many.toml was never there: what used the directory last is taken for the same formation under another name.
+        assert_eq!(folder.take("formation.toml").unwrap().left_by(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What `wasmhost jobs` and `wasmhost enqueue` take.
+//! Arguments of `wasmhost jobs` and `wasmhost enqueue`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,7 +88,7 @@ pub(crate) enum JobsVerb {
     Cancel(Sweep),
     /// Delete jobs that no instance has.
     Discard(Sweep),
-    /// Take nothing more from a queue, until it is resumed. What runs goes on; jobs can be enqueued.
+    /// Take nothing more from a queue, until it is resumed. Jobs that run go on, and more can be enqueued.
     Pause(Queues),
     /// Go on with a queue.
     Resume(Queues),
@@ -103,13 +103,13 @@ pub(crate) enum JobsVerb {
 /// Which jobs.
 #[derive(Args, Default)]
 pub(crate) struct Which {
-    /// Of this queue.
+    /// Jobs of this queue.
     #[arg(long)]
     pub(crate) queue: Option<String>,
-    /// In these states: scheduled, available, leased, retrying, done, dead, cancelled.
+    /// Jobs in these states: scheduled, available, leased, retrying, done, dead, cancelled.
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
     pub(crate) state: Vec<JobState>,
-    /// With this unique key.
+    /// Jobs with this unique key.
     #[arg(long)]
     pub(crate) key: Option<String>,
 }
@@ -158,6 +158,9 @@ pub(crate) struct Queues {
     /// The queues.
     #[arg(required = true)]
     pub(crate) queues: Vec<String>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -172,6 +175,9 @@ pub(crate) struct Watch {
     /// How often.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) every: Duration,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -179,6 +185,9 @@ pub(crate) struct Backup {
     /// The file to write; it must not be there yet.
     #[arg(id = "to", value_name = "FILE")]
     pub(crate) to: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn state(name: &str) -> Result<JobState, String> {

@@ -1,4 +1,4 @@
-//! What the sandbox may touch: `env`, `dirs`, `outbound`, `network`, `enqueue`.
+//! Grants, the things that a sandbox may touch: `env`, `dirs`, `outbound`, `network`, `enqueue`.
 
 use super::trigger::queue_name;
 use crate::files::read_file;
@@ -9,7 +9,7 @@ use crate::spelling::quoted;
 /// A secret is a key or a password; what is longer belongs in `dirs`.
 const SECRET_BYTES_MAX: u64 = 1 << 20;
 
-/// What the host itself tells a guest.
+/// Variables by which the host itself tells a guest what it is.
 const HOSTS_OWN: [&str; 6] = [
     "WASMHOST_TYPE",
     "WASMHOST_INSTANCE",
@@ -49,8 +49,8 @@ fn env(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<EnvVar> {
                 "set by wasmhost itself for each instance: leave it out",
             );
         }
-        let secret = item.is_table();
-        let value = if secret { secret_value(cx, &item) } else { plain_value(cx, &item) };
+        let secret = item.is_table() || item.has_variables(cx);
+        let value = if item.is_table() { secret_value(cx, &item) } else { plain_value(cx, &item) };
         let Some(value) = value else { continue };
         if value.contains('\0') {
             item.problem(cx, "its value has a zero byte in it, which no environment can hold");
@@ -97,6 +97,7 @@ fn from_env_value(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<String> {
 /// The file's text without its last newline, which editors and `echo` add.
 fn file_value(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<String> {
     let path = item.path(cx)?;
+    cx.secret_files.push(path.clone());
     let shown = quoted(&path.to_string_lossy());
     let message = match read_file(&path, SECRET_BYTES_MAX) {
         Err(error) => format!("the file {shown} can't be read: {error}"),

@@ -153,7 +153,7 @@ fn paths(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<PathBuf> {
 
 /// `"0660"`: as a string, since TOML's own octal numbers begin with `0o`, and `660` would be another one.
 fn mode(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<u32> {
-    let text = item.string_or(cx, "a mode such as \"0660\"")?;
+    let text = item.word(cx, "a mode such as \"0660\"")?;
     let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let mode = digits.then(|| u32::from_str_radix(&text, 8).ok()).flatten().filter(|mode| *mode <= 0o777);
     if mode.is_none() {
@@ -167,7 +167,7 @@ fn trusted_proxies(cx: &mut Reading<'_>, item: &Item<'_>) -> TrustedProxies {
     let elements = item.array(cx, "an array of networks such as [\"10.0.0.0/8\"]").unwrap_or_default();
     let mut trusted = TrustedProxies::default();
     for element in elements {
-        let Some(text) = element.string_or(cx, expected) else { continue };
+        let Some(text) = element.word(cx, expected) else { continue };
         match parse_network(&text) {
             _ if text == "unix" => trusted.unix = true,
             Some(network) => trusted.networks.push(network),

@@ -8,6 +8,7 @@ mod store;
 mod trigger;
 
 use crate::formation::{Formation, ProcessType, Queue, StoreUrl};
+use crate::load::default_state_dir;
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::{name_problem, quoted};
 use std::collections::BTreeMap;
@@ -35,14 +36,16 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let name = table.take("name").and_then(|item| app_name(cx, &item));
     let max_instances = table.take("max_instances").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
     let state_dir = table.take("state_dir").and_then(|item| item.path(cx));
-    let state_dir = state_dir.unwrap_or_else(|| cx.folder.join(".wasmhost"));
+    let state_dir = state_dir.unwrap_or_else(|| default_state_dir(&file));
     let grace = table.take("grace").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let drain_delay = table.take("drain_delay").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let http = table.take("http").and_then(|item| http::http(cx, &item));
     let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
-    table.not_yet(cx, "health");
+    for key in ["health", "admin", "packages", "keep_releases"] {
+        table.not_yet(cx, key);
+    }
     table.finish(cx);
     Formation {
         name: name.unwrap_or_else(|| folder_name(cx.folder)),
@@ -56,6 +59,8 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         state_dir,
         queues: queues.unwrap_or_default(),
         processes,
+        secret_files: std::mem::take(&mut cx.secret_files),
+        written: std::mem::take(&mut cx.written),
     }
 }
 

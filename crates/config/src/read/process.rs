@@ -65,6 +65,9 @@ pub(super) fn process_type(
     process.body_bytes_max = table.take("max_body").and_then(|item| item.size(cx, 0..=BODY_BYTES_MAX));
     process.grants = grants::grants(cx, &mut table);
     process.args = table.take("args").map(|item| args(cx, &item)).unwrap_or_default();
+    for key in ["ready", "autoscale", "build"] {
+        table.not_yet(cx, key);
+    }
     table.finish(cx);
     Some(process)
 }

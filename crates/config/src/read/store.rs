@@ -10,7 +10,7 @@ use std::time::Duration;
 const KEEP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(3_650 * 24);
 const KEEP_MAX: RangeInclusive<u64> = 0..=1_000_000_000;
 
-/// What `[store]` says.
+/// The values of `[store]`.
 #[derive(Default)]
 pub(super) struct Store {
     /// `None` where the file gives none.

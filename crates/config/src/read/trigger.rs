@@ -1,4 +1,4 @@
-//! What calls an instance: `route`, `queue`, `schedule`, `every` or `run`, and the keys that belong to one of them.
+//! The trigger, which calls an instance: `route`, `queue`, `schedule`, `every` or `run`, and the keys that belong to one of them.
 
 use super::DURATION_OR_ZERO;
 use super::schedule;

@@ -79,7 +79,7 @@ pub struct InstanceView {
     pub cpu_s: f64,
     /// Bytes of its memories and tables.
     pub memory_bytes: u64,
-    /// What a person should know, such as why it waits.
+    /// A note for a person, such as why it waits.
     pub note: Option<String>,
 }
 
@@ -88,7 +88,7 @@ pub struct InstanceView {
 #[serde(deny_unknown_fields)]
 pub struct ScaleRequest {
     /// All of them are made, or none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::request::objects")]
     pub changes: Vec<ScaleChange>,
     /// Instead of changes: back to the file's counts, of these types, or of all where the list is empty.
     #[serde(default)]
@@ -175,7 +175,7 @@ pub struct LogLine {
     pub line: String,
 }
 
-/// What every refusal looks like; the status says whose mistake it is.
+/// The body of every refusal. The status says whose mistake it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorResponse {
     /// For a person.

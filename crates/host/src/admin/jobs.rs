@@ -3,7 +3,6 @@
 use std::path::Path as FilePath;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -24,7 +23,7 @@ use super::api::{
     self, BackupRequest, BackupResponse, EnqueueRequest, EnqueueResponse, JobDetail, JobMoved, JobsView,
     PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse,
 };
-use super::body::{decode, decode_many};
+use super::request::{Given, Nothing, Whole, decode_one_or_more};
 use super::{ApiError, Shared};
 
 /// Jobs in a list, where nobody says how many.
@@ -51,9 +50,13 @@ pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
 
 // --- in
 
-async fn enqueue(State(admin): Shared, Path(queue): Path<String>, body: Bytes) -> Result<Response, ApiError> {
+async fn enqueue(
+    State(admin): Shared,
+    Path(queue): Path<String>,
+    Whole(body): Whole,
+) -> Result<Response, ApiError> {
     check_queue(&queue)?;
-    let (requests, many) = decode_many::<EnqueueRequest>(&body)?;
+    let (requests, many) = decode_one_or_more::<EnqueueRequest>(&body)?;
     let now = Timestamp::now();
     let (max_depth, max_bytes) = (admin.queues.max_depth(&queue), Some(admin.queues.max_bytes(&queue)));
     let jobs = requests.into_iter().enumerate().map(|(index, request)| {
@@ -143,7 +146,7 @@ fn to_scope(scope: api::UniqueScope) -> UniqueScope {
 
 // --- queues
 
-async fn queues(State(admin): Shared) -> Result<Json<QueuesView>, ApiError> {
+async fn queues(State(admin): Shared, _: Nothing) -> Result<Json<QueuesView>, ApiError> {
     let mut counts = admin.queues.jobs.counts().await.map_err(failed)?;
     let empty = admin.queues.named().filter(|name| counts.iter().all(|queue| queue.queue != *name));
     let empty: Vec<_> =
@@ -160,13 +163,21 @@ async fn queues(State(admin): Shared) -> Result<Json<QueuesView>, ApiError> {
     Ok(Json(QueuesView { queues: queues.collect() }))
 }
 
-async fn pause(State(admin): Shared, Path(queue): Path<String>) -> Result<Json<PauseResponse>, ApiError> {
+async fn pause(
+    State(admin): Shared,
+    Path(queue): Path<String>,
+    _: Nothing,
+) -> Result<Json<PauseResponse>, ApiError> {
     check_queue(&queue)?;
     let changed = admin.queues.jobs.pause(&queue).await.map_err(failed)?;
     Ok(Json(PauseResponse { paused: true, changed }))
 }
 
-async fn resume(State(admin): Shared, Path(queue): Path<String>) -> Result<Json<PauseResponse>, ApiError> {
+async fn resume(
+    State(admin): Shared,
+    Path(queue): Path<String>,
+    _: Nothing,
+) -> Result<Json<PauseResponse>, ApiError> {
     check_queue(&queue)?;
     let changed = admin.queues.jobs.resume(&queue).await.map_err(failed)?;
     Ok(Json(PauseResponse { paused: false, changed }))
@@ -239,7 +250,7 @@ fn state(name: &str) -> Result<JobState, ApiError> {
     })
 }
 
-async fn show(State(admin): Shared, Path(id): Path<String>) -> Result<Json<JobDetail>, ApiError> {
+async fn show(State(admin): Shared, Path(id): Path<String>, _: Nothing) -> Result<Json<JobDetail>, ApiError> {
     let id = job_id(&id)?;
     let detail = admin.queues.jobs.get(id).await.map_err(failed)?;
     let detail = detail.ok_or_else(|| no_job(id))?;
@@ -263,15 +274,15 @@ async fn show(State(admin): Shared, Path(id): Path<String>) -> Result<Json<JobDe
     }))
 }
 
-async fn retry(admin: Shared, id: Path<String>) -> Result<Json<JobMoved>, ApiError> {
+async fn retry(admin: Shared, id: Path<String>, _: Nothing) -> Result<Json<JobMoved>, ApiError> {
     intervene(admin, id, Intervention::Retry).await
 }
 
-async fn cancel(admin: Shared, id: Path<String>) -> Result<Json<JobMoved>, ApiError> {
+async fn cancel(admin: Shared, id: Path<String>, _: Nothing) -> Result<Json<JobMoved>, ApiError> {
     intervene(admin, id, Intervention::Cancel).await
 }
 
-async fn discard(admin: Shared, id: Path<String>) -> Result<Json<JobMoved>, ApiError> {
+async fn discard(admin: Shared, id: Path<String>, _: Nothing) -> Result<Json<JobMoved>, ApiError> {
     intervene(admin, id, Intervention::Discard).await
 }
 
@@ -311,24 +322,23 @@ fn refusal(id: JobId, intervention: Intervention, state: JobState) -> String {
     }
 }
 
-async fn retry_all(admin: Shared, body: Bytes) -> Result<Json<SweepResponse>, ApiError> {
+async fn retry_all(admin: Shared, body: Given<SweepRequest>) -> Result<Json<SweepResponse>, ApiError> {
     sweep(admin, body, Intervention::Retry).await
 }
 
-async fn cancel_all(admin: Shared, body: Bytes) -> Result<Json<SweepResponse>, ApiError> {
+async fn cancel_all(admin: Shared, body: Given<SweepRequest>) -> Result<Json<SweepResponse>, ApiError> {
     sweep(admin, body, Intervention::Cancel).await
 }
 
-async fn discard_all(admin: Shared, body: Bytes) -> Result<Json<SweepResponse>, ApiError> {
+async fn discard_all(admin: Shared, body: Given<SweepRequest>) -> Result<Json<SweepResponse>, ApiError> {
     sweep(admin, body, Intervention::Discard).await
 }
 
 async fn sweep(
     State(admin): Shared,
-    body: Bytes,
+    Given(SweepRequest { queue, states, unique_key }): Given<SweepRequest>,
     intervention: Intervention,
 ) -> Result<Json<SweepResponse>, ApiError> {
-    let SweepRequest { queue, states, unique_key } = decode(&body)?;
     if states.as_ref().is_some_and(Vec::is_empty) {
         return Err(ApiError::bad(
             "states: found an empty list, expected at least one state; leave it out for jobs in any".into(),
@@ -379,8 +389,10 @@ fn no_job(id: JobId) -> ApiError {
 
 // --- the store
 
-async fn backup(State(admin): Shared, body: Bytes) -> Result<Json<BackupResponse>, ApiError> {
-    let BackupRequest { file } = decode(&body)?;
+async fn backup(
+    State(admin): Shared,
+    Given(BackupRequest { file }): Given<BackupRequest>,
+) -> Result<Json<BackupResponse>, ApiError> {
     let file = FilePath::new(&file);
     if !file.is_absolute() {
         return Err(ApiError::bad(format!(

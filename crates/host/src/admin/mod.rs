@@ -17,12 +17,13 @@
 //! | `GET /v1/schedules/{process}/ticks?n=20` | what became of its last ticks: [`api::TicksView`] |
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
-//! What is refused answers 4xx with an [`ErrorResponse`].
+//! A refusal answers 4xx with an [`ErrorResponse`].
 
 pub mod api;
-mod body;
 mod jobs;
+mod request;
 mod schedules;
+mod server;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -41,7 +42,7 @@ use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 use wasmhost_store::SqliteStore;
 
 use crate::logs::Logs;
@@ -49,20 +50,21 @@ use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
 use crate::trigger::claimed::ClaimedJobs;
 use crate::trigger::schedule::ScheduleTrigger;
+use request::{Given, Nothing};
+
 use api::{
     CountView, ErrorResponse, FormationView, LogLine, RestartRequest, RestartResponse, ScaleRequest,
     ScaleResponse, TypeView,
 };
-use body::decode;
 
-/// Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as JSON a payload can take six times
-/// that, but seldom does.
+/// The longest body of a request. Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as
+/// JSON a payload can take six times that, but seldom does.
 const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// Lines that `logs` begins with, where nobody says how many.
 const LINES_DEFAULT: usize = 100;
 
-/// What the API answers from.
+/// The parts of the host that the API answers from.
 pub(crate) struct Admin {
     pub(crate) name: String,
     pub(crate) file: String,
@@ -91,16 +93,13 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .merge(schedules::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Arc::new(admin));
-    if let Err(err) = axum::serve(listener, router).await {
-        error!("the admin API has ended: {err}");
-    }
+    server::serve(listener, router).await;
 }
 
 type Shared = State<Arc<Admin>>;
 
-async fn formation(State(admin): Shared) -> Result<Json<FormationView>, ApiError> {
+async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationView>, ApiError> {
     Ok(Json(FormationView {
         name: admin.name.clone(),
         file: admin.file.clone(),
@@ -112,8 +111,10 @@ async fn formation(State(admin): Shared) -> Result<Json<FormationView>, ApiError
     }))
 }
 
-async fn scale(State(admin): Shared, body: Bytes) -> Result<Json<ScaleResponse>, ApiError> {
-    let ScaleRequest { changes, reset, wait_s } = decode(&body)?;
+async fn scale(
+    State(admin): Shared,
+    Given(ScaleRequest { changes, reset, wait_s }): Given<ScaleRequest>,
+) -> Result<Json<ScaleResponse>, ApiError> {
     let changed = match reset {
         Some(_) if !changes.is_empty() => {
             return Err(ApiError::bad("`changes` and `reset` exclude each other".into()));
@@ -138,8 +139,10 @@ fn count_view(view: TypeView) -> CountView {
     CountView { process: view.process, desired: view.desired, actual: view.actual, note }
 }
 
-async fn restart(State(admin): Shared, body: Bytes) -> Result<Json<RestartResponse>, ApiError> {
-    let RestartRequest { target, wait_s } = decode(&body)?;
+async fn restart(
+    State(admin): Shared,
+    Given(RestartRequest { target, wait_s }): Given<RestartRequest>,
+) -> Result<Json<RestartResponse>, ApiError> {
     let target = Target::parse(&target).map_err(ApiError::bad)?;
     info!("restarting {target}");
     let process = target.process.clone();
@@ -149,7 +152,7 @@ async fn restart(State(admin): Shared, body: Bytes) -> Result<Json<RestartRespon
     Ok(Json(RestartResponse { restarted, settled }))
 }
 
-async fn stop(State(admin): Shared) -> StatusCode {
+async fn stop(State(admin): Shared, _: Nothing) -> StatusCode {
     info!("asked to stop by the admin API");
     admin.stop.cancel();
     StatusCode::ACCEPTED
@@ -276,6 +279,7 @@ impl std::fmt::Display for Target {
 }
 
 /// A refusal on its way out.
+#[derive(Debug)]
 struct ApiError {
     status: StatusCode,
     message: String,
@@ -296,6 +300,14 @@ impl ApiError {
 
     fn conflict(message: String) -> Self {
         ApiError { status: StatusCode::CONFLICT, message }
+    }
+
+    fn too_long(message: String) -> Self {
+        ApiError { status: StatusCode::PAYLOAD_TOO_LARGE, message }
+    }
+
+    fn late(message: String) -> Self {
+        ApiError { status: StatusCode::REQUEST_TIMEOUT, message }
     }
 
     fn unavailable(message: String) -> Self {

@@ -11,6 +11,7 @@ use wasmhost_config::Times;
 use wasmhost_store::ticks::{self, TickEnd};
 
 use super::api::{NextTick, ScheduleView, SchedulesView, TickResponse, TickView, TicksView};
+use super::request::Nothing;
 use super::{Admin, ApiError, Shared};
 use crate::supervisor::Refused;
 use crate::trigger::schedule::Timeline;
@@ -28,7 +29,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/v1/schedules/{process}/ticks", get(history).post(tick))
 }
 
-async fn schedules(State(admin): Shared) -> Result<Json<SchedulesView>, ApiError> {
+async fn schedules(State(admin): Shared, _: Nothing) -> Result<Json<SchedulesView>, ApiError> {
     let mut schedules = Vec::with_capacity(admin.schedules.len());
     for trigger in admin.schedules.values() {
         schedules.push(view(&trigger.timeline).await?);
@@ -87,7 +88,11 @@ fn tick_view(tick: ticks::TickView) -> TickView {
     }
 }
 
-async fn tick(State(admin): Shared, Path(process): Path<String>) -> Result<Json<TickResponse>, ApiError> {
+async fn tick(
+    State(admin): Shared,
+    Path(process): Path<String>,
+    _: Nothing,
+) -> Result<Json<TickResponse>, ApiError> {
     match find(&admin, &process)?.run_now().await {
         Ok((nominal, end)) => {
             let error = match end {

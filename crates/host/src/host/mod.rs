@@ -21,6 +21,7 @@ use wasmhost_config::Http;
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, Engine};
 
+use crate::admin::api::InstanceView;
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, capacity_warnings};
 use crate::ingress::{Certificates, HandedOver, Ingress, Listener, ServedAt, listen};
@@ -43,6 +44,12 @@ use wiring::{Triggers, Wired};
 
 /// What is left to a call that was interrupted: a tick, and the way back.
 const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
+
+/// How long a drain looks at what it waits for.
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
+/// How often a drain says what it waits for.
+const TELL_OF_DRAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// Actions that wait for the supervisor.
 const ACTIONS_MAX: usize = 64;
@@ -107,7 +114,7 @@ impl Host {
     pub async fn start(plan: Plan, options: HostOptions) -> Result<Host, StartError> {
         let started = Instant::now();
         let formation = plan.formation.clone();
-        let dir = StateDir::take(&formation.state_dir)?;
+        let dir = StateDir::take(&formation.state_dir, &formation.file)?;
         // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
         let mut handed_over = options.handed_over;
         let (listeners, certificates) = match plan.has_http() {
@@ -117,8 +124,7 @@ impl Host {
         let http: Vec<_> = listeners.iter().map(Listener::served_at).cloned().collect();
         let admin_listener = dir.listen()?;
         let store = store::open(&formation.store)?;
-        let counts = store.counts.load().await;
-        let counts = counts.map_err(|err| StartError::Store { url: formation.store.to_string(), err })?;
+        let counts = store::counts(&formation, &store, dir.left_by()).await?;
         let owner = store::take_ownership(&formation.store, &store).await?;
         store::forget_other_schedules(&formation.store, &store, &plan).await?;
 
@@ -269,7 +275,8 @@ impl Host {
         // An error says that the supervisor was lost: nothing changes counts any more.
         let _ = actions.send(Action::RefuseChanges).await;
         // Last, so that all of it is true for whom this line wakes.
-        info!("draining: calls under way may take {:?}", state.grace);
+        let at_work_now = at_work(&actions).await;
+        info!("draining: {at_work_now}; calls under way may take {:?}", state.grace);
         let finished = async {
             if let Some((_ingress, serving)) = ingress {
                 let _ = serving.await;
@@ -288,6 +295,7 @@ impl Host {
         let mut finished = std::pin::pin!(finished);
         let cut_off = tokio::select! {
             () = &mut finished => 0,
+            () = tell_of_drain(&actions) => 0,
             () = over => {
                 let cut_off = interrupt(&actions).await;
                 // They end at their next tick, and what they leave behind is settled.
@@ -308,6 +316,38 @@ impl Host {
             warn!("{cut_off} calls were cut off");
         }
         Stopped { cut_off, lost: lasting.first_lost() }
+    }
+}
+
+/// Says from time to time what a drain waits for. Never ends.
+async fn tell_of_drain(actions: &mpsc::Sender<Action>) {
+    loop {
+        tokio::time::sleep(TELL_OF_DRAIN_EVERY).await;
+        let at_work_now = at_work(actions).await;
+        info!("still draining: {at_work_now}");
+    }
+}
+
+/// How many instances are in a call, by type: `3 instances are in a call (web 2, worker 1)`.
+async fn at_work(actions: &mpsc::Sender<Action>) -> String {
+    let look = async {
+        let (reply, types) = oneshot::channel();
+        let _ = actions.send(Action::Look { reply }).await;
+        types.await.unwrap_or_default()
+    };
+    // A supervisor that waits for the disk is no reason to wait for it here.
+    let types = tokio::time::timeout(LOOK_MAX, look).await.unwrap_or_default();
+    let busy = types.iter().map(|view| {
+        let is_busy = |instance: &&InstanceView| matches!(instance.state.as_str(), "busy" | "draining");
+        (view.process.as_str(), view.instances.iter().filter(is_busy).count())
+    });
+    let busy: Vec<_> = busy.filter(|(_, count)| *count > 0).collect();
+    let total: usize = busy.iter().map(|(_, count)| count).sum();
+    let each: Vec<_> = busy.iter().map(|(process, count)| format!("{process} {count}")).collect();
+    match total {
+        0 => "no instance is in a call".to_owned(),
+        1 => format!("1 instance is in a call ({})", each.join(", ")),
+        _ => format!("{total} instances are in a call ({})", each.join(", ")),
     }
 }
 

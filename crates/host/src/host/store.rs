@@ -1,9 +1,10 @@
 //! The store of a host: opened, taken over from the boot before, and copied.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing::info;
+use tracing::{info, warn};
 use wasmhost_config::{Formation, StoreUrl, Trigger};
 use wasmhost_store::jobs::Retention;
 use wasmhost_store::{Counts, Jobs, SqliteStore, StoreError, Ticks};
@@ -42,6 +43,25 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
     };
     let sqlite = Arc::new(opened.map_err(|err| StartError::Store { url: url.to_string(), err })?);
     Ok(Store { jobs: sqlite.clone(), ticks: sqlite.clone(), counts: sqlite.clone(), sqlite })
+}
+
+/// The counts that were set live. Those that were set for another formation, which used the state directory before,
+/// are forgotten: its types may have the same names.
+pub(super) async fn counts(
+    formation: &Formation,
+    store: &Store,
+    left_by: Option<&Path>,
+) -> Result<BTreeMap<String, u32>, StartError> {
+    let failed = |err| StartError::Store { url: formation.store.to_string(), err };
+    let counts = store.counts.load().await.map_err(failed)?;
+    let Some(other) = left_by else { return Ok(counts) };
+    warn!(
+        "the state directory {} was last used by {}, whose jobs are in its store; counts that were set there are forgotten. A formation has a state directory of its own unless `state_dir` says otherwise",
+        formation.state_dir.display(),
+        other.display()
+    );
+    store.counts.save(counts.into_keys().map(|process| (process, None)).collect()).await.map_err(failed)?;
+    Ok(BTreeMap::new())
 }
 
 /// Copies a store that no host need be using. Returns the copy's length in bytes.

@@ -16,7 +16,7 @@ use super::loading::Loaded;
 use super::store::Store;
 use crate::event::Event;
 use crate::ingress::{FailureLog, Web};
-use crate::plan::{Plan, PlannedType};
+use crate::plan::{BACKLOG_PER_INSTANCE, CONCURRENCY_DEFAULT, Plan, PlannedType};
 use crate::pool::{Keeping, Learned, Pool, PoolParts, Subject};
 use crate::supervisor::{Backlog, Supervised};
 use crate::trigger::Triggering;
@@ -24,13 +24,6 @@ use crate::trigger::ahead::Ahead;
 use crate::trigger::claimed::ClaimedJobs;
 use crate::trigger::queue::{Complaints, QueueTrigger};
 use crate::trigger::schedule::{ScheduleTrigger, Timeline};
-
-/// Calls at once in one instance of WASI 0.3, where the formation doesn't say: as many as `wasmtime serve` allows.
-/// Other instances serve one at a time whatever is said.
-const CONCURRENCY_DEFAULT: u32 = 16;
-
-/// Waiting calls for each instance, where the formation doesn't say.
-const BACKLOG_PER_INSTANCE: u32 = 50;
 
 /// A type that is ready to be supervised and triggered.
 pub(super) struct Wired {

@@ -49,7 +49,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 use wasmhost_config::{Http, Route, TrustedProxies};
 use wasmhost_engine::{AfterSlices, ResponseBody};
 
@@ -252,7 +252,8 @@ impl Ingress {
         }
         if !listener.is_handed_over() {
             if let Err(err) = listener.refuse() {
-                warn!("clients that connect right now may be reset: {err}");
+                // Some kernels allow it to root alone. The time without it is as long as one system call.
+                debug!("a client that connects at this moment may be reset: {err}");
             }
             let over = tokio::time::sleep(HANDSHAKE);
             left.extend(self.accept_until(over, &listener, &via).await);

@@ -104,14 +104,14 @@ pub struct PauseResponse {
 pub struct JobsView {
     /// One page of them.
     pub jobs: Vec<JobView>,
-    /// What `after` must be for the next page; `null` on the last.
+    /// The `after` of the next page; `null` on the last.
     pub next: Option<String>,
 }
 
 /// `GET /v1/jobs/{id}`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobDetail {
-    /// What a list says of it.
+    /// The same as in a list.
     #[serde(flatten)]
     pub view: JobView,
     /// The instance of this host that has it.
@@ -143,7 +143,7 @@ pub struct JobMoved {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRequest {
-    /// Of this queue.
+    /// Jobs of this queue.
     #[serde(default)]
     pub queue: Option<String>,
     /// In one of these states, of which there is at least one; `null` is any.

@@ -9,7 +9,7 @@ pub use wasmhost_store::ticks::TickResult;
 pub struct TickResponse {
     /// The tick's time, RFC 3339.
     pub nominal: String,
-    /// What the guest or the host says went wrong; `null` where nothing did.
+    /// The words of the guest or the host for what went wrong; `null` where nothing did.
     pub error: Option<String>,
 }
 

@@ -1,0 +1,82 @@
+//! The connections of the admin API. Each has a bound on time, and so has their number: a client that stalls costs its
+//! own connection alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{debug, warn};
+
+use super::{ApiError, BODY_BYTES_MAX};
+
+/// How long a request's head may take, and how long a connection may stay without a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request's line and fields, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Connections at once; those past it wait to be accepted. Each `logs -F` is one.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long to wait where the system has no room for a connection.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// A refusal's text that isn't JSON yet, in bytes.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
+
+/// Serves requests until it is aborted.
+pub(super) async fn serve(listener: UnixListener, router: Router) {
+    let router =
+        router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn(refusals_are_json));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(permit) = permits.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, router.clone(), permit));
+            }
+            Err(err) => {
+                warn!("the admin API can't accept a connection: {err}");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router, _permit: OwnedSemaphorePermit) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(err) = served {
+        debug!("a connection of the admin API ended early: {err}");
+    }
+}
+
+/// The library refuses some requests by itself, with plain text.
+async fn refusals_are_json(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !(status.is_client_error() || status.is_server_error()) || is_json {
+        return response;
+    }
+    let text =
+        axum::body::to_bytes(Body::new(response.into_body()), REFUSAL_BYTES_MAX).await.unwrap_or_default();
+    let message = match String::from_utf8_lossy(&text).trim() {
+        "" => status.canonical_reason().unwrap_or("refused").to_lowercase(),
+        text => text.to_owned(),
+    };
+    ApiError { status, message }.into_response()
+}

@@ -1,0 +1,180 @@
+//! The admin API as a program meets it: bounds, refusals, and connections that stall.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Formation, Host, PATIENCE};
+
+struct Api {
+    formation: Formation,
+    host: Host,
+}
+
+impl Api {
+    fn new() -> Api {
+        let formation = Formation::web("").process("clock", "tick-test", "schedule = \"@yearly\"");
+        let host = Host::run(&formation);
+        Api { formation, host }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.formation.path(".wasmhost/admin.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The status, and the answer's JSON.
+    #[track_caller]
+    fn send(&self, method: &str, target: &str, body: &[u8]) -> (u16, Value) {
+        let mut stream = self.connect();
+        let length = body.len();
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // A body that is too long may be refused before it is sent.
+        let _ = stream.write_all(body);
+        read(&mut stream, &format!("{method} {target}"))
+    }
+
+    #[track_caller]
+    fn refused(&self, status: u16, method: &str, target: &str, body: &str) -> String {
+        let (found, answer) = self.send(method, target, body.as_bytes());
+        assert_eq!(found, status, "{method} {target} {body}: {answer}");
+        assert!(answer["error"].is_string(), "{method} {target} {body}: {answer}");
+        answer["error"].as_str().unwrap().to_owned()
+    }
+}
+
+#[track_caller]
+fn read(stream: &mut UnixStream, what: &str) -> (u16, Value) {
+    let mut text = Vec::new();
+    // A reset after the answer is no answer's end, and none of its text.
+    let _ = stream.read_to_end(&mut text);
+    let text = String::from_utf8(text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{what}: no answer in {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let is_json = head.to_lowercase().contains("content-type: application/json");
+    let body = if is_json { serde_json::from_str(body).unwrap() } else { Value::String(body.to_owned()) };
+    (status, body)
+}
+
+#[test]
+fn a_request_is_an_object_of_known_fields() {
+    let api = Api::new();
+    let object = "expected an object";
+    for target in [
+        "/v1/scale",
+        "/v1/restart",
+        "/v1/jobs/retry",
+        "/v1/jobs/cancel",
+        "/v1/jobs/discard",
+        "/v1/store/backup",
+    ] {
+        for body in ["[]", "[[]]", "null", "5", "\"web\"", "[\"web\"]"] {
+            let why = api.refused(400, "POST", target, body);
+            assert!(why.contains(object), "{target} {body}: {why}");
+        }
+        assert!(api.refused(400, "POST", target, "{\"nonsense\": 1}").contains("unknown field `nonsense`"));
+        api.refused(400, "POST", target, "");
+        api.refused(400, "POST", target, "{");
+    }
+    api.refused(400, "POST", "/v1/scale", "{\"changes\": [[\"web\", {\"count\": 2}]]}");
+    api.refused(400, "POST", "/v1/queues/default/jobs", "[[\"payload\"]]");
+    api.refused(400, "POST", "/v1/queues/default/jobs", "[5]");
+    api.refused(400, "POST", "/v1/queues/default/jobs", "{\"payloda\": \"x\"}");
+    assert_eq!(api.host.ps().number("web", "desired"), 1);
+    assert_eq!(api.host.cli(["jobs", "ls"]).done().lines().count(), 1, "the head alone");
+}
+
+#[test]
+fn a_request_without_fields_takes_none() {
+    let api = Api::new();
+    for target in [
+        "/v1/queues/default/pause",
+        "/v1/queues/default/resume",
+        "/v1/schedules/clock/ticks",
+        "/v1/jobs/1/retry",
+        "/v1/jobs/1/cancel",
+        "/v1/stop",
+    ] {
+        assert!(api.refused(400, "POST", target, "{\"nonsense\": 1}").contains("nonsense"));
+        api.refused(400, "POST", target, "[]");
+        api.refused(400, "POST", &format!("{target}?nonsense=1"), "");
+    }
+    api.refused(400, "GET", "/v1/formation?nonsense=1", "");
+    api.refused(400, "GET", "/v1/logs?nonsense=1", "");
+    api.refused(400, "POST", "/v1/scale?nonsense=1", "{}");
+    for body in ["", "{}", "null"] {
+        assert_eq!(api.send("POST", "/v1/queues/default/pause", body.as_bytes()).0, 200);
+    }
+}
+
+#[test]
+fn refusals_of_every_kind_are_json() {
+    let api = Api::new();
+    api.refused(404, "GET", "/v1/nothing", "");
+    api.refused(404, "PUT", "/v1/formation", "");
+    api.refused(400, "GET", "/v1/jobs/%ff", "");
+    api.refused(400, "GET", "/v1/logs?n=many", "");
+    api.refused(404, "GET", "/v1/jobs/77", "");
+}
+
+#[test]
+fn a_body_has_32_mib_at_most() {
+    const MAX: usize = 32 << 20;
+    let api = Api::new();
+    let body = |length: usize| {
+        let mut body = b"{\"changes\": []}".to_vec();
+        body.resize(length, b' ');
+        body
+    };
+    assert_eq!(api.send("POST", "/v1/scale", &body(MAX)).0, 200);
+    for target in ["/v1/scale", "/v1/queues/default/jobs", "/v1/stop"] {
+        let (status, answer) = api.send("POST", target, &body(MAX + 1));
+        assert_eq!(status, 413, "{target}: {answer}");
+        assert!(answer["error"].as_str().unwrap().contains("32 MiB"), "{target}: {answer}");
+    }
+
+    // The same without a length.
+    let mut stream = api.connect();
+    stream.write_all(b"POST /v1/scale HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, " ".repeat(1 << 20));
+    for _ in 0..33 {
+        if stream.write_all(chunk.as_bytes()).is_err() {
+            break;
+        }
+    }
+    let (status, answer) = read(&mut stream, "chunks");
+    assert_eq!(status, 413, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("32 MiB"), "{answer}");
+    api.host.cli(["ps"]).done();
+}
+
+#[test]
+fn a_connection_that_stalls_is_closed() {
+    let api = Api::new();
+    let begun = Instant::now();
+    let stalled: Vec<_> = ["", "GET /v1/formation HT", "GET /v1/formation HTTP/1.1\r\nhost: x\r\nx-", "\r\n"]
+        .map(|begin| {
+            let mut stream = api.connect();
+            stream.write_all(begin.as_bytes()).unwrap();
+            stream
+        })
+        .into();
+    // One that was used, and is idle since.
+    let mut idle = api.connect();
+    idle.write_all(b"GET /v1/formation HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    api.host.cli(["ps"]).done();
+    for mut stream in stalled.into_iter().chain([idle]) {
+        // It ends, or is reset: an error other than that is this test's patience at its end.
+        let mut rest = Vec::new();
+        if let Err(err) = stream.read_to_end(&mut rest) {
+            assert_eq!(err.kind(), std::io::ErrorKind::ConnectionReset, "{err}");
+        }
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(9), "it had its time: {:?}", begun.elapsed());
+}
