@@ -14,6 +14,9 @@ use crate::work::valid;
 /// How much of an error a row shows, in characters.
 const ERROR_CHARS: usize = 80;
 
+/// Ticks of one schedule that a host keeps.
+const TICKS_MAX: usize = 1_000;
+
 pub(crate) async fn ticks(client: &Client, ticks: &Ticks) -> Outcome {
     let SchedulesView { mut schedules } = client.get("/v1/schedules").await?;
     // A type without a schedule is the host's to refuse.
@@ -36,8 +39,9 @@ pub(crate) async fn ticks(client: &Client, ticks: &Ticks) -> Outcome {
 /// The newest ticks of all these types together.
 async fn newest(client: &Client, names: &[String], n: usize) -> Result<Vec<TickView>, Failed> {
     let mut listed = Vec::new();
+    let asked = n.clamp(1, TICKS_MAX);
     for name in names {
-        let history: TicksView = client.get(&format!("/v1/schedules/{name}/ticks?n={n}")).await?;
+        let history: TicksView = client.get(&format!("/v1/schedules/{name}/ticks?n={asked}")).await?;
         listed.extend(history.ticks);
     }
     listed.sort_by_key(|tick| Reverse(tick.nominal));

@@ -125,8 +125,10 @@ impl Field {
             _ => ("", text),
         };
         let items = list.split(',').map(|item| self.item(item));
-        let items = items.collect::<Result<Vec<_>, _>>();
-        items.map(|items| format!("{sign}{}", items.join(","))).map_err(|what| self.refused(text, &what))
+        let items = items.collect::<Result<Vec<_>, _>>().map_err(|what| self.refused(text, &what))?;
+        // croner knows a star alone.
+        let is_all = items.iter().any(|item| item == "*");
+        Ok(if is_all { format!("{sign}*") } else { format!("{sign}{}", items.join(",")) })
     }
 
     fn refused(&self, text: &str, what: &str) -> String {
@@ -311,6 +313,9 @@ mod tests {
             ("0 0 1 Mar-MAY/2 *", "0 0 1 3,5 *"),
             ("0 0 28-2 * *", "0 0 1,2,28,29,30,31 * *"),
             ("0 0 1/10 * *", "0 0 1,11,21,31 * *"),
+            ("*,5 * * * *", "* * * * *"),
+            ("05 04 * * *", "5 4 * * *"),
+            ("*/30,15 * * * *", "0,15,30 * * * *"),
             ("*/60 * * * *", "0 * * * *"),
             ("0 */24 * * *", "0 0 * * *"),
             ("0 0 ? * mon", "0 0 * * 1"),

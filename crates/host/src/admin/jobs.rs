@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use wasmhost_config::name_problem;
+use wasmhost_config::shown::one_line;
 use wasmhost_store::jobs::{
     EnqueueError, INTERVENE_JOBS_MAX, Intervened, Intervention, JobFilter, JobId, JobState, LIST_JOBS_MAX,
     NewJob, Order, Page, QueueCounts, Swept, Unique, UniqueScope,
@@ -29,8 +30,8 @@ use super::{ApiError, Shared};
 /// Jobs in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 100;
 
-/// How much of what somebody sent a message shows, in characters.
-const SHOWN_CHARS: usize = 80;
+/// How much of what somebody sent a message shows, in bytes.
+const SHOWN_BYTES: usize = 120;
 
 pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
     Router::new()
@@ -128,7 +129,7 @@ fn new_job(queue: &str, request: EnqueueRequest, now: Timestamp) -> Result<NewJo
 fn due_at(text: &str) -> Result<Timestamp, String> {
     // Years past 9999 aren't RFC 3339, and the end of 9999 is further away than a job can be put off.
     text.parse().map_err(|_| {
-        let found = one_line(text);
+        let found = shown(text);
         format!(
             "run_at: found \"{found}\", expected a time within ten years as RFC 3339 has it, such as \
              \"2026-01-31T12:00:00Z\" or \"2026-01-31T12:00:00+01:00\""
@@ -215,12 +216,13 @@ async fn list(
     };
     let filter = JobFilter { queue: query.queue, states, unique_key: query.key };
     let after = query.after.as_deref().map(job_id).transpose()?;
-    let limit = query.limit.as_deref().map(page_size).transpose()?.unwrap_or(PAGE_DEFAULT);
+    let limit =
+        query.limit.as_deref().map_or(Ok(PAGE_DEFAULT), |text| page_size("limit", text, LIST_JOBS_MAX))?;
     let order = match query.order.as_deref() {
         None | Some("newest") => Order::Newest,
         Some("oldest") => Order::Oldest,
         Some(other) => {
-            let found = one_line(other);
+            let found = shown(other);
             return Err(ApiError::bad(format!("order: found \"{found}\", expected newest or oldest")));
         }
     };
@@ -230,23 +232,22 @@ async fn list(
     Ok(Json(JobsView { jobs, next }))
 }
 
-fn page_size(text: &str) -> Result<u32, ApiError> {
-    let limit = text.parse().ok().filter(|limit| (1..=LIST_JOBS_MAX).contains(limit));
-    let wrong =
-        || format!("limit: found \"{}\", expected a number from 1 to {LIST_JOBS_MAX}", one_line(text));
-    limit.ok_or_else(|| ApiError::bad(wrong()))
+/// How many somebody wants of a list.
+pub(super) fn page_size(name: &str, text: &str, max: u32) -> Result<u32, ApiError> {
+    let wanted = text.parse().ok().filter(|wanted| (1..=max).contains(wanted));
+    let wrong = || format!("{name}: found \"{}\", expected a number from 1 to {max}", shown(text));
+    wanted.ok_or_else(|| ApiError::bad(wrong()))
 }
 
-/// The beginning of a text that somebody sent, for a message.
-fn one_line(text: &str) -> String {
-    let shown = text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c });
-    shown.collect()
+/// A text that somebody sent, for a message.
+fn shown(text: &str) -> String {
+    one_line(text, SHOWN_BYTES).into_owned()
 }
 
 fn state(name: &str) -> Result<JobState, ApiError> {
     JobState::from_name(name).ok_or_else(|| {
         let known: Vec<_> = JobState::ALL.iter().map(|state| state.name()).collect();
-        ApiError::bad(format!("state: found \"{}\", expected one of {}", one_line(name), known.join(", ")))
+        ApiError::bad(format!("state: found \"{}\", expected one of {}", shown(name), known.join(", ")))
     })
 }
 
@@ -378,7 +379,7 @@ fn passed_over(swept: &Swept) -> Option<String> {
 
 fn job_id(text: &str) -> Result<JobId, ApiError> {
     text.parse()
-        .map_err(|_| ApiError::bad(format!("found \"{}\", expected a job's id, such as 42", one_line(text))))
+        .map_err(|_| ApiError::bad(format!("found \"{}\", expected a job's id, such as 42", shown(text))))
 }
 
 fn no_job(id: JobId) -> ApiError {
@@ -397,6 +398,13 @@ async fn backup(
     if !file.is_absolute() {
         return Err(ApiError::bad(format!(
             "found the file \"{}\", expected an absolute path",
+            file.display()
+        )));
+    }
+    // The store looks again, and replaces nothing.
+    if file.exists() {
+        return Err(ApiError::conflict(format!(
+            "{} exists already, and was left as it is: move it away, or name another file",
             file.display()
         )));
     }

@@ -11,6 +11,7 @@ use wasmhost_config::Times;
 use wasmhost_store::ticks::{self, TickEnd};
 
 use super::api::{NextTick, ScheduleView, SchedulesView, TickResponse, TickView, TicksView};
+use super::jobs::page_size;
 use super::request::Nothing;
 use super::{Admin, ApiError, Shared};
 use crate::supervisor::Refused;
@@ -60,7 +61,7 @@ async fn view(timeline: &Timeline) -> Result<ScheduleView, ApiError> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HistoryQuery {
-    n: Option<u32>,
+    n: Option<String>,
 }
 
 async fn history(
@@ -70,7 +71,9 @@ async fn history(
 ) -> Result<Json<TicksView>, ApiError> {
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let timeline = &find(&admin, &process)?.timeline;
-    let ticks = timeline.ticks.history(&process, query.n.unwrap_or(TICKS_DEFAULT)).await;
+    let count =
+        query.n.as_deref().map_or(Ok(TICKS_DEFAULT), |text| page_size("n", text, ticks::HISTORY_MAX))?;
+    let ticks = timeline.ticks.history(&process, count).await;
     let ticks = ticks.map_err(|err| ApiError::unavailable(err.to_string()))?;
     Ok(Json(TicksView { ticks: ticks.into_iter().map(tick_view).collect() }))
 }

@@ -11,6 +11,7 @@ use crate::StoreError;
 
 /// The files that SQLite has open, as they were when the store was opened.
 pub(super) struct Presence {
+    database: PathBuf,
     files: Vec<(PathBuf, Identity)>,
 }
 
@@ -34,13 +35,15 @@ impl Presence {
             let identity = Identity::of(&std::fs::metadata(&file).ok()?);
             Some((file, identity))
         });
-        Presence { files: known.collect() }
+        Presence { database: database.to_owned(), files: known.collect() }
     }
 
     /// Says which file is not there any more, or is another one. It costs three system calls.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for (file, identity) in &self.files {
             let what = match std::fs::metadata(file) {
+                // A log may have been cut back to nothing.
+                Ok(found) if *file == self.database && found.len() == 0 => "emptied",
                 Ok(found) if Identity::of(&found) == *identity => continue,
                 Ok(_) => "replaced by another file",
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

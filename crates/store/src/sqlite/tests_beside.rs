@@ -87,6 +87,16 @@ async fn a_file_that_goes_while_it_is_in_use_is_told_and_nothing_more_is_stored(
 }
 
 #[tokio::test]
+async fn a_database_that_is_emptied_is_told() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    put(&store).await;
+    std::fs::OpenOptions::new().write(true).truncate(true).open(fixture.path()).unwrap();
+    let refused = store.enqueue(vec![job(10)]).await.err().unwrap();
+    assert!(refused.to_string().contains("was emptied"), "{refused}");
+}
+
+#[tokio::test]
 async fn what_takes_the_place_of_a_store_is_left_alone_when_it_closes() {
     let fixture = Fixture::new();
     let store = fixture.open();
