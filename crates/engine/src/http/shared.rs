@@ -100,13 +100,20 @@ impl SeatedCall {
                 gathered.await
             }
         };
-        let Some(seat) = self.seat.take() else { return Err(CallEnd::Host("the call has no seat".into())) };
+        let Some(seat) = &self.seat else { return Err(CallEnd::Host("the call has no seat".into())) };
         let service = seat.service().clone();
-        match gathered.and_then(|()| body.finish(Some(Tail::seat(seat, timeout)))) {
+        let finished = match gathered {
+            Ok(()) => body.finish(self.seat.take().map(|seat| Tail::seat(seat, timeout))),
+            // The seat is still the call's, and is given up below.
+            Err(err) => Err(err),
+        };
+        match finished {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => {
                 let cut_off = || CallEnd::Trap(format!("the guest cut its answer off: {err}"));
-                Err(service.ended().unwrap_or_else(cut_off))
+                let end = service.ended().unwrap_or_else(cut_off);
+                self.end(&end);
+                Err(end)
             }
         }
     }
