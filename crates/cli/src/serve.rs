@@ -31,7 +31,10 @@ pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outco
     let runtime = runtime.worker_threads(places.io_threads()).on_thread_start(begin_thread).build()?;
     places.wait();
     // Not on a thread of the runtime: see `threads`.
-    runtime.block_on(live(plan, cache, granted_by, handed_over, output.clone()))
+    let outcome = runtime.block_on(live(plan, cache, granted_by, handed_over, output.clone()));
+    // A thread may hang in the system, in a read of a disk that doesn't answer, say. Nobody waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Keeps the system from backing memory by huge pages. Where it does so for all, as on Debian, each instance would take

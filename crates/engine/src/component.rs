@@ -25,13 +25,14 @@ use crate::calls::over::end_of;
 use crate::calls::service::{Exports, Service};
 use crate::calls::solo::{Entry, Solo};
 use crate::capability::outbound::OutboundHttp;
-use crate::capability::state::{State, WasiVersion};
+use crate::capability::state::{HANDLES_MAX, State, WasiVersion};
 use crate::compiled::{Code, Compiled, SharedCode};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::inspection::Handler;
 use crate::instance::Instance;
 use crate::sandbox::Sandbox;
+use crate::sandbox::descriptors::Counter;
 use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services};
 use crate::threads::compute::Lane;
@@ -138,6 +139,10 @@ impl Component {
     /// instance's, and interrupts them too.
     pub async fn start(&self, index: u32, meter: Arc<Meter>) -> Result<Instance, CallEnd> {
         let name = InstanceName { process: self.sandbox.process.clone(), index };
+        let descriptors = match self.sandbox.program {
+            Some(_) => Counter::of_program(&self.engine.descriptors),
+            None => Counter::new(&self.engine.descriptors),
+        };
         let outbound = OutboundHttp {
             client: self.engine.client.clone(),
             sandbox: self.sandbox.clone(),
@@ -145,17 +150,19 @@ impl Component {
             meter: meter.clone(),
             is_async: self.is_async,
             asked_for_chunks: false,
+            descriptors: descriptors.clone(),
         };
         let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
+        let services = self.services.clone();
         let state =
-            State::new(name, self.sandbox.clone(), self.services.clone(), outbound, meter.clone(), wasi)
-                .map_err(|err| CallEnd::Host(format!("{err:#}")))?;
+            State::new(name, self.sandbox.clone(), services, outbound, meter.clone(), descriptors, wasi);
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.limit);
         let ticker = self.engine.ticker.clone();
         store.epoch_deadline_callback(move |store| on_epoch(&store, &ticker));
         store.set_epoch_deadline(first_deadline());
         store.set_hostcall_fuel(self.sandbox.hostcall_fuel());
+        store.set_max_component_handles(HANDLES_MAX);
 
         let deadline = Instant::now().checked_add(START_TIMEOUT);
         meter.begin_call(deadline, None);

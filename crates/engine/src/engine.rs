@@ -7,9 +7,10 @@ use wasmtime::component::Linker;
 
 use crate::capability::outbound::HttpClient;
 use crate::capability::state::State;
-use crate::capability::{client, name_lookup};
+use crate::capability::{client, fields, files, name_lookup, sockets, streams};
 use crate::compiled::{Cache, EngineOptions, config};
 use crate::error::EngineError;
+use crate::sandbox::descriptors::Room;
 use crate::threads::compute::Compute;
 use crate::threads::current;
 use crate::threads::ticker::Ticker;
@@ -25,6 +26,8 @@ pub struct Engine {
     making: Mutex<()>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) client: HttpClient,
+    /// Those that guests may hold.
+    pub(crate) descriptors: Arc<Room>,
     pub(crate) cache: Cache,
     pub(crate) compute: Compute,
 }
@@ -39,13 +42,15 @@ impl Engine {
     /// Makes the engine, and starts its threads.
     pub fn new(options: EngineOptions, cache: Cache) -> Result<Arc<Engine>, EngineError> {
         let ticker = Arc::new(Ticker::start()?);
+        let descriptors = Room::new(options.guest_descriptors_max);
         Ok(Arc::new(Engine {
             options,
             plain: OnceLock::new(),
             concurrent: OnceLock::new(),
             making: Mutex::new(()),
             ticker,
-            client: HttpClient::default(),
+            client: HttpClient::new(descriptors.clone()),
+            descriptors,
             cache,
             compute: Compute::start()?,
         }))
@@ -96,11 +101,18 @@ fn linker(engine: &wasmtime::Engine, is_async: bool) -> wasmtime::Result<Linker<
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     name_lookup::link(&mut linker)?;
+    streams::link(&mut linker)?;
+    files::plain::link(&mut linker)?;
+    sockets::link(&mut linker)?;
+    fields::link(&mut linker)?;
     if is_async {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         client::link(&mut linker)?;
         name_lookup::link_async(&mut linker)?;
+        files::concurrent::link(&mut linker)?;
+        sockets::link_async(&mut linker)?;
+        fields::link_async(&mut linker)?;
     }
     queue::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)

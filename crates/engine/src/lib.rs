@@ -30,6 +30,7 @@ pub use error::{EngineError, LoadError};
 pub use http::{BoxError, ResponseBody};
 pub use inspection::{Footprint, Handler, Inspection};
 pub use instance::{Finished, Instance};
+pub use sandbox::directories::{Directories, Directory, DirectoryError, Identity};
 pub use sandbox::meter::Meter;
 pub use sandbox::{Program, Sandbox};
 pub use threads::after_slices::AfterSlices;

@@ -121,6 +121,10 @@ pub enum Refusal {
     Enqueue(String),
     /// Listening, or UDP.
     Network,
+    /// A change below this directory, by its path in the sandbox.
+    Write(String),
+    /// A connection to this machine; the text is what `outbound` would have to say.
+    Near(String),
 }
 
 /// Is told of refused grants, each time.

@@ -13,24 +13,35 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
 use self::room::{Machine, Wanted, slots_of};
-use crate::plan::{Plan, PlannedType};
+use crate::plan::Plan;
 
 /// How many instances there is room for, where the formation doesn't say.
 const INSTANCES_DEFAULT: u32 = 1_000;
 
-/// File descriptors for everything but granted directories and connections: the store, the listeners, what guests open.
+/// File descriptors for everything but granted directories, connections, and those that guests hold: the store, the
+/// listeners, the admin socket.
 const FILES_OF_THE_HOST: u64 = 512;
+
+/// Guests may hold a quarter of the descriptors that are left, however many connections are wanted.
+const GUESTS_SHARE: u64 = 4;
 
 /// What there is room for.
 #[derive(Debug, Clone)]
 pub(crate) struct Capacity {
     /// Instances of all types together, without those that are being replaced.
     pub(crate) instances_max: u32,
-    files_max: u64,
-    /// Connections for which there are files beside those of the instances that the host begins with.
+    files: Files,
+}
+
+/// How the limit of open files is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Files {
+    /// The limit.
+    max: u64,
+    /// Connections of clients.
     connections_max: u32,
-    /// Descriptors that one instance of each type holds: one for each directory it was granted.
-    files_each: BTreeMap<String, u64>,
+    /// What guests may hold at once: opened files, sockets, connections of their requests.
+    guests_max: u32,
 }
 
 /// It doesn't fit; the text says what, and shows the sum.
@@ -90,25 +101,29 @@ impl Capacity {
                 INSTANCES_DEFAULT.max(total.saturating_mul(2)).min(pools.most_that_fit(machine))
             }
         };
-        let files_each = plan.types.iter().map(|planned| (planned.process.name.clone(), files_of(planned)));
-        let files_each = files_each.collect();
-        let files_max = raise_file_limit();
-        let connections_max = connections_beside(files_of_dirs(&files_each, &wanted), files_max);
-        let capacity = Capacity { instances_max, files_max, connections_max, files_each };
+        let directories: usize = plan.types.iter().map(|planned| planned.directories.len()).sum();
+        let connections = if plan.has_http() { plan.formation.http.connections_max } else { 0 };
+        let files = Files::share(raise_file_limit(), directories as u64, connections)?;
+        let capacity = Capacity { instances_max, files };
         capacity.check(&wanted)?;
         Ok(capacity)
     }
 
     /// The most connections that can be open at once: `wanted`, or as many as the limit of open files allows.
     pub(crate) fn connections(&self, wanted: u32) -> u32 {
-        let most = self.connections_max;
+        let most = self.files.connections_max;
         if most < wanted {
             warn!(
-                "max_connections is {wanted}, and the limit of {} open files has room for {most} connections beside {FILES_OF_THE_HOST} files and the granted directories, so that others wait: raise it (`ulimit -n`, LimitNOFILE), or set max_connections to {most}",
-                self.files_max
+                "max_connections is {wanted}, and the limit of {} open files has room for {most} connections beside {FILES_OF_THE_HOST} files of the host's own, {} of guests, and the granted directories, so that others wait: raise it (`ulimit -n`, LimitNOFILE), or set max_connections to {most}",
+                self.files.max, self.files.guests_max
             );
         }
         most.min(wanted)
+    }
+
+    /// Descriptors that guests may hold, all instances together.
+    pub(crate) fn guest_descriptors(&self) -> u32 {
+        self.files.guests_max
     }
 
     /// Slots that the engine's pool needs: some more than instances, for successors that start before the old ones
@@ -128,39 +143,23 @@ impl Capacity {
                 self.instances_max
             )));
         }
-        let each = |name: &str| self.files_each.get(name).copied().unwrap_or(0);
-        let files = files_of_dirs(&self.files_each, counts);
-        if files + FILES_OF_THE_HOST > self.files_max {
-            let sum: Vec<_> = counts
-                .iter()
-                .filter(|(name, _)| each(name) > 0)
-                .map(|(name, count)| format!("{name} {count} x {}", each(name)))
-                .collect();
-            return Err(TooMany(format!(
-                "{} granted directories + {FILES_OF_THE_HOST} = {} open files, and the limit is {}: lower the counts, or raise it (`ulimit -n`, LimitNOFILE)",
-                sum.join(" + "),
-                files + FILES_OF_THE_HOST,
-                self.files_max
-            )));
-        }
         Ok(())
     }
 }
 
-fn files_of(planned: &PlannedType) -> u64 {
-    planned.process.grants.dirs.len() as u64
-}
-
-/// Files of the granted directories of so many instances.
-fn files_of_dirs(files_each: &BTreeMap<String, u64>, counts: &[(&str, u32)]) -> u64 {
-    let each = |name: &str| files_each.get(name).copied().unwrap_or(0);
-    counts.iter().map(|(name, count)| u64::from(*count) * each(name)).sum()
-}
-
-/// Connections for which there are files left.
-fn connections_beside(files_of_dirs: u64, files_max: u64) -> u32 {
-    let left = files_max.saturating_sub(FILES_OF_THE_HOST + files_of_dirs);
-    u32::try_from(left).unwrap_or(u32::MAX).max(1)
+impl Files {
+    /// Connections get what they want as long as guests keep their share; guests get what connections leave.
+    fn share(max: u64, directories: u64, connections: u32) -> Result<Files, TooMany> {
+        let taken = FILES_OF_THE_HOST + directories;
+        let Some(left) = max.checked_sub(taken).filter(|left| *left >= GUESTS_SHARE) else {
+            return Err(TooMany(format!(
+                "{directories} granted directories + {FILES_OF_THE_HOST} = {taken} open files, and the limit is {max}: raise it (`ulimit -n`, LimitNOFILE), or grant fewer directories"
+            )));
+        };
+        let guests = left.saturating_sub(u64::from(connections)).max(left / GUESTS_SHARE);
+        let number = |files: u64| u32::try_from(files).unwrap_or(u32::MAX);
+        Ok(Files { max, connections_max: number(left - guests).max(1), guests_max: number(guests) })
+    }
 }
 
 /// Raises the soft limit of open files to the hard one, as servers do, and returns it.
@@ -177,14 +176,15 @@ fn raise_file_limit() -> u64 {
 mod tests {
     use super::*;
 
-    fn capacity(instances_max: u32, files_max: u64) -> Capacity {
-        let files_each = BTreeMap::from([("web".to_owned(), 2)]);
-        Capacity { instances_max, files_max, connections_max: 0, files_each }
+    fn capacity(instances_max: u32, files: Files) -> Capacity {
+        Capacity { instances_max, files }
     }
 
     #[test]
     fn a_refusal_shows_the_sum() {
-        let refused = capacity(10, 20_000).check(&[("web", 8), ("worker", 3)]).unwrap_err();
+        let refused = capacity(10, Files::share(20_000, 0, 10).unwrap())
+            .check(&[("web", 8), ("worker", 3)])
+            .unwrap_err();
         assert!(
             refused.to_string().starts_with("web 8 + worker 3 = 11 instances, and this host has room for 10")
         );
@@ -192,18 +192,24 @@ mod tests {
 
     #[test]
     fn directories_count_as_files() {
-        let refused = capacity(1_000, 1_024).check(&[("web", 257), ("worker", 3)]).unwrap_err();
-        assert!(refused.to_string().starts_with("web 257 x 2 granted directories + 512 = 1026 open files"));
-        assert!(capacity(1_000, 1_024).check(&[("web", 256)]).is_ok());
+        let refused = Files::share(1_024, 510, 0).unwrap_err();
+        assert!(refused.to_string().starts_with("510 granted directories + 512 = 1022 open files"));
+        assert!(Files::share(1_024, 500, 0).is_ok());
     }
 
     #[test]
-    fn connections_are_files_too() {
-        let files_each = capacity(1_000, 4_096).files_each;
-        let files = |count| files_of_dirs(&files_each, &[("web", count), ("worker", 3)]);
-        let beside = |count| connections_beside(files(count), 4_096);
-        assert_eq!((beside(0), beside(92), beside(1_792)), (3_584, 3_400, 1));
-        let bounded = Capacity { connections_max: 3_400, ..capacity(1_000, 4_096) };
-        assert_eq!((bounded.connections(10_000), bounded.connections(100)), (3_400, 100));
+    fn connections_and_guests_share_what_is_left() {
+        let shares = |max, directories, connections| {
+            let files = Files::share(max, directories, connections).unwrap();
+            (files.connections_max, files.guests_max)
+        };
+        // All that is wanted, and the rest for guests; or three quarters.
+        assert_eq!(shares(20_512, 0, 10_000), (10_000, 10_000));
+        assert_eq!(shares(4_096, 0, 10_000), (2_688, 896));
+        assert_eq!(shares(4_096, 184, 10_000), (2_550, 850));
+        assert_eq!(shares(1_024, 0, 100), (100, 412));
+        assert_eq!(shares(u64::MAX, 0, 10_000).0, 10_000);
+        let bounded = capacity(1_000, Files::share(4_096, 0, 10_000).unwrap());
+        assert_eq!((bounded.connections(10_000), bounded.connections(100)), (2_688, 100));
     }
 }

@@ -9,6 +9,7 @@ pub mod admin;
 mod capacity;
 mod event;
 mod few_lines;
+mod grants;
 mod host;
 mod ingress;
 mod logs;

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, read_file, units};
-use wasmhost_engine::{Code, FILE_BYTES_MAX, Footprint, Handler, Inspection};
+use wasmhost_engine::{Code, Directories, FILE_BYTES_MAX, Footprint, Handler, Inspection};
 
+use crate::grants;
 use crate::services::GrantedBy;
 pub use understood::Understood;
 
@@ -42,6 +43,8 @@ pub struct PlannedType {
     pub timeout: Option<Duration>,
     /// The component's file.
     pub code: Code,
+    /// The directories that it is granted, open.
+    pub directories: Directories,
     /// What an instance takes from the pool.
     pub footprint: Footprint,
     /// Whether it uses component-model async, as WASI 0.3 does.
@@ -95,7 +98,11 @@ impl Plan {
         let mut types = Vec::new();
         let mut problems = Vec::new();
         for process in &formation.processes {
-            match plan_type(process) {
+            let directories = open_dirs(process).unwrap_or_else(|problem| {
+                problems.push(problem);
+                Directories::default()
+            });
+            match plan_type(process, directories) {
                 Ok(planned) => {
                     problems.extend(memory_problem(&planned));
                     types.push(planned);
@@ -104,6 +111,7 @@ impl Plan {
             }
         }
         problems.extend(dirs::problems(&formation, surroundings));
+        problems.extend(nested_dirs(&types));
         problems.extend(doubled_routes(&types));
         match problems.is_empty() {
             true => Ok(Plan { formation, types }),
@@ -144,7 +152,7 @@ impl PlannedType {
     }
 }
 
-fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
+fn plan_type(process: &ProcessType, directories: Directories) -> Result<PlannedType, PlanProblem> {
     let problem = |message| PlanProblem { process: process.name.clone(), message, in_component: true };
     let path = &process.component;
     let bytes = read(path).map_err(problem)?;
@@ -177,6 +185,7 @@ fn plan_type(process: &ProcessType) -> Result<PlannedType, PlanProblem> {
         handler,
         timeout: process.timeout.or(default),
         code,
+        directories,
         footprint: seen.footprint,
         is_async: seen.is_async,
     })
@@ -288,6 +297,32 @@ fn exports(seen: &Inspection) -> String {
         true => "exports nothing".into(),
         false => format!("exports {}", seen.exports.join(", ")),
     }
+}
+
+fn open_dirs(process: &ProcessType) -> Result<Directories, PlanProblem> {
+    // `dirs` tells of those that aren't there.
+    if process.grants.dirs.iter().any(|dir| !dir.host.is_dir()) {
+        return Ok(Directories::default());
+    }
+    Directories::open(&process.grants.dirs).map_err(|err| PlanProblem {
+        process: process.name.clone(),
+        message: err.to_string(),
+        in_component: false,
+    })
+}
+
+fn nested_dirs(types: &[PlannedType]) -> impl Iterator<Item = PlanProblem> {
+    let directories = types.iter().map(|planned| (planned.process.name.as_str(), &planned.directories));
+    grants::nested(directories).into_iter().map(|nested| PlanProblem {
+        message: format!(
+            "dirs grants {}, which is found by way of {}, where \"{}\" may write and could put a link to any other place: grant both from directories that don't lie in each other",
+            nested.directory.display(),
+            nested.writable.display(),
+            nested.writer,
+        ),
+        process: nested.process,
+        in_component: false,
+    })
 }
 
 /// Two types with one route, where a component's exports gave one of them its route.

@@ -51,13 +51,15 @@ pub async fn run_program(planned: PlannedType, name: &str, cache: Cache) -> Resu
 }
 
 fn load(planned: PlannedType, name: &str, cache: Cache) -> Result<Component, StartError> {
-    let PlannedType { process, handler, code, footprint, is_async, .. } = planned;
+    let PlannedType { process, handler, code, directories, footprint, is_async, .. } = planned;
     let memory_bytes_max = process.memory_bytes_max;
-    let options = EngineOptions { slots: 1, memory_bytes_max, footprint, alone: true };
+    let options =
+        EngineOptions { slots: 1, memory_bytes_max, footprint, guest_descriptors_max: u32::MAX, alone: true };
     let engine = Engine::new(options, cache)?;
     let sandbox = Sandbox {
         process: name.into(),
         grants: process.grants,
+        directories,
         args: process.args,
         memory_bytes_max: process.memory_bytes_max,
         missing_imports_trap: process.missing_imports_trap,

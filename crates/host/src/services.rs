@@ -149,6 +149,8 @@ fn tried(refusal: &Refusal) -> String {
         Refusal::Lookup(name) => format!("to look up {name}"),
         Refusal::Enqueue(queue) => format!("to enqueue on \"{queue}\""),
         Refusal::Network => "to listen, or to use UDP".to_owned(),
+        Refusal::Write(directory) => format!("to write below {directory}, which it may only read"),
+        Refusal::Near(target) => format!("to connect to {target}, which leads to this machine"),
     }
 }
 
@@ -161,15 +163,22 @@ fn key(refusal: &Refusal) -> String {
         }
         Refusal::Enqueue(queue) => format!("enqueue = [\"{queue}\"]"),
         Refusal::Network => "network = \"all\"".to_owned(),
+        Refusal::Write(directory) => {
+            format!("access = \"write\" in the entry of `dirs` whose guest is \"{directory}\"")
+        }
+        Refusal::Near(target) => {
+            format!("outbound = [\"{target}\"], since a wildcard doesn't")
+        }
     }
 }
 
 /// The flag of `wasmhost run app.wasm` that does, if one can.
 fn flag(refusal: &Refusal) -> Option<String> {
     match refusal {
-        Refusal::Outbound(target) => Some(format!("--outbound {target}")),
+        Refusal::Outbound(target) | Refusal::Near(target) => Some(format!("--outbound {target}")),
         Refusal::Lookup(name) => Some(format!("--outbound {name}:443, with the port that it connects to")),
         Refusal::Enqueue(_) => None,
         Refusal::Network => Some("--network".to_owned()),
+        Refusal::Write(directory) => Some(format!("--dir HOST::{directory}::rw")),
     }
 }

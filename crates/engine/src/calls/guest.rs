@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use wasmhost_config::shown::{MESSAGE_BYTES_MAX, cut};
+
 use crate::bindings::{ticker, worker};
 use crate::call::{Job, JobFailure, Tick};
 
@@ -19,10 +21,14 @@ pub(crate) fn job_to_guest(job: Job) -> worker::wasmhost::job::types::Job {
 
 pub(crate) fn failure_from_guest(failure: worker::wasmhost::job::types::Failure) -> JobFailure {
     use worker::wasmhost::job::types::Failure;
+    // A guest's message is kept with the job: it is cut here, before anything holds it.
+    let short = |message: String| cut(&message, MESSAGE_BYTES_MAX).to_owned();
     match failure {
-        Failure::Retry(message) => JobFailure::Retry(message),
-        Failure::RetryAfter((ms, message)) => JobFailure::RetryAfter(Duration::from_millis(ms), message),
-        Failure::Bury(message) => JobFailure::Bury(message),
+        Failure::Retry(message) => JobFailure::Retry(short(message)),
+        Failure::RetryAfter((ms, message)) => {
+            JobFailure::RetryAfter(Duration::from_millis(ms), short(message))
+        }
+        Failure::Bury(message) => JobFailure::Bury(short(message)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use wasmhost_config::shown::{NAME_BYTES_MAX, one_line};
 use wasmtime::component::{Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{
     self, Host, HostResolveAddressStream, ResolveAddressStream,
@@ -13,6 +14,8 @@ use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
 use super::network::names_host;
 use super::state::State;
+use crate::sandbox::holdings::Holding;
+use crate::sandbox::lookups::LookingUp;
 use crate::services::Refusal;
 
 /// Name look-up that knows the grants, in the place of the library's, which allows all names or none.
@@ -50,9 +53,9 @@ impl Lookup<'_> {
     }
 
     fn may_resolve_or_say(&self, name: &str) -> bool {
-        let may = self.may_resolve(name);
+        let may = name.len() <= NAME_BYTES_MAX && self.may_resolve(name);
         if !may {
-            let refusal = Refusal::Lookup(name.to_owned());
+            let refusal = Refusal::Lookup(one_line(name, NAME_BYTES_MAX).into_owned());
             self.state.services.refusals.refused(&self.state.sandbox.process, refusal);
         }
         may
@@ -88,7 +91,13 @@ impl Host for Lookup<'_> {
         if !self.may_resolve_or_say(&name) {
             return Err(ErrorCode::PermanentResolverFailure.into());
         }
+        // An address needs no look-up.
+        let lookup = match name.parse::<IpAddr>() {
+            Ok(_) => None,
+            Err(_) => Some(self.state.holdings.lookups.begin().ok_or(ErrorCode::TemporaryResolverFailure)?),
+        };
         let stream = Host::resolve_addresses(&mut self.state.sockets(), network, name.clone())?;
+        self.state.holdings.keep(stream.rep(), Holding { lookup, ..Holding::default() });
         self.state.names.ask(stream.rep(), name);
         Ok(stream)
     }
@@ -100,7 +109,13 @@ impl HostResolveAddressStream for Lookup<'_> {
         stream: Resource<ResolveAddressStream>,
     ) -> Result<Option<IpAddress>, SocketError> {
         let handle = stream.rep();
-        let next = HostResolveAddressStream::resolve_next_address(&mut self.state.sockets(), stream)?;
+        let next = HostResolveAddressStream::resolve_next_address(&mut self.state.sockets(), stream);
+        let is_under_way =
+            next.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(ErrorCode::WouldBlock)));
+        if !is_under_way {
+            self.state.holdings.finish_lookup(handle);
+        }
+        let next = next?;
         if let Some(address) = next {
             self.state.names.remember_asked(handle, to_ip(address));
         }
@@ -116,6 +131,7 @@ impl HostResolveAddressStream for Lookup<'_> {
 
     fn drop(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
         self.state.names.forget_asked(stream.rep());
+        self.state.holdings.give_back(stream.rep());
         HostResolveAddressStream::drop(&mut self.state.sockets(), stream)
     }
 }
@@ -131,10 +147,18 @@ impl async_lookup::HostWithStore<State> for GrantedNames {
         if !granted {
             return Ok(Err(async_lookup::ErrorCode::PermanentResolverFailure));
         }
+        let lookup = match name.parse::<IpAddr>() {
+            Ok(_) => None,
+            Err(_) => match store.with(|mut access| access.get().state.holdings.lookups.begin()) {
+                None => return Ok(Err(async_lookup::ErrorCode::TemporaryResolverFailure)),
+                lookup => lookup,
+            },
+        };
         let sockets = store.with_getter::<WasiSockets>(|state| state.sockets());
         let found =
             <WasiSockets as async_lookup::HostWithStore<State>>::resolve_addresses(&sockets, name.clone());
         let found = found.await?;
+        lookup.into_iter().for_each(LookingUp::finish);
         if let Ok(addresses) = &found {
             let names = store.with(|mut access| access.get().state.names.clone());
             addresses.iter().for_each(|address| names.remember(&name, IpAddr::from(*address).to_canonical()));

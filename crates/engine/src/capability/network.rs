@@ -9,11 +9,13 @@ use wasmhost_config::{Outbound, normal_host};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
+use super::near::is_near;
 use crate::sandbox::Sandbox;
 use crate::services::{Refusal, Services};
 
-/// How many addresses of granted names one instance remembers.
+/// How many addresses of granted names one instance remembers, and names of one address.
 const ADDRESSES_MAX: usize = 1_024;
+const NAMES_OF_ADDRESS_MAX: usize = 16;
 
 /// The addresses that granted names resolved to: what ties an address that the guest connects to back to its grant.
 #[derive(Clone, Default)]
@@ -52,7 +54,10 @@ impl ResolvedNames {
     pub(super) fn remember(&self, name: &str, address: IpAddr) {
         self.with(|names| {
             if names.by_address.len() < ADDRESSES_MAX || names.by_address.contains_key(&address) {
-                names.by_address.entry(address).or_default().insert(name.to_owned());
+                let known = names.by_address.entry(address).or_default();
+                if known.len() < NAMES_OF_ADDRESS_MAX {
+                    known.insert(name.to_owned());
+                }
             }
         });
     }
@@ -73,6 +78,11 @@ pub(crate) fn names_host(grant: &Outbound, host: &str) -> bool {
         Some(end) => host.len() > end.len() && host.ends_with(end),
         None => grant.host == host,
     }
+}
+
+/// Whether a grant names one host, not all of those below a name.
+pub(crate) fn is_outright(grant: &Outbound) -> bool {
+    !grant.host.starts_with('*')
 }
 
 /// What a type's sockets may do.
@@ -97,7 +107,8 @@ impl NetworkGrant {
 
     /// Puts the grant where the library asks for it.
     pub(crate) fn apply(self, wasi: &mut WasiCtxBuilder) {
-        wasi.allow_tcp(true).allow_udp(self.all).allow_ip_name_lookup(true);
+        // A socket that isn't used is harmless: the check is asked before it is bound, connected or sent by.
+        wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
         wasi.socket_addr_check(move |address, how| {
             let allowed = self.allows(address, how);
             Box::pin(async move { allowed })
@@ -109,11 +120,13 @@ impl NetworkGrant {
             return true;
         }
         match how {
-            SocketAddrUse::TcpConnect if self.may_connect(address) => true,
-            SocketAddrUse::TcpConnect => {
-                self.refuse(Refusal::Outbound(self.wanted(address)));
-                false
-            }
+            SocketAddrUse::TcpConnect => match refusal(&self.outbound, &self.names, address) {
+                None => true,
+                Some(refusal) => {
+                    self.refuse(refusal);
+                    false
+                }
+            },
             // Connecting binds to any address and any port first.
             SocketAddrUse::TcpBind if address.ip().is_unspecified() && address.port() == 0 => true,
             _ => {
@@ -123,27 +136,30 @@ impl NetworkGrant {
         }
     }
 
-    fn may_connect(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        let literal = ip.to_string();
-        let names = self.names.of(ip);
-        let sockets = self.outbound.iter().filter(|grant| grant.scheme.is_none());
-        sockets
-            .filter(|grant| grant.port == address.port())
-            .any(|grant| names_host(grant, &literal) || names.iter().any(|name| names_host(grant, name)))
-    }
-
-    /// The line that would have granted it.
-    fn wanted(&self, address: SocketAddr) -> String {
-        match self.names.of(address.ip().to_canonical()).first() {
-            Some(name) => format!("{name}:{}", address.port()),
-            None => address.to_string(),
-        }
-    }
-
     fn refuse(&self, refusal: Refusal) {
         self.services.refusals.refused(&self.process, refusal);
     }
+}
+
+/// Why the guest may not connect to an address, if it may not.
+fn refusal(outbound: &[Outbound], names: &ResolvedNames, address: SocketAddr) -> Option<Refusal> {
+    let ip = address.ip().to_canonical();
+    let literal = ip.to_string();
+    let names = names.of(ip);
+    let sockets = outbound.iter().filter(|grant| grant.scheme.is_none());
+    let fitting = sockets.filter(|grant| {
+        grant.port == address.port()
+            && (names_host(grant, &literal) || names.iter().any(|name| names_host(grant, name)))
+    });
+    // The line that would grant it.
+    let wanted = || match names.first() {
+        Some(name) => format!("{name}:{}", address.port()),
+        None => address.to_string(),
+    };
+    if fitting.clone().next().is_none() {
+        return Some(Refusal::Outbound(wanted()));
+    }
+    (!fitting.clone().any(is_outright) && is_near(ip)).then(|| Refusal::Near(wanted()))
 }
 
 #[cfg(test)]
@@ -182,5 +198,27 @@ mod tests {
         names.remember_asked(8, IpAddr::from([10, 0, 0, 2]));
         assert_eq!(names.of(IpAddr::from([10, 0, 0, 1])), ["db.internal"]);
         assert!(names.of(IpAddr::from([10, 0, 0, 2])).is_empty());
+    }
+
+    #[test]
+    fn a_wildcard_does_not_lead_back_to_this_machine() {
+        let names = ResolvedNames::default();
+        let local = IpAddr::from([127, 0, 0, 1]);
+        for name in ["a.example.com", "localhost"] {
+            names.remember(name, local);
+        }
+        let refused =
+            |granted: &[Outbound], address: &str| refusal(granted, &names, address.parse().unwrap());
+        let star = [grant("*.example.com", 80)];
+        assert!(matches!(refused(&star, "127.0.0.1:80"), Some(Refusal::Near(_))));
+        assert!(matches!(refused(&star, "[::ffff:127.0.0.1]:80"), Some(Refusal::Near(_))));
+        // By the address, or by a name outright.
+        for outright in ["127.0.0.1", "localhost", "a.example.com"] {
+            assert_eq!(refused(&[star[0].clone(), grant(outright, 80)], "127.0.0.1:80"), None, "{outright}");
+        }
+        assert!(matches!(refused(&star, "127.0.0.1:81"), Some(Refusal::Outbound(_))));
+
+        names.remember("far.example.com", IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(refused(&star, "192.0.2.1:80"), None);
     }
 }

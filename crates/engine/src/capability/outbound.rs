@@ -15,16 +15,19 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use wasmhost_config::shown::{NAME_BYTES_MAX, one_line};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use super::dial::{Dialler, NotDialled};
 use super::framing::{comes_late, frame};
-use super::network::names_host;
+use super::network::{is_outright, names_host};
 use crate::sandbox::Sandbox;
+use crate::sandbox::descriptors::{Counter, Permit, Room};
 use crate::sandbox::meter::Meter;
 use crate::services::{Refusal, RefusalSink};
 
@@ -40,32 +43,60 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 /// almost 1 MiB.
 const BODY_CHUNK_BYTES: usize = 128 << 10;
 
-type Pooled = Client<HttpsConnector<HttpConnector>, Sent>;
+/// How long a connection is kept that no request uses.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// The client that all instances share. It is made when the first request goes out: most formations make none.
-#[derive(Clone, Default)]
+/// What is read ahead of a guest that doesn't read: a head must fit in it, too.
+const READ_AHEAD_BYTES: usize = 128 << 10;
+
+type Pooled = Client<HttpsConnector<Dialler>, Sent>;
+
+/// The clients that all instances share. Each is made when its first request goes out: most formations make none.
+#[derive(Clone)]
 pub(crate) struct HttpClient {
-    client: Arc<OnceLock<Pooled>>,
+    descriptors: Arc<Room>,
+    /// For names that are granted outright.
+    anywhere: Arc<OnceLock<Pooled>>,
+    /// For names that a wildcard grants, which lead elsewhere. Connections aren't shared between the two.
+    far: Arc<OnceLock<Pooled>>,
 }
 
 impl HttpClient {
-    fn get(&self) -> &Pooled {
-        self.client.get_or_init(|| {
-            let mut tcp = HttpConnector::new();
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    pub(crate) fn new(descriptors: Arc<Room>) -> HttpClient {
+        HttpClient { descriptors, anywhere: Arc::default(), far: Arc::default() }
+    }
+
+    fn get(&self, reach: Reach) -> &Pooled {
+        let far_only = reach == Reach::Far;
+        let client = if far_only { &self.far } else { &self.anywhere };
+        client.get_or_init(|| {
+            let dialler = Dialler::new(self.descriptors.clone(), far_only, |tcp| {
+                tcp.enforce_http(false);
+                tcp.set_nodelay(true);
+                tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            });
             let tls = HttpsConnectorBuilder::new()
                 .with_webpki_roots()
                 .https_or_http()
                 .enable_all_versions()
-                .wrap_connector(tcp);
+                .wrap_connector(dialler);
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+                .pool_idle_timeout(IDLE_MAX)
+                .http1_max_buf_size(READ_AHEAD_BYTES)
                 .build(tls)
         })
     }
+}
+
+/// Where a request may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// To any address that the name has.
+    Anywhere,
+    /// Not back to this machine.
+    Far,
 }
 
 /// The hooks of one instance: its type's grants, and the shared client.
@@ -79,18 +110,40 @@ pub(crate) struct OutboundHttp {
     /// The library has asked how a body of WASI 0.3 that the guest itself writes is to be cut in pieces. It doesn't ask
     /// about a body that the guest passes on from elsewhere: nothing else tells the two apart.
     pub(crate) asked_for_chunks: bool,
+    /// Where requests that have no end yet are counted.
+    pub(crate) descriptors: Counter,
 }
 
 impl OutboundHttp {
-    fn allows(&self, uri: &http::Uri) -> bool {
+    /// `None` where no grant names the host.
+    fn reach(&self, uri: &http::Uri) -> Option<Reach> {
         let grants = &self.sandbox.grants;
-        let Some(host) = uri.host() else { return false };
+        let host = uri.host()?;
         let (scheme, port) = scheme_and_port(uri);
-        grants.network_all
-            || grants.outbound.iter().any(|grant| {
-                let scheme_fits = grant.scheme.as_deref().is_none_or(|granted| granted == scheme);
-                scheme_fits && grant.port == port && names_host(grant, host)
-            })
+        if grants.network_all {
+            return Some(Reach::Anywhere);
+        }
+        let fitting = grants.outbound.iter().filter(|grant| {
+            let scheme_fits = grant.scheme.as_deref().is_none_or(|granted| granted == scheme);
+            scheme_fits && grant.port == port && names_host(grant, host)
+        });
+        let reaches = fitting.map(|grant| if is_outright(grant) { Reach::Anywhere } else { Reach::Far });
+        reaches.reduce(|one, other| if one == Reach::Far { other } else { one })
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        self.refusals.refused(&self.sandbox.process, refusal);
+    }
+}
+
+/// What `outbound` would have to say for a request to be granted.
+fn wanted(uri: &http::Uri) -> String {
+    let (scheme, port) = scheme_and_port(uri);
+    let default = if scheme == "https" { 443 } else { 80 };
+    let host = one_line(uri.host().unwrap_or_default(), NAME_BYTES_MAX);
+    match port == default {
+        true => format!("{scheme}://{host}"),
+        false => format!("{scheme}://{host}:{port}"),
     }
 }
 
@@ -113,22 +166,24 @@ impl WasiHttpHooks for OutboundHttp {
             // A password would go out in `Host`, and in the clear: it belongs into `Authorization`.
             return Box::new(async { Err(Error::HttpRequestUriInvalid) });
         }
-        if !self.allows(request.uri()) {
-            let (scheme, port) = scheme_and_port(request.uri());
-            let default = if scheme == "https" { 443 } else { 80 };
-            let host = request.uri().host().unwrap_or_default();
-            let wanted = match port == default {
-                true => format!("{scheme}://{host}"),
-                false => format!("{scheme}://{host}:{port}"),
-            };
-            self.refusals.refused(&self.sandbox.process, Refusal::Outbound(wanted));
+        let Some(reach) = self.reach(request.uri()) else {
+            self.refuse(Refusal::Outbound(wanted(request.uri())));
             return Box::new(async { Err(Error::HttpRequestDenied) });
-        }
-        let client = self.client.get().clone();
+        };
+        let Some(permit) = self.descriptors.take_use() else {
+            return Box::new(async { Err(Error::ConnectionLimitReached) });
+        };
+        let client = self.client.get(reach).clone();
+        let near = Refusal::Near(wanted(request.uri()));
+        let (refusals, process) = (self.refusals.clone(), self.sandbox.process.clone());
         let (meter, is_async) = (self.meter.clone(), self.is_async);
         Box::new(async move {
             let (request, late) = frame(request, is_async).await?;
-            send(client, request, late, options.unwrap_or_default(), meter).await
+            let sent = send(client, request, late, options.unwrap_or_default(), meter, permit).await;
+            if let Err(Error::DestinationIpProhibited) = sent {
+                refusals.refused(&process, near);
+            }
+            sent
         })
     }
 
@@ -148,6 +203,7 @@ async fn send(
     late: Option<WasiBody>,
     options: RequestOptions,
     meter: Arc<Meter>,
+    permit: Permit,
 ) -> Result<(http::Response<WasiBody>, Io), Error> {
     let (failed, mut has_failed) = oneshot::channel();
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -176,7 +232,8 @@ async fn send(
     };
     // Of a body that couldn't be sent the client says no more than that.
     let response = answered.map_err(|err| has_failed.try_recv().unwrap_or_else(|_| client_error(&err)))?;
-    let response = response.map(|body| Received::new(body, options.between_bytes_timeout).boxed_unsync());
+    let response =
+        response.map(|body| Received::new(body, options.between_bytes_timeout, permit).boxed_unsync());
     let sent: Io = match has_failed.try_recv() {
         Err(TryRecvError::Closed) => Box::new(async { Ok(()) }),
         failed => Box::new(async move {
@@ -270,11 +327,14 @@ struct Received {
     body: Incoming,
     /// How long the guest waits for the next piece, and until when it waits for this one.
     patience: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// The request counts until the guest has done with its answer.
+    _permit: Permit,
 }
 
 impl Received {
-    fn new(body: Incoming, between_bytes_timeout: Option<Duration>) -> Received {
-        Received { body, patience: between_bytes_timeout.map(|pause| (pause, Box::pin(sleep(pause)))) }
+    fn new(body: Incoming, between_bytes_timeout: Option<Duration>, permit: Permit) -> Received {
+        let patience = between_bytes_timeout.map(|pause| (pause, Box::pin(sleep(pause))));
+        Received { body, patience, _permit: permit }
     }
 }
 
@@ -286,7 +346,7 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Received { body, patience } = &mut *self;
+        let Received { body, patience, .. } = &mut *self;
         match (Pin::new(body).poll_frame(cx), patience) {
             (Poll::Ready(frame), patience) => {
                 if let Some((pause, until)) = patience {
@@ -312,6 +372,9 @@ impl Body for Received {
 }
 
 fn client_error(err: &legacy::Error) -> Error {
+    if let Some(reason) = cause::<NotDialled>(err) {
+        return reason.code();
+    }
     if err.is_connect()
         && let Some(err) = cause::<io::Error>(err)
     {

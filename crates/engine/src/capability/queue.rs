@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use wasmhost_config::shown::{NAME_BYTES_MAX, one_line};
+
 use super::state::State;
 use crate::bindings::producer::wasmhost::job::queue::{Error, Host, NewJob, Receipt, Unique, UniqueScope};
 use crate::services::{self, EnqueueRefusal, Refusal};
@@ -39,7 +41,9 @@ impl Host for State {
 impl State {
     async fn enqueue_all(&mut self, queue: String, jobs: Vec<NewJob>) -> Result<Vec<Receipt>, Error> {
         if !self.sandbox.grants.enqueue.contains(&queue) {
-            self.services.refusals.refused(&self.sandbox.process, Refusal::Enqueue(queue.clone()));
+            let queue = one_line(&queue, NAME_BYTES_MAX);
+            let refusal = Refusal::Enqueue(queue.clone().into_owned());
+            self.services.refusals.refused(&self.sandbox.process, refusal);
             return Err(Error::Denied(format!(
                 "the formation doesn't let \"{}\" enqueue on \"{queue}\"",
                 self.sandbox.process

@@ -5,19 +5,27 @@ use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::logs::LineWriter;
 use super::network::{NetworkGrant, ResolvedNames};
 use super::outbound::OutboundHttp;
 use crate::sandbox::Sandbox;
+use crate::sandbox::descriptors::Counter;
+use crate::sandbox::holdings::Holdings;
 use crate::sandbox::limits::MemoryLimit;
 use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services, Stream};
 
 /// How many handles (streams, requests, descriptors) a guest may hold; the library's default is a million.
-const HANDLES_MAX: usize = 10_000;
+pub(crate) const HANDLES_MAX: usize = 10_000;
+
+/// The same for a core module, whose handles are files and streams alone.
+const HANDLES_MAX_OF_P1: usize = 512;
+
+/// Random bytes that a guest may ask for at once.
+const RANDOM_BYTES_MAX: u64 = 16 << 20;
 
 /// Which interface of WASI a guest speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +44,7 @@ pub(crate) struct State {
     pub(crate) limit: MemoryLimit,
     pub(crate) table: ResourceTable,
     pub(crate) names: ResolvedNames,
+    pub(crate) holdings: Holdings,
     wasi: WasiCtx,
     /// In the place of `wasi` and `table` for a core module.
     p1: Option<WasiP1Ctx>,
@@ -59,8 +68,9 @@ impl State {
         services: Services,
         outbound: OutboundHttp,
         meter: Arc<Meter>,
+        descriptors: Counter,
         version: WasiVersion,
-    ) -> wasmtime::Result<State> {
+    ) -> State {
         let names = ResolvedNames::default();
         let stdout = LineWriter::new(name.clone(), Stream::Stdout, services.logs.clone(), meter.clone());
         let stderr = LineWriter::new(name.clone(), Stream::Stderr, services.logs.clone(), meter.clone());
@@ -74,6 +84,7 @@ impl State {
             outbound,
             table,
             names,
+            holdings: Holdings::new(descriptors),
             stdout,
             stderr,
             meter,
@@ -81,12 +92,12 @@ impl State {
             sandbox,
             name,
         };
-        state.give(Input::default())?;
-        Ok(state)
+        state.give(Input::default());
+        state
     }
 
     /// Sets what the guest sees of the world: its grants, and this input.
-    pub(crate) fn give(&mut self, input: Input) -> wasmtime::Result<()> {
+    pub(crate) fn give(&mut self, input: Input) {
         let grants = &self.sandbox.grants;
         let mut wasi = WasiCtxBuilder::new();
         for var in &grants.env {
@@ -108,24 +119,21 @@ impl State {
             }
         }
         wasi.args(&self.sandbox.args);
-        for dir in &grants.dirs {
-            let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|err| {
-                wasmtime::Error::msg(format!(
-                    "can't open the granted directory {}: {err}",
-                    dir.host.display()
-                ))
-            })?;
-        }
+        wasi.max_random_size(RANDOM_BYTES_MAX);
         NetworkGrant::new(&self.sandbox, &self.services, &self.names).apply(&mut wasi);
         match &mut self.p1 {
             Some(p1) => {
                 *p1 = wasi.build_p1();
-                p1.ctx().table.set_max_capacity(HANDLES_MAX);
+                let WasiCtxView { ctx, table } = p1.ctx();
+                *ctx.filesystem() = self.sandbox.directories.granted();
+                let is_program = self.sandbox.program.is_some();
+                table.set_max_capacity(if is_program { HANDLES_MAX } else { HANDLES_MAX_OF_P1 });
             }
-            None => self.wasi = wasi.build(),
+            None => {
+                self.wasi = wasi.build();
+                *self.wasi.filesystem() = self.sandbox.directories.granted();
+            }
         }
-        Ok(())
     }
 
     /// A call is over, and with it the lines that it wrote.

@@ -26,8 +26,13 @@ pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
     let failed = |err: wasmtime::Error| LoadError::Compile(format!("{err:#}"));
     // How large the pool is has no part in what is compiled.
-    let smallest =
-        EngineOptions { slots: 1, memory_bytes_max: 1 << 16, footprint: Footprint::default(), alone: false };
+    let smallest = EngineOptions {
+        slots: 1,
+        memory_bytes_max: 1 << 16,
+        footprint: Footprint::default(),
+        guest_descriptors_max: 0,
+        alone: false,
+    };
     let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async)).map_err(failed)?;
     let compiled = match Parser::is_component(wasm) {
         true => engine.precompile_component(wasm),
@@ -55,10 +60,11 @@ mod tests {
             slots: 1,
             memory_bytes_max: 1 << 16,
             footprint: Footprint::default(),
+            guest_descriptors_max: 0,
             alone: false,
         };
         let footprint = Footprint { core_instances: 20, memories: 3, tables: 5, ..Footprint::default() };
-        let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint, alone: false };
+        let large = EngineOptions { slots: 100, memory_bytes_max: 4 << 30, footprint, ..small };
         assert_eq!(key_with(small), key_with(large));
         // A program that is run without a pool finds what a host has compiled.
         assert_eq!(key_with(small), key_with(EngineOptions { alone: true, ..small }));
@@ -70,6 +76,7 @@ mod tests {
             slots: 1,
             memory_bytes_max: 1 << 16,
             footprint: Footprint::default(),
+            guest_descriptors_max: 0,
             alone: false,
         };
         let engine = wasmtime::Engine::new(&config(small, false)).unwrap();

@@ -15,6 +15,9 @@ pub struct EngineOptions {
     pub memory_bytes_max: u64,
     /// The most that an instance of any type takes.
     pub footprint: Footprint,
+    /// File descriptors of the host that guests may hold, all instances together: opened files, sockets, connections
+    /// of their requests.
+    pub guest_descriptors_max: u32,
     /// For a single instance, which takes what it needs from the system as it needs it: there is no pool, and none of
     /// its bounds.
     pub alone: bool,

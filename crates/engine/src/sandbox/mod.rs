@@ -1,12 +1,19 @@
-//! The bounds of one instance: what it is made with, what it uses ([`meter`]), and how much memory it may have
-//! ([`limits`]).
+//! The bounds of one instance: what it is made with, what it uses ([`meter`]), how much memory it may have
+//! ([`limits`]), which directories ([`directories`]), and how many of the host's descriptors its handles may hold
+//! ([`descriptors`], [`holdings`]).
 
+pub(crate) mod descriptors;
+pub(crate) mod directories;
+pub(crate) mod holdings;
 pub(crate) mod limits;
+pub(crate) mod lookups;
 pub(crate) mod meter;
 
 use std::sync::Arc;
 
 use wasmhost_config::Grants;
+
+use self::directories::Directories;
 
 /// The settings that every instance of a type is made with.
 #[derive(Debug, Clone)]
@@ -15,6 +22,8 @@ pub struct Sandbox {
     pub process: Arc<str>,
     /// The grants of its instances.
     pub grants: Grants,
+    /// The directories that are granted, open.
+    pub directories: Directories,
     /// A command's arguments, its own name not among them.
     pub args: Vec<String>,
     /// Bytes of memories and tables.

@@ -26,6 +26,7 @@ pub(super) fn engine_options(plan: &Plan, capacity: &Capacity) -> EngineOptions 
         slots: capacity.slots(),
         memory_bytes_max: memory.unwrap_or(0),
         footprint: plan.footprint(),
+        guest_descriptors_max: capacity.guest_descriptors(),
         alone: false,
     }
 }
@@ -64,6 +65,7 @@ fn load_type(
     let sandbox = Sandbox {
         process: process.name.as_str().into(),
         grants: process.grants.clone(),
+        directories: planned.directories.clone(),
         args: process.args.clone(),
         memory_bytes_max: process.memory_bytes_max,
         missing_imports_trap: process.missing_imports_trap,

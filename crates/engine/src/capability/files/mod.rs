@@ -1,0 +1,34 @@
+//! Files: the library's interface of WASI 0.2 ([`plain`]) and 0.3 ([`concurrent`]), with bounds.
+//!
+//! A guest opens regular files and directories alone: a FIFO or a device could hold one of the host's threads for
+//! ever. What it opens and lists is counted. A change that its grant doesn't allow is told to the person.
+
+pub(crate) mod concurrent;
+pub(crate) mod listing;
+pub(crate) mod plain;
+
+use wasmtime::component::Resource;
+use wasmtime_wasi::filesystem::Descriptor;
+
+use super::state::State;
+use crate::sandbox::holdings::Holding;
+use crate::services::Refusal;
+
+/// A path that is longer than this, in bytes, is refused by every system.
+const PATH_BYTES_MAX: usize = 4_096;
+
+impl State {
+    /// Remembers which handle is that of which grant. They come in the grants' order.
+    fn remember_grants(&mut self, directories: &[(Resource<Descriptor>, String)]) {
+        for (grant, (directory, _)) in directories.iter().enumerate() {
+            self.holdings.keep(directory.rep(), Holding { grant: Some(grant), ..Holding::default() });
+        }
+    }
+
+    /// Says that the guest may not change what it has been given for reading.
+    fn refuse_change(&self, directory: u32) {
+        let Some(grant) = self.holdings.grant_of(directory) else { return };
+        let Some(dir) = self.sandbox.grants.dirs.get(grant).filter(|dir| !dir.writable) else { return };
+        self.services.refusals.refused(&self.sandbox.process, Refusal::Write(dir.guest.clone()));
+    }
+}

@@ -1,0 +1,153 @@
+//! Granted directories. Each is opened once, before any guest runs, and all instances of its type are given that
+//! descriptor: no path is followed again later, whatever guests have put in its place by then.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use wasmhost_config::DirGrant;
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+/// The directories that a type was granted, open.
+#[derive(Clone, Default)]
+pub struct Directories {
+    opened: Vec<Directory>,
+    /// What instances get a copy of; all copies share the descriptors.
+    granted: WasiFilesystemCtx,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// Which directory it is.
+    pub identity: Identity,
+    /// As the formation says.
+    pub grant: DirGrant,
+}
+
+/// The device and the inode, which is the same by whatever path a directory was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// Why a granted directory can't be given.
+#[derive(Debug, thiserror::Error)]
+#[error("can't open the granted directory {}: {reason}", path.display())]
+pub struct DirectoryError {
+    /// As the formation says.
+    pub path: PathBuf,
+    /// What the system said.
+    pub reason: io::Error,
+}
+
+impl Directories {
+    /// Opens what was granted.
+    ///
+    /// # Errors
+    ///
+    /// A directory isn't there, is something else, or can't be read.
+    pub fn open(grants: &[DirGrant]) -> Result<Directories, DirectoryError> {
+        let mut wasi = WasiCtxBuilder::new();
+        let mut opened = Vec::new();
+        for grant in grants {
+            let problem = |reason| DirectoryError { path: grant.host.clone(), reason };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let found = rustix::fs::open(&grant.host, flags, Mode::empty());
+            let found = found.map_err(|err| problem(err.into()))?;
+            let identity = identity_of(&found).map_err(|err| problem(err.into()))?;
+            // The library opens by path alone. This one leads to the directory that was found, whatever has become of
+            // its own path.
+            let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+            let perms = if grant.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(again, &grant.guest, perms)
+                .map_err(|err| problem(err.downcast().unwrap_or_else(io::Error::other)))?;
+            opened.push(Directory { identity, grant: grant.clone() });
+        }
+        Ok(Directories { opened, granted: wasi.build().filesystem().clone() })
+    }
+
+    /// In the order of the grants.
+    pub fn iter(&self) -> impl Iterator<Item = &Directory> {
+        self.opened.iter()
+    }
+
+    /// How many there are: each takes one descriptor, for all instances together.
+    pub fn len(&self) -> usize {
+        self.opened.len()
+    }
+
+    /// Whether nothing was granted.
+    pub fn is_empty(&self) -> bool {
+        self.opened.is_empty()
+    }
+
+    pub(crate) fn granted(&self) -> WasiFilesystemCtx {
+        self.granted.clone()
+    }
+}
+
+impl fmt::Debug for Directories {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.opened).finish()
+    }
+}
+
+impl Identity {
+    /// Of what is at this path, once links have been followed.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is there, or it can't be reached.
+    pub fn of(path: &Path) -> io::Result<Identity> {
+        Ok(Identity::from_stat(&rustix::fs::stat(path)?))
+    }
+
+    fn from_stat(stat: &rustix::fs::Stat) -> Identity {
+        // Their types differ between architectures.
+        #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+        Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
+    }
+}
+
+fn identity_of(found: &rustix::fd::OwnedFd) -> rustix::io::Result<Identity> {
+    rustix::fs::fstat(found).map(|stat| Identity::from_stat(&stat))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_the_same_by_whatever_path_it_was_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink("data", folder.path().join("link")).unwrap();
+        let grant = |path: &str| DirGrant {
+            host: folder.path().join(path),
+            guest: format!("/{path}"),
+            writable: false,
+        };
+        let opened = Directories::open(&[grant("data"), grant("link"), grant("data/..")]).unwrap();
+        let found: Vec<_> = opened.iter().map(|directory| directory.identity).collect();
+        assert_eq!(found[0], found[1]);
+        assert_ne!(found[0], found[2]);
+        assert_eq!(found[0], Identity::of(&data).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        for name in ["file", "missing"] {
+            let grant = DirGrant { host: folder.path().join(name), guest: "/x".into(), writable: false };
+            let refused = Directories::open(&[grant]).unwrap_err();
+            assert!(refused.to_string().contains(name), "{refused}");
+        }
+    }
+}
