@@ -41,6 +41,7 @@ mod queue_keys;
 mod recycling;
 mod reuse;
 mod run_app;
+mod sandbox;
 mod scale;
 mod shown;
 mod start;

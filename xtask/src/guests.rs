@@ -79,6 +79,8 @@ const PROJECTS: &[Project] = &[
             Guest { module: "tick_test.wasm", kind: Library, output: "out/tick-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Program, output: "out/cmd-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },
+            Guest { module: "hostile02.wasm", kind: Library, output: "out/hostile02.wasm" },
+            Guest { module: "hostile03.wasm", kind: Library, output: "out/hostile03.wasm" },
             Guest { module: "wasi02.wasm", kind: Library, output: "out/wasi02.wasm" },
             Guest { module: "wasi02_service.wasm", kind: Library, output: "out/wasi02-service.wasm" },
             Guest { module: "wasi03.wasm", kind: Library, output: "out/wasi03.wasm" },
