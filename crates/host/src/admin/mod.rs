@@ -295,7 +295,10 @@ impl ApiError {
     }
 
     fn refused(refused: Refused) -> Self {
-        ApiError::conflict(refused.0)
+        match refused {
+            Refused::Conflict(message) => ApiError::conflict(message),
+            Refused::Unavailable(message) => ApiError::unavailable(message),
+        }
     }
 
     fn conflict(message: String) -> Self {

@@ -105,7 +105,7 @@ async fn tick(
             Ok(Json(TickResponse { nominal: nominal.to_string(), error }))
         }
         Err(err @ (TickError::Taken | TickError::Overlaps(_))) => {
-            Err(ApiError::refused(Refused(err.to_string())))
+            Err(ApiError::refused(Refused::Conflict(err.to_string())))
         }
         Err(err @ (TickError::Store(_) | TickError::Stopping)) => Err(ApiError::unavailable(err.to_string())),
     }

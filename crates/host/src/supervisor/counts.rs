@@ -57,7 +57,7 @@ impl Supervisor {
     pub(super) fn change(&mut self, asked: Asked) {
         if self.changes.len() >= CHANGES_MAX {
             let why = format!("{CHANGES_MAX} changes of counts wait for the store already: try again later");
-            let _ = asked.reply.send(Err(Refused(why)));
+            let _ = asked.reply.send(Err(Refused::Unavailable(why)));
             return;
         }
         self.changes.push_back(asked);
@@ -91,7 +91,9 @@ impl Supervisor {
                 let scalable = self.types.iter().filter(|kind| kind.given.scalable);
                 Ok(scalable.map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
             }
-            Err(err) => Err(Refused(format!("the counts could not be saved, and were not changed: {err}"))),
+            Err(err) => Err(Refused::Unavailable(format!(
+                "the counts could not be saved, and were not changed: {err}"
+            ))),
         };
         let _ = reply.send(answer);
         self.begin_change();
@@ -99,7 +101,7 @@ impl Supervisor {
 
     fn weigh(&self, change: Change) -> Result<Weighed, Refused> {
         if self.changes_refused {
-            return Err(Refused("the host is stopping".into()));
+            return Err(Refused::Conflict("the host is stopping".into()));
         }
         let weighed = match change {
             Change::Scale(changes) => self.weigh_scale(changes)?,
@@ -115,7 +117,7 @@ impl Supervisor {
             let type_index = self.index_of(&change.process)?;
             let kind = &self.types[type_index];
             if !kind.given.scalable {
-                return Err(Refused(format!(
+                return Err(Refused::Conflict(format!(
                     "\"{}\" keeps no instances: it runs once, before a release, or by hand",
                     change.process
                 )));
@@ -153,6 +155,6 @@ impl Supervisor {
             })
             .collect();
         let fits = self.capacity.check(&counts);
-        fits.map_err(|too_many| Refused(format!("{too_many}. Nothing was changed")))
+        fits.map_err(|too_many| Refused::Conflict(format!("{too_many}. Nothing was changed")))
     }
 }

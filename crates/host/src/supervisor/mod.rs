@@ -70,8 +70,14 @@ pub(crate) struct Target {
 
 /// Why an action was refused, for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Refused(pub(crate) String);
+pub(crate) enum Refused {
+    /// It can't be done as things stand.
+    #[error("{0}")]
+    Conflict(String),
+    /// The same may go well later.
+    #[error("{0}")]
+    Unavailable(String),
+}
 
 /// See the module.
 pub(crate) struct Supervisor {
@@ -298,7 +304,7 @@ impl Supervisor {
     /// Gives each chosen member a successor, behind which it leaves.
     fn restart(&mut self, target: &Target) -> Result<u32, Refused> {
         if self.changes_refused {
-            return Err(Refused("the host is stopping".into()));
+            return Err(Refused::Conflict("the host is stopping".into()));
         }
         let type_index = self.index_of(&target.process)?;
         let members = self.roster.kind(type_index).members();
@@ -309,7 +315,7 @@ impl Supervisor {
             .collect();
         chosen.sort_unstable();
         if let (Some(index), true) = (target.index, chosen.is_empty()) {
-            return Err(Refused(format!(
+            return Err(Refused::Conflict(format!(
                 "there is no {}.{index}: {} has {count} instances",
                 target.process, target.process,
             )));
@@ -363,7 +369,7 @@ impl Supervisor {
     fn index_of(&self, name: &str) -> Result<usize, Refused> {
         self.types.iter().position(|kind| &*kind.given.name == name).ok_or_else(|| {
             let known: Vec<_> = self.types.iter().map(|kind| &*kind.given.name).collect();
-            Refused(unknown_type(name, &known))
+            Refused::Conflict(unknown_type(name, &known))
         })
     }
 
