@@ -55,7 +55,7 @@ impl Response {
         Self { content: Content::Stream(Box::new(write)), ..Self::new(200) }
     }
 
-    /// With another status: a number from 200 to 599. Any other is an error of the guest, and its client gets a 502.
+    /// With another status: a number from 200 to 599. Any other is an error of the guest, and its client gets a 500.
     pub fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
