@@ -59,6 +59,33 @@ fn logs_of_what_does_not_exist_are_refused() {
     let host = Host::run(&Formation::web(""));
     host.cli(["logs", "wbe"]).failed(1, "wbe");
     host.cli(["logs", "web.x"]).failed(2, "web.x");
+    host.cli(["logs", "web.9"]).failed(1, "there is no instance web.9");
+    host.cli(["logs", "--follow", "web.9"]).failed(1, "there is no instance web.9");
+    // One that has said nothing yet is there.
+    assert_eq!(host.cli(["logs", "web.1"]).done(), "");
+    for name in ["web", "web.1"] {
+        let ended = host.cli(["logs", "-f", name]).failed(2, "-f names a formation");
+        assert!(ended.stderr.contains(&format!("wasmhost logs --follow {name}`")), "{ended:#?}");
+    }
+}
+
+#[test]
+fn followers_end_well_with_a_host_that_is_stopped_and_not_with_one_that_is_killed() {
+    for is_killed in [false, true] {
+        let host = Host::run(&Formation::web(""));
+        let followers: Vec<_> = (0..3).map(|_| host.cli_beside(["logs", "-F", "-n", "1000"])).collect();
+        host.get("/log?lines=100").ok();
+        followers.iter().for_each(|follower| drop(follower.stdout.wait_for("without its end")));
+        match is_killed {
+            true => host.kill(),
+            false => host.cli(["stop"]).done().clear(),
+        }
+        for follower in followers {
+            let ended = follower.wait();
+            assert_eq!(ended.code, i32::from(is_killed), "{}", ended.stderr);
+            assert_eq!(ended.stdout.lines().count(), 201);
+        }
+    }
 }
 
 #[test]
@@ -70,9 +97,10 @@ fn lines_can_be_followed() {
     follower.stdout.wait_for("without its end");
     host.get("/log?lines=3").ok();
     follower.stdout.wait_for("stderr 3");
-    // It ends with the host, and has missed nothing and repeated nothing.
+    // It ends with the host, well, and has missed nothing and repeated nothing.
     host.stop().done();
     let ended = follower.wait();
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
     let lines: Vec<_> = ended.stdout.lines().map(|line| line.split(" | ").nth(1).unwrap()).collect();
     let end = "without its end";
     let all = [end, "stdout 1", "stderr 1", "stdout 2", "stderr 2", "stdout 3", "stderr 3", end];
@@ -227,6 +255,44 @@ fn a_job_that_traps_leaves_a_backtrace_with_its_id() {
     let id = host.enqueue("q", "trap");
     let line = host.stderr().wait_for("unreachable");
     assert!(line.contains(&format!("job {id} of")) && line.contains("worker.1"), "{line}");
+}
+
+#[test]
+fn a_job_that_fails_or_dies_has_a_line_that_says_what_comes_next() {
+    let keys = "queue = \"q\"\nattempts = 3\nbackoff = [\"0s\"]";
+    let host = Host::run(&Formation::new().process("worker", "job-test", keys));
+    let (failing, buried) = (host.enqueue("q", "retry:no \u{202e}tea"), host.enqueue("q", "bury:bad data"));
+    let crashing = host.enqueue("q", "trap");
+    let expected = [
+        format!("job {failing} of \\\"q\\\" failed (1 of 3): no \\\\u{{202e}}tea; again in "),
+        format!("job {failing} of \\\"q\\\" failed (2 of 3): no"),
+        format!("job {failing} of \\\"q\\\" is dead (3 of 3): no"),
+        format!("job {buried} of \\\"q\\\" is dead (buried by its handler): bad data"),
+        format!("job {crashing} of \\\"q\\\" failed (1 of 3): wasm trap"),
+        format!("job {crashing} of \\\"q\\\" is dead (3 of 3): wasm trap"),
+    ];
+    for text in &expected {
+        let line = json(&host.stderr().wait_for(text));
+        assert_eq!((&line["level"], &line["instance"]), (&"WARN".into(), &"worker.1".into()));
+    }
+}
+
+#[test]
+fn jobs_that_fail_in_masses_are_counted() {
+    let host = Host::run(&Formation::new().process("worker", "job-test", "queue = \"q\""));
+    let jobs = 2_000;
+    let lines: String = (0..jobs).map(|n| format!("bury:{n}\n")).collect();
+    host.cli_with_input(["enqueue", "q", "--lines"], &lines).done();
+    host.stderr().wait_until("each has a line or is counted", |lines| {
+        let told = lines.iter().filter(|line| line.contains("is dead (buried")).count();
+        let counted: usize = lines
+            .iter()
+            .filter_map(|line| {
+                json(line)["message"].as_str()?.split_once(" more jobs of")?.0.parse::<usize>().ok()
+            })
+            .sum();
+        (counted > 0 && told + counted == jobs).then_some(())
+    });
 }
 
 #[test]

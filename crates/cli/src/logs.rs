@@ -1,5 +1,7 @@
 //! `wasmhost logs`
 
+use std::path::Path;
+
 use http_body_util::BodyExt;
 use wasmhost_host::admin::api::LogLine;
 use wasmhost_host::{LogFormat, render};
@@ -9,6 +11,22 @@ use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
 use crate::work::valid;
+
+/// `-f` names the formation in every verb, and people may take it for "follow".
+pub(crate) fn type_for_a_file(file: &Path) -> Option<Failed> {
+    let name = file.to_str().filter(|name| !Path::new(name).exists())?;
+    let process = match name.rsplit_once('.') {
+        Some((process, index)) if index.parse::<u32>().is_ok() => process,
+        _ => name,
+    };
+    let could_be_a_type = wasmhost_config::name_problem(process).is_none();
+    could_be_a_type.then(|| {
+        let message = format!(
+            "-f names a formation, and there is no file \"{name}\"; to follow the lines of {name}: `wasmhost logs --follow {name}`"
+        );
+        Failed::new(Exit::Usage, message)
+    })
+}
 
 pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
     let mut path = format!("/v1/logs?n={}&follow={}", logs.n, logs.follow);

@@ -76,7 +76,13 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         Verb::Compile(compile) => compile::compile(&compile),
         Verb::Ps(ps) => client::with(file(None), async |client| ps::ps(&client, &ps).await),
         Verb::Scale(scale) => client::with(file(None), async |client| scale::scale(&client, &scale).await),
-        Verb::Logs(logs) => client::with(file(None), async |client| logs::logs(&client, &logs).await),
+        Verb::Logs(logs) => {
+            let file = file(None);
+            match logs::type_for_a_file(file.path()) {
+                Some(failed) => Err(failed),
+                None => client::with(file, async |client| logs::logs(&client, &logs).await),
+            }
+        }
         Verb::Restart(restart) => {
             client::with(file(None), async |client| work::restart(&client, &restart).await)
         }

@@ -69,13 +69,13 @@ pub(crate) fn is_broken() -> bool {
 
 /// Says on standard error why something failed, as far as that is possible.
 pub(crate) fn error(message: impl Display) {
-    let text = format!("{RED}error:{RESET} {}\n", shown::lines(&message.to_string(), ERROR_BYTES_MAX));
-    styled(&text);
+    let message = message.to_string();
+    styled(&format!("{RED}error:{RESET} {}\n", shown_lines(shown::cut(&message, ERROR_BYTES_MAX))));
 }
 
 /// A line on standard error.
 pub(crate) fn note(message: impl Display) {
-    styled(&format!("{}\n", shown::lines(&message.to_string(), ERROR_BYTES_MAX)));
+    styled(&format!("{}\n", shown_lines(&message.to_string())));
 }
 
 /// Text on standard error whose colours are for a terminal that wants them.

@@ -7,12 +7,14 @@ use tracing::info;
 use wasmhost_config::shown;
 use wasmhost_engine::Cache;
 use wasmhost_host::{
-    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, StartError, make_room_for_connections,
+    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, StartError,
+    make_room_for_connections,
 };
 
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::signals::Signals;
+use crate::table::size;
 use crate::threads::Places;
 
 /// Serves a plan until it is told to stop.
@@ -67,7 +69,7 @@ async fn live(
         output,
         log_format: LogFormat::detect(),
         cache,
-        progress: Box::new(move |done, of| show_progress(&progress, done, of)),
+        progress: Box::new(move |now| show_progress(&progress, now)),
         serving: Box::new(move |place| {
             let place = place.to_string();
             serving
@@ -123,12 +125,20 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
     }
 }
 
-/// One line that is written over again, and only where a person sees it.
-fn show_progress(output: &Output, done: usize, of: usize) {
-    if std::io::stderr().is_terminal() {
-        output.own().put(match done == of {
+/// On a terminal one line that is written over again, otherwise a line for each component that takes long.
+fn show_progress(output: &Output, progress: Progress<'_>) {
+    let is_terminal = std::io::stderr().is_terminal();
+    match progress {
+        Progress::Done { done, of } if is_terminal => output.own().put(match done == of {
             true => "\r\x1b[K".to_owned(),
             false => format!("\rcompiling components: {done} of {of}"),
-        });
+        }),
+        Progress::Slow { process, bytes } if !is_terminal => {
+            info!("compiling {process} ({}), which takes a while the first time", size(bytes));
+        }
+        Progress::SlowDone { process, bytes, took } if !is_terminal => {
+            info!("compiled {process} ({}) in {:.1} s", size(bytes), took.as_secs_f64());
+        }
+        _ => {}
     }
 }

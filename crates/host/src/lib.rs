@@ -23,7 +23,7 @@ mod supervisor;
 mod trigger;
 
 pub use capacity::{TooMany, capacity_warnings, check_capacity, make_room_for_connections};
-pub use host::{Host, HostOptions, Lost, StartError, Stopped, backup_store};
+pub use host::{Host, HostOptions, Lost, Progress, StartError, Stopped, backup_store};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
 pub use output::{Output, Source, until, write_all};

@@ -1,18 +1,19 @@
 //! What guests ask of the host, over the host's own parts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tracing::warn;
-use wasmhost_config::{Queue, UnworkedQueue};
+use wasmhost_config::{Queue, UnworkedQueue, shown};
 use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
 use wasmhost_store::jobs::{EnqueueError, NewJob, Unique, UniqueScope};
 use wasmhost_store::{Jobs, Timestamp};
 
-/// Refusals that are remembered, so that each is logged once. A guest can make up names without end.
-const REFUSALS_MAX: usize = 1_000;
+/// Refusals of one type that are remembered, so that each is logged once. A guest can make up names without end.
+const REFUSALS_MAX: usize = 100;
 
 /// The queues, for guests and for the admin API.
 pub(crate) struct Queues {
@@ -107,10 +108,10 @@ pub enum GrantedBy {
     Flags,
 }
 
-/// Logs each refused grant once, with what would grant it.
+/// Logs each refused grant once, with what would grant it. One type's names leave room for those of others.
 pub(crate) struct Refusals {
     granted_by: GrantedBy,
-    told: Mutex<HashSet<(Arc<str>, Refusal)>>,
+    told: Mutex<HashMap<Arc<str>, HashSet<String>>>,
 }
 
 impl Refusals {
@@ -119,15 +120,51 @@ impl Refusals {
     }
 }
 
+/// Whether a refusal is to be told.
+enum Noted {
+    New,
+    Known,
+    /// The first one for which there is no room.
+    TooMany,
+}
+
+impl Refusals {
+    fn note(&self, process: &Arc<str>, tried: &str) -> Noted {
+        let mut told = self.told.lock().unwrap_or_else(|poison| poison.into_inner());
+        let told = told.entry(process.clone()).or_default();
+        match told.len() {
+            _ if told.contains(tried) => Noted::Known,
+            0..REFUSALS_MAX => {
+                told.insert(tried.to_owned());
+                Noted::New
+            }
+            REFUSALS_MAX => {
+                // One more than are told, so that this isn't told again.
+                told.insert(String::new());
+                Noted::TooMany
+            }
+            _ => Noted::Known,
+        }
+    }
+}
+
+/// A guest's own text, as far as a line has room for it.
+fn shown_name(name: &str) -> Cow<'_, str> {
+    shown::one_line(name, shown::NAME_BYTES_MAX)
+}
+
 impl RefusalSink for Refusals {
     fn refused(&self, process: &Arc<str>, refusal: Refusal) {
-        {
-            let mut told = self.told.lock().unwrap_or_else(|poison| poison.into_inner());
-            if told.len() >= REFUSALS_MAX || !told.insert((process.clone(), refusal.clone())) {
-                return;
+        let tried = tried(&refusal);
+        match self.note(process, &tried) {
+            Noted::New => {}
+            Noted::Known => return,
+            Noted::TooMany => {
+                return warn!(
+                    "{process} was refused {REFUSALS_MAX} different things: more of them aren't told"
+                );
             }
         }
-        let tried = tried(&refusal);
         match self.granted_by {
             GrantedBy::Formation => {
                 let line = key(&refusal);
@@ -145,29 +182,33 @@ impl RefusalSink for Refusals {
 
 fn tried(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::Outbound(target) => format!("to connect to {target}"),
-        Refusal::Lookup(name) => format!("to look up {name}"),
-        Refusal::Enqueue(queue) => format!("to enqueue on \"{queue}\""),
+        Refusal::Outbound(target) => format!("to connect to {}", shown_name(target)),
+        Refusal::Lookup(name) => format!("to look up {}", shown_name(name)),
+        Refusal::Enqueue(queue) => format!("to enqueue on \"{}\"", shown_name(queue)),
         Refusal::Network => "to listen, or to use UDP".to_owned(),
-        Refusal::Write(directory) => format!("to write below {directory}, which it may only read"),
-        Refusal::Near(target) => format!("to connect to {target}, which leads to this machine"),
+        Refusal::Write(directory) => {
+            format!("to write below {}, which it may only read", shown_name(directory))
+        }
+        Refusal::Near(target) => {
+            format!("to connect to {}, which leads to this machine", shown_name(target))
+        }
     }
 }
 
 /// The line of a formation that grants it.
 fn key(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::Outbound(target) => format!("outbound = [\"{target}\"]"),
+        Refusal::Outbound(target) => format!("outbound = [\"{}\"]", shown_name(target)),
         Refusal::Lookup(name) => {
-            format!("outbound = [\"{name}:443\"], with the port that it connects to")
+            format!("outbound = [\"{}:443\"], with the port that it connects to", shown_name(name))
         }
-        Refusal::Enqueue(queue) => format!("enqueue = [\"{queue}\"]"),
+        Refusal::Enqueue(queue) => format!("enqueue = [\"{}\"]", shown_name(queue)),
         Refusal::Network => "network = \"all\"".to_owned(),
         Refusal::Write(directory) => {
-            format!("access = \"write\" in the entry of `dirs` whose guest is \"{directory}\"")
+            format!("access = \"write\" in the entry of `dirs` whose guest is \"{}\"", shown_name(directory))
         }
         Refusal::Near(target) => {
-            format!("outbound = [\"{target}\"], since a wildcard doesn't")
+            format!("outbound = [\"{}\"], since a wildcard doesn't", shown_name(target))
         }
     }
 }
@@ -175,10 +216,41 @@ fn key(refusal: &Refusal) -> String {
 /// The flag of `wasmhost run app.wasm` that does, if one can.
 fn flag(refusal: &Refusal) -> Option<String> {
     match refusal {
-        Refusal::Outbound(target) | Refusal::Near(target) => Some(format!("--outbound {target}")),
-        Refusal::Lookup(name) => Some(format!("--outbound {name}:443, with the port that it connects to")),
+        Refusal::Outbound(target) | Refusal::Near(target) => {
+            Some(format!("--outbound {}", shown_name(target)))
+        }
+        Refusal::Lookup(name) => {
+            Some(format!("--outbound {}:443, with the port that it connects to", shown_name(name)))
+        }
         Refusal::Enqueue(_) => None,
         Refusal::Network => Some("--network".to_owned()),
-        Refusal::Write(directory) => Some(format!("--dir HOST::{directory}::rw")),
+        Refusal::Write(directory) => Some(format!("--dir HOST::{}::rw", shown_name(directory))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_one_type_makes_up_leave_room_for_others() {
+        let refusals = Refusals::new(GrantedBy::Formation);
+        let (evil, good) = (Arc::from("evil"), Arc::from("good"));
+        let names: Vec<_> = (0..1_000).map(|n| tried(&Refusal::Lookup(format!("{n}.example")))).collect();
+        let noted: Vec<_> = names.iter().map(|name| refusals.note(&evil, name)).collect();
+        assert_eq!(noted.iter().filter(|noted| matches!(noted, Noted::New)).count(), REFUSALS_MAX);
+        assert_eq!(noted.iter().filter(|noted| matches!(noted, Noted::TooMany)).count(), 1);
+        assert!(matches!(refusals.note(&evil, &names[0]), Noted::Known));
+        assert!(matches!(refusals.note(&good, &names[0]), Noted::New));
+        assert!(matches!(refusals.note(&good, &names[0]), Noted::Known));
+    }
+
+    #[test]
+    fn a_name_is_cut_and_escaped_before_it_is_kept() {
+        let name = format!("a\n\u{202e}{}", "x".repeat(30 << 20));
+        for text in [tried(&Refusal::Lookup(name.clone())), key(&Refusal::Outbound(name.clone()))] {
+            assert!(text.len() < 400 && !text.contains(['\n', '\u{202e}']), "{} bytes", text.len());
+        }
+        assert!(flag(&Refusal::Outbound(name)).unwrap().len() < 400);
     }
 }

@@ -59,6 +59,11 @@ impl Code {
         }
     }
 
+    /// The file's length.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Its compiled form, for this engine.
     pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<SharedCode, LoadError> {
         match &self.form {

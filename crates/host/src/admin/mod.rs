@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use wasmhost_store::SqliteStore;
 
-use crate::logs::Logs;
+use crate::logs::{Following, Logs};
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
 use crate::trigger::claimed::ClaimedJobs;
@@ -173,20 +173,34 @@ async fn logs(
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let target = query.target.as_deref().map(Target::parse).transpose().map_err(ApiError::bad)?;
+    let mut instances = None;
     if let Some(target) = &target {
         let types = admin.ask(|reply| Action::Look { reply }).await?;
         let known: Vec<_> = types.iter().map(|view| view.process.as_str()).collect();
         if !known.contains(&target.process.as_str()) {
             return Err(ApiError::missing(unknown_type(&target.process, &known)));
         }
+        instances = Some(types.into_iter().flat_map(|view| view.instances).map(|instance| instance.name));
     }
+    let name = target.as_ref().filter(|target| target.index.is_some()).map(Target::to_string);
     let wanted = move |line: &LogLine| target.as_ref().is_none_or(|target| target.names(&line.instance));
-    let (last, mut coming) = admin.logs.follow(query.n.unwrap_or(LINES_DEFAULT), &wanted);
+    let (last, following) = admin.logs.follow(query.n.unwrap_or(LINES_DEFAULT), &wanted);
+    // One that is gone may have left lines.
+    if let (Some(name), Some(mut instances)) = (name, instances)
+        && last.is_empty()
+        && !instances.any(|instance| instance == name)
+        && admin.logs.follow(1, &wanted).0.is_empty()
+    {
+        return Err(ApiError::missing(format!(
+            "there is no instance {name}, and none of that name has written a line; `wasmhost ps` lists those that there are"
+        )));
+    }
     let first: String = last.iter().map(|line| encode_line(line)).collect();
     if !query.follow {
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], first).into_response());
     }
     let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(16);
+    let Following { lines: mut coming, ended, token } = following;
     tokio::spawn(async move {
         let mut text = first;
         loop {
@@ -194,6 +208,8 @@ async fn logs(
                 return;
             }
             text = tokio::select! {
+                // Whatever was written before the end is sent.
+                biased;
                 line = coming.recv() => match line {
                     Ok(line) if wanted(&line) => encode_line(&line),
                     Ok(_) => String::new(),
@@ -201,11 +217,12 @@ async fn logs(
                     Err(RecvError::Closed) => return,
                 },
                 () = sender.closed() => return,
+                () = ended.cancelled() => return,
             };
         }
     });
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|piece| (piece, receiver))
+    let stream = futures_util::stream::unfold((receiver, token), |(mut receiver, token)| async {
+        receiver.recv().await.map(|piece| (piece, (receiver, token)))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }

@@ -1,7 +1,11 @@
 //! Components are compiled or found in the cache, and release steps run, before a host has its first instance.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::task::{JoinError, JoinHandle};
 use wasmhost_config::{Run, Trigger};
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Component, Engine, EngineOptions, Sandbox};
@@ -11,6 +15,37 @@ use super::wiring::limits;
 use crate::capacity::Capacity;
 use crate::plan::{Plan, PlannedType};
 use crate::trigger::release;
+
+/// How long a component may take before that is told.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What is told of components as they are compiled, or found in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// So many of them are there.
+    Done {
+        /// How many.
+        done: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// One takes its time.
+    Slow {
+        /// The type.
+        process: &'a str,
+        /// Its component's length in bytes.
+        bytes: u64,
+    },
+    /// The same one is there.
+    SlowDone {
+        /// The type.
+        process: &'a str,
+        /// Its component's length in bytes.
+        bytes: u64,
+        /// From its beginning.
+        took: Duration,
+    },
+}
 
 /// A type with its compiled component.
 pub(super) struct Loaded {
@@ -36,24 +71,43 @@ pub(super) async fn load(
     engine: Arc<Engine>,
     plan: Plan,
     services: Services,
-    progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+    progress: Box<dyn Fn(Progress) + Send + Sync>,
 ) -> Result<Vec<Loaded>, StartError> {
-    let count = plan.types.len();
-    progress(0, count);
-    let compiling: Vec<_> = plan
+    let (of, progress) = (plan.types.len(), &*progress);
+    progress(Progress::Done { done: 0, of });
+    let mut compiling: FuturesOrdered<_> = plan
         .types
         .into_iter()
         .map(|planned| {
             let (engine, services) = (engine.clone(), services.clone());
-            tokio::task::spawn_blocking(move || load_type(&engine, planned, services))
+            let (process, bytes) = (planned.process.name.clone(), planned.code.bytes());
+            let loading = tokio::task::spawn_blocking(move || load_type(&engine, planned, services));
+            told_if_slow(loading, process, bytes, progress)
         })
         .collect();
-    let mut loaded = Vec::with_capacity(count);
-    for compiling in compiling {
-        loaded.push(compiling.await.map_err(std::io::Error::other)??);
-        progress(loaded.len(), count);
+    let mut loaded = Vec::with_capacity(of);
+    while let Some(compiled) = compiling.next().await {
+        loaded.push(compiled.map_err(std::io::Error::other)??);
+        progress(Progress::Done { done: loaded.len(), of });
     }
     Ok(loaded)
+}
+
+async fn told_if_slow<T>(
+    loading: JoinHandle<T>,
+    process: String,
+    bytes: u64,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<T, JoinError> {
+    let begun = Instant::now();
+    let mut loading = loading;
+    if let Ok(loaded) = tokio::time::timeout(SLOW, &mut loading).await {
+        return loaded;
+    }
+    progress(Progress::Slow { process: &process, bytes });
+    let loaded = loading.await;
+    progress(Progress::SlowDone { process: &process, bytes, took: begun.elapsed() });
+    loaded
 }
 
 fn load_type(

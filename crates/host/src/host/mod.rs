@@ -38,6 +38,7 @@ use crate::trigger::prune::prune;
 pub use errors::StartError;
 pub(crate) use lasting::Lasting;
 pub use lasting::Lost;
+pub use loading::Progress;
 use store::Store;
 pub use store::backup_store;
 use wiring::{Triggers, Wired};
@@ -62,8 +63,8 @@ pub struct HostOptions {
     pub log_format: LogFormat,
     /// Where compiled components are kept.
     pub cache: Cache,
-    /// Is told of progress while components compile: how many are done, of how many.
-    pub progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+    /// Is told of progress while components compile.
+    pub progress: Box<dyn Fn(Progress) + Send + Sync>,
     /// Is told each place where requests are served, if any type takes them, before the first instance is started.
     pub serving: Box<dyn Fn(&ServedAt) + Send>,
     /// What a refused grant's warning advises.
@@ -94,6 +95,7 @@ pub struct Host {
 /// What lives as long as the host, and goes last.
 struct HostState {
     store: Store,
+    logs: Arc<Logs>,
     grace: Duration,
     drain_delay: Duration,
     _dir: StateDir,
@@ -200,7 +202,7 @@ impl Host {
             http: http.iter().map(ServedAt::to_string).collect(),
             started,
             actions: actions.clone(),
-            logs,
+            logs: logs.clone(),
             queues,
             backup: store.sqlite.clone(),
             claimed,
@@ -209,7 +211,7 @@ impl Host {
         };
         let admin = lasting.spawn("the admin API", admin::serve(admin_listener, admin));
         let state =
-            HostState { store, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
+            HostState { store, logs, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
         let running = triggering.running;
         let triggers = triggers.tracker;
         Ok(Host {
@@ -307,6 +309,7 @@ impl Host {
         calls.close();
         // One that holds on for longer is in a host call that can't be interrupted.
         let _ = tokio::time::timeout(INTERRUPTED_MAX, calls.wait()).await;
+        state.logs.end_followers().await;
         admin.abort();
         let _ = admin.await;
         supervisor.abort();

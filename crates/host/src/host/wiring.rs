@@ -22,6 +22,7 @@ use crate::supervisor::{Backlog, Supervised};
 use crate::trigger::Triggering;
 use crate::trigger::ahead::Ahead;
 use crate::trigger::claimed::ClaimedJobs;
+use crate::trigger::job_log::JobLog;
 use crate::trigger::queue::{Complaints, QueueTrigger};
 use crate::trigger::schedule::{ScheduleTrigger, Timeline};
 
@@ -173,6 +174,7 @@ impl Triggers {
                         claimed: claimed.clone(),
                         ahead: Ahead::default(),
                         complaints: Complaints::default(),
+                        log: JobLog::new(&wired.name),
                     });
                     let name = format!("the queue trigger of \"{}\"", wired.name);
                     self.spawn(name, trigger.run(triggering.clone()));

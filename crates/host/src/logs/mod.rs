@@ -5,9 +5,13 @@ mod line;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmhost_engine::services::{InstanceName, LogSink, Stream};
 
 use crate::admin::api::LogLine;
@@ -18,12 +22,26 @@ pub use line::{LogFormat, render};
 /// How many lines a follower may be behind before it misses some.
 const FOLLOWER_LINES_MAX: usize = 4_096;
 
+/// How long a follower may take for its last lines.
+const LAST_LINES_MAX: Duration = Duration::from_millis(500);
+
 /// See the module.
 pub(crate) struct Logs {
     stdout: output::Stream,
     format: LogFormat,
     inner: Mutex<Inner>,
     follow: broadcast::Sender<Arc<LogLine>>,
+    /// Who follows, and when that ends.
+    followers: TaskTracker,
+    ended: CancellationToken,
+}
+
+/// Held by one that follows for as long as its last lines aren't out.
+pub(crate) struct Following {
+    pub(crate) lines: broadcast::Receiver<Arc<LogLine>>,
+    /// There are no more than those in `lines`.
+    pub(crate) ended: CancellationToken,
+    pub(crate) token: TaskTrackerToken,
 }
 
 #[derive(Default)]
@@ -36,7 +54,14 @@ struct Inner {
 impl Logs {
     pub(crate) fn new(stdout: &output::Stream, format: LogFormat) -> Arc<Logs> {
         let follow = broadcast::channel(FOLLOWER_LINES_MAX).0;
-        Arc::new(Logs { stdout: stdout.clone(), format, inner: Mutex::default(), follow })
+        Arc::new(Logs {
+            stdout: stdout.clone(),
+            format,
+            inner: Mutex::default(),
+            follow,
+            followers: TaskTracker::new(),
+            ended: CancellationToken::new(),
+        })
     }
 
     /// The last `count` lines that are kept and wanted, and all that come after them, without a gap between.
@@ -44,9 +69,17 @@ impl Logs {
         &self,
         count: usize,
         wanted: impl Fn(&LogLine) -> bool,
-    ) -> (Vec<Arc<LogLine>>, broadcast::Receiver<Arc<LogLine>>) {
+    ) -> (Vec<Arc<LogLine>>, Following) {
+        let (ended, token) = (self.ended.clone(), self.followers.token());
         let inner = self.lock();
-        (inner.kept.last(count, wanted), self.follow.subscribe())
+        (inner.kept.last(count, wanted), Following { lines: self.follow.subscribe(), ended, token })
+    }
+
+    /// The last line is there. Waits for those that follow to have it, but not for long.
+    pub(crate) async fn end_followers(&self) {
+        self.ended.cancel();
+        self.followers.close();
+        let _ = tokio::time::timeout(LAST_LINES_MAX, self.followers.wait()).await;
     }
 
     fn source(&self, process: &Arc<str>) -> Source {

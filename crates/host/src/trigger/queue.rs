@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
 use wasmhost_store::jobs::{
     AfterFailure, BATCH_BYTES_MAX, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob,
@@ -32,6 +32,7 @@ use wasmhost_store::{Complaint, Jobs, StoreError, Timestamp};
 use super::Triggering;
 use super::ahead::Ahead;
 use super::claimed::{ClaimedJob, ClaimedJobs, LEASE};
+use super::job_log::{JobLog, Tried};
 use crate::pool::{Lease, Pool};
 
 /// Jobs that one claim takes, at most.
@@ -62,6 +63,7 @@ pub(crate) struct QueueTrigger {
     pub(crate) claimed: Arc<ClaimedJobs>,
     pub(crate) ahead: Ahead,
     pub(crate) complaints: Complaints,
+    pub(crate) log: JobLog,
 }
 
 /// Calls that may fail again and again while the store does.
@@ -216,7 +218,9 @@ impl QueueTrigger {
     fn give_back(self: &Arc<Self>, ready: impl IntoIterator<Item = Ready>, triggering: &Triggering) {
         for Ready { job, claimed, .. } in ready {
             let this = self.clone();
-            triggering.running.spawn(async move { this.settle(job.lease, Verdict::NotBegun, claimed).await });
+            triggering.running.spawn(async move {
+                this.settle(job.lease, Verdict::NotBegun, claimed).await;
+            });
         }
     }
 
@@ -245,25 +249,29 @@ impl QueueTrigger {
         if job.holds_key && !self.begin(claim).await {
             // Dropping the lease gives the instance back.
             drop(lease);
-            return self.settle(claim, Verdict::NotBegun, claimed).await;
+            self.settle(claim, Verdict::NotBegun, claimed).await;
+            return;
         }
         let Some(instance) = lease.take() else { return };
         claimed.give(lease.slot());
         let name = lease.slot().name.clone();
-        let (queue, attempt) = (job.queue.clone(), job.attempt);
+        let tried = Tried::of(&job, &name);
         let meter = instance.meter().clone();
         let finished = instance.call_job(to_guest(job), self.limits, claimed.stopped()).await;
         let report = &finished.report;
         let together = claimed.ended(finished.instance.is_none());
         self.ahead.called(report.wall);
         if let CallEnd::Trap(backtrace) = &report.end {
-            warn!(instance = %name, "job {} of \"{queue}\", attempt {attempt}: {backtrace}", claim.id);
+            self.log.trapped(&tried, backtrace);
         }
         let in_time = self.limits.timeout.is_none_or(|timeout| report.wall < timeout);
         let verdict = Verdict::of(&report.end, || meter.last_words()).shared(together, in_time, &report.end);
         // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
-        self.settle(claim, verdict, claimed).await;
+        let settled = self.settle(claim, verdict.clone(), claimed).await;
+        if let (Some(settled), Verdict::Failed(then, error)) = (settled, &verdict) {
+            self.log.failed(&tried, settled, then, error);
+        }
     }
 
     /// Says that a job's call begins, which frees its key. False where it may not begin.
@@ -281,26 +289,27 @@ impl QueueTrigger {
     }
 
     /// Stores how a job ended. As long as the store can't do it now, the job stays this host's: it is known to be over,
-    /// and nobody else is given it.
-    async fn settle(&self, claim: JobLease, verdict: Verdict, claimed: ClaimedJob) {
+    /// and nobody else is given it. None where it could not be stored.
+    async fn settle(&self, claim: JobLease, verdict: Verdict, claimed: ClaimedJob) -> Option<Settled> {
         let until = Instant::now() + LEASE;
-        loop {
+        let settled = loop {
             let err = match self.try_settle(claim, verdict.clone()).await {
-                Ok(_) => break,
+                Ok(settled) => break Some(settled),
                 Err(err) => err,
             };
             let id = claim.id;
             let passes = matches!(err, StoreError::Unavailable(_) | StoreError::Full(_));
             if err == StoreError::Closed || !passes && Instant::now() + AFTER_ERROR > until {
                 error!("can't store how job {id} ended, so that it will run again: {err}");
-                break;
+                break None;
             }
             self.complaints.settle.tell(|more| {
                 error!("can't store how job {id} ended, and will try again: {err}{more}");
             });
             tokio::time::sleep(AFTER_ERROR).await;
-        }
+        };
         drop(claimed);
+        settled
     }
 
     async fn try_settle(&self, claim: JobLease, verdict: Verdict) -> Result<Settled, StoreError> {
