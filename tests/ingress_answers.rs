@@ -110,7 +110,7 @@ fn a_status_that_is_none_of_an_answer_is_an_error_of_the_guest() {
 fn a_status_is_refused_where_a_guest_sets_it() {
     let host = Host::run(&Formation::web(""));
     for status in [103, 199, 600, 99, 0] {
-        host.get(&format!("/answer?status={status}")).is_error(500, "H13");
+        host.get(&format!("/answer?status={status}")).is_error(500, "H15");
         host.stdout().wait_for(&format!("{status} is no status of a response, which is from 200 to 599"));
     }
 }
