@@ -14,16 +14,16 @@ use crate::harness::http::{Connection, Request};
 use crate::harness::{Ended, Process, guest_file};
 
 /// `wasmhost run GUEST ARGUMENTS` in a folder of its own.
-struct App {
-    folder: tempfile::TempDir,
+pub(crate) struct App {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl App {
-    fn new() -> App {
+    pub(crate) fn new() -> App {
         App { folder: tempfile::Builder::new().prefix("wasmhost-app-").tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -36,7 +36,7 @@ impl App {
         )
     }
 
-    fn run(&self, guest: &str, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, guest: &str, arguments: &[&str]) -> Ended {
         self.start(guest, arguments).wait()
     }
 
@@ -45,7 +45,7 @@ impl App {
         self.command_of(&guest_file(guest), arguments)
     }
 
-    fn command_of(&self, file: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command_of(&self, file: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
         command.arg("run").arg(file).args(arguments).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -61,7 +61,7 @@ impl App {
     }
 }
 
-fn output(mut command: Command, input: &[u8]) -> Output {
+pub(crate) fn output(mut command: Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
@@ -73,20 +73,20 @@ fn output(mut command: Command, input: &[u8]) -> Output {
     output
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     output.status.code().or(output.status.signal().map(|signal| 128 + signal)).unwrap()
 }
 
 /// An app that is served.
-struct Served {
+pub(crate) struct Served {
     process: Process,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _app: App,
 }
 
 impl Served {
-    fn start(guest: &str, arguments: &[&str]) -> Served {
+    pub(crate) fn start(guest: &str, arguments: &[&str]) -> Served {
         let app = App::new();
         let arguments: Vec<_> = ["--listen", "127.0.0.1:0"].iter().chain(arguments).copied().collect();
         let process = app.start(guest, &arguments);
@@ -415,242 +415,4 @@ fn a_served_app_takes_its_state_with_it() {
     assert!(child.wait().unwrap().success());
     assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
     assert!(!app.path(".wasmhost").exists());
-}
-
-// --- what can't be run
-
-#[test]
-fn what_is_no_app_is_refused_and_says_why() {
-    let app = App::new();
-    fs::write(app.path("text.wasm"), "hello").unwrap();
-    fs::write(app.path("cut"), b"\0asm\x0d\0\x01\0\x07").unwrap();
-    let guests = crate::harness::guests();
-    let guest = |name: &str| guests.join(name).display().to_string();
-    let job = guest("job-test.wasm");
-    for (arguments, code, text) in [
-        (
-            &["missing.wasm"][..],
-            4,
-            "can't read missing.wasm: No such file or directory (os error 2); build it, or correct the path",
-        ),
-        (
-            &["text.wasm"],
-            4,
-            "text.wasm is not WebAssembly: it begins with \"hello\", where a component begins with \\0asm",
-        ),
-        (&["cut"], 4, "cut is not a valid component: "),
-        (
-            &[&job],
-            4,
-            "which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that",
-        ),
-        (
-            &[&guest("empty.wasm")],
-            4,
-            "exports nothing, and an app exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x",
-        ),
-        (&[&guest("core.wasm")], 4, "is a core WebAssembly module without a function `_start`"),
-        (&[&guest("imports-unknown.wasm")], 4, "which nothing here provides"),
-        (
-            &[&guest("cmd-test.wasm"), "--listen", "127.0.0.1:0"],
-            2,
-            "--listen is for an app that serves HTTP, and ",
-        ),
-        (&[&guest("cmd-test.wasm"), "--count", "2"], 2, "--count is for an app that serves HTTP, and "),
-        (
-            &[&guest("wasi02-service.wasm"), "--listen", "nowhere"],
-            2,
-            "--listen: found \"nowhere\", expected a host and a port",
-        ),
-        (
-            &[&guest("wasi02-service.wasm"), "--env", "WASMHOST_TYPE=x"],
-            2,
-            "--env WASMHOST_TYPE: the host sets it",
-        ),
-        (
-            &[&guest("cmd-test.wasm"), "--dir", "missing"],
-            2,
-            "--dir: missing doesn't exist: create it, or correct the path",
-        ),
-        (
-            &[&guest("cmd-test.wasm"), "--dir", "cut"],
-            2,
-            "--dir: cut is not a directory: create it, or correct the path",
-        ),
-        (
-            &[&guest("cmd-test.wasm"), "--outbound", "example.com"],
-            2,
-            "expected \"https://HOST\", \"http://HOST\" or \"HOST:PORT\"",
-        ),
-        (&[&guest("cmd-test.wasm"), "--memory", "128"], 2, "such as \"128MiB\""),
-        (&[&guest("cmd-test.wasm"), "--netwrok"], 2, "--network"),
-    ] {
-        let arguments = ["run"].iter().chain(arguments);
-        Process::start(app.folder.path(), arguments).wait().failed(code, text);
-    }
-}
-
-#[test]
-fn flags_of_an_app_are_refused_for_a_formation() {
-    let formation = crate::harness::Formation::web("");
-    let text = "--env is for an app (a .wasm file), and formation.toml is a formation: write it there";
-    formation.cli(["run", "--env", "A=1"]).failed(2, text);
-    formation.cli(["run", "formation.toml", "--env", "A=1"]).failed(2, text);
-}
-
-#[test]
-fn a_port_that_is_taken_names_the_flag() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let ended = App::new().run("wasi02-service", &["--listen", &address]);
-    ended.failed(3, &format!("can't listen on {address}: Address already in use (os error 98); --listen takes another address, or port 0 for any free one"));
-}
-
-#[test]
-fn an_app_is_known_by_its_first_bytes_whatever_its_name() {
-    let app = App::new();
-    fs::copy(guest_file("cmd-test"), app.path("tool")).unwrap();
-    let folder: &Path = app.folder.path();
-    assert_eq!(Process::start(folder, ["run", "tool", "echo", "hello"]).wait().done(), "hello\n");
-    assert_eq!(Process::start(folder, ["-f", "tool", "run"]).wait().done(), "done\n");
-}
-
-#[test]
-fn of_two_mains_the_later_is_run() {
-    assert_eq!(App::new().run("wasi03-main", &[]).done(), "the main of 0.3\n");
-}
-
-#[test]
-fn an_app_may_come_through_a_pipe() {
-    let app = App::new();
-    let run = |input: &[u8]| output(app.command_of(Path::new("/dev/stdin"), &["echo", "hello"]), input);
-    for guest in ["cmd-test", "cmd-test-core"] {
-        let ran = run(&fs::read(guest_file(guest)).unwrap());
-        assert_eq!((code(&ran), ran.stdout.as_slice()), (0, b"hello\n".as_slice()), "{ran:?}");
-    }
-    let formation = run(b"[process.web]\ncomponent = \"web.wasm\"\n");
-    let said = String::from_utf8(formation.stderr.clone()).unwrap();
-    assert_eq!(code(&formation), 2, "{formation:?}");
-    assert!(said.contains("/dev/stdin doesn't begin as WebAssembly does"), "{said}");
-    let broken = run(b"\0asm, or not");
-    let said = String::from_utf8(broken.stderr.clone()).unwrap();
-    assert!(code(&broken) == 4 && said.contains("error: /dev/stdin"), "{broken:?}");
-}
-
-#[test]
-fn an_app_may_be_text() {
-    let app = App::new();
-    let exits = r#"(module
-        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
-        (memory (export "memory") 1)
-        (func (export "_start") (call $exit (i32.const 7))))"#;
-    fs::write(app.path("exit.wat"), exits).unwrap();
-    assert_eq!(code(&output(app.command_of(Path::new("exit.wat"), &[]), b"")), 7);
-    fs::write(app.path("broken.wat"), "(module\n(func").unwrap();
-    Process::start(app.folder.path(), ["run", "broken.wat"]).wait().failed(4, "broken.wat:2:");
-}
-
-#[test]
-fn compiled_code_runs_where_it_is_trusted() {
-    let app = App::new();
-    let folder = app.folder.path();
-    fs::copy(guest_file("cmd-test"), app.path("tool.wasm")).unwrap();
-    Process::start(folder, ["compile", "tool.wasm"]).wait().done();
-    Process::start(folder, ["run", "tool.cwasm"])
-        .wait()
-        .failed(4, "is compiled code, which runs outside of the sandbox");
-    let ended = Process::start(folder, ["run", "tool.cwasm", "--trust-cwasm", "echo", "compiled"]).wait();
-    assert_eq!(ended.done(), "compiled\n");
-    fs::copy(guest_file("cmd-test-core"), app.path("core.wasm")).unwrap();
-    Process::start(folder, ["compile", "core.wasm"]).wait().done();
-    Process::start(folder, ["run", "core.cwasm", "exit", "7"])
-        .wait()
-        .failed(4, "is compiled code, which runs outside of the sandbox");
-    let ended = Process::start(folder, ["run", "core.cwasm", "--trust-cwasm", "exit", "7"]).wait();
-    assert_eq!((ended.code, ended.stderr.as_str()), (7, ""), "{ended:#?}");
-}
-
-// --- what WASI promises, by guests that judge themselves
-
-/// Runs each case of an area in a process and folders of its own.
-fn try_area(guest: &str, area: &str, grants: &[&str], arguments: &[&str]) {
-    let cases = App::new().run(guest, &["list", area]).done();
-    let mut failed = Vec::new();
-    for case in cases.lines() {
-        let app = App::new();
-        fs::create_dir_all(app.path("rw")).unwrap();
-        fs::create_dir_all(app.path("ro/dir")).unwrap();
-        fs::write(app.path("ro/file"), "read me").unwrap();
-        fs::write(app.path("outside"), "not granted").unwrap();
-        let all: Vec<_> = grants.iter().chain(&["--", case]).chain(arguments).copied().collect();
-        let ended = app.run(guest, &all);
-        if ended.code != 0 {
-            failed.push(format!("{case}: {} {}{}", ended.code, ended.stdout, ended.stderr));
-        }
-        assert_eq!(fs::read_to_string(app.path("outside")).unwrap(), "not granted", "{case}");
-        assert_eq!(fs::read_to_string(app.path("ro/file")).unwrap(), "read me", "{case}");
-    }
-    assert!(failed.is_empty(), "of {} cases these failed:\n{}", cases.lines().count(), failed.join("\n"));
-    assert!(cases.lines().count() >= 5, "{cases}");
-}
-
-const DIRS: [&str; 4] = ["--dir", "rw::/w", "--dir", "ro::/ro::ro"];
-
-macro_rules! wasi {
-    ($($version:ident: $guest:literal;)*) => {$(
-        mod $version {
-            use super::*;
-
-            #[test]
-            fn cli() {
-                let env = ["--env", "A=1", "--env", "EMPTY=", "--env", "U=ü"];
-                try_area($guest, "cli", &env, &["a b", "", "ü", "--x"]);
-            }
-
-            #[test]
-            fn clocks() {
-                try_area($guest, "clocks", &[], &[]);
-            }
-
-            #[test]
-            fn random() {
-                try_area($guest, "random", &[], &[]);
-            }
-
-            #[test]
-            fn filesystem() {
-                try_area($guest, "filesystem", &DIRS, &[]);
-            }
-
-            #[test]
-            fn sockets() {
-                try_area($guest, "sockets", &["--network"], &[]);
-                let denied = App::new().run($guest, &["sockets/denied_without_a_grant", "denied"]);
-                assert_eq!(denied.code, 0, "{denied:#?}");
-            }
-
-            #[test]
-            fn http() {
-                let service = Served::start(concat!($guest, "-service"), &["--count", "4"]);
-                let address = service.address.to_string();
-                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let silent = listener.local_addr().unwrap().to_string();
-                let outbound = [
-                    format!("http://{address}"),
-                    format!("https://{address}"),
-                    format!("http://{silent}"),
-                    format!("https://{silent}"),
-                    "http://127.0.0.1:1".to_owned(),
-                    "http://nobody.invalid".to_owned(),
-                ];
-                let grants: Vec<_> = outbound.iter().flat_map(|url| ["--outbound", url]).collect();
-                try_area($guest, "http", &grants, &[&address, &silent]);
-            }
-        }
-    )*};
-}
-
-wasi! {
-    wasi_0_2: "wasi02";
-    wasi_0_3: "wasi03";
 }
