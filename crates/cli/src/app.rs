@@ -257,13 +257,13 @@ fn why_not(file: &Path, component: &Path, err: &PlanError) -> Failed {
     let message = match seen {
         Some(seen) if seen.handlers.is_empty() => format!(
             "{shown} exports {}, and an app exports {} or {}: there is nothing to serve or to run",
-            if seen.exports.is_empty() { "nothing".to_owned() } else { seen.exports.join(", ") },
+            seen.shown_exports(),
             Handler::Http02,
             Handler::Command02
         ),
         Some(seen) if seen.handlers.iter().all(is_of_formation) => format!(
             "{shown} exports {}, which needs a formation: a file that names the component and, with `queue` or `schedule`, what calls it; `wasmhost run formation.toml` runs that",
-            seen.exports.join(", ")
+            seen.shown_exports()
         ),
         _ => messages.join("\n"),
     };

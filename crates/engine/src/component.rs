@@ -89,7 +89,7 @@ impl Component {
             Compiled::Module(module) => EntryPre::Core(module::link(module, &sandbox)?),
             Compiled::Component(component) => {
                 let pre = link(component, &flavor.linker, &sandbox);
-                EntryPre::new(pre.map_err(|err| LoadError::Link(format!("{err:#}")))?, handler)?
+                EntryPre::new(pre.map_err(|err| LoadError::link(&err))?, handler)?
             }
         };
         let history = Arc::<TypeHistory>::default();
@@ -215,7 +215,7 @@ impl EntryPre {
                 return Err(LoadError::Unsupported(handler));
             }
         };
-        entry.map_err(|err| LoadError::Link(format!("{err:#}")))
+        entry.map_err(|err| LoadError::link(&err))
     }
 
     async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Started> {

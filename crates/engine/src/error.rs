@@ -1,5 +1,7 @@
 //! Why there is no engine, or no component.
 
+use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
+
 use crate::inspection::Handler;
 
 /// Why a component could not be loaded.
@@ -22,6 +24,21 @@ pub enum LoadError {
     /// This version can't call it so.
     #[error("exports {0}, which can't be called here")]
     Unsupported(Handler),
+}
+
+impl LoadError {
+    pub(crate) fn compile(err: &wasmtime::Error) -> LoadError {
+        LoadError::Compile(said(err))
+    }
+
+    pub(crate) fn link(err: &wasmtime::Error) -> LoadError {
+        LoadError::Link(said(err))
+    }
+}
+
+/// An error of the library's, which has names of the component's in it.
+fn said(err: &wasmtime::Error) -> String {
+    one_line(&format!("{err:#}"), MESSAGE_BYTES_MAX).into_owned()
 }
 
 /// Why there is no engine.

@@ -293,10 +293,7 @@ fn default_trigger(handler: Handler) -> Option<Trigger> {
 }
 
 fn exports(seen: &Inspection) -> String {
-    match seen.exports.is_empty() {
-        true => "exports nothing".into(),
-        false => format!("exports {}", seen.exports.join(", ")),
-    }
+    format!("exports {}", seen.shown_exports())
 }
 
 fn open_dirs(process: &ProcessType) -> Result<Directories, PlanProblem> {

@@ -17,7 +17,7 @@ pub(crate) fn link(module: &Module, sandbox: &Sandbox) -> Result<InstancePre<Sta
         }
         linker.instantiate_pre(module)
     });
-    pre.map_err(|err| LoadError::Link(format!("{err:#}")))
+    pre.map_err(|err| LoadError::link(&err))
 }
 
 /// Runs `main`; its exit code comes as [`I32Exit`], and is 0 where it just returns.

@@ -24,7 +24,7 @@ pub enum CompileError {
 /// code. Takes all cores, for up to seconds.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
-    let failed = |err: wasmtime::Error| LoadError::Compile(format!("{err:#}"));
+    let failed = |err: wasmtime::Error| LoadError::compile(&err);
     // How large the pool is has no part in what is compiled.
     let smallest = EngineOptions {
         slots: 1,

@@ -7,6 +7,7 @@ mod structure;
 
 use std::collections::BTreeSet;
 
+use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
 use wasmparser::{Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
 
 use super::cwasm::CwasmError;
@@ -57,7 +58,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
 }
 
 fn malformed(err: wasmparser::BinaryReaderError) -> InspectError {
-    InspectError::Malformed(err.to_string())
+    InspectError::Malformed(one_line(&err.to_string(), MESSAGE_BYTES_MAX).into_owned())
 }
 
 /// What has been seen of a file so far.

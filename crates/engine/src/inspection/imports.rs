@@ -116,7 +116,8 @@ impl UnmetImport<'_> {
         match provided {
             false => unmet(Unmet::Unknown),
             true if is_pre_release(version) => {
-                let provided = version.split('-').next().unwrap_or(version).to_owned();
+                let provided = version.split('-').next().unwrap_or(version);
+                let provided = one_line(provided, NAME_BYTES_MAX).into_owned();
                 unmet(Unmet::PreRelease { provided })
             }
             true => None,
@@ -128,6 +129,14 @@ impl UnmetImport<'_> {
 const SHOWN_MAX: usize = 8;
 
 impl Inspection {
+    /// The names of what it exports, or "nothing", for a message.
+    pub fn shown_exports(&self) -> String {
+        match self.exports.is_empty() {
+            true => "nothing".to_owned(),
+            false => listed(self.exports.iter().map(String::as_str)),
+        }
+    }
+
     /// What follows the file's name where imports of it aren't met; `None` where all are.
     pub fn refusal(&self) -> Option<String> {
         let unmet: Vec<_> =
@@ -151,17 +160,18 @@ impl Inspection {
             };
             format!(
                 "imports {}, which nothing here provides ({provided}); should it never call them, `missing_imports = \"trap\"` lets it run",
-                listed(&unknown)
+                listed(unknown.iter().map(|unmet| unmet.name))
             )
         });
         Some([early, unknown].into_iter().flatten().collect::<Vec<_>>().join("; and "))
     }
 }
 
-fn listed(unmet: &[&UnmetImport<'_>]) -> String {
-    let shown: Vec<_> =
-        unmet.iter().take(SHOWN_MAX).map(|unmet| one_line(unmet.name, NAME_BYTES_MAX)).collect();
-    match unmet.len() - shown.len() {
+/// Some of these names, which are the file's.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let count = names.len();
+    let shown: Vec<_> = names.take(SHOWN_MAX).map(|name| one_line(name, NAME_BYTES_MAX)).collect();
+    match count - shown.len() {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }

@@ -100,7 +100,7 @@ impl Cache {
 
 fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
     let started = Instant::now();
-    let compiled = Compiled::new(engine, wasm).map_err(|err| LoadError::Compile(format!("{err:#}")))?;
+    let compiled = Compiled::new(engine, wasm).map_err(|err| LoadError::compile(&err))?;
     debug!("compiled {compiled} of {} bytes in {:?}", wasm.len(), started.elapsed());
     Ok(compiled)
 }

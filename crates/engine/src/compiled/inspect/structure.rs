@@ -12,7 +12,7 @@ use wasmparser::{
     ComponentTypeRef, Encoding, Instance, Payload,
 };
 
-use super::InspectError;
+use super::{InspectError, malformed};
 use crate::inspection::Footprint;
 
 /// Levels of components in components. Compositions of real programs have two or three.
@@ -68,7 +68,7 @@ pub(super) struct Structure {
 impl Structure {
     /// Follows the next section.
     pub(super) fn add(&mut self, payload: &Payload) -> Result<(), InspectError> {
-        self.follow(payload).map_err(|err| InspectError::Malformed(err.to_string()))?;
+        self.follow(payload).map_err(malformed)?;
         if self.levels.len() > DEPTH_MAX {
             return Err(InspectError::TooComplex(format!(
                 "its components are nested more than {DEPTH_MAX} levels deep"
