@@ -28,7 +28,7 @@ const PAGE: usize = 1_000;
 const STATES: [&str; 7] = ["SCHEDULED", "AVAILABLE", "LEASED", "RETRYING", "DONE", "DEAD", "CANCELLED"];
 
 /// How much of an error a list shows, in characters.
-const ERROR_CHARS: usize = 60;
+const ERROR_CHARS: usize = 200;
 
 pub(crate) fn jobs(file: FormationFile, verb: JobsVerb) -> Outcome {
     client::with(file, async |client| match verb {
