@@ -58,9 +58,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hostile {
             "/fields" => take(count, fields),
             "/clones" => clones(count),
             "/authority" => take(1, || request_with(|made| made.set_authority(Some(&"a".repeat(count))))),
-            "/method" => {
-                take(1, || request_with(|made| made.set_method(&Method::Other("A".repeat(count)))))
-            }
+            "/method" => take(1, || request_with(|made| made.set_method(&Method::Other("A".repeat(count))))),
             "/paths" => {
                 let path = format!("/{}", "p".repeat(60_000));
                 take(count, || request_with(|made| made.set_path_with_query(Some(&path))))

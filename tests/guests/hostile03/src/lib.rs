@@ -37,11 +37,13 @@ impl wasip3::exports::http::handler::Guest for Hostile {
         let count: usize = query.parse().unwrap_or(0);
         let said = match path {
             "/ok" => "ok\n".to_owned(),
-            "/fields" => take(count, async || {
-                let fields = Fields::new();
-                fields.append("x-large", &vec![b'x'; 100 << 10]).map(|()| fields)
-            })
-            .await,
+            "/fields" => {
+                take(count, async || {
+                    let fields = Fields::new();
+                    fields.append("x-large", &vec![b'x'; 100 << 10]).map(|()| fields)
+                })
+                .await
+            }
             "/authority" => take(1, async || made().set_authority(Some(&"a".repeat(count)))).await,
             "/error" => {
                 return Err(ErrorCode::InternalError(Some("\u{1b}[2J\nfalse line ".repeat(count / 16))));
