@@ -20,8 +20,8 @@ const FORMATION: &str = "examples/shop/formation.toml";
 const SHOP: &str = "http://127.0.0.1:8080";
 
 const INTRODUCTION: &str = "\
-Building wasmhost, and beside it the guests of examples/shop. The first time this takes about seven
-minutes on two cores, and 2 GB in the target folder. Later calls take seconds.
+Building wasmhost, and beside it the guests of examples/shop. The first time this takes about six
+minutes on two cores, and 3 GB in the target folder. Later calls take seconds.
 (`cargo install --path crates/cli --locked` installs wasmhost without the demo.)";
 
 /// Builds what the shop needs, says how to try it, and becomes its host: Ctrl-C, other signals and the exit code are
