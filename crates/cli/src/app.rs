@@ -48,8 +48,8 @@ pub(crate) fn is_app(file: &Path) -> bool {
         || file.extension().is_some_and(|kind| kind == "wasm" || kind == "cwasm" || kind == "wat")
 }
 
-/// Opens an app without waiting: a named pipe that nobody writes to would never be open. What is read of it is waited
-/// for.
+/// Opens an app without waiting: a named pipe that nobody writes to would never be open. Reads wait for
+/// what comes.
 fn open(file: &Path) -> std::io::Result<File> {
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(file)?;

@@ -1,4 +1,4 @@
-//! What a verb prints: what was asked for on standard output, and why it failed on standard error.
+//! The printing of verbs: answers on standard output, and reasons for a failure on standard error.
 //!
 //! Printing never ends a verb that has something to do. A reader that has gone (`| head`) is no failure; a standard
 //! output that can't be written (a full disk) is one, which is told at the end ([`end`]). All of it passes through

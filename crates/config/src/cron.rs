@@ -227,7 +227,7 @@ impl Field {
         }
     }
 
-    /// What isn't a number, a name or a range: `None` where it isn't that either.
+    /// The other forms, which are no number, name or range: `None` where it is none of those either.
     fn special(&self, text: &str) -> Result<Option<String>, String> {
         match self.letters {
             Letters::MonthDays => self.month_day(text),

@@ -1,7 +1,7 @@
 //! Names that other tools have for what a formation says in another way: an unknown key of such a name gets a hint
 //! instead of a list of names.
 
-/// What to write instead of this key, in the table of this name: `http`, or `process.web`.
+/// The advice for this key, in the table of this name: `http`, or `process.web`.
 pub(crate) fn hint(table: &str, key: &str) -> Option<String> {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let kind = kind(table);

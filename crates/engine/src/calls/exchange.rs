@@ -70,9 +70,9 @@ enum AnswerBody {
     Open(WasiBody),
     /// The body comes to its end without the guest.
     PassedOn(WasiBody),
-    /// The guest has nothing more to do for it. What it has written is all, even where it forgot to say so.
+    /// The guest has nothing more to do for it. Its content so far is all, even where it forgot to say so.
     Closed(WasiBody),
-    /// The guest has failed. What it had written, and whether that was all.
+    /// The guest has failed. This is its content until then, and whether that was all.
     Broken { frames: VecDeque<Frame<Bytes>>, missing: Option<Error> },
 }
 
@@ -201,7 +201,7 @@ impl Exchange {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A body that panics is the library's. What is kept here is still whole.
+        // A body that panics is the library's. The state here is still whole.
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 }
