@@ -27,7 +27,7 @@ pub struct Formation {
     pub drain_delay: Duration,
     /// The ingress that all http types share.
     pub http: Http,
-    /// Where jobs, ticks and counts live.
+    /// Where jobs, ticks, releases and counts live.
     pub store: StoreUrl,
     /// How long the store keeps jobs that have ended.
     pub retention: Retention,

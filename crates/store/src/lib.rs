@@ -1,6 +1,6 @@
-//! The store outlives the host. It holds jobs, ticks and the counts that were set live.
+//! The store outlives the host. It holds jobs, ticks, releases, and the counts that were set live.
 //!
-//! Each of them is a small trait. [`sqlite`] implements all three, with a file or without one. [`conformance`] is the
+//! Each of them is a small trait. [`sqlite`] implements all four, with a file or without one. [`conformance`] is the
 //! suite that every backend passes. Nothing here knows of wasm.
 
 mod clock;
@@ -8,6 +8,7 @@ mod complaint;
 pub mod conformance;
 pub mod counts;
 pub mod jobs;
+pub mod releases;
 mod rules;
 pub mod sqlite;
 pub mod ticks;
@@ -17,6 +18,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use complaint::{Complaint, LeftOut};
 pub use counts::Counts;
 pub use jobs::Jobs;
+pub use releases::Releases;
 pub use sqlite::SqliteStore;
 pub use ticks::Ticks;
 pub use timestamp::Timestamp;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 use wasmhost_config::{Formation, StoreUrl, Trigger};
 use wasmhost_store::jobs::Retention;
-use wasmhost_store::{Counts, Jobs, SqliteStore, StoreError, Ticks};
+use wasmhost_store::{Counts, Jobs, Releases, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
 use crate::plan::Plan;
@@ -18,6 +18,7 @@ pub(super) struct Store {
     pub(super) jobs: Arc<dyn Jobs>,
     pub(super) ticks: Arc<dyn Ticks>,
     pub(super) counts: Arc<dyn Counts>,
+    pub(super) releases: Arc<dyn Releases>,
     /// All of them, to be copied and closed.
     pub(super) sqlite: Arc<SqliteStore>,
 }
@@ -42,7 +43,13 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
         }
     };
     let sqlite = Arc::new(opened.map_err(|err| StartError::Store { url: url.to_string(), err })?);
-    Ok(Store { jobs: sqlite.clone(), ticks: sqlite.clone(), counts: sqlite.clone(), sqlite })
+    Ok(Store {
+        jobs: sqlite.clone(),
+        ticks: sqlite.clone(),
+        counts: sqlite.clone(),
+        releases: sqlite.clone(),
+        sqlite,
+    })
 }
 
 /// The counts that were set live. Those that were set for another formation, which used the state directory before,
@@ -79,7 +86,8 @@ pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> 
 }
 
 /// Names this boot, and ends what earlier boots of this host had begun: they are dead, since the state directory's
-/// lock is held here. Their jobs are freed, and their ticks marked as interrupted.
+/// lock is held here. Their jobs are freed, their ticks marked as interrupted, and releases that weren't live yet have
+/// failed.
 pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartError> {
     const PREFIX: &str = "host/";
     let freed = store.jobs.free_leases(PREFIX).await;
@@ -91,6 +99,11 @@ pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<Stri
     let left = left.map_err(|err| StartError::Store { url: url.to_string(), err })?;
     if left > 0 {
         info!("{left} ticks that the last run had begun were interrupted by its end, and are not run again");
+    }
+    let failed = store.releases.fail_pending("its host stopped before it was live").await;
+    let failed = failed.map_err(|err| StartError::Store { url: url.to_string(), err })?;
+    for number in failed {
+        info!("release v{number} has failed: the last run was stopped before it was live");
     }
     Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
 }

@@ -10,6 +10,7 @@ mod failing;
 mod interventions;
 mod leases;
 mod limits;
+mod releases;
 mod retention;
 mod settings;
 mod ticks;
@@ -22,7 +23,7 @@ use crate::jobs::{
     AfterFailure, Backoff, Claim, ClaimQueue, Failure, JobDetail, JobId, JobState, JobView, LeasedJob,
     NewJob, QueueCounts, Settled, Unique, UniqueScope,
 };
-use crate::{Clock, Counts, Jobs, ManualClock, Ticks, Timestamp};
+use crate::{Clock, Counts, Jobs, ManualClock, Releases, Ticks, Timestamp};
 
 /// When each case begins: 2026-01-01T00:00:00Z.
 const START: Timestamp = Timestamp(1_767_225_600_000);
@@ -38,7 +39,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// runtime with its timer; with more than one thread it tries harder.
 pub async fn exercise<S, M>(make: M)
 where
-    S: Jobs + Ticks + Counts,
+    S: Jobs + Ticks + Counts + Releases,
     M: AsyncFn(Arc<ManualClock>) -> S,
 {
     macro_rules! cases {
@@ -94,6 +95,12 @@ where
             skipped_and_interrupted_are_told_apart,
             a_schedule_begins_when_it_is_new_and_goes_on_as_long_as_it_is_the_same,
             a_schedule_whose_times_change_begins_now, a_schedule_that_was_away_begins_anew;
+        releases: a_new_release_is_seen_as_it_was_passed, there_is_no_release_at_first, one_release_is_live,
+            the_live_release_stays_it, only_a_pending_release_becomes_live, only_a_pending_release_fails,
+            releases_that_a_dead_host_left_fail, the_latest_of_the_file_is_found_whatever_its_state,
+            releases_are_listed_newest_first, the_newest_releases_are_kept, what_is_needed_is_kept_however_old,
+            a_digest_is_named_once, numbers_are_never_used_again, a_large_release_is_kept,
+            a_release_that_is_wrong_is_refused, one_of_many_is_live;
         settings: counts_are_kept, a_count_is_forgotten;
         crowd: no_job_is_claimed_twice, one_of_many_takes_the_tick, one_of_many_holds_the_key, depth_holds_in_a_crowd,
             a_claim_that_nobody_waits_for_is_given_back;

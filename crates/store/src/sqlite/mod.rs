@@ -2,7 +2,8 @@
 //! one thread for both.
 //!
 //! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer applies it, commits, and answers;
-//! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `counts`.
+//! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `releases`,
+//! `counts`.
 //! The reader's questions are in `views` and `list`. The tables are in `schema_1.sql` and the files after it.
 //!
 //! A store with a file has more beside it. `ids` locks it for one host and remembers the highest id, `presence` sees when
@@ -24,6 +25,7 @@ mod pause;
 mod presence;
 mod prune;
 mod reader;
+mod releases;
 mod reserve;
 mod schema;
 mod settle;

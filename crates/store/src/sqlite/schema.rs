@@ -11,8 +11,12 @@ use crate::StoreError;
 
 /// Each step takes the schema from the version before it (its index) to the next; they are never edited once
 /// released. `PRAGMA user_version` says how many have been taken.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// The first version with a [`HostFile`](super::ids::HostFile) beside the database.
 pub(super) const WITH_MARK: usize = 3;

@@ -179,7 +179,7 @@ fn a_newer_schema_is_refused() {
     drop(connection);
     let error = SqliteStore::open(&fixture.path()).err().unwrap();
     let path = fixture.path().display().to_string();
-    assert_eq!(error, StoreError::NewerSchema { path, found: 1_000, known: 3 });
+    assert_eq!(error, StoreError::NewerSchema { path, found: 1_000, known: 4 });
     assert!(error.to_string().contains("run a newer one"));
 }
 
@@ -278,7 +278,7 @@ fn the_file_is_set_up_for_durability() {
     let text = |name| connection.pragma_query_value(None, name, |row| row.get::<_, String>(0)).unwrap();
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(text("journal_mode"), "wal");
-    assert_eq!((number("synchronous"), number("auto_vacuum"), number("user_version")), (2, 2, 3));
+    assert_eq!((number("synchronous"), number("auto_vacuum"), number("user_version")), (2, 2, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,6 +105,35 @@ async fn a_file_of_version_2_is_migrated() {
     assert_eq!(store.begin_schedule("clock", "0 9 * * * UTC").await, Begun::Changed);
 }
 
+#[tokio::test]
+async fn a_file_of_version_3_is_migrated() {
+    use crate::releases::{NewRelease, Releases};
+    let fixture = Fixture::new();
+    version_1(&fixture.path());
+    let connection = Connection::open(fixture.path()).unwrap();
+    for step in [include_str!("schema_2.sql"), include_str!("schema_3.sql"), "PRAGMA user_version = 3"] {
+        connection.execute_batch(step).unwrap();
+    }
+    drop(connection);
+    let store = fixture.open();
+    assert_eq!(store.live().await.unwrap(), None);
+    let release = NewRelease {
+        author: "start".to_string(),
+        of_file: true,
+        formation: "[process.web]".to_string(),
+        dotenv: None,
+        fingerprint: "print".to_string(),
+        components: Vec::new(),
+    };
+    assert_eq!(store.add(release).await.unwrap(), 1);
+    store.make_live(1).await.unwrap();
+    store.close().await;
+    // Jobs are as they were, and the release outlives the host.
+    let store = fixture.open();
+    assert_eq!(store.get(JobId(7)).await.unwrap().unwrap().view.state, JobState::Cancelled);
+    assert_eq!(store.live().await.unwrap().unwrap().formation, "[process.web]");
+}
+
 impl SqliteStore {
     async fn begin_schedule(&self, schedule: &str, times: &str) -> Begun {
         Ticks::begin(self, schedule, times, Timestamp(9)).await.unwrap()

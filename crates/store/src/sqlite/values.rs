@@ -4,6 +4,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::Timestamp;
 use crate::jobs::{AttemptEnd, JobId, JobState};
+use crate::releases::ReleaseState;
 use crate::ticks::TickResult;
 
 impl ToSql for Timestamp {
@@ -63,6 +64,18 @@ impl ToSql for TickResult {
 impl FromSql for TickResult {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         TickResult::from_name(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for ReleaseState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.name()))
+    }
+}
+
+impl FromSql for ReleaseState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        ReleaseState::from_name(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }
 
