@@ -153,6 +153,27 @@ fn sockets_that_were_handed_over_are_served_and_outlive_the_host() {
 }
 
 #[test]
+fn a_socket_that_was_handed_over_is_known_by_its_address() {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = |listener: &TcpListener| listener.local_addr().unwrap();
+    let formation =
+        Formation::web("").http(&format!("listen = [\"systemd\", \"{}\", \"127.0.0.1:0\"]", place(&tcp)));
+    let mut host = activated(&formation, &[tcp.as_fd(), other.as_fd()], "one:two");
+    for listener in [&tcp, &other] {
+        let mut connection = Connection::open(place(listener)).unwrap();
+        assert_eq!(connection.send(&Request::get("/ok")).unwrap().ok(), "ok\n");
+    }
+    let ps: serde_json::Value = serde_json::from_str(&formation.cli(["ps", "--json"]).done()).unwrap();
+    let served = ps["http"].as_array().unwrap();
+    assert_eq!(served.len(), 3, "{ps}");
+    assert_eq!(served[1], format!("http://{}/", place(&tcp)));
+    formation.cli(["stop"]).done();
+    assert!(host.wait().unwrap().success());
+    TcpStream::connect(place(&tcp)).unwrap();
+}
+
+#[test]
 fn a_socket_that_was_not_handed_over_is_missed() {
     let formation = Formation::web("").http("listen = \"systemd\"");
     formation.run_to_end().failed(3, "no socket was handed over");

@@ -73,9 +73,21 @@ pub(super) enum Stream {
 pub(crate) async fn listen(http: &Http, handed_over: &mut HandedOver) -> Result<Vec<Listener>, StartError> {
     let plain = http.listen.iter().map(|place| (place, false));
     let tls = http.tls.iter().flat_map(|tls| &tls.listen).map(|place| (place, true));
+    let places: Vec<_> = plain.chain(tls).collect();
     let mut listeners = Vec::new();
-    for (place, tls) in plain.chain(tls) {
+    // By their addresses first: `systemd` takes all that are left.
+    let mut by_address = Vec::new();
+    for (place, _) in &places {
+        by_address.push(open_already(place, handed_over).await);
+    }
+    for ((place, tls), open) in places.into_iter().zip(by_address) {
         let failed = |err| StartError::Listen { listen: place.to_string(), err };
+        if let Some(socket) = open {
+            let source = Source::of_handed_over(socket).map_err(failed)?;
+            let listener = Listener::new(source, None, tls).map_err(failed)?;
+            listeners.push(Listener { handed_over: true, ..listener });
+            continue;
+        }
         match place {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -97,6 +109,23 @@ pub(crate) async fn listen(http: &Http, handed_over: &mut HandedOver) -> Result<
         }
     }
     Ok(listeners)
+}
+
+/// The socket that was handed over and listens on this address or path. systemd opens what the formation names, so that
+/// one formation runs with it and without it.
+async fn open_already(place: &Listen, handed_over: &mut HandedOver) -> Option<Socket> {
+    if handed_over.is_empty() {
+        return None;
+    }
+    match place {
+        // What can't be looked up is told of by binding to it.
+        Listen::Tcp(address) => {
+            let mut addresses = tokio::net::lookup_host(address).await.ok()?;
+            addresses.find_map(|address| handed_over.take_tcp(address))
+        }
+        Listen::Unix(path) => handed_over.take_unix(path),
+        Listen::HandedOver(_) => None,
+    }
 }
 
 impl Listener {
