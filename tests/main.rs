@@ -37,6 +37,7 @@ mod loading;
 mod logs;
 mod output;
 mod output_verbs;
+mod procfile;
 mod queue_keys;
 mod recycling;
 mod reuse;

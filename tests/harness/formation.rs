@@ -83,6 +83,22 @@ impl Formation {
         self
     }
 
+    /// Another file, such as a Procfile.
+    pub(crate) fn with_file(self, name: &str, text: &str) -> Formation {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    /// A copy of one of the test guests.
+    pub(crate) fn with_guest(self, guest: &str, name: &str) -> Formation {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(guest_file(guest), path).unwrap();
+        self
+    }
+
     /// Another text in place of the whole file.
     pub(crate) fn with_text(mut self, text: &str) -> Formation {
         self.top = text.to_owned();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use wasmhost_config::{is_procfile, procfile_lines};
 use wasmhost_host::{GrantedBy, Plan, PlanError, Surroundings, capacity_warnings, check_capacity};
 
 use crate::cache;
@@ -45,9 +46,13 @@ fn exit_of(err: &PlanError) -> Exit {
     }
 }
 
-/// Each problem, behind the name of the file that it is in.
+/// Each problem, behind the name of the file that it is in. A Procfile has a line for each type.
 fn shown_from(file: &Path, err: &PlanError) -> String {
-    let text = err.to_string();
-    let lines: Vec<_> = text.lines().map(|line| format!("{}: {line}", file.display())).collect();
-    lines.join("\n")
+    let lines = if is_procfile(file) { procfile_lines(file) } else { BTreeMap::new() };
+    let file = file.display();
+    let shown = err.problems.iter().map(|problem| match lines.get(&problem.process) {
+        Some(line) => format!("{file}:{line}: {problem}"),
+        None => format!("{file}: {problem}"),
+    });
+    shown.collect::<Vec<_>>().join("\n")
 }

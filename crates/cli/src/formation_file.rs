@@ -17,7 +17,8 @@ pub(crate) struct FormationFile {
 }
 
 impl FormationFile {
-    /// The file that was given, or the environment's, or `formation.toml` in this folder.
+    /// The file that was given, or the environment's, or `formation.toml` in this folder; a `Procfile` there where it
+    /// has no formation.
     pub(crate) fn find(given: Option<PathBuf>) -> FormationFile {
         FormationFile::find_in(given, std::env::var_os(VARIABLE))
     }
@@ -26,7 +27,7 @@ impl FormationFile {
         // As in a shell, an empty variable is as good as none.
         let variable = variable.filter(|value| !value.is_empty()).map(PathBuf::from);
         let named_by_variable = given.is_none() && variable.is_some();
-        let path = given.or(variable).unwrap_or_else(|| PathBuf::from("formation.toml"));
+        let path = given.or(variable).unwrap_or_else(|| in_folder(Path::new("")));
         FormationFile { path, named_by_variable }
     }
 
@@ -59,6 +60,13 @@ impl FormationFile {
     }
 }
 
+/// The formation of a folder: its `formation.toml`, or the Procfile where there is that alone.
+fn in_folder(folder: &Path) -> PathBuf {
+    let (formation, procfile) = (folder.join("formation.toml"), folder.join("Procfile"));
+    let is_there = |file: &Path| file.symlink_metadata().is_ok();
+    if !is_there(&formation) && is_there(&procfile) { procfile } else { formation }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +85,16 @@ mod tests {
         is(None, Some("b.toml"), "b.toml", true);
         is(None, Some(""), "formation.toml", false);
         is(None, None, "formation.toml", false);
+    }
+
+    #[test]
+    fn a_procfile_is_taken_where_it_is_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = || in_folder(folder.path()).strip_prefix(folder.path()).unwrap().to_owned();
+        assert_eq!(found(), Path::new("formation.toml"));
+        std::fs::write(folder.path().join("Procfile"), "").unwrap();
+        assert_eq!(found(), Path::new("Procfile"));
+        std::fs::write(folder.path().join("formation.toml"), "").unwrap();
+        assert_eq!(found(), Path::new("formation.toml"));
     }
 }

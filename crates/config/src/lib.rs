@@ -1,4 +1,4 @@
-//! formation.toml and .env -> [`Formation`].
+//! formation.toml, Procfile and .env -> [`Formation`].
 //!
 //! [`load`] reads the file and what it refers to; [`parse`] does the same to a text, with its surroundings
 //! passed in. Both report every problem at once, each with its line and column.
@@ -8,11 +8,14 @@
 //!                        each value passes through `reader`, which expands ${VAR} and checks types
 //! ```
 //!
+//! A Procfile becomes a [`Draft`], whose text is read as any formation's.
+//!
 //! Nothing here starts, opens or compiles anything: no tokio, no wasmtime.
 
 mod address;
 mod cron;
 mod dotenv;
+mod draft;
 mod error;
 mod expand;
 mod files;
@@ -21,6 +24,7 @@ mod formation;
 mod http;
 mod load;
 mod normal;
+mod procfile;
 mod read;
 mod reader;
 mod report;
@@ -34,12 +38,14 @@ mod unworked;
 mod written;
 
 pub use address::AddressError;
+pub use draft::{Draft, DraftType, EnvSource};
 pub use error::{LoadError, Problem};
 pub use files::read_file;
 pub use formation::*;
 pub use http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies};
-pub use load::{Origin, default_state_dir, load, parse};
+pub use load::{Origin, default_state_dir, load, load_procfile, load_with, parse, procfile_lines};
 pub use normal::{has_whole_escapes, normal_host, normal_path};
+pub use procfile::{Procfile, is_procfile};
 pub use route::RouteError;
 pub use spelling::name_problem;
 pub use unworked::UnworkedQueue;

@@ -1,10 +1,12 @@
 //! From a path or a text to a [`Formation`].
 
 use crate::dotenv;
+use crate::draft::Draft;
 use crate::error::{LoadError, Problem};
 use crate::expand::Environment;
 use crate::files::read_file;
 use crate::formation::Formation;
+use crate::procfile::{self, PROCFILE_BYTES_MAX, is_procfile};
 use crate::read;
 use crate::reader::Reading;
 use crate::report::Report;
@@ -37,11 +39,12 @@ pub struct Origin<'a> {
 }
 
 /// The state directory of a formation that doesn't name one: `.wasmhost` beside `formation.toml`, and
-/// `.wasmhost-NAME` beside `NAME.toml`, so that two formations in one folder have nothing in common.
+/// `.wasmhost-NAME` beside `NAME.toml`, so that two formations in one folder have nothing in common. A `Procfile` has
+/// that of the formation.toml that is imported from it, so that its jobs stay.
 pub fn default_state_dir(file: &Path) -> PathBuf {
     let mut name = OsString::from(".wasmhost");
     let of_file = file_name(file);
-    if of_file != Path::new("formation.toml") {
+    if of_file != Path::new("formation.toml") && of_file != Path::new("Procfile") {
         name.push("-");
         name.push(if of_file.extension() == Some("toml".as_ref()) {
             of_file.with_extension("")
@@ -52,15 +55,62 @@ pub fn default_state_dir(file: &Path) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// Reads a formation file, the `.env` beside it, and the process's environment.
+/// Reads a formation file or a Procfile, the `.env` beside it, and the process's environment.
 ///
 /// # Errors
 ///
 /// The file is missing, unreadable, or wrong: then with every problem in it.
 pub fn load(path: &Path) -> Result<Formation, LoadError> {
+    load_with(path, &|name| std::env::var_os(name))
+}
+
+/// The same with another environment.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn load_with(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Formation, LoadError> {
+    with_text(path, environment, read)
+}
+
+/// Reads a Procfile and the `.env` beside it into the formation.toml that says the same.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn load_procfile(path: &Path) -> Result<Draft, LoadError> {
+    with_text(path, &|name| std::env::var_os(name), |text, origin, mut problems| {
+        let environment = environment_of(origin, &mut problems);
+        let mut report = Report::new(origin.file, text);
+        let procfile::Read { draft, .. } = procfile::read(text, &mut report, &environment);
+        problems.extend(report.into_problems());
+        ended(Some(draft), problems)
+    })
+}
+
+/// The line of each type of a Procfile; none where it can't be read.
+pub fn procfile_lines(path: &Path) -> BTreeMap<String, usize> {
+    let lines = with_text(path, &|_| None, |text, origin, _| {
+        let environment = Environment { host: origin.environment, dotenv: BTreeMap::new() };
+        let mut report = Report::new(origin.file, text);
+        let places = procfile::read(text, &mut report, &environment).places;
+        Ok(places.into_iter().map(|(name, (line, _))| (name, line)).collect())
+    });
+    lines.unwrap_or_default()
+}
+
+/// Reads a file's text and what is beside it, for a reader of the text.
+fn with_text<T>(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    read: impl FnOnce(&str, &Origin<'_>, Vec<Problem>) -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
     let unreadable = |source| LoadError::Unreadable { file: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(unreadable)?;
-    let bytes = read_file(&absolute, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+    let bytes = read_file(&absolute, bytes_max(path)).map_err(|error| match error.kind() {
         ErrorKind::NotFound => LoadError::NotFound { file: path.to_owned(), looked_at: absolute.clone() },
         ErrorKind::IsADirectory => LoadError::IsDirectory { file: path.to_owned() },
         _ => unreadable(error),
@@ -68,16 +118,11 @@ pub fn load(path: &Path) -> Result<Formation, LoadError> {
     let text = formation_text(path, bytes).map_err(|problem| LoadError::Invalid(vec![problem]))?;
     let folder = folder_of(&absolute);
     let (dotenv, dotenv_problem) = read_dotenv(path, &folder);
-    let origin = Origin {
-        file: path,
-        folder: &folder,
-        environment: &|name| std::env::var_os(name),
-        dotenv: dotenv.as_deref(),
-    };
+    let origin = Origin { file: path, folder: &folder, environment, dotenv: dotenv.as_deref() };
     read(&text, &origin, dotenv_problem.into_iter().collect())
 }
 
-/// Reads a formation's text. The only files that are read are those that `env` names with `file`.
+/// Reads a formation's text, or a Procfile's if its file is called so. The only files that are read are those that `env` names with `file`.
 ///
 /// # Errors
 ///
@@ -87,6 +132,33 @@ pub fn parse(text: &str, origin: &Origin<'_>) -> Result<Formation, LoadError> {
 }
 
 fn read(text: &str, origin: &Origin<'_>, mut problems: Vec<Problem>) -> Result<Formation, LoadError> {
+    let environment = environment_of(origin, &mut problems);
+    if !is_procfile(origin.file) {
+        let (formation, found) = read_toml(text, origin, environment);
+        problems.extend(found);
+        return ended(formation, problems);
+    }
+    let mut report = Report::new(origin.file, text);
+    let procfile = procfile::read(text, &mut report, &environment);
+    problems.extend(report.into_problems());
+    if !problems.is_empty() {
+        return ended(None, problems);
+    }
+    let (formation, found) = read_toml(&procfile.draft.to_toml(), origin, environment);
+    problems.extend(found.into_iter().map(|problem| procfile.placed(problem)));
+    ended(formation, problems)
+}
+
+/// The formation, if nothing is wrong. Problems are told in the files' order.
+fn ended<T>(read: Option<T>, mut problems: Vec<Problem>) -> Result<T, LoadError> {
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
+        _ => Err(LoadError::Invalid(problems)),
+    }
+}
+
+fn environment_of<'a>(origin: &Origin<'a>, problems: &mut Vec<Problem>) -> Environment<'a> {
     let mut dotenv = BTreeMap::new();
     if let Some(text) = origin.dotenv {
         let shown = origin.file.with_file_name(".env");
@@ -94,7 +166,14 @@ fn read(text: &str, origin: &Origin<'_>, mut problems: Vec<Problem>) -> Result<F
         dotenv = dotenv::parse(text, &mut report);
         problems.extend(report.into_problems());
     }
-    let environment = Environment { host: origin.environment, dotenv };
+    Environment { host: origin.environment, dotenv }
+}
+
+fn read_toml(
+    text: &str,
+    origin: &Origin<'_>,
+    environment: Environment<'_>,
+) -> (Option<Formation>, Vec<Problem>) {
     let mut cx = Reading {
         report: Report::new(origin.file, text),
         environment,
@@ -106,12 +185,7 @@ fn read(text: &str, origin: &Origin<'_>, mut problems: Vec<Problem>) -> Result<F
     let file = origin.folder.join(file_name(origin.file));
     let tree = syntax(text, &mut cx.report);
     let formation = tree.map(|tree| read::formation(&mut cx, &tree, file));
-    problems.extend(cx.report.into_problems());
-    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-    match formation {
-        Some(formation) if problems.is_empty() => Ok(formation),
-        _ => Err(LoadError::Invalid(problems)),
-    }
+    (formation, cx.report.into_problems())
 }
 
 /// The TOML tree; `None` where what follows a syntax error can't be told. A key that is given twice doesn't
@@ -148,18 +222,22 @@ fn formation_text(file: &Path, bytes: Option<Vec<u8>>) -> Result<String, Problem
         message: message.to_owned(),
     };
     let Some(bytes) = bytes else {
-        return Err(problem(1, 1, "found a file of more than 4 MiB, expected a formation file"));
+        return Err(match is_procfile(file) {
+            true => problem(1, 1, "found a file of more than 64 KiB, expected a Procfile"),
+            false => problem(1, 1, "found a file of more than 4 MiB, expected a formation file"),
+        });
     };
     if bytes.starts_with(WASM_MAGIC) {
         let message = "found WebAssembly, expected a formation file, which names this one as the component \
                        of a process type";
         return Err(problem(1, 1, message));
     }
-    if file_name(file) == Path::new("Procfile") {
-        return Err(problem(1, 1, "a Procfile is not supported yet by this version: write a formation.toml"));
-    }
     utf8(bytes)
         .map_err(|(line, column)| problem(line, column, "found a byte that isn't UTF-8, expected text"))
+}
+
+fn bytes_max(file: &Path) -> u64 {
+    if is_procfile(file) { PROCFILE_BYTES_MAX } else { FILE_BYTES_MAX }
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, (usize, usize)> {

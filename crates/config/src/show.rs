@@ -25,7 +25,7 @@ impl Serialize for Formation {
 
 impl Formation {
     /// The tables of the file, with strings that had variables as they were written.
-    fn shown(&self) -> toml::Table {
+    pub(crate) fn shown(&self) -> toml::Table {
         #[derive(Serialize)]
         struct File<'a> {
             name: String,

@@ -408,7 +408,6 @@ fn what_is_no_formation_file_is_named() {
         said.strip_prefix(&format!("{}:", path.display())).unwrap_or(&said).to_owned()
     };
     assert!(said("web.wasm", b"\0asm\x0d\0\x01\0").starts_with("1:1: found WebAssembly"));
-    assert!(said("Procfile", b"web: web.wasm").starts_with("1:1: a Procfile is not supported yet"));
     assert_eq!(
         said("latin1.toml", b"a = 1\nb = \"\xe4\"\n"),
         "2:6: found a byte that isn't UTF-8, expected text"

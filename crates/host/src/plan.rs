@@ -1,6 +1,7 @@
 //! A plan joins a formation with what its components are. `run` and `check` work from it. Nothing is compiled here.
 
 mod dirs;
+mod procfile;
 mod understood;
 
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, read_file, units};
+use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, is_procfile, read_file, units};
 use wasmhost_engine::{Code, Directories, FILE_BYTES_MAX, Footprint, Handler, Inspection};
 
 use crate::grants;
@@ -49,6 +50,8 @@ pub struct PlannedType {
     pub footprint: Footprint,
     /// Whether it uses component-model async, as WASI 0.3 does.
     pub is_async: bool,
+    /// Whether it imports what puts jobs on queues.
+    pub puts_jobs: bool,
 }
 
 /// Why there is no plan: everything that was found wrong.
@@ -73,9 +76,15 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.problems.iter().enumerate() {
             let line_end = if n == 0 { "" } else { "\n" };
-            write!(f, "{line_end}process.{}: {}", problem.process, problem.message)?;
+            write!(f, "{line_end}{problem}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for PlanProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process.{}: {}", self.process, self.message)
     }
 }
 
@@ -94,7 +103,7 @@ pub(crate) const BACKLOG_PER_INSTANCE: u32 = 50;
 
 impl Plan {
     /// Reads every component, and finds out what calls it.
-    pub fn new(formation: Formation, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
+    pub fn new(mut formation: Formation, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
         let mut types = Vec::new();
         let mut problems = Vec::new();
         for process in &formation.processes {
@@ -102,7 +111,7 @@ impl Plan {
                 problems.push(problem);
                 Directories::default()
             });
-            match plan_type(process, directories) {
+            match plan_type(process, directories, &formation) {
                 Ok(planned) => {
                     problems.extend(memory_problem(&planned));
                     types.push(planned);
@@ -112,7 +121,8 @@ impl Plan {
         }
         problems.extend(dirs::problems(&formation, surroundings));
         problems.extend(nested_dirs(&types));
-        problems.extend(doubled_routes(&types));
+        problems.extend(doubled_routes(&types, procfile::instead(&formation)));
+        procfile::share_queue(&mut formation, &mut types);
         match problems.is_empty() {
             true => Ok(Plan { formation, types }),
             false => Err(PlanError { problems }),
@@ -152,14 +162,18 @@ impl PlannedType {
     }
 }
 
-fn plan_type(process: &ProcessType, directories: Directories) -> Result<PlannedType, PlanProblem> {
+fn plan_type(
+    process: &ProcessType,
+    directories: Directories,
+    formation: &Formation,
+) -> Result<PlannedType, PlanProblem> {
     let problem = |message| PlanProblem { process: process.name.clone(), message, in_component: true };
     let path = &process.component;
     let bytes = read(path).map_err(problem)?;
     let (code, seen) =
         Code::new(bytes, process.trust_cwasm).map_err(|err| problem(format!("{} {err}", path.display())))?;
-    let (trigger, handler) =
-        join(process, &seen).map_err(|message| problem(format!("{} {message}", path.display())))?;
+    let (trigger, handler) = join(process, &seen, formation)
+        .map_err(|message| problem(format!("{} {message}", path.display())))?;
     if process.concurrency.is_some() && Some(handler) != shared(&trigger) {
         let instead = shared(&trigger).map(|handler| format!(", or build it for {handler}"));
         return Err(problem(format!(
@@ -188,6 +202,7 @@ fn plan_type(process: &ProcessType, directories: Directories) -> Result<PlannedT
         directories,
         footprint: seen.footprint,
         is_async: seen.is_async,
+        puts_jobs: procfile::puts_jobs(&seen.imports),
     })
 }
 
@@ -225,17 +240,23 @@ pub fn memory_problem(planned: &PlannedType) -> Option<PlanProblem> {
 }
 
 /// Finds the handler that serves the trigger, and the trigger where the file names none.
-fn join(process: &ProcessType, seen: &Inspection) -> Result<(Trigger, Handler), String> {
+fn join(
+    process: &ProcessType,
+    seen: &Inspection,
+    formation: &Formation,
+) -> Result<(Trigger, Handler), String> {
     let Some(trigger) = &process.trigger else {
-        let handler = seen.handlers.iter().copied().find(|handler| default_trigger(*handler).is_some());
-        let Some(handler) = handler else {
-            return Err(format!(
-                "{}, which doesn't say what calls it: give the type a `route`, `queue`, `schedule` or `run`, and a component that exports the handler for it",
-                exports(seen)
-            ));
+        let follows = |handler: Handler| {
+            let of_procfile = || is_procfile(&formation.file).then(|| procfile::trigger(handler)).flatten();
+            Some((default_trigger(handler).or_else(of_procfile)?, handler))
         };
-        let trigger = default_trigger(handler).unwrap_or(Trigger::Command { run: Run::Always });
-        return Ok((trigger, handler));
+        return seen.handlers.iter().copied().find_map(follows).ok_or_else(|| {
+            format!(
+                "{}, which doesn't say what calls it: give the type a `route`, `queue`, `schedule` or `run`, and a component that exports the handler for it{}",
+                exports(seen),
+                procfile::instead(formation)
+            )
+        });
     };
     let (key, wanted): (_, &[Handler]) = match trigger {
         Trigger::Http { .. } => ("route", &[Handler::Http02, Handler::Http03]),
@@ -323,7 +344,7 @@ fn nested_dirs(types: &[PlannedType]) -> impl Iterator<Item = PlanProblem> {
 }
 
 /// Two types with one route, where a component's exports gave one of them its route.
-fn doubled_routes(types: &[PlannedType]) -> Vec<PlanProblem> {
+fn doubled_routes(types: &[PlannedType], instead: &str) -> Vec<PlanProblem> {
     let mut owners: HashMap<&Route, &str> = HashMap::new();
     let mut problems = Vec::new();
     for planned in types {
@@ -333,7 +354,7 @@ fn doubled_routes(types: &[PlannedType]) -> Vec<PlanProblem> {
                 problems.push(PlanProblem {
                     process: planned.process.name.clone(),
                     message: format!(
-                        "the route {route} belongs to \"{owner}\" already: give one of them another `route`"
+                        "the route {route} belongs to \"{owner}\" already: give one of them another `route`{instead}"
                     ),
                     in_component: false,
                 });

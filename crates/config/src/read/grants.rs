@@ -10,7 +10,7 @@ use crate::spelling::quoted;
 const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 /// Variables by which the host itself tells a guest what it is.
-const HOSTS_OWN: [&str; 6] = [
+pub(crate) const HOSTS_OWN: [&str; 6] = [
     "WASMHOST_TYPE",
     "WASMHOST_INSTANCE",
     "WASMHOST_JOB_ID",

@@ -7,6 +7,8 @@ mod schedule;
 mod store;
 mod trigger;
 
+pub(crate) use grants::HOSTS_OWN;
+
 use crate::formation::{Formation, ProcessType, Queue, StoreUrl};
 use crate::load::default_state_dir;
 use crate::reader::{Item, Reading, Table};
