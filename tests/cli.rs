@@ -16,6 +16,9 @@ fn every_verb_explains_itself() {
         "stop",
         "enqueue",
         "tick",
+        "init",
+        "import",
+        "export",
         "completions",
     ];
     let help = formation.cli(["--help"]).done();

@@ -45,6 +45,7 @@ mod run_app;
 mod run_app_known;
 mod sandbox;
 mod scale;
+mod setup;
 mod shown;
 mod start;
 mod state;

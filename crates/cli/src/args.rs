@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod jobs;
+pub(crate) mod setup;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,12 +13,13 @@ use wasmhost_config::Outbound;
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
 
 use jobs::{ENQUEUE_HELP, Enqueue, JOBS_HELP, Jobs};
+use setup::{Export, IMPORT_HELP, INIT_HELP, Import, Init};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
 #[derive(Parser)]
 #[command(name = "wasmhost", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Arguments {
-    /// The formation file [env: WASMHOST_FILE] [default: formation.toml]
+    /// The formation file, or a Procfile [env: WASMHOST_FILE] [default: formation.toml, else Procfile]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     #[command(subcommand)]
@@ -58,6 +60,14 @@ pub(crate) enum Verb {
     Tick(Tick),
     /// Show what became of the last ticks, and when the next ones come.
     Ticks(Ticks),
+    /// Write a formation.toml for the components in a folder.
+    #[command(after_help = INIT_HELP)]
+    Init(Init),
+    /// Write the formation.toml that says what a Procfile says.
+    #[command(after_help = IMPORT_HELP)]
+    Import(Import),
+    /// Write systemd units, or a Procfile, for a formation.
+    Export(Export),
     /// Print a shell's completions: `wasmhost completions bash > /etc/bash_completion.d/wasmhost`.
     Completions {
         /// The shell.
@@ -100,7 +110,8 @@ All changes are made, or none. Counts that were set survive a restart of the hos
 
 #[derive(Args)]
 pub(crate) struct Run {
-    /// The formation file, or an app: a component or a core WASI 0.1 module [default: formation.toml]
+    /// The formation file, a Procfile, or an app: a component or a core WASI 0.1 module [default: formation.toml, else
+    /// Procfile]
     #[arg(id = "formation", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
@@ -172,7 +183,7 @@ impl AppFlags {
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// The formation file [default: formation.toml]
+    /// The formation file, or a Procfile [default: formation.toml, else Procfile]
     #[arg(id = "formation", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Print the formation as JSON.

@@ -17,6 +17,7 @@ mod ps;
 mod run;
 mod scale;
 mod serve;
+mod setup;
 mod signals;
 mod table;
 mod threads;
@@ -38,20 +39,8 @@ use formation_file::FormationFile;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 12] = [
-    "deploy",
-    "rollback",
-    "releases",
-    "exec",
-    "top",
-    "events",
-    "dashboard",
-    "import",
-    "export",
-    "new",
-    "build",
-    "dev",
-];
+const VERBS_TO_COME: [&str; 10] =
+    ["deploy", "rollback", "releases", "exec", "top", "events", "dashboard", "new", "build", "dev"];
 
 /// The failure of a command line whose verb a later version will have.
 fn not_yet(said: &clap::Error) -> Option<Failed> {
@@ -69,6 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn act(Arguments { file, verb }: Arguments) -> Outcome {
+    let named = file.clone();
     let file = |argument: Option<PathBuf>| FormationFile::find(argument.or(file));
     match verb {
         Verb::Run(run) => run::run(file(run.file), run.app),
@@ -93,6 +83,9 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         Verb::Jobs(jobs) => jobs::jobs(file(None), jobs.verb),
         Verb::Tick(tick) => client::with(file(None), async |client| work::tick(&client, &tick).await),
         Verb::Ticks(ticks) => client::with(file(None), async |client| ticks::ticks(&client, &ticks).await),
+        Verb::Init(init) => setup::init::init(named, init),
+        Verb::Import(import) => setup::import::import(named, import),
+        Verb::Export(export) => setup::export::export(file(None), export),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut script);
