@@ -166,18 +166,11 @@ fn what_a_later_version_has_is_refused_with_words_that_say_so() {
         formation.cli([verb]).failed(2, &format!("`{verb}` is not there yet in this version"));
     }
     formation.cli(["rnu"]).failed(2, "unrecognized subcommand 'rnu'");
-    for (top, key) in
-        [("[health]\nlisten = \"127.0.0.1:0\"", "health"), ("keep_releases = 3", "keep_releases")]
-    {
-        let formation = Formation::web("").replace("[http]", &format!("{top}\n[http]"));
-        formation.cli(["check"]).failed(2, &format!("{key}: not supported yet by this version"));
-    }
-    for (key, text) in [
-        ("ready = \"/healthz\"", "process.web.ready: not supported yet by this version"),
-        ("count = { min = 1, max = 4 }", "not supported yet by this version"),
-    ] {
-        Formation::web(key).cli(["check"]).failed(2, text);
-    }
+    let formation = Formation::web("").replace("[http]", "[health]\nlisten = \"127.0.0.1:0\"\n[http]");
+    formation.cli(["check"]).failed(2, "health: not supported yet by this version");
+    Formation::web("count = { min = 1, max = 4 }")
+        .cli(["check"])
+        .failed(2, "not supported yet by this version");
     let formation = Formation::web("").table("[store]\nurl = \"postgres://localhost/shop\"");
     formation.cli(["check"]).failed(2, "not supported yet by this version");
 }
@@ -208,6 +201,17 @@ fn check_shows_what_was_inferred_and_every_default() {
     assert_eq!((&web["backlog"], &web["isolation"]), (&150.into(), &"instance".into()), "{whole}");
     assert_eq!((&web["timeout"], &whole["max_instances"]), (&"30s".into(), &1000.into()), "{whole}");
     assert_eq!(whole["process"]["tool"]["isolation"], "call", "{whole}");
+}
+
+#[test]
+fn check_shows_readiness_and_refuses_it_where_no_request_comes() {
+    let formation = Formation::web("ready = \"/healthz\"").top("keep_releases = 3");
+    let text = formation.cli(["check"]).done();
+    assert!(text.contains("\nready = \"/healthz\"\n") && text.contains("\nkeep_releases = 3\n"), "{text}");
+    Formation::new()
+        .process("tool", "cmd-test", "ready = \"/healthz\"")
+        .cli(["check"])
+        .failed(2, "and `ready` is only for a type that requests call: leave it out");
 }
 
 #[test]

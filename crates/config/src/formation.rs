@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Memory of an instance where the formation doesn't say.
 pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 
+/// Releases that are kept where the formation doesn't say.
+pub const KEEP_RELEASES_DEFAULT: u32 = 10;
+
 /// The process types of one app, and what they share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Formation {
@@ -29,6 +32,8 @@ pub struct Formation {
     pub http: Http,
     /// Where jobs, ticks, releases and counts live.
     pub store: StoreUrl,
+    /// Releases that are kept for a rollback, the live one among them; at least 1.
+    pub keep_releases: u32,
     /// How long the store keeps jobs that have ended.
     pub retention: Retention,
     /// Settings of single queues; a queue that isn't here has the defaults.
@@ -39,6 +44,17 @@ pub struct Formation {
     pub secret_files: Vec<PathBuf>,
     /// How strings with variables were written: they are shown so.
     pub written: Written,
+    /// The texts that it was read from.
+    pub source: Source,
+}
+
+/// The texts that [`load`](crate::load) read a formation from: [`restore`](crate::restore) reads it from them again.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    /// The formation file's. Empty where there was no file.
+    pub text: String,
+    /// That of the `.env` beside it, where there is one.
+    pub dotenv: Option<String>,
 }
 
 /// `[store] url`.
@@ -134,6 +150,9 @@ pub struct ProcessType {
     pub queue_timeout: Duration,
     /// Bytes that a request's body may have; `None` is any number.
     pub body_bytes_max: Option<u64>,
+    /// The path that a new instance is asked for until it answers 2xx, before others follow it in a deploy. It begins
+    /// with `/` and may have a query. `None` asks nothing.
+    pub ready: Option<String>,
     /// How many tries a job of this type has, where its producer didn't say.
     pub attempts: u32,
     /// How long a failed job of this type waits after its first attempt, its second, ...: the last repeats. Where it
@@ -290,6 +309,13 @@ pub struct Outbound {
     pub port: u16,
 }
 
+/// Passwords may be in both texts: neither is printed.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for EnvVar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = if self.secret { "(secret)" } else { &self.value };
@@ -356,6 +382,7 @@ impl ProcessType {
             backlog: None,
             queue_timeout: Duration::from_secs(5),
             body_bytes_max: None,
+            ready: None,
             attempts: 25,
             backoff: Vec::new(),
             grants: Grants::default(),

@@ -1,7 +1,8 @@
 //! formation.toml, Procfile and .env -> [`Formation`].
 //!
-//! [`load`] reads the file and what it refers to; [`parse`] does the same to a text, with its surroundings
-//! passed in. Both report every problem at once, each with its line and column.
+//! [`load`] reads the file and what it refers to, and [`restore`] the texts that it had at another time; [`parse`] does
+//! the same to a text, with its surroundings passed in. All of them report every problem at once, each with its line and
+//! column. [`Changes`] says how one formation differs from another.
 //!
 //! ```text
 //! load -> parse -> read::formation -> read::process -> { trigger, grants }
@@ -13,6 +14,7 @@
 //! Nothing here starts, opens or compiles anything: no tokio, no wasmtime.
 
 mod address;
+mod changes;
 mod cron;
 mod dotenv;
 mod draft;
@@ -38,12 +40,13 @@ mod unworked;
 mod written;
 
 pub use address::AddressError;
+pub use changes::{Changes, How, TypeChange};
 pub use draft::{Draft, DraftType, EnvSource};
 pub use error::{LoadError, Problem};
 pub use files::read_file;
 pub use formation::*;
 pub use http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies};
-pub use load::{Origin, default_state_dir, load, load_procfile, load_with, parse, procfile_lines};
+pub use load::{Origin, default_state_dir, load, load_procfile, load_with, parse, procfile_lines, restore};
 pub use normal::{has_whole_escapes, normal_host, normal_path};
 pub use procfile::{Procfile, is_procfile};
 pub use route::RouteError;

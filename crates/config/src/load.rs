@@ -5,7 +5,7 @@ use crate::draft::Draft;
 use crate::error::{LoadError, Problem};
 use crate::expand::Environment;
 use crate::files::read_file;
-use crate::formation::Formation;
+use crate::formation::{Formation, Source};
 use crate::procfile::{self, PROCFILE_BYTES_MAX, is_procfile};
 use crate::read;
 use crate::reader::Reading;
@@ -73,7 +73,29 @@ pub fn load_with(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Formation, LoadError> {
-    with_text(path, environment, read)
+    with_text(path, environment, read_source)
+}
+
+/// Reads a formation of these texts as if they were in that file and in the `.env` beside it: paths are relative to its
+/// folder, and the environment is the process's. The file itself isn't read, and need not be there.
+///
+/// # Errors
+///
+/// [`LoadError::Invalid`], with every problem in the texts; [`LoadError::Unreadable`] where there is no working
+/// directory that a relative path could be relative to.
+pub fn restore(file: &Path, source: &Source) -> Result<Formation, LoadError> {
+    let absolute = std::path::absolute(file);
+    let absolute = absolute.map_err(|source| LoadError::Unreadable { file: file.to_owned(), source })?;
+    let folder = folder_of(&absolute);
+    let (environment, dotenv) = (&|name: &str| std::env::var_os(name), source.dotenv.as_deref());
+    read_source(&source.text, &Origin { file, folder: &folder, environment, dotenv }, Vec::new())
+}
+
+/// Reads a formation that keeps the texts that it was read from.
+fn read_source(text: &str, origin: &Origin<'_>, problems: Vec<Problem>) -> Result<Formation, LoadError> {
+    let formation = read(text, origin, problems)?;
+    let source = Source { text: text.to_owned(), dotenv: origin.dotenv.map(str::to_owned) };
+    Ok(Formation { source, ..formation })
 }
 
 /// Reads a Procfile and the `.env` beside it into the formation.toml that says the same.

@@ -26,6 +26,13 @@ impl Serialize for Formation {
 impl Formation {
     /// The tables of the file, with strings that had variables as they were written.
     pub(crate) fn shown(&self) -> toml::Table {
+        let mut file = self.with_values();
+        self.written.restore(&mut file);
+        file
+    }
+
+    /// The same with the values of those variables, which may be secrets: for comparing, not for people.
+    pub(crate) fn with_values(&self) -> toml::Table {
         #[derive(Serialize)]
         struct File<'a> {
             name: String,
@@ -34,6 +41,7 @@ impl Formation {
             state_dir: String,
             grace: String,
             drain_delay: String,
+            keep_releases: u32,
             http: HttpTable,
             store: StoreTable,
             #[serde(skip_serializing_if = "InOrder::is_empty")]
@@ -54,6 +62,7 @@ impl Formation {
             state_dir: path(&self.state_dir),
             grace: format_duration(self.grace),
             drain_delay: format_duration(self.drain_delay),
+            keep_releases: self.keep_releases,
             http: (&self.http).into(),
             store: StoreTable {
                 url: escape(&self.store.to_string()),
@@ -68,9 +77,7 @@ impl Formation {
             ),
         };
         // Strings, numbers and tables always serialize.
-        let mut file = toml::Table::try_from(file).unwrap_or_default();
-        self.written.restore(&mut file);
-        file
+        toml::Table::try_from(file).unwrap_or_default()
     }
 
     /// The formation as TOML, which reads back as the same formation where it has no secrets: those are
@@ -259,6 +266,8 @@ struct ProcessTable<'a> {
     queue_timeout: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<String>,
     #[serde(skip_serializing_if = "InOrder::is_empty")]
     env: InOrder<'a, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -332,6 +341,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             backlog: process.backlog,
             queue_timeout: format_duration(process.queue_timeout),
             max_body: process.body_bytes_max.map(format_size),
+            ready: process.ready.as_deref().map(escape),
             env: InOrder(
                 grants.env.iter().map(|variable| (variable.name.as_str(), shown_value(variable))).collect(),
             ),

@@ -105,6 +105,33 @@ proptest! {
         prop_assert!(again.is_ok(), "{}\n{}", again.unwrap_err(), text);
         prop_assert_eq!(again.unwrap(), formation, "{}", text);
     }
+
+    #[test]
+    fn nothing_differs_between_a_formation_and_itself(formation in formation()) {
+        let changes = Changes::between(&formation, &formation, &|_| false);
+        prop_assert!(changes.is_empty(), "{:?}", changes);
+    }
+
+    #[test]
+    fn whatever_differs_is_told(old in formation(), other in formation(), part in 0..10) {
+        let mut new = old.clone();
+        match part {
+            0 => new.name = other.name,
+            1 => new.state_dir = other.state_dir,
+            2 => new.max_instances = other.max_instances,
+            3 => (new.grace, new.drain_delay) = (other.grace, other.drain_delay),
+            4 => new.http = other.http,
+            5 => new.store = other.store,
+            6 => new.retention = other.retention,
+            7 => new.queues = other.queues,
+            8 => new.keep_releases = other.keep_releases,
+            _ => new.processes[0] = ProcessType { name: new.processes[0].name.clone(), ..other.processes[0].clone() },
+        }
+        let changes = Changes::between(&old, &new, &|_| false);
+        prop_assert_eq!(changes.is_empty(), new == old, "{:?}", changes);
+        let types: Vec<&str> = changes.types.iter().map(|change| change.process.as_str()).collect();
+        prop_assert!(types.is_empty() || types == [old.processes[0].name.as_str()], "{:?}", changes);
+    }
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -194,7 +221,8 @@ fn process() -> impl Strategy<Value = ProcessType> {
     );
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
     let isolation = (option::of(isolation), option::of(1u32..=10_000));
-    let life = (option::of(duration()), isolation, option::of(1u64..=1 << 30), option::of(age()));
+    let calls = (option::of(1u64..=1 << 30), option::of("/[a-z.~?=&]{0,8}(%2[fF])?"));
+    let life = (option::of(duration()), isolation, calls, option::of(age()));
     let component = (path(), any::<bool>(), any::<bool>());
     (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
         |(
@@ -209,10 +237,14 @@ fn process() -> impl Strategy<Value = ProcessType> {
         )| {
             let (memory_bytes_max, timeout, backlog, queue_timeout, (attempts, backoff), body_bytes_max) =
                 limits;
-            let (cpu, (isolation, concurrency), max_calls, max_age) = life;
+            let (cpu, (isolation, concurrency), (max_calls, ready), max_age) = life;
             let (attempts, backoff) = match trigger {
                 Some(Trigger::Queue { .. }) => (attempts, backoff),
                 _ => (25, vec![]),
+            };
+            let ready = match trigger {
+                None | Some(Trigger::Http { .. }) => ready,
+                _ => None,
             };
             ProcessType {
                 name,
@@ -232,6 +264,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 backlog,
                 queue_timeout,
                 body_bytes_max,
+                ready,
                 attempts,
                 backoff,
                 grants,
@@ -311,10 +344,11 @@ fn formation() -> impl Strategy<Value = Formation> {
         dead_for,
         dead_max,
     });
-    let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), duration(), duration());
+    let times = (duration(), duration(), 1u32..=1_000);
+    let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), times);
     (top, http(), (store, retention), btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
         |(
-            (name, state_dir, max_instances, grace, drain_delay),
+            (name, state_dir, max_instances, (grace, drain_delay, keep_releases)),
             http,
             (store, retention),
             queues,
@@ -328,11 +362,13 @@ fn formation() -> impl Strategy<Value = Formation> {
             drain_delay,
             http,
             store,
+            keep_releases,
             retention,
             queues,
             processes: without_repetition(processes),
             secret_files: vec![],
             written: Written::default(),
+            source: Source::default(),
         },
     )
 }

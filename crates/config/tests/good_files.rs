@@ -32,6 +32,7 @@ fn the_smallest_file_has_every_default() {
         drain_delay: Duration::ZERO,
         http: Http::default(),
         store: StoreUrl::Sqlite("/srv/shop/.wasmhost/store.db".into()),
+        keep_releases: 10,
         retention: Retention {
             done_for: Duration::from_hours(1),
             done_max: 100_000,
@@ -57,12 +58,14 @@ fn the_smallest_file_has_every_default() {
             backlog: None,
             queue_timeout: Duration::from_secs(5),
             body_bytes_max: None,
+            ready: None,
             attempts: 25,
             backoff: vec![],
             grants: Grants::default(),
         }],
         secret_files: vec![],
         written: Written::default(),
+        source: Source::default(),
     };
     assert_eq!(formation, expected);
     assert_eq!(formation.processes[0], ProcessType::new("web", PathBuf::from("/srv/shop/web.wasm")));
@@ -74,6 +77,7 @@ max_instances = 2_000
 state_dir = "/var/lib/shop"
 grace = "1m"
 drain_delay = "500ms"
+keep_releases = 1_000
 
 [http]
 listen = ["[::1]:0", "unix:run/shop.sock", "fd:web", "systemd"]
@@ -117,6 +121,7 @@ max_age = "30d"
 backlog = 0
 queue_timeout = "0s"
 max_body = "10MB"
+ready = "/healthz?full=1%20"
 env = { Z = "last first", A = "$${HOME} costs $5", "dotted.key" = "two\nlines \"quoted\" \\ \u0007" }
 dirs = [{ host = "public", guest = "/public" }, { host = "../shared", guest = "/shared", access = "write" }]
 outbound = ["https://api.stripe.com", "postgres.internal:5432", "http://[::1]", "*.example.com:25"]
@@ -205,6 +210,8 @@ fn a_file_with_everything_is_read() {
     assert_eq!(tls.certificates[1].cert, Path::new("/etc/b.pem"));
     assert!(http.trusted_proxies.contains(Some("192.0.2.1".parse().unwrap())));
     assert_eq!(web.body_bytes_max, Some(10_000_000));
+    assert_eq!(web.ready.as_deref(), Some("/healthz?full=1%20"));
+    assert_eq!(formation.keep_releases, 1_000);
 
     let queues = vec![("default".to_owned(), 3), ("mail".to_owned(), 1)];
     assert_eq!(formation.process("worker").unwrap().trigger, Some(Trigger::Queue { queues }));
@@ -244,6 +251,7 @@ fn a_formation_is_shown_in_the_files_own_shape() {
 state_dir = "/srv/shop/.wasmhost"
 grace = "30s"
 drain_delay = "0s"
+keep_releases = 10
 
 [http]
 listen = "127.0.0.1:8080"
@@ -387,6 +395,34 @@ fn a_file_is_loaded_with_the_dotenv_beside_it() {
     assert_eq!(formation.name, "from .env");
     assert_eq!(formation.file, path);
     assert_eq!(formation.processes[0].component, folder.path().join("web.wasm"));
+}
+
+#[test]
+fn a_formation_is_restored_from_the_texts_it_was_loaded_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, dotenv) = (folder.path().join("shop.toml"), folder.path().join(".env"));
+    let text = "name = \"${WASMHOST_TEST_RESTORED}\"\r\n[process.web] # web\ncomponent = \"web.wasm\"\n";
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(&dotenv, "WASMHOST_TEST_RESTORED=first").unwrap();
+    let loaded = load(&path).unwrap();
+    let Source { text: kept, dotenv: kept_dotenv } = &loaded.source;
+    assert_eq!((kept.as_str(), kept_dotenv.as_deref()), (text, Some("WASMHOST_TEST_RESTORED=first")));
+    assert!(!format!("{loaded:?}").contains("WASMHOST_TEST_RESTORED=first"));
+    // Whatever became of the files since.
+    std::fs::write(&path, "[process.api]\ncomponent = \"api.wasm\"").unwrap();
+    std::fs::remove_file(&dotenv).unwrap();
+    assert_eq!(restore(&path, &loaded.source).unwrap(), loaded);
+    assert_eq!((loaded.name.as_str(), &loaded.file), ("first", &path));
+    assert_eq!(loaded.state_dir, folder.path().join(".wasmhost-shop"));
+    assert_eq!(load(&path).unwrap().source.dotenv, None);
+    // Problems are told of the file as its user named it.
+    let wrong = Source { text: "nmae = 1".to_owned(), dotenv: Some("oops".to_owned()) };
+    let problems = restore(&path, &wrong).unwrap_err().to_string();
+    assert!(
+        problems.contains("shop.toml:1:1: nmae: unknown key") && problems.contains(".env:1:1"),
+        "{problems}"
+    );
+    assert!(restore(&path, &Source::default()).unwrap_err().to_string().contains("no process types"));
 }
 
 #[test]

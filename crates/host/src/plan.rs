@@ -114,6 +114,7 @@ impl Plan {
             match plan_type(process, directories, &formation) {
                 Ok(planned) => {
                     problems.extend(memory_problem(&planned));
+                    problems.extend(ready_problem(&planned));
                     types.push(planned);
                 }
                 Err(problem) => problems.push(problem),
@@ -234,6 +235,20 @@ pub fn memory_problem(planned: &PlannedType) -> Option<PlanProblem> {
             units::format_size(needed),
             units::format_size(max),
             units::format_size(needed.div_ceil(1 << 20) << 20),
+        ),
+        in_component: false,
+    })
+}
+
+/// Says so where `ready` stands in a type that its component's exports make one that no request calls.
+fn ready_problem(planned: &PlannedType) -> Option<PlanProblem> {
+    let is_http = matches!(planned.trigger, Trigger::Http { .. });
+    (planned.process.ready.is_some() && !is_http).then(|| PlanProblem {
+        process: planned.process.name.clone(),
+        message: format!(
+            "{} is called by {}, and `ready` is only for a type that requests call: leave it out",
+            planned.process.component.display(),
+            planned.handler,
         ),
         in_component: false,
     })

@@ -9,7 +9,7 @@ mod trigger;
 
 pub(crate) use grants::HOSTS_OWN;
 
-use crate::formation::{Formation, ProcessType, Queue, StoreUrl};
+use crate::formation::{Formation, KEEP_RELEASES_DEFAULT, ProcessType, Queue, Source, StoreUrl};
 use crate::load::default_state_dir;
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::{name_problem, quoted};
@@ -22,6 +22,8 @@ use toml::de::DeTable;
 const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 const NAME_BYTES_MAX: usize = 255;
 const INSTANCES_MAX: u32 = 100_000;
+/// Each may keep a component of many megabytes on the disk.
+const KEEP_RELEASES_MAX: u32 = 1_000;
 const QUEUE_DEPTH_MAX: u64 = 1_000_000_000;
 
 /// One job with the largest payload has room. SQLite files can be larger than 64 TiB, and disks are not.
@@ -41,11 +43,12 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let state_dir = state_dir.unwrap_or_else(|| default_state_dir(&file));
     let grace = table.take("grace").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let drain_delay = table.take("drain_delay").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
+    let keep_releases = table.take("keep_releases").and_then(|item| item.whole(cx, 1..=KEEP_RELEASES_MAX));
     let http = table.take("http").and_then(|item| http::http(cx, &item));
     let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
-    for key in ["health", "admin", "packages", "keep_releases"] {
+    for key in ["health", "admin", "packages"] {
         table.not_yet(cx, key);
     }
     table.finish(cx);
@@ -57,12 +60,14 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
         http: http.unwrap_or_default(),
         store: store.url.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
+        keep_releases: keep_releases.unwrap_or(KEEP_RELEASES_DEFAULT),
         retention: store.retention,
         state_dir,
         queues: queues.unwrap_or_default(),
         processes,
         secret_files: std::mem::take(&mut cx.secret_files),
         written: std::mem::take(&mut cx.written),
+        source: Source::default(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `[process.NAME]`.
 
 use super::{DURATION_MAX, DURATION_OR_ZERO, INSTANCES_MAX, grants, trigger};
-use crate::formation::{Isolation, ProcessType};
+use crate::formation::{Isolation, ProcessType, Times, Trigger};
+use crate::normal::has_whole_escapes;
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::quoted;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ const MEMORY_BYTES_MAX: u64 = 4 << 30;
 const BODY_BYTES_MAX: u64 = 1 << 40;
 const BACKLOG_MAX: u32 = 1_000_000;
 const CONCURRENCY_MAX: u32 = 10_000;
+const READY_BYTES_MAX: usize = 1 << 10;
 const CALLS_MAX: u64 = 1_000_000_000_000;
 
 /// Shorter lives would be spent on starting.
@@ -63,9 +65,11 @@ pub(super) fn process_type(
         process.queue_timeout = queue_timeout;
     }
     process.body_bytes_max = table.take("max_body").and_then(|item| item.size(cx, 0..=BODY_BYTES_MAX));
+    let trigger = process.trigger.as_ref();
+    process.ready = table.take("ready").and_then(|item| ready(cx, &item, trigger));
     process.grants = grants::grants(cx, &mut table);
     process.args = table.take("args").map(|item| args(cx, &item)).unwrap_or_default();
-    for key in ["ready", "autoscale", "build"] {
+    for key in ["autoscale", "build"] {
         table.not_yet(cx, key);
     }
     table.finish(cx);
@@ -104,6 +108,49 @@ fn count(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<u32> {
         return None;
     }
     item.whole(cx, 0..=INSTANCES_MAX)
+}
+
+/// A path of the type's own. Where no key says what calls an instance, the component's exports may yet make it an http
+/// type.
+fn ready(cx: &mut Reading<'_>, item: &Item<'_>, trigger: Option<&Trigger>) -> Option<String> {
+    const EXPECTED: &str = "a path such as \"/healthz\"";
+    let key = match trigger {
+        None | Some(Trigger::Http { .. }) => None,
+        Some(Trigger::Queue { .. }) => Some("queue"),
+        Some(Trigger::Schedule(schedule)) => Some(match schedule.times {
+            Times::Cron { .. } => "schedule",
+            Times::Every(_) => "every",
+        }),
+        Some(Trigger::Command { .. }) => Some("run"),
+    };
+    if let Some(key) = key {
+        item.problem(
+            cx,
+            format!("found beside `{key}`, expected only for a type that requests call: leave this out"),
+        );
+    }
+    let path = item.string_or(cx, EXPECTED)?;
+    let problem = if !path.starts_with('/')
+        || !path.bytes().all(is_of_path)
+        || !has_whole_escapes(path.as_bytes())
+    {
+        format!(
+            "found {}, expected {EXPECTED}: it begins with \"/\", and spaces and the like in it are written as in \
+             a request (\"%20\")",
+            quoted(&path)
+        )
+    } else if path.len() > READY_BYTES_MAX {
+        format!("found {}, which has {} bytes; expected at most {READY_BYTES_MAX}", quoted(&path), path.len())
+    } else {
+        return Some(path);
+    };
+    item.problem(cx, problem);
+    None
+}
+
+/// Whether a byte may stand in the path or query of a request (RFC 3986, sections 3.3 and 3.4).
+fn is_of_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
 }
 
 fn args(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<String> {
