@@ -11,6 +11,9 @@ fn every_verb_explains_itself() {
         "compile",
         "ps",
         "scale",
+        "deploy",
+        "rollback",
+        "releases",
         "logs",
         "restart",
         "stop",
@@ -47,6 +50,9 @@ fn without_a_host_each_verb_says_how_to_start_one() {
     failed(formation.cli(["ps"]));
     failed(formation.cli(["scale"]));
     failed(formation.cli(["scale", "web=2"]));
+    failed(formation.cli(["deploy"]));
+    failed(formation.cli(["rollback", "v2"]));
+    failed(formation.cli(["releases"]));
     failed(formation.cli(["logs"]));
     failed(formation.cli(["restart", "web"]));
     failed(formation.cli(["stop"]));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Ended, Process};
+use super::{Ended, Process, variant};
 
 /// A `formation.toml` and what lies beside it. They are deleted when it and its hosts are dropped.
 pub(crate) struct Formation {
@@ -54,6 +54,19 @@ impl Formation {
     pub(crate) fn process(self, name: &str, guest: &str, keys: &str) -> Formation {
         let component = guest_file(guest);
         self.table(&format!("[process.{name}]\ncomponent = {component:?}\n{keys}"))
+    }
+
+    /// A process type whose component is a file of its own beside the formation, `NAME.wasm`: this version of a guest.
+    pub(crate) fn versioned(self, name: &str, guest: &str, version: &str, keys: &str) -> Formation {
+        self.build(name, guest, version);
+        self.table(&format!("[process.{name}]\ncomponent = \"{name}.wasm\"\n{keys}"))
+    }
+
+    /// Puts another version in the place of a type's component, as a build does.
+    pub(crate) fn build(&self, name: &str, guest: &str, version: &str) {
+        let (new, file) = (self.path("being built"), self.path(&format!("{name}.wasm")));
+        fs::write(&new, variant(guest, version)).unwrap();
+        fs::rename(new, file).unwrap();
     }
 
     /// A table, such as `[queues.mail]`, with its keys.

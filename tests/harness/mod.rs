@@ -8,7 +8,9 @@ pub(crate) mod http2;
 mod ledger;
 mod load;
 mod process;
+mod releases;
 mod store;
+mod variant;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,9 @@ pub(crate) use host::{Host, Ps};
 pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};
 pub(crate) use process::{Ended, Lines, Process, command};
+pub(crate) use releases::{Standing, versioned_web};
 pub(crate) use store::Store;
+pub(crate) use variant::variant;
 
 /// Longer than anything takes on a busy machine. What is awaited is there at once on a free one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

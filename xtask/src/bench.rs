@@ -6,6 +6,7 @@
 
 mod client;
 mod contender;
+mod deploy;
 mod http;
 mod instances;
 mod isolation;
@@ -52,6 +53,8 @@ enum Suite {
     Start,
     /// 1 -> 1,000 -> 10,000 live instances: time, memory each, and requests beside them
     Instances,
+    /// From `wasmhost deploy` to the first answer of the new version
+    Deploy,
     /// A small guest beside guests in endless loops
     Isolation,
     /// Four times the requests that can be served
@@ -60,8 +63,15 @@ enum Suite {
     Jobs,
 }
 
-const ALL: [Suite; 6] =
-    [Suite::Http, Suite::Start, Suite::Instances, Suite::Isolation, Suite::Overload, Suite::Jobs];
+const ALL: [Suite; 7] = [
+    Suite::Http,
+    Suite::Start,
+    Suite::Instances,
+    Suite::Deploy,
+    Suite::Isolation,
+    Suite::Overload,
+    Suite::Jobs,
+];
 
 const HELP: &str = "\
 Needs wrk (`apt-get install wrk`) and, to compare with, wasmtime 48 on the path or as WASMTIME=PATH;
@@ -77,7 +87,7 @@ Examples:
   cargo xtask bench http
   cargo xtask bench http --case hello --server wasmhost --rounds 3
   cargo xtask bench jobs --case work --rounds 1 --seconds 1
-  cargo xtask bench --with workerd http start instances isolation overload jobs";
+  cargo xtask bench --with workerd http start instances deploy isolation overload jobs";
 
 /// Arguments of the chore.
 #[derive(Args)]
@@ -91,7 +101,7 @@ pub(crate) struct Options {
     /// Seconds of each measurement [default: 4]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
-    /// How often `start` starts each server [default: 20]
+    /// How often `start` starts each server, and `deploy` deploys [default: 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     starts: Option<u32>,
     /// Only cases whose name has one of these words in it, such as `hello` or `0.3`
@@ -111,7 +121,7 @@ struct Settings {
     rounds: u32,
     /// The length of each measurement.
     seconds: u64,
-    /// How often each server is started, in the suite that measures starts.
+    /// How often each server is started, in the suite that measures starts, and how many deploys there are in theirs.
     starts: u32,
     cases: Vec<String>,
     servers: Vec<String>,
@@ -196,6 +206,7 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
             Suite::Http => http::run(&bench),
             Suite::Start => start::run(&bench),
             Suite::Instances => instances::run(&bench),
+            Suite::Deploy => deploy::run(&bench),
             Suite::Isolation => isolation::run(&bench),
             Suite::Overload => overload::run(&bench),
             Suite::Jobs => jobs::run(&bench),

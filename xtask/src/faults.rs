@@ -14,6 +14,10 @@ use crate::{bench, cargo_command, guests, test};
 
 const ROUNDS: u64 = 300;
 
+/// Deploys, and kills in the middle of one: `tests/deploy_faults.rs`.
+const DEPLOYS: u64 = 200;
+const DEPLOYS_KILLED: u64 = 100;
+
 /// The figures that `tests/faults.rs` writes after every twenty rounds.
 #[derive(Deserialize)]
 struct Tally {
@@ -25,6 +29,20 @@ struct Tally {
     killed_in_committing: u64,
 }
 
+/// The figures that `tests/deploy_faults.rs` writes at its end.
+#[derive(Deserialize)]
+struct Deployed {
+    deploys: u64,
+    rollbacks: u64,
+    scales: u64,
+    broken: u64,
+    answered: u64,
+    jobs: u64,
+    /// What the host had after the first ten deploys, and at the end.
+    held_first: String,
+    held_last: String,
+}
+
 pub(crate) fn run(repository: &Path) -> Result<()> {
     ensure!(
         test::is_installed("nextest"),
@@ -33,27 +51,37 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     guests::build(repository, &guests::Which::Rust, false)?;
     let folder = TempDir::new()?;
     let written = folder.path().join("faults.json");
+    let deployed = folder.path().join("deploys.json");
     let start = Instant::now();
     let mut command = cargo_command();
     command
         .args(["nextest", "run", "--workspace", "--locked", "-E", "test(/faults::/) | binary(power_cuts)"])
         .args(["--no-fail-fast", "--success-output", "final"])
         .env("WASMHOST_FAULT_REPORT", &written)
+        .env("WASMHOST_FAULT_DEPLOYS_REPORT", &deployed)
         .current_dir(repository);
-    if std::env::var_os("WASMHOST_FAULT_ROUNDS").is_none() {
-        command.env("WASMHOST_FAULT_ROUNDS", ROUNDS.to_string());
+    for (variable, rounds) in [
+        ("WASMHOST_FAULT_ROUNDS", ROUNDS),
+        ("WASMHOST_FAULT_DEPLOYS", DEPLOYS),
+        ("WASMHOST_FAULT_KILLS", DEPLOYS_KILLED),
+    ] {
+        if std::env::var_os(variable).is_none() {
+            command.env(variable, rounds.to_string());
+        }
     }
     let passed = command.status().context("cargo could not be started")?.success();
     let minutes = start.elapsed().as_secs_f64() / 60.0;
     let tally = std::fs::read_to_string(&written).context("the test has not come to its first figures")?;
     let tally: Tally = serde_json::from_str(&tally)?;
+    // There is none where that test has failed.
+    let deployed = std::fs::read_to_string(&deployed).ok().and_then(|text| serde_json::from_str(&text).ok());
     // A shortened run says little, and isn't kept; what it found is.
     let kept = tally.rounds >= ROUNDS || !passed;
     let results =
         if kept { repository.join("bench") } else { bench::target_folder(repository) }.join("results");
     std::fs::create_dir_all(&results)?;
     let page = results.join("faults.md");
-    std::fs::write(&page, tally.to_markdown(&version(repository), minutes, passed))
+    std::fs::write(&page, tally.to_markdown(&version(repository), minutes, passed, deployed.as_ref()))
         .with_context(|| page.display().to_string())?;
     println!("written to {}", page.display());
     ensure!(passed, "something was found: see above");
@@ -61,7 +89,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
 }
 
 impl Tally {
-    fn to_markdown(&self, version: &str, minutes: f64, passed: bool) -> String {
+    fn to_markdown(&self, version: &str, minutes: f64, passed: bool, deployed: Option<&Deployed>) -> String {
         let Tally { seed, rounds, acknowledged, killed_in_start, killed_in_running, killed_in_committing } =
             self;
         let found = match passed {
@@ -86,8 +114,29 @@ impl Tally {
              | seed | {seed} |\n\
              | took | {minutes:.1} min |\n\
              | wasmhost | {version} |\n\
-             | machine | {} |\n",
-            Machine::this()
+             | machine | {} |\n{}",
+            Machine::this(),
+            deployed.map(Deployed::to_markdown).unwrap_or_default()
+        )
+    }
+}
+
+impl Deployed {
+    fn to_markdown(&self) -> String {
+        let Deployed { deploys, rollbacks, scales, broken, answered, jobs, held_first, held_last } = self;
+        format!(
+            "\n## Deploys\n\n`tests/deploy_faults.rs`: under the load of two web types and a stream of jobs, in random order. No \
+             request failed, each answer was of the old or the new version, each job was done once. Beside it, {DEPLOYS_KILLED} \
+             kills at a random moment of a deploy: each next start served one whole release.\n\n\
+             | what | |\n| --- | --- |\n\
+             | deploys between two versions | {deploys} |\n\
+             | rollbacks | {rollbacks} |\n\
+             | scales | {scales} |\n\
+             | deploys that failed, in ten ways | {broken} |\n\
+             | requests answered | {answered} |\n\
+             | jobs done | {jobs} |\n\
+             | held after the first ten deploys | {held_first} |\n\
+             | held at the end | {held_last} |\n"
         )
     }
 }

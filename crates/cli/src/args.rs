@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod jobs;
+pub(crate) mod releases;
 pub(crate) mod setup;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use wasmhost_config::Outbound;
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
 
 use jobs::{ENQUEUE_HELP, Enqueue, JOBS_HELP, Jobs};
+use releases::{DEPLOY_HELP, Deploy, RELEASES_HELP, ROLLBACK_HELP, Releases, Rollback};
 use setup::{Export, IMPORT_HELP, INIT_HELP, Import, Init};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
@@ -44,6 +46,15 @@ pub(crate) enum Verb {
     /// Change counts while the formation runs.
     #[command(after_help = SCALE_HELP)]
     Scale(Scale),
+    /// Make the formation's file, as it is now, what the host runs, without a gap.
+    #[command(after_help = DEPLOY_HELP)]
+    Deploy(Deploy),
+    /// Go back to a release that was live before.
+    #[command(after_help = ROLLBACK_HELP)]
+    Rollback(Rollback),
+    /// List releases, or show one.
+    #[command(after_help = RELEASES_HELP)]
+    Releases(Releases),
     /// Print what instances write on their standard output and error.
     Logs(Logs),
     /// Replace instances by fresh ones, without a gap.

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -96,6 +96,13 @@ impl Client {
         self.send(Method::POST, path, Bytes::new()).await.map(drop)
     }
 
+    /// The lines of the answer, as they come.
+    pub(crate) async fn post_stream(&self, path: &str, body: &impl Serialize) -> Result<Lines, Failed> {
+        let body = Bytes::from(serde_json::to_vec(body)?);
+        let response = self.send(Method::POST, path, body).await?;
+        Ok(Lines { body: response.into_body(), come: BytesMut::new() })
+    }
+
     /// The answer's body as it comes.
     pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, Failed> {
         Ok(self.send(Method::GET, path, Bytes::new()).await?.into_body())
@@ -153,6 +160,32 @@ impl Client {
                 .failed(Exit::NoHost, format!("no host runs {file}: start one with `wasmhost run {file}`")),
             _ => {
                 Failed::new(Exit::NoHost, format!("can't reach the host at {}: {err}", self.socket.display()))
+            }
+        }
+    }
+}
+
+/// An answer that is a line after the other.
+pub(crate) struct Lines {
+    body: Incoming,
+    /// What came, and was not handed out yet.
+    come: BytesMut,
+}
+
+impl Lines {
+    /// The next line, with its end. None where the last one has come whole.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
+        loop {
+            if let Some(end) = self.come.iter().position(|byte| *byte == b'\n') {
+                return Ok(Some(self.come.split_to(end + 1).freeze()));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(gone)?.into_data() {
+                        self.come.extend_from_slice(&data);
+                    }
+                }
             }
         }
     }

@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     NoHost,
     /// Something was cut off: at grace, or a program at its timeout.
     CutOff,
+    /// A person has ended the waiting. Shells say 130 of what SIGINT has ended.
+    Interrupted,
     /// A program trapped. Shells say 134 of one that was aborted.
     Trapped,
     /// A program's own.
@@ -36,6 +38,7 @@ impl From<Exit> for ExitCode {
             Exit::Component => 4,
             Exit::NoHost => 5,
             Exit::CutOff => 124,
+            Exit::Interrupted => 130,
             Exit::Trapped => 134,
             Exit::OfProgram(code) => code,
         })

@@ -6,6 +6,7 @@ mod cache;
 mod check;
 mod client;
 mod compile;
+mod deploy;
 mod enqueue;
 mod exit;
 mod formation_file;
@@ -14,6 +15,7 @@ mod jobs;
 mod logs;
 mod print;
 mod ps;
+mod releases;
 mod run;
 mod scale;
 mod serve;
@@ -39,8 +41,7 @@ use formation_file::FormationFile;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 10] =
-    ["deploy", "rollback", "releases", "exec", "top", "events", "dashboard", "new", "build", "dev"];
+const VERBS_TO_COME: [&str; 7] = ["exec", "top", "events", "dashboard", "new", "build", "dev"];
 
 /// The failure of a command line whose verb a later version will have.
 fn not_yet(said: &clap::Error) -> Option<Failed> {
@@ -66,6 +67,15 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         Verb::Compile(compile) => compile::compile(&compile),
         Verb::Ps(ps) => client::with(file(None), async |client| ps::ps(&client, &ps).await),
         Verb::Scale(scale) => client::with(file(None), async |client| scale::scale(&client, &scale).await),
+        Verb::Deploy(deploy) => {
+            client::with(file(None), async |client| deploy::deploy(&client, &deploy).await)
+        }
+        Verb::Rollback(rollback) => {
+            client::with(file(None), async |client| deploy::rollback(&client, &rollback).await)
+        }
+        Verb::Releases(releases) => {
+            client::with(file(None), async |client| releases::releases(&client, &releases).await)
+        }
         Verb::Logs(logs) => {
             let file = file(None);
             match logs::type_for_a_file(file.path()) {

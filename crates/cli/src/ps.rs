@@ -20,7 +20,8 @@ pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
 
 fn render(view: &FormationView) -> String {
     let at: String = view.http.iter().map(|place| format!("  {place}")).collect();
-    let mut text = format!("{}{at}  pid {}  up {}\n\n", view.name, view.pid, short(view.uptime_s));
+    let (name, release, uptime) = (&view.name, view.release, short(view.uptime_s));
+    let mut text = format!("{name}  v{release}{at}  pid {}  up {uptime}\n\n", view.pid);
     let types = view.types.iter().map(type_row);
     text += &table(
         &["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],
@@ -31,7 +32,7 @@ fn render(view: &FormationView) -> String {
         return text;
     }
     text.push('\n');
-    let head = ["INSTANCE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
+    let head = ["INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
     text += &table(&head, instances.iter().map(|view| instance_row(view)));
     let notes = instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
     for (n, (name, note)) in notes.enumerate() {
@@ -66,6 +67,8 @@ fn type_row(view: &TypeView) -> Vec<String> {
 fn instance_row(view: &InstanceView) -> Vec<String> {
     vec![
         view.name.clone(),
+        // One that starts may be of either of two.
+        if view.release == 0 { String::new() } else { format!("v{}", view.release) },
         view.state.clone(),
         short(view.uptime_s),
         view.calls.to_string(),

@@ -69,6 +69,7 @@ async fn live(
         output,
         log_format: LogFormat::detect(),
         cache,
+        cache_directory: cache::directory(),
         progress: Box::new(move |now| show_progress(&progress, now)),
         serving: Box::new(move |place| {
             let place = place.to_string();

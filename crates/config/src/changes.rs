@@ -150,7 +150,7 @@ fn change(old: &Process<'_>, new: &Process<'_>, component_changed: bool) -> Opti
     found.extend(dirs_differences(old, new));
     let same_path = old.of.component == new.of.component;
     if (component_changed || !same_path) && !found.iter().any(|found| found.key == "component") {
-        let what = if component_changed { "has other bytes" } else { HIDDEN };
+        let what = if component_changed { "has changed" } else { HIDDEN };
         let line = format!("component {} {what}", new.shown("component"));
         found.insert(0, Difference { key: "component".to_owned(), line });
     }

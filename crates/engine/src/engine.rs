@@ -10,6 +10,7 @@ use crate::capability::state::State;
 use crate::capability::{client, fields, files, name_lookup, sockets, streams};
 use crate::compiled::{Cache, EngineOptions, config};
 use crate::error::EngineError;
+use crate::inspection::Footprint;
 use crate::sandbox::descriptors::Room;
 use crate::threads::compute::Compute;
 use crate::threads::current;
@@ -28,8 +29,8 @@ pub struct Engine {
     pub(crate) client: HttpClient,
     /// Those that guests may hold.
     pub(crate) descriptors: Arc<Room>,
-    pub(crate) cache: Cache,
-    pub(crate) compute: Compute,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) compute: Arc<Compute>,
 }
 
 /// One of wasmtime's engines, and what its components may import.
@@ -51,9 +52,32 @@ impl Engine {
             ticker,
             client: HttpClient::new(descriptors.clone()),
             descriptors,
-            cache,
-            compute: Compute::start()?,
+            cache: Arc::new(cache),
+            compute: Arc::new(Compute::start()?),
         }))
+    }
+
+    /// An engine with a pool of its own, which shares everything else with this one: threads, clock, cache, clients, and
+    /// what guests may hold.
+    pub fn with_pool(&self, options: EngineOptions) -> Arc<Engine> {
+        Arc::new(Engine {
+            options,
+            plain: OnceLock::new(),
+            concurrent: OnceLock::new(),
+            making: Mutex::new(()),
+            ticker: self.ticker.clone(),
+            client: self.client.clone(),
+            descriptors: self.descriptors.clone(),
+            cache: self.cache.clone(),
+            compute: self.compute.clone(),
+        })
+    }
+
+    /// Whether the pool has room for instances of such a size. `memory_bytes_max` is the largest memory, in bytes.
+    pub fn fits(&self, memory_bytes_max: u64, footprint: Footprint) -> bool {
+        let made_for = self.options;
+        memory_bytes_max <= made_for.memory_bytes_max
+            && footprint.max(made_for.footprint) == made_for.footprint
     }
 
     /// Whether all threads of its own still work: guests neither yield nor compute without them.

@@ -14,6 +14,10 @@ pub(crate) enum Event {
     Ended { type_index: usize, member: MemberId, how: Ended },
     /// An instance will soon have served all the calls that it may.
     Due { type_index: usize, member: MemberId },
+    /// One that was asked to leave during a move has had its time.
+    Late { type_index: usize, member: MemberId },
+    /// Time has passed: a move may be over.
+    Look,
     /// The wait after a failure is over. The member may have been tried again before.
     BackoffOver { type_index: usize, member: MemberId },
 }
@@ -33,4 +37,18 @@ pub(crate) enum Ended {
     FailedToStart(String),
     /// A command that should run always has ended; the text says how.
     Exited(String),
+}
+
+impl Event {
+    /// The type that it is about.
+    pub(crate) fn type_index(&self) -> Option<usize> {
+        match self {
+            Event::Started { type_index, .. }
+            | Event::Ended { type_index, .. }
+            | Event::Due { type_index, .. }
+            | Event::Late { type_index, .. }
+            | Event::BackoffOver { type_index, .. } => Some(*type_index),
+            Event::Look => None,
+        }
+    }
 }

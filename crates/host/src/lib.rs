@@ -17,6 +17,7 @@ mod output;
 mod plan;
 mod pool;
 mod program;
+mod release;
 mod services;
 mod state_dir;
 mod supervisor;

@@ -6,7 +6,7 @@ mod understood;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, is_procfile, read_file, units};
@@ -14,6 +14,7 @@ use wasmhost_engine::{Code, Directories, FILE_BYTES_MAX, Footprint, Handler, Ins
 
 use crate::grants;
 use crate::services::GrantedBy;
+use crate::supervisor::Backlog;
 pub use understood::Understood;
 
 /// A formation that can be run, as far as can be told without compiling.
@@ -99,11 +100,20 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub(crate) const CONCURRENCY_DEFAULT: u32 = 16;
 
 /// Waiting calls for each instance, where the formation doesn't say.
-pub(crate) const BACKLOG_PER_INSTANCE: u32 = 50;
+const BACKLOG_PER_INSTANCE: u32 = 50;
 
 impl Plan {
     /// Reads every component, and finds out what calls it.
-    pub fn new(mut formation: Formation, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
+    pub fn new(formation: Formation, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
+        Plan::from_files(formation, surroundings, &|process| process.component.clone())
+    }
+
+    /// The same, with other files for the components.
+    pub(crate) fn from_files(
+        mut formation: Formation,
+        surroundings: &Surroundings<'_>,
+        file: &dyn Fn(&ProcessType) -> PathBuf,
+    ) -> Result<Plan, PlanError> {
         let mut types = Vec::new();
         let mut problems = Vec::new();
         for process in &formation.processes {
@@ -111,7 +121,7 @@ impl Plan {
                 problems.push(problem);
                 Directories::default()
             });
-            match plan_type(process, directories, &formation) {
+            match plan_type(process, &file(process), directories, &formation) {
                 Ok(planned) => {
                     problems.extend(memory_problem(&planned));
                     problems.extend(ready_problem(&planned));
@@ -154,6 +164,14 @@ impl PlannedType {
         matches!(self.trigger, Trigger::Command { run: Run::Always })
     }
 
+    /// How many calls may wait for an instance.
+    pub(crate) fn backlog(&self) -> Backlog {
+        match self.process.backlog {
+            Some(all) => Backlog::InAll(all),
+            None => Backlog::PerInstance(BACKLOG_PER_INSTANCE),
+        }
+    }
+
     /// How many instances the file asks for: types that run once, or by hand, keep none.
     pub fn count(&self) -> u32 {
         match self.trigger {
@@ -165,11 +183,11 @@ impl PlannedType {
 
 fn plan_type(
     process: &ProcessType,
+    path: &Path,
     directories: Directories,
     formation: &Formation,
 ) -> Result<PlannedType, PlanProblem> {
     let problem = |message| PlanProblem { process: process.name.clone(), message, in_component: true };
-    let path = &process.component;
     let bytes = read(path).map_err(problem)?;
     let (code, seen) =
         Code::new(bytes, process.trust_cwasm).map_err(|err| problem(format!("{} {err}", path.display())))?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tracing::warn;
 use wasmhost_config::{Queue, UnworkedQueue, shown};
@@ -18,39 +19,55 @@ const REFUSALS_MAX: usize = 100;
 /// The queues, for guests and for the admin API.
 pub(crate) struct Queues {
     pub(crate) jobs: Arc<dyn Jobs>,
+    /// As the live release has them.
+    known: ArcSwap<KnownQueues>,
+}
+
+/// The queues that a formation says something of.
+#[derive(Debug, Default)]
+pub(crate) struct KnownQueues {
     pub(crate) settings: BTreeMap<String, Queue>,
     /// The types that work each queue.
     pub(crate) workers: BTreeMap<String, Vec<String>>,
 }
 
 impl Queues {
+    pub(crate) fn new(jobs: Arc<dyn Jobs>) -> Queues {
+        Queues { jobs, known: ArcSwap::default() }
+    }
+
+    /// These are known from now on.
+    pub(crate) fn know(&self, known: KnownQueues) {
+        self.known.store(Arc::new(known));
+    }
+
     pub(crate) fn max_depth(&self, queue: &str) -> Option<u64> {
-        self.settings.get(queue).and_then(|settings| settings.max_depth)
+        self.known.load().settings.get(queue).and_then(|settings| settings.max_depth)
     }
 
     pub(crate) fn max_bytes(&self, queue: &str) -> u64 {
-        self.settings.get(queue).map_or(Queue::MAX_BYTES_DEFAULT, |settings| settings.max_bytes)
+        self.known.load().settings.get(queue).map_or(Queue::MAX_BYTES_DEFAULT, |settings| settings.max_bytes)
     }
 
     pub(crate) fn concurrency(&self, queue: &str) -> Option<u32> {
-        self.settings.get(queue).and_then(|settings| settings.concurrency)
+        self.known.load().settings.get(queue).and_then(|settings| settings.concurrency)
     }
 
     pub(crate) fn workers(&self, queue: &str) -> Vec<String> {
-        self.workers.get(queue).cloned().unwrap_or_default()
+        self.known.load().workers.get(queue).cloned().unwrap_or_default()
     }
 
     /// Says so where no type works this queue.
     pub(crate) fn unworked(&self, queue: &str) -> Option<String> {
-        let unworked = UnworkedQueue::find(queue, self.workers.keys().map(String::as_str));
+        let known = self.known.load();
+        let unworked = UnworkedQueue::find(queue, known.workers.keys().map(String::as_str));
         unworked.map(|unworked| unworked.to_string())
     }
 
     /// Those that the formation names.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
-        let names: BTreeSet<&str> =
-            self.settings.keys().chain(self.workers.keys()).map(String::as_str).collect();
-        names.into_iter()
+    pub(crate) fn named(&self) -> BTreeSet<String> {
+        let known = self.known.load();
+        known.settings.keys().chain(known.workers.keys()).cloned().collect()
     }
 }
 

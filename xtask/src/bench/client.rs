@@ -15,10 +15,19 @@ const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// The status of `GET path`.
 pub(super) fn status_of(address: &str, path: &str) -> Result<u16> {
+    Ok(get(address, path)?.0)
+}
+
+/// The body of the answer to `GET path`, as it was sent.
+pub(super) fn body_of(address: &str, path: &str) -> Result<Vec<u8>> {
+    Ok(get(address, path)?.1)
+}
+
+fn get(address: &str, path: &str) -> Result<(u16, Vec<u8>)> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_nodelay(true)?;
-    Ok(exchange(stream, "GET", path, "")?.0)
+    exchange(stream, "GET", path, "")
 }
 
 /// A request that is sent, and whose answer nobody reads: it lasts until this is dropped.

@@ -59,6 +59,11 @@ impl Code {
         }
     }
 
+    /// What the file has in it.
+    pub fn contents(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The file's length.
     pub fn bytes(&self) -> u64 {
         self.bytes.len() as u64

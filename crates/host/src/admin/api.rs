@@ -1,11 +1,13 @@
 //! The admin API's JSON, which the command line uses too.
 
 mod jobs;
+mod releases;
 mod schedules;
 
 use serde::{Deserialize, Serialize};
 
 pub use jobs::*;
+pub use releases::*;
 pub use schedules::*;
 
 /// `GET /v1/formation`
@@ -15,6 +17,9 @@ pub struct FormationView {
     pub name: String,
     /// The formation's file.
     pub file: String,
+    /// The release that is live: 7 is `v7`.
+    #[serde(default)]
+    pub release: u64,
     /// Where requests are served, if any type takes them: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.
     pub http: Vec<String>,
     /// Seconds since the host started.
@@ -34,6 +39,9 @@ pub struct TypeView {
     pub process: String,
     /// `http`, `queue`, `schedule`, `command`, `release` or `manual`.
     pub trigger: String,
+    /// The release that brought its version.
+    #[serde(default)]
+    pub release: u64,
     /// Instances that there should be.
     pub desired: u32,
     /// Instances that the file asks for.
@@ -67,6 +75,9 @@ pub struct InstanceView {
     /// `starting`, `idle`, `busy`, `draining`, `backoff`, or `replacing` for one that is being started while the one
     /// that it replaces serves.
     pub state: String,
+    /// The release that brought its version. 0 where it has no instance.
+    #[serde(default)]
+    pub release: u64,
     /// Seconds since it began to serve.
     pub uptime_s: f64,
     /// Calls begun.

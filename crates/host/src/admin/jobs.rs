@@ -149,7 +149,8 @@ fn to_scope(scope: api::UniqueScope) -> UniqueScope {
 
 async fn queues(State(admin): Shared, _: Nothing) -> Result<Json<QueuesView>, ApiError> {
     let mut counts = admin.queues.jobs.counts().await.map_err(failed)?;
-    let empty = admin.queues.named().filter(|name| counts.iter().all(|queue| queue.queue != *name));
+    let named = admin.queues.named();
+    let empty = named.iter().filter(|name| counts.iter().all(|queue| queue.queue != **name));
     let empty: Vec<_> =
         empty.map(|name| QueueCounts { queue: name.to_owned(), ..QueueCounts::default() }).collect();
     counts.extend(empty);

@@ -6,6 +6,8 @@
 //! | `POST /v1/scale` | changes counts: [`ScaleRequest`] -> [`ScaleResponse`] |
 //! | `POST /v1/restart` | replaces instances: [`RestartRequest`] -> [`RestartResponse`] |
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
+//! | `POST /v1/deploy`, `POST /v1/rollback` | [`api::DeployRequest`], [`api::RollbackRequest`] -> [`api::DeployEvent`]s |
+//! | `GET /v1/releases?n=20`, `GET /v1/releases/{number}` | [`api::ReleasesView`], [`api::ReleaseDetail`] |
 //! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`] |
 //! | `POST /v1/queues/{queue}/jobs` | enqueues one job or many: [`api::EnqueueRequest`] -> [`api::EnqueueResponse`] |
 //! | `GET /v1/queues`, `POST /v1/queues/{queue}/pause`, `/resume` | [`api::QueuesView`], [`api::PauseResponse`] |
@@ -21,15 +23,16 @@
 
 pub mod api;
 mod jobs;
+mod releases;
 mod request;
 mod schedules;
 mod server;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -43,13 +46,14 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use wasmhost_store::SqliteStore;
+use wasmhost_store::{Releases, SqliteStore};
 
+use crate::ingress::ServedAt;
 use crate::logs::{Following, Logs};
+use crate::release::{Deployer, Live};
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target, unknown_type};
 use crate::trigger::claimed::ClaimedJobs;
-use crate::trigger::schedule::ScheduleTrigger;
 use request::{Given, Nothing};
 
 use api::{
@@ -66,17 +70,16 @@ const LINES_DEFAULT: usize = 100;
 
 /// The parts of the host that the API answers from.
 pub(crate) struct Admin {
-    pub(crate) name: String,
-    pub(crate) file: String,
-    pub(crate) http: Vec<String>,
+    pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) started: Instant,
     pub(crate) actions: mpsc::Sender<Action>,
+    pub(crate) deployer: Deployer,
+    pub(crate) releases: Arc<dyn Releases>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) queues: Arc<Queues>,
     /// The store, to be copied while it is used.
     pub(crate) backup: Arc<SqliteStore>,
     pub(crate) claimed: Arc<ClaimedJobs>,
-    pub(crate) schedules: HashMap<String, Arc<ScheduleTrigger>>,
     /// Cancelled when somebody asks that the host stops.
     pub(crate) stop: CancellationToken,
 }
@@ -89,6 +92,7 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs))
+        .merge(releases::routes())
         .merge(jobs::routes())
         .merge(schedules::routes())
         .fallback(nothing_here)
@@ -100,10 +104,12 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
 type Shared = State<Arc<Admin>>;
 
 async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationView>, ApiError> {
+    let live = admin.live.load_full();
     Ok(Json(FormationView {
-        name: admin.name.clone(),
-        file: admin.file.clone(),
-        http: admin.http.clone(),
+        name: live.formation.name.clone(),
+        file: live.formation.file.display().to_string(),
+        release: live.number,
+        http: live.http.iter().map(ServedAt::to_string).collect(),
         uptime_s: admin.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

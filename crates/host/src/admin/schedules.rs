@@ -31,8 +31,9 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
 }
 
 async fn schedules(State(admin): Shared, _: Nothing) -> Result<Json<SchedulesView>, ApiError> {
-    let mut schedules = Vec::with_capacity(admin.schedules.len());
-    for trigger in admin.schedules.values() {
+    let live = admin.live.load_full();
+    let mut schedules = Vec::with_capacity(live.schedules.len());
+    for trigger in live.schedules.values() {
         schedules.push(view(&trigger.timeline).await?);
     }
     schedules.sort_by(|one, next| one.process.cmp(&next.process));
@@ -111,7 +112,7 @@ async fn tick(
     }
 }
 
-fn find<'a>(admin: &'a Admin, process: &str) -> Result<&'a Arc<ScheduleTrigger>, ApiError> {
+fn find(admin: &Admin, process: &str) -> Result<Arc<ScheduleTrigger>, ApiError> {
     let missing = || ApiError::missing(format!("there is no process type \"{process}\" with a schedule"));
-    admin.schedules.get(process).ok_or_else(missing)
+    admin.live.load().schedules.get(process).cloned().ok_or_else(missing)
 }

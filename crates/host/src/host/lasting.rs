@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
@@ -66,6 +67,27 @@ impl Lasting {
         tracker.spawn(self.watch(name.into(), task));
     }
 
+    /// The same, for a task that is told to end by `stop`, while the host goes on.
+    pub(crate) fn spawn_until(
+        &self,
+        tracker: &TaskTracker,
+        name: impl Into<String>,
+        stop: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        tracker.spawn(self.watch_until(name.into(), move || stop.is_cancelled(), task))
+    }
+
+    /// The same, for one that nobody else waits for.
+    pub(crate) fn spawn_replaced(
+        &self,
+        name: impl Into<String>,
+        replaced: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        tokio::spawn(self.watch_until(name.into(), move || replaced.is_cancelled(), task))
+    }
+
     /// Looks from time to time whether a thread still works.
     pub(crate) fn watch_thread(&self, name: &str, works: impl Fn() -> bool + Send + 'static) {
         self.spawn(name, async move {
@@ -105,11 +127,20 @@ impl Lasting {
         name: String,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
+        self.watch_until(name, || false, task)
+    }
+
+    fn watch_until(
+        &self,
+        name: String,
+        may_end: impl FnOnce() -> bool + Send + 'static,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let this = self.clone();
         let task = injected::ending(name.clone(), task);
         async move {
             match AssertUnwindSafe(task).catch_unwind().await {
-                Ok(()) if this.0.released.load(SeqCst) => {}
+                Ok(()) if this.0.released.load(SeqCst) || may_end() => {}
                 Ok(()) => this.lose(name, "has ended".to_owned()),
                 Err(panic) => this.lose(name, format!("has panicked ({})", message(&*panic))),
             }

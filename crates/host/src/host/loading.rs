@@ -6,15 +6,11 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::task::{JoinError, JoinHandle};
-use wasmhost_config::{Run, Trigger};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{Component, Engine, EngineOptions, Sandbox};
+use wasmhost_engine::{Component, Engine, Sandbox};
 
 use super::StartError;
-use super::wiring::limits;
-use crate::capacity::Capacity;
-use crate::plan::{Plan, PlannedType};
-use crate::trigger::release;
+use crate::plan::PlannedType;
 
 /// How long a component may take before that is told.
 const SLOW: Duration = Duration::from_secs(1);
@@ -48,35 +44,23 @@ pub enum Progress<'a> {
 }
 
 /// A type with its compiled component.
-pub(super) struct Loaded {
-    pub(super) planned: PlannedType,
-    pub(super) component: Component,
+pub(crate) struct Loaded {
+    pub(crate) planned: PlannedType,
+    pub(crate) component: Component,
     /// The component's SHA-256, in hexadecimal digits.
-    pub(super) digest: String,
-}
-
-pub(super) fn engine_options(plan: &Plan, capacity: &Capacity) -> EngineOptions {
-    let memory = plan.types.iter().map(|planned| planned.process.memory_bytes_max).max();
-    EngineOptions {
-        slots: capacity.slots(),
-        memory_bytes_max: memory.unwrap_or(0),
-        footprint: plan.footprint(),
-        guest_descriptors_max: capacity.guest_descriptors(),
-        alone: false,
-    }
+    pub(crate) digest: String,
 }
 
 /// Compiles every component that the cache doesn't have, each on a thread of its own.
-pub(super) async fn load(
+pub(crate) async fn load(
     engine: Arc<Engine>,
-    plan: Plan,
+    types: Vec<PlannedType>,
     services: Services,
-    progress: Box<dyn Fn(Progress) + Send + Sync>,
+    progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Vec<Loaded>, StartError> {
-    let (of, progress) = (plan.types.len(), &*progress);
+    let of = types.len();
     progress(Progress::Done { done: 0, of });
-    let mut compiling: FuturesOrdered<_> = plan
-        .types
+    let mut compiling: FuturesOrdered<_> = types
         .into_iter()
         .map(|planned| {
             let (engine, services) = (engine.clone(), services.clone());
@@ -134,14 +118,4 @@ fn load_type(
             err,
         }),
     }
-}
-
-pub(super) async fn run_release_steps(loaded: &[Loaded]) -> Result<(), StartError> {
-    for Loaded { planned, component, .. } in loaded {
-        if matches!(planned.trigger, Trigger::Command { run: Run::Release }) {
-            let limits = limits(planned);
-            release::run(&planned.process.name, component, limits).await?;
-        }
-    }
-    Ok(())
 }

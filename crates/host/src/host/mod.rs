@@ -1,34 +1,38 @@
 //! A host's life: load -> start -> run until told -> drain -> gone.
 //!
-//! `store` opens what outlives the host, `loading` compiles, `wiring` joins each type's pool with what calls it, and
-//! `lasting` watches the tasks without which a host is none.
+//! `store` opens what outlives the host, `loading` compiles, and `lasting` watches the tasks without which a host is none.
+//! Which types there are, and what calls them, is a [release](crate::release)'s.
 
 mod errors;
 mod lasting;
 mod loading;
 mod store;
-mod wiring;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wasmhost_config::Http;
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, Engine};
 
-use crate::admin::api::InstanceView;
+use crate::admin::api::{DeployEvent, InstanceView};
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, capacity_warnings};
-use crate::ingress::{Certificates, HandedOver, Ingress, Listener, ServedAt, listen};
+use crate::ingress::{HandedOver, ServedAt};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
-use crate::plan::Plan;
+use crate::plan::{Plan, Surroundings};
 use crate::pool::Learned;
+use crate::release::{
+    Begin, Deployer, Deploying, Front, Live, Making, Opened, Parts, START, Shelf, TIMEOUT_DEFAULT, Triggers,
+    Wanted, at_start, engine_options, record, run_release_steps,
+};
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
 use crate::supervisor::{Action, Supervisor};
@@ -39,9 +43,9 @@ pub use errors::StartError;
 pub(crate) use lasting::Lasting;
 pub use lasting::Lost;
 pub use loading::Progress;
+pub(crate) use loading::{Loaded, load};
 use store::Store;
 pub use store::backup_store;
-use wiring::{Triggers, Wired};
 
 /// What is left to a call that was interrupted: a tick, and the way back.
 const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
@@ -63,10 +67,12 @@ pub struct HostOptions {
     pub log_format: LogFormat,
     /// Where compiled components are kept.
     pub cache: Cache,
+    /// Its directory, if they are kept.
+    pub cache_directory: Option<PathBuf>,
     /// Is told of progress while components compile.
     pub progress: Box<dyn Fn(Progress) + Send + Sync>,
-    /// Is told each place where requests are served, if any type takes them, before the first instance is started.
-    pub serving: Box<dyn Fn(&ServedAt) + Send>,
+    /// Is told each place where requests are served, if any type takes them.
+    pub serving: Box<dyn Fn(&ServedAt) + Send + Sync>,
     /// What a refused grant's warning advises.
     pub granted_by: GrantedBy,
     /// Sockets that were open before the host was.
@@ -77,14 +83,15 @@ pub struct HostOptions {
 pub struct Host {
     state: HostState,
     actions: mpsc::Sender<Action>,
-    ingress: Option<(Arc<Ingress>, JoinHandle<()>)>,
+    front: Arc<Front>,
+    live: Arc<ArcSwap<Live>>,
+    deployer: Deployer,
     /// Begin nothing more.
     intake: CancellationToken,
     running: TaskTracker,
     triggers: TaskTracker,
     /// All that runs in any guest, those included that nobody waits for any more.
     calls: TaskTracker,
-    http: Vec<ServedAt>,
     /// Somebody asked by the admin API that the host stops.
     stop: CancellationToken,
     admin: JoinHandle<()>,
@@ -96,8 +103,6 @@ pub struct Host {
 struct HostState {
     store: Store,
     logs: Arc<Logs>,
-    grace: Duration,
-    drain_delay: Duration,
     _dir: StateDir,
 }
 
@@ -115,114 +120,144 @@ impl Host {
     /// and serves as soon as they are there.
     pub async fn start(plan: Plan, options: HostOptions) -> Result<Host, StartError> {
         let started = Instant::now();
+        let HostOptions {
+            output,
+            log_format,
+            cache,
+            cache_directory,
+            progress,
+            serving,
+            granted_by,
+            mut handed_over,
+        } = options;
+        let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
+        let (url, state_dir) = (plan.formation.store.clone(), plan.formation.state_dir.clone());
+        let failed = |err| StartError::Store { url: url.to_string(), err };
+        let store = store::open(&url)?;
+        let shelf = Arc::new(Shelf::of(&state_dir));
+        let surroundings = Surroundings { cache: cache_directory.as_deref(), granted_by };
+        let (plan, begin) = at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(failed)?;
         let formation = plan.formation.clone();
-        let dir = StateDir::take(&formation.state_dir, &formation.file)?;
         // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
-        let mut handed_over = options.handed_over;
-        let (listeners, certificates) = match plan.has_http() {
-            true => (listen(&formation.http, &mut handed_over).await?, certificates(&formation.http)?),
-            false => (Vec::new(), None),
+        let opened = match plan.has_http() {
+            true => Some(Opened::first(&formation.http, &mut handed_over).await?),
+            false => None,
         };
-        let http: Vec<_> = listeners.iter().map(Listener::served_at).cloned().collect();
         let admin_listener = dir.listen()?;
-        let store = store::open(&formation.store)?;
         let counts = store::counts(&formation, &store, dir.left_by()).await?;
-        let owner = store::take_ownership(&formation.store, &store).await?;
-        store::forget_other_schedules(&formation.store, &store, &plan).await?;
+        let owner = store::take_ownership(&url, &store).await?;
+        let number = match begin {
+            Begin::Again(number) => number,
+            Begin::New => {
+                let new = record(&plan, START.to_owned(), true);
+                store.releases.add(new).await.map_err(failed)?
+            }
+        };
 
-        let logs = Logs::new(options.output.stdout(), options.log_format);
-        formation.unworked_queues().iter().for_each(|unworked| warn!("{unworked}"));
-        let queues = Arc::new(Queues {
-            jobs: store.jobs.clone(),
-            settings: formation.queues.clone(),
-            workers: wiring::workers(&plan),
-        });
+        let logs = Logs::new(output.stdout(), log_format);
+        let queues = Arc::new(Queues::new(store.jobs.clone()));
         let services = Services {
             logs: logs.clone(),
             enqueue: queues.clone(),
-            refusals: Arc::new(Refusals::new(options.granted_by)),
+            refusals: Arc::new(Refusals::new(granted_by)),
         };
         let capacity = Capacity::find(&plan, &counts)?;
         capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
-        let engine = Engine::new(loading::engine_options(&plan, &capacity), options.cache)?;
-        let loaded = loading::load(engine.clone(), plan, services, options.progress).await?;
-        loading::run_release_steps(&loaded).await?;
-        http.iter().for_each(|place| (options.serving)(place));
+        let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
+        let learned = Learned::open(&state_dir);
+        let making =
+            Making { engine: engine.clone(), capacity: capacity.clone(), services, learned: learned.clone() };
+        let (release, _) = making.make(number, plan, &Default::default(), &*progress).await?;
+        run_release_steps(&release, |_| ()).await?;
+        store.releases.make_live(number).await.map_err(failed)?;
+        shelf.keep_in_background(&release);
 
         let lasting = Lasting::new();
         store.watch(&lasting);
         // Weak, since the engine goes with its last instance.
         let weak = Arc::downgrade(&engine);
+        drop(engine);
         lasting.watch_thread("a thread that guests run on", move || {
             weak.upgrade().is_none_or(|engine| engine.is_alive())
         });
-        for stream in [options.output.stdout(), options.output.stderr()] {
+        for stream in [output.stdout(), output.stderr()] {
             let (name, stream) = (format!("the writer of {stream}"), stream.clone());
             lasting.watch_thread(&name, move || stream.is_alive());
         }
         let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();
         let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
-        let learned = Learned::open(&formation.state_dir);
-        let wired: Vec<Wired> = loaded
-            .into_iter()
-            .enumerate()
-            .map(|(type_index, loaded)| Wired::new(type_index, loaded, &learned, &event_sender, &calls))
-            .collect();
-        let supervised = wired.iter().map(|wired| wired.supervised(&counts)).collect();
-        let connections_max =
-            (!listeners.is_empty()).then(|| capacity.connections(formation.http.connections_max));
         let supervisor =
-            Supervisor::new(supervised, store.counts.clone(), capacity, event_sender, calls.clone());
+            Supervisor::new(store.counts.clone(), capacity.clone(), learned, event_sender, calls.clone());
         let supervisor = lasting.spawn("the supervisor", supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
         let triggering = Triggering { intake: intake.clone(), running: TaskTracker::new() };
-        let triggers = Triggers { tracker: TaskTracker::new(), lasting: lasting.clone() };
+        let running = triggering.running.clone();
         let claimed = Arc::new(ClaimedJobs::default());
         store.jobs.hold(claimed.clone());
         lasting.spawn("what renews leases", claimed.clone().keep_valid(store.jobs.clone()));
-        let schedules = triggers.spawn_all(&wired, &store, &owner, &formation.queues, &claimed, &triggering);
-        let prune = prune(store.jobs.clone(), store::retention(&formation), intake.clone());
-        triggers.spawn("what deletes old jobs", prune);
+        let triggers = TaskTracker::new();
+        let live = Arc::new(ArcSwap::from_pointee(Live::none(&formation)));
+        let prune = prune(store.jobs.clone(), live.clone(), intake.clone());
+        lasting.spawn_on(&triggers, "what deletes old jobs", prune);
 
-        let ingress = match connections_max {
-            None => None,
-            Some(connections_max) => {
-                let (routes, stderr) = (wiring::routes(&wired), options.output.stderr());
-                let ingress = Ingress::new(&formation.http, connections_max, routes, stderr);
-                let run = ingress.clone().run(listeners, certificates, formation.drain_delay);
-                Some((ingress, lasting.spawn("the ingress", run)))
-            }
+        let front = Front::new(lasting.clone(), output.stderr().clone(), capacity, handed_over);
+        let front = Arc::new(front);
+        let parts = Parts {
+            making,
+            releases: store.releases.clone(),
+            ticks: store.ticks.clone(),
+            counts: store.counts.clone(),
+            shelf,
+            actions: actions.clone(),
+            front: front.clone(),
+            triggers: Triggers {
+                jobs: store.jobs.clone(),
+                ticks: store.ticks.clone(),
+                owner,
+                claimed: claimed.clone(),
+                lasting: lasting.clone(),
+                tracker: triggers.clone(),
+                triggering,
+                running: Default::default(),
+            },
+            queues: queues.clone(),
+            live: live.clone(),
+            serving,
+            cache: cache_directory,
+            granted_by,
         };
+        let (deployer, orders) = Deployer::new();
+        let deploying =
+            Deploying::begin(parts, release, opened, &counts).await.map_err(std::io::Error::other)?;
+        lasting.spawn_on(&triggers, "what deploys", deploying.run(orders, intake.clone()));
+
         let stop = CancellationToken::new();
         let admin = Admin {
-            name: formation.name.clone(),
-            file: formation.file.display().to_string(),
-            http: http.iter().map(ServedAt::to_string).collect(),
+            live: live.clone(),
             started,
             actions: actions.clone(),
+            deployer: deployer.clone(),
+            releases: store.releases.clone(),
             logs: logs.clone(),
             queues,
             backup: store.sqlite.clone(),
             claimed,
-            schedules,
             stop: stop.clone(),
         };
         let admin = lasting.spawn("the admin API", admin::serve(admin_listener, admin));
-        let state =
-            HostState { store, logs, grace: formation.grace, drain_delay: formation.drain_delay, _dir: dir };
-        let running = triggering.running;
-        let triggers = triggers.tracker;
+        let state = HostState { store, logs, _dir: dir };
         Ok(Host {
             state,
             actions,
-            ingress,
+            front,
+            live,
+            deployer,
             intake,
             running,
             triggers,
             calls,
-            http,
             stop,
             admin,
             supervisor,
@@ -231,8 +266,8 @@ impl Host {
     }
 
     /// Where requests are served, if any type takes them.
-    pub fn http(&self) -> &[ServedAt] {
-        &self.http
+    pub fn http(&self) -> Vec<ServedAt> {
+        self.live.load().http.clone()
     }
 
     /// Waits until every type has its instances.
@@ -241,6 +276,23 @@ impl Host {
         let settle = Action::Settled { types: vec![], reply };
         if self.actions.send(settle).await.is_ok() {
             let _ = settled.await;
+        }
+    }
+
+    /// Reads the formation again, and deploys it: what a signal asks for. Ends when the deploy does; how it went is
+    /// logged.
+    pub fn deploy(&self) -> impl Future<Output = ()> + Send + use<> {
+        let order = self.deployer.order(Wanted::File { dry_run: false }, TIMEOUT_DEFAULT);
+        async move {
+            let mut steps = match order {
+                Ok(steps) => steps,
+                Err(not_taken) => return warn!("the formation is not deployed: {not_taken}"),
+            };
+            while let Some(step) = steps.recv().await {
+                if let DeployEvent::Unchanged { release } = step {
+                    info!("the formation hasn't changed: v{release} stays live");
+                }
+            }
         }
     }
 
@@ -259,7 +311,8 @@ impl Host {
         let Host {
             state,
             actions,
-            ingress,
+            front,
+            live,
             intake,
             running,
             triggers,
@@ -269,20 +322,20 @@ impl Host {
             lasting,
             ..
         } = self;
+        let (grace, drain_delay) = {
+            let live = live.load();
+            (live.formation.grace, live.formation.drain_delay)
+        };
         lasting.release();
         intake.cancel();
-        if let Some((ingress, _)) = &ingress {
-            ingress.drain(state.grace + state.drain_delay);
-        }
+        front.drain(grace + drain_delay);
         // An error says that the supervisor was lost: nothing changes counts any more.
         let _ = actions.send(Action::RefuseChanges).await;
         // Last, so that all of it is true for whom this line wakes.
         let at_work_now = at_work(&actions).await;
-        info!("draining: {at_work_now}; calls under way may take {:?}", state.grace);
+        info!("draining: {at_work_now}; calls under way may take {grace:?}");
         let finished = async {
-            if let Some((_ingress, serving)) = ingress {
-                let _ = serving.await;
-            }
+            front.ended().await;
             triggers.close();
             triggers.wait().await;
             running.close();
@@ -290,7 +343,7 @@ impl Host {
         };
         let over = async {
             tokio::select! {
-                () = tokio::time::sleep(state.grace + state.drain_delay) => {}
+                () = tokio::time::sleep(grace + drain_delay) => {}
                 () = hurry => {}
             }
         };
@@ -361,8 +414,4 @@ async fn interrupt(actions: &mpsc::Sender<Action>) -> usize {
         Ok(()) => interrupted.await.unwrap_or(0),
         Err(_) => 0,
     }
-}
-
-fn certificates(http: &Http) -> Result<Option<Certificates>, StartError> {
-    http.tls.as_ref().map(Certificates::load).transpose().map_err(StartError::Certificates)
 }

@@ -5,12 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{info, warn};
-use wasmhost_config::{Formation, StoreUrl, Trigger};
-use wasmhost_store::jobs::Retention;
+use wasmhost_config::{Formation, StoreUrl};
 use wasmhost_store::{Counts, Jobs, Releases, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
-use crate::plan::Plan;
 
 /// The store's parts, of one backend.
 #[derive(Clone)]
@@ -106,21 +104,4 @@ pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<Stri
         info!("release v{number} has failed: the last run was stopped before it was live");
     }
     Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
-}
-
-/// Schedules that the formation doesn't have any more begin anew, should they come back.
-pub(super) async fn forget_other_schedules(
-    url: &StoreUrl,
-    store: &Store,
-    plan: &Plan,
-) -> Result<(), StartError> {
-    let with_schedule = plan.types.iter().filter(|planned| matches!(planned.trigger, Trigger::Schedule(_)));
-    let names: Vec<String> = with_schedule.map(|planned| planned.process.name.clone()).collect();
-    let forgotten = store.ticks.keep_only(&names).await;
-    forgotten.map(drop).map_err(|err| StartError::Store { url: url.to_string(), err })
-}
-
-pub(super) fn retention(formation: &Formation) -> Retention {
-    let wasmhost_config::Retention { done_for, done_max, dead_for, dead_max } = formation.retention;
-    Retention { done_for, done_max, dead_for, dead_max }
 }

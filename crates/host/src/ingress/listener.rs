@@ -3,8 +3,8 @@
 //! Accepting is apart from serving: what comes out is a plain stream of the system, for whatever thread serves it.
 //!
 //! A listener of our own takes three steps to close, so that no client is reset: it begins no more handshakes, waits
-//! for those under way, and hands out what has connected by then. One that was handed over lives on in whoever
-//! opened it, and what waits in it is for the next host.
+//! for those under way, and hands out what has connected by then. One whose socket lives on closes at once: what waits in it is for
+//! the next host, or for the next ingress of this one.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -13,6 +13,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -53,9 +55,26 @@ impl fmt::Display for ServedAt {
 pub(crate) struct Listener {
     source: Source,
     served_at: ServedAt,
-    /// Of a unix socket that this host made: removed with it.
-    file: Option<SocketFile>,
-    handed_over: bool,
+    /// Of a unix socket that this host made: removed with the last of those that share it.
+    file: Option<Arc<SocketFile>>,
+    /// Its socket lives on when it closes: it was handed over, or another ingress of this host has it.
+    kept: Arc<AtomicBool>,
+}
+
+/// What a listener was opened for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) place: Listen,
+    pub(crate) tls: bool,
+}
+
+impl Wanted {
+    /// All places that `[http]` names.
+    pub(crate) fn by(http: &Http) -> Vec<Wanted> {
+        let plain = http.listen.iter().map(|place| (place, false));
+        let tls = http.tls.iter().flat_map(|tls| &tls.listen).map(|place| (place, true));
+        plain.chain(tls).map(|(place, tls)| Wanted { place: place.clone(), tls }).collect()
+    }
 }
 
 enum Source {
@@ -69,46 +88,49 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
-/// Opens everything that `[http]` names.
-pub(crate) async fn listen(http: &Http, handed_over: &mut HandedOver) -> Result<Vec<Listener>, StartError> {
-    let plain = http.listen.iter().map(|place| (place, false));
-    let tls = http.tls.iter().flat_map(|tls| &tls.listen).map(|place| (place, true));
-    let places: Vec<_> = plain.chain(tls).collect();
-    let mut listeners = Vec::new();
-    // By their addresses first: `systemd` takes all that are left.
-    let mut by_address = Vec::new();
-    for (place, _) in &places {
-        by_address.push(open_already(place, handed_over).await);
-    }
-    for ((place, tls), open) in places.into_iter().zip(by_address) {
-        let failed = |err| StartError::Listen { listen: place.to_string(), err };
-        if let Some(socket) = open {
-            let source = Source::of_handed_over(socket).map_err(failed)?;
-            let listener = Listener::new(source, None, tls).map_err(failed)?;
-            listeners.push(Listener { handed_over: true, ..listener });
-            continue;
+/// The listener on a socket that was handed over and listens on this address or path, if there is one.
+pub(crate) async fn listen_on_open(
+    wanted: &Wanted,
+    handed_over: &mut HandedOver,
+) -> Result<Option<Listener>, StartError> {
+    let Wanted { place, tls } = wanted;
+    let Some(socket) = open_already(place, handed_over).await else { return Ok(None) };
+    let listener = Source::of_handed_over(socket).and_then(|source| Listener::new(source, None, *tls));
+    let listener = listener.map_err(|err| StartError::Listen { listen: place.to_string(), err })?;
+    listener.keep();
+    Ok(Some(listener))
+}
+
+/// Opens one place: one listener, or as many as were handed over for it. `mode` is a unix socket's.
+pub(crate) async fn listen(
+    wanted: &Wanted,
+    mode: u32,
+    handed_over: &mut HandedOver,
+) -> Result<Vec<Listener>, StartError> {
+    let Wanted { place, tls } = wanted;
+    let failed = |err| StartError::Listen { listen: place.to_string(), err };
+    match place {
+        Listen::Tcp(address) => {
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            // It has been listening, with room for 128.
+            SockRef::from(&listener).listen(WAITING_MAX).map_err(failed)?;
+            Listener::new(Source::Tcp(listener), None, *tls).map(|listener| vec![listener]).map_err(failed)
         }
-        match place {
-            Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                // It has been listening, with room for 128.
-                SockRef::from(&listener).listen(WAITING_MAX).map_err(failed)?;
-                listeners.push(Listener::new(Source::Tcp(listener), None, tls).map_err(failed)?);
-            }
-            Listen::Unix(path) => {
-                let (listener, file) = SocketFile::listen(path, http.socket_mode).map_err(failed)?;
-                listeners.push(Listener::new(Source::Unix(listener), Some(file), tls).map_err(failed)?);
-            }
-            Listen::HandedOver(name) => {
-                for source in handed_over.take(name.as_deref()).map_err(failed)? {
-                    let source = Source::of_handed_over(source).map_err(failed)?;
-                    let listener = Listener::new(source, None, tls).map_err(failed)?;
-                    listeners.push(Listener { handed_over: true, ..listener });
-                }
-            }
+        Listen::Unix(path) => {
+            let (listener, file) = SocketFile::listen(path, mode).map_err(failed)?;
+            let file = Some(Arc::new(file));
+            Listener::new(Source::Unix(listener), file, *tls).map(|listener| vec![listener]).map_err(failed)
+        }
+        Listen::HandedOver(name) => {
+            let sockets = handed_over.take(name.as_deref()).map_err(failed)?;
+            let listener = |socket| {
+                let listener = Listener::new(Source::of_handed_over(socket)?, None, *tls)?;
+                listener.keep();
+                Ok(listener)
+            };
+            sockets.into_iter().map(listener).collect::<io::Result<_>>().map_err(failed)
         }
     }
-    Ok(listeners)
 }
 
 /// The socket that was handed over and listens on this address or path. systemd opens what the formation names, so that
@@ -129,9 +151,26 @@ async fn open_already(place: &Listen, handed_over: &mut HandedOver) -> Option<So
 }
 
 impl Listener {
-    fn new(source: Source, file: Option<SocketFile>, tls: bool) -> io::Result<Listener> {
+    fn new(source: Source, file: Option<Arc<SocketFile>>, tls: bool) -> io::Result<Listener> {
         let place = source.place()?;
-        Ok(Listener { source, served_at: ServedAt { place, tls }, file, handed_over: false })
+        Ok(Listener { source, served_at: ServedAt { place, tls }, file, kept: Arc::default() })
+    }
+
+    /// Another handle on the same socket, by which a listener can be made later.
+    pub(crate) fn spare(&self) -> io::Result<Spare> {
+        let (served_at, file) = (self.served_at.clone(), self.file.clone());
+        Ok(Spare {
+            socket: self.source.share()?,
+            served_at,
+            file,
+            kept: self.kept.clone(),
+            is_kept: self.is_kept(),
+        })
+    }
+
+    /// Its socket lives on when it closes.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Relaxed);
     }
 
     /// Where it is, with the port that it got.
@@ -139,8 +178,8 @@ impl Listener {
         &self.served_at
     }
 
-    pub(super) fn is_handed_over(&self) -> bool {
-        self.handed_over
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Relaxed)
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -191,6 +230,30 @@ impl Listener {
     }
 }
 
+/// An open socket that isn't listened on by this handle, nor known to any runtime.
+pub(crate) struct Spare {
+    socket: Socket,
+    served_at: ServedAt,
+    file: Option<Arc<SocketFile>>,
+    /// Of the listener that it was made of.
+    kept: Arc<AtomicBool>,
+    is_kept: bool,
+}
+
+impl Spare {
+    /// A listener on the same socket.
+    pub(crate) fn listener(&self) -> io::Result<Listener> {
+        let (served_at, file) = (self.served_at.clone(), self.file.clone());
+        let kept = Arc::new(AtomicBool::new(self.is_kept));
+        Ok(Listener { source: Source::of_handed_over(self.socket.share()?)?, served_at, file, kept })
+    }
+
+    /// The listener that it was made of leaves the socket to another.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Relaxed);
+    }
+}
+
 impl Source {
     fn of_handed_over(socket: Socket) -> io::Result<Source> {
         match socket {
@@ -201,6 +264,17 @@ impl Source {
             Socket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Source::Unix)
+            }
+        }
+    }
+
+    fn share(&self) -> io::Result<Socket> {
+        match self {
+            Source::Tcp(listener) => {
+                SockRef::from(listener).try_clone().map(|socket| Socket::Tcp(socket.into()))
+            }
+            Source::Unix(listener) => {
+                SockRef::from(listener).try_clone().map(|socket| Socket::Unix(socket.into()))
             }
         }
     }
@@ -224,6 +298,13 @@ impl Source {
 }
 
 impl Socket {
+    fn share(&self) -> io::Result<Socket> {
+        match self {
+            Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
+            Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
+        }
+    }
+
     /// It doesn't block.
     fn accept(&self) -> io::Result<Stream> {
         match self {

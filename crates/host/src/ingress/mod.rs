@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::{Either, Full};
@@ -74,7 +75,7 @@ use crate::output;
 
 pub use handed_over::HandedOver;
 pub use listener::ServedAt;
-pub(crate) use listener::{Listener, listen};
+pub(crate) use listener::{Listener, Spare, Wanted, listen, listen_on_open};
 pub(crate) use tls::Certificates;
 pub(crate) use web::Web;
 
@@ -109,7 +110,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(crate) struct Ingress {
-    router: Router<Arc<Web>>,
+    router: ArcSwap<Router<Arc<Web>>>,
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
     timeouts: Timeouts,
@@ -130,6 +131,8 @@ pub(crate) struct Ingress {
     /// Set before `hang_up` is, and cheaper to look at.
     draining: AtomicBool,
     hang_up: CancellationToken,
+    /// Another ingress takes its place.
+    replaced: CancellationToken,
     /// Set when the host drains.
     grace_ends: OnceLock<Instant>,
 }
@@ -169,7 +172,7 @@ impl Ingress {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         Arc::new(Ingress {
-            router: Router::new(routes),
+            router: ArcSwap::from_pointee(Router::new(routes)),
             http1,
             http2,
             timeouts,
@@ -192,8 +195,14 @@ impl Ingress {
             connections: TaskTracker::new(),
             draining: AtomicBool::new(false),
             hang_up: CancellationToken::new(),
+            replaced: CancellationToken::new(),
             grace_ends: OnceLock::new(),
         })
+    }
+
+    /// Requests go these ways from now on.
+    pub(crate) fn set_routes(&self, routes: impl IntoIterator<Item = (Route, Arc<Web>)>) {
+        self.router.store(Arc::new(Router::new(routes)));
     }
 
     /// Serves until the host drains, and every connection is done.
@@ -237,6 +246,11 @@ impl Ingress {
         self.hang_up.cancel();
     }
 
+    /// Cancelled where another ingress takes its place: then this one may end while the host goes on.
+    pub(crate) fn replaced(&self) -> CancellationToken {
+        self.replaced.clone()
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -250,7 +264,7 @@ impl Ingress {
             };
             left.extend(self.accept_until(over, &listener, &via).await);
         }
-        if !listener.is_handed_over() {
+        if !listener.is_kept() {
             if let Err(err) = listener.refuse() {
                 // Some kernels allow it to root alone. The time without it is as long as one system call.
                 debug!("a client that connects at this moment may be reset: {err}");
@@ -419,7 +433,8 @@ impl Ingress {
     /// The type that a request is for, if it may have it.
     fn route(&self, head: &Head, request: &mut Request<RequestBody>) -> Result<Arc<Web>, Failure> {
         let authority = head.authority.to_str().map_err(|_| Failure::NO_AUTHORITY)?;
-        let web = self.router.find(authority, request.uri().path()).ok_or(Failure::NO_ROUTE)?;
+        let router = self.router.load();
+        let web = router.find(authority, request.uri().path()).ok_or(Failure::NO_ROUTE)?;
         if let Some(bytes_max) = web.body_bytes_max {
             // What it says is known to be true: hyper reads no more.
             if request.body().size_hint().lower() > bytes_max {

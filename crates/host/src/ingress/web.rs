@@ -95,7 +95,7 @@ impl Web {
         let end = match answer {
             Ok(answer) => {
                 if need == Need::Fresh {
-                    self.pool.was_served_fresh();
+                    self.pool.was_served_fresh(&slot);
                 }
                 return self.pass(answer, &head, &slot);
             }
@@ -115,7 +115,7 @@ impl Web {
             return Box::pin(self.repeat(head, scheme, failed, served)).await;
         }
         if to_blame {
-            self.pool.was_not_repeated(reused);
+            self.pool.was_not_repeated(&slot, reused);
         }
         self.failures.ended(&head, &slot.name.to_string(), &end).response().map(Either::Right)
     }
@@ -148,8 +148,8 @@ impl Web {
         failed: Failed<'_>,
         served: &mut Served,
     ) -> Answer {
-        let Failed { slot, reused, end } = failed;
-        let instance = slot.name.to_string();
+        let Failed { slot: failed_slot, reused, end } = failed;
+        let instance = failed_slot.name.to_string();
         let crashed = end.is_crash();
         let need = if crashed { Need::Fresh } else { Need::Any };
         let Ok(lease) = self.pool.lend(need, self.wait_max).await else {
@@ -162,7 +162,7 @@ impl Web {
             Ok(answer) if !crashed => self.pass(answer, &head, &slot),
             Ok(answer) => {
                 self.failures.repeated(&head, &instance, &end);
-                self.pool.was_repeated(reused);
+                self.pool.was_repeated(failed_slot, reused);
                 self.pass(answer, &head, &slot)
             }
             Err(end) => self.failures.ended(&head, &again, &end).response().map(Either::Right),

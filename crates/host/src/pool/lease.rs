@@ -63,7 +63,7 @@ impl Lease {
         self.settled = true;
         let returned = matches!(finished.report.end, CallEnd::Returned(_));
         if returned && self.served > 0 {
-            self.pool.survived();
+            self.pool.survived(&self.slot);
         }
         let failed = match finished.report.end {
             CallEnd::Returned(_) => finished.instance.is_none().then_some(Ended::Spent),
@@ -74,7 +74,7 @@ impl Lease {
         match pool.leave_seat(&slot, failed) {
             Left::Others => pool.hand_out(),
             Left::Nobody(_) if slot.is_draining() => pool.leave(slot, finished.instance, Ended::Drained),
-            Left::Nobody(None | Some(Ended::Spent)) if pool.is_fresh_each_call() => {
+            Left::Nobody(None | Some(Ended::Spent)) if slot.version.is_fresh_each_call() => {
                 pool.renew(slot, finished.instance, Renewal::EachCall);
             }
             Left::Nobody(None) => match finished.instance {

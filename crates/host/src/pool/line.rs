@@ -33,6 +33,13 @@ pub(super) trait Lendable: Sized {
 
     /// It was asked to leave.
     fn is_leaving(&self) -> bool;
+
+    /// Calls that it serves at once.
+    fn concurrency(&self) -> u32;
+
+    /// It serves one call, and a fresh one comes after it. To be asked under the lock: what calls teach changes it
+    /// there.
+    fn is_for_one_call(&self) -> bool;
 }
 
 /// A call that waits.
@@ -111,15 +118,6 @@ impl NoInstance {
     }
 }
 
-/// How calls of the type are given instances at present.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
-    /// Each call has an instance of its own.
-    pub(super) fresh_each_call: bool,
-    /// Calls are promised an instance, and take it when their turn comes.
-    pub(super) by_promise: bool,
-}
-
 /// What a call gets that asks for an instance.
 pub(super) enum Asked<I> {
     Handed(Handed<I>),
@@ -161,11 +159,11 @@ pub(super) enum Put<I> {
 }
 
 impl<I: Lendable, C: Caller> Line<I, C> {
-    /// For so many calls at once in one instance, and so many that may wait.
-    pub(super) fn new(concurrency: u32, calls_max: usize) -> Line<I, C> {
+    /// For so many calls that may wait.
+    pub(super) fn new(calls_max: usize) -> Line<I, C> {
         Line {
             idle: Vec::new(),
-            seats: Seats::new(concurrency),
+            seats: Seats::new(),
             calls: VecDeque::new(),
             fresh_calls: VecDeque::new(),
             calls_max,
@@ -177,17 +175,18 @@ impl<I: Lendable, C: Caller> Line<I, C> {
 
     // --- who asks
 
-    /// A call wants an instance. `turn` is where it waits, if it has to. `some_have_gone` says whether calls in the
+    /// A call wants an instance. `turn` is where it waits, if it has to. `by_promise` says that
+    /// calls are promised an instance, and take it when their turn comes. `some_have_gone` says whether calls in the
     /// line may have gone since it was asked last: to look at each of a full line, for each call that is refused, would
     /// cost more than the refusal.
     pub(super) fn ask(
         &mut self,
         need: Need,
         turn: Turn,
-        manner: Manner,
+        by_promise: bool,
         some_have_gone: impl FnOnce() -> bool,
     ) -> Asked<I> {
-        if let Some(handed) = self.lend_now(need, turn, manner) {
+        if let Some(handed) = self.lend_now(need, turn, by_promise) {
             return Asked::Handed(handed);
         }
         match self.outlook {
@@ -214,14 +213,14 @@ impl<I: Lendable, C: Caller> Line<I, C> {
         Asked::Wait { turn: Turn::Fresh, renew }
     }
 
-    fn lend_now(&mut self, need: Need, turn: Turn, manner: Manner) -> Option<Handed<I>> {
+    fn lend_now(&mut self, need: Need, turn: Turn, by_promise: bool) -> Option<Handed<I>> {
         let is_first = turn == Turn::First || !self.anyone_waits();
         match need {
-            Need::Any if is_first => self.lend_any(manner),
+            Need::Any if is_first => self.lend_any(by_promise),
             Need::Any => None,
-            Need::Fresh => self.lend_fresh(manner),
+            Need::Fresh => self.lend_fresh(),
             Need::FreshOrSeat => {
-                if let Some(handed) = self.lend_fresh(manner) {
+                if let Some(handed) = self.lend_fresh() {
                     return Some(handed);
                 }
                 let may_join = is_first && self.free() == 0;
@@ -240,11 +239,11 @@ impl<I: Lendable, C: Caller> Line<I, C> {
     }
 
     /// An idle instance, or a seat, for a call that won't wait.
-    pub(super) fn try_lend(&mut self, manner: Manner) -> Option<Held<I>> {
+    pub(super) fn try_lend(&mut self) -> Option<Held<I>> {
         if self.anyone_waits() {
             return None;
         }
-        match self.lend_any(Manner { by_promise: false, ..manner })? {
+        match self.lend_any(false)? {
             Handed::Instance(held) => Some(held),
             Handed::Promise => None,
         }
@@ -259,26 +258,26 @@ impl<I: Lendable, C: Caller> Line<I, C> {
     }
 
     /// The next call that need not wait any more, and what it gets.
-    pub(super) fn next(&mut self, manner: Manner) -> Option<(C, Handed<I>)> {
+    pub(super) fn next(&mut self, by_promise: bool) -> Option<(C, Handed<I>)> {
         drop_gone(&mut self.fresh_calls);
         drop_gone(&mut self.calls);
         if !self.fresh_calls.is_empty()
-            && let Some(handed) = self.lend_fresh_to_first(manner)
+            && let Some(handed) = self.lend_fresh_to_first()
         {
             return self.fresh_calls.pop_front().map(|call| (call, handed));
         }
         if self.calls.is_empty() {
             return None;
         }
-        let handed = self.lend_any(manner)?;
+        let handed = self.lend_any(by_promise)?;
         self.calls.pop_front().map(|call| (call, handed))
     }
 
     /// A call comes for what it was promised. None is left where idle instances had to leave meanwhile.
-    pub(super) fn redeem(&mut self, manner: Manner) -> Option<Held<I>> {
+    pub(super) fn redeem(&mut self) -> Option<Held<I>> {
         self.withdraw();
         let last = self.idle.len().checked_sub(1)?;
-        Some(self.lend_at(last, manner))
+        Some(self.lend_at(last))
     }
 
     /// A promise is given back.
@@ -289,12 +288,12 @@ impl<I: Lendable, C: Caller> Line<I, C> {
     // --- what comes and goes
 
     /// An instance comes, or comes back.
-    pub(super) fn put(&mut self, held: Held<I>, manner: Manner) -> Put<I> {
+    pub(super) fn put(&mut self, held: Held<I>) -> Put<I> {
         if held.instance.is_leaving() {
             return Put::Leaves(held);
         }
         drop_gone(&mut self.fresh_calls);
-        if held.served > 0 && (manner.fresh_each_call || self.fresh_calls.len() > self.renewing) {
+        if held.served > 0 && (held.instance.is_for_one_call() || self.fresh_calls.len() > self.renewing) {
             self.renewing += 1;
             return Put::Renew(held);
         }
@@ -370,13 +369,13 @@ impl<I: Lendable, C: Caller> Line<I, C> {
     // --- what is lent
 
     /// An idle instance, a promise of one, or a seat.
-    fn lend_any(&mut self, manner: Manner) -> Option<Handed<I>> {
-        if manner.by_promise && self.free() > 0 {
+    fn lend_any(&mut self, by_promise: bool) -> Option<Handed<I>> {
+        if by_promise && self.free() > 0 {
             self.promised += 1;
             return Some(Handed::Promise);
         }
         match self.last_idle() {
-            Some(at) => Some(Handed::Instance(self.lend_at(at, manner))),
+            Some(at) => Some(Handed::Instance(self.lend_at(at))),
             None => self.lend_seat(),
         }
     }
@@ -394,26 +393,26 @@ impl<I: Lendable, C: Caller> Line<I, C> {
         }
     }
 
-    fn lend_fresh(&mut self, manner: Manner) -> Option<Handed<I>> {
+    fn lend_fresh(&mut self) -> Option<Handed<I>> {
         drop_gone(&mut self.fresh_calls);
-        if self.fresh_calls.is_empty() { self.lend_fresh_to_first(manner) } else { None }
+        if self.fresh_calls.is_empty() { self.lend_fresh_to_first() } else { None }
     }
 
-    fn lend_fresh_to_first(&mut self, manner: Manner) -> Option<Handed<I>> {
+    fn lend_fresh_to_first(&mut self) -> Option<Handed<I>> {
         if self.free() == 0 {
             return None;
         }
         let at = self.idle.iter().rposition(|held| held.served == 0)?;
-        Some(Handed::Instance(self.lend_at(at, manner)))
+        Some(Handed::Instance(self.lend_at(at)))
     }
 
     fn lend_seat(&mut self) -> Option<Handed<I>> {
         self.seats.take().map(Handed::Instance)
     }
 
-    fn lend_at(&mut self, at: usize, manner: Manner) -> Held<I> {
+    fn lend_at(&mut self, at: usize) -> Held<I> {
         let held = self.idle.remove(at);
-        if !manner.fresh_each_call {
+        if !held.instance.is_for_one_call() {
             self.seats.open(&held);
         }
         held

@@ -21,6 +21,7 @@ mod promise;
 mod reuse;
 mod seats;
 mod slot;
+mod version;
 mod whole;
 
 use std::collections::HashSet;
@@ -29,36 +30,33 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use wasmhost_engine::Instance;
 use wasmhost_engine::services::InstanceName;
-use wasmhost_engine::{Component, Instance};
 
 use crate::event::{Ended, Event, MemberId};
-pub(crate) use learned::{Learned, Lesson, Subject};
+pub(crate) use learned::{Learned, Subject};
 pub(crate) use lease::{Lease, Reused};
-use line::{Asked, Handed, Held, Line, Manner, Put, Turn};
+use line::{Asked, Handed, Held, Line, Put, Turn};
 pub(crate) use line::{Need, NoInstance, Outlook};
 pub(crate) use promise::Lent;
 use promise::Promise;
-use reuse::Reuse;
 use seats::Left;
 use slot::Life;
 pub(crate) use slot::Slot;
+pub(crate) use version::{Keeping, Version};
 use whole::{Waiting, Whole};
 
 /// See the module.
 pub(crate) struct Pool {
     type_index: usize,
     name: Arc<str>,
-    component: Component,
-    keeping: Keeping,
-    /// Each call has a fresh instance: the formation says so, the component can't do otherwise, or it was learned.
-    fresh_each_call: AtomicBool,
-    reuse: Reuse,
+    /// The version that instances are started of.
+    version: ArcSwap<Version>,
     learned: Arc<Learned>,
-    subject: Subject,
     inner: Mutex<Inner>,
     /// A call has left a line without an answer since they were last cleared of such.
     left_line: AtomicBool,
@@ -78,26 +76,12 @@ pub(crate) struct PoolParts {
     /// The type's place among the types.
     pub(crate) type_index: usize,
     pub(crate) name: Arc<str>,
-    pub(crate) component: Component,
-    pub(crate) keeping: Keeping,
-    /// What is known of components, and which one this is.
+    pub(crate) version: Arc<Version>,
+    /// What is known of components.
     pub(crate) learned: Arc<Learned>,
-    pub(crate) subject: Subject,
     pub(crate) line_max: usize,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) calls: TaskTracker,
-}
-
-/// How long instances are kept.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keeping {
-    pub(crate) fresh_each_call: bool,
-    /// Whether instances turn out to be of no use after their first call.
-    pub(crate) learns: bool,
-    pub(crate) max_calls: Option<u64>,
-    pub(crate) max_age: Option<Duration>,
-    /// Calls that one instance serves at once: 1 where it can't serve more.
-    pub(crate) concurrency: u32,
 }
 
 struct Inner {
@@ -124,21 +108,13 @@ impl Drop for InLine<'_> {
 impl Pool {
     /// To be called where instances will start: on the runtime of the I/O threads.
     pub(crate) fn new(parts: PoolParts) -> Arc<Pool> {
-        let PoolParts { type_index, name, component, keeping, learned, subject, line_max, events, calls } =
-            parts;
-        let learns = keeping.learns && !keeping.fresh_each_call;
-        let lesson = learned.of(&subject).filter(|_| learns);
-        let once = lesson == Some(Lesson::Once);
-        let inner = Inner { line: Line::new(keeping.concurrency, line_max), live: HashSet::new() };
+        let PoolParts { type_index, name, version, learned, line_max, events, calls } = parts;
+        let inner = Inner { line: Line::new(line_max), live: HashSet::new() };
         let pool = Arc::new(Pool {
             type_index,
             name,
-            component,
-            keeping,
-            fresh_each_call: AtomicBool::new(keeping.fresh_each_call || once),
-            reuse: Reuse::new(learns, keeping.concurrency > 1, lesson),
+            version: ArcSwap::new(version),
             learned,
-            subject,
             inner: Mutex::new(inner),
             left_line: AtomicBool::new(false),
             idle: Notify::new(),
@@ -146,10 +122,25 @@ impl Pool {
             runtime: Handle::current(),
             events,
         });
-        if once {
-            pool.warn_of_single_use();
-        }
+        pool.warn_of_one_call(&pool.version());
         pool
+    }
+
+    /// The version that instances are started of.
+    pub(crate) fn version(&self) -> Arc<Version> {
+        self.version.load_full()
+    }
+
+    /// Instances are started of this version from now on. Those that are there stay.
+    pub(crate) fn set_version(&self, version: Arc<Version>) {
+        self.warn_of_one_call(&version);
+        self.version.store(version);
+    }
+
+    fn warn_of_one_call(&self, version: &Version) {
+        if version.is_known_for_one_call {
+            self.warn_of_single_use();
+        }
     }
 
     /// An instance for one call. Waits in the line for at most `wait_max`.
@@ -178,9 +169,8 @@ impl Pool {
     ) -> Result<Lent, NoInstance> {
         let (waiting, renew, has_room) = {
             let mut inner = self.lock();
-            let manner = self.manner();
             let some_have_gone = || self.left_line.swap(false, AcqRel);
-            let (turn, renew) = match inner.line.ask(need, turn, manner, some_have_gone) {
+            let (turn, renew) = match inner.line.ask(need, turn, self.is_by_promise(), some_have_gone) {
                 Asked::Handed(handed) => return Ok(self.lent(handed)),
                 Asked::Refused(none) => return Err(none),
                 Asked::Wait { turn, renew } => (turn, renew),
@@ -208,7 +198,7 @@ impl Pool {
 
     /// An idle instance, or a seat in one that is busy, if there is one now and nobody waits for it.
     pub(crate) fn try_lend(self: &Arc<Self>) -> Option<Lease> {
-        let held = self.lock().line.try_lend(self.manner());
+        let held = self.lock().line.try_lend();
         held.map(|held| Lease::new(self, held))
     }
 
@@ -228,9 +218,9 @@ impl Pool {
         self.idle.notified().await;
     }
 
-    /// To be asked under the lock: what calls teach changes it there.
-    fn manner(&self) -> Manner {
-        Manner { fresh_each_call: self.is_fresh_each_call(), by_promise: self.component.is_long() }
+    /// Calls of the type compute for long: they are promised an instance, and take it when their turn comes.
+    fn is_by_promise(&self) -> bool {
+        self.version.load().component.is_long()
     }
 
     /// What the line has handed out, as calls have it.
@@ -268,11 +258,17 @@ impl Pool {
         self.lock().live.insert(slot.member);
     }
 
-    /// What a new instance is admitted with.
-    pub(crate) fn slot(&self, member: MemberId, index: u32, instance: &Instance) -> Arc<Slot> {
-        let Keeping { max_calls, max_age, .. } = self.keeping;
+    /// What a new instance of this version is admitted with.
+    pub(crate) fn slot(
+        &self,
+        member: MemberId,
+        index: u32,
+        instance: &Instance,
+        version: Arc<Version>,
+    ) -> Arc<Slot> {
+        let Keeping { max_calls, max_age, .. } = version.keeping;
         let name = InstanceName { process: self.name.clone(), index };
-        Slot::new(member, name, instance, Life::begin(max_calls, max_age))
+        Slot::new(member, name, instance, version, Life::begin(max_calls, max_age))
     }
 
     /// Keeps an instance for a call that comes, or hands it to the calls that wait.
@@ -280,8 +276,7 @@ impl Pool {
         held.instance.slot.busy.store(false, Relaxed);
         let (put, next) = {
             let mut inner = self.lock();
-            let manner = self.manner();
-            (inner.line.put(held, manner), inner.line.next(manner))
+            (inner.line.put(held), inner.line.next(self.is_by_promise()))
         };
         self.carry_out(put);
         self.hand_out_from(next);
@@ -290,7 +285,7 @@ impl Pool {
     /// The same for a caller that hands out itself.
     fn put_back(self: &Arc<Self>, held: Held<Whole>) {
         held.instance.slot.busy.store(false, Relaxed);
-        let put = self.lock().line.put(held, self.manner());
+        let put = self.lock().line.put(held);
         self.carry_out(put);
     }
 
@@ -308,7 +303,7 @@ impl Pool {
 
     /// Hands what is free to the calls that wait.
     fn hand_out(self: &Arc<Self>) {
-        let next = self.lock().line.next(self.manner());
+        let next = self.lock().line.next(self.is_by_promise());
         self.hand_out_from(next);
     }
 
@@ -320,7 +315,7 @@ impl Pool {
                 Err(Ok(Lent::Now(lease))) => lease.put_back(),
                 Err(Ok(Lent::InTurn(promise))) => promise.withdraw(),
             }
-            next = self.lock().line.next(self.manner());
+            next = self.lock().line.next(self.is_by_promise());
         }
         self.idle.notify_one();
     }
@@ -335,7 +330,7 @@ impl Pool {
                 used.discard().await;
             }
             let meter = slot.next_meter();
-            let started = pool.component.start(slot.name.index, meter).await;
+            let started = slot.version.component.start(slot.name.index, meter).await;
             if renewal == Renewal::ForCall {
                 pool.lock().line.renewed();
             }
@@ -371,16 +366,13 @@ impl Pool {
         let _ = self.events.send(Event::Ended { type_index: self.type_index, member: slot.member, how });
     }
 
-    fn is_fresh_each_call(&self) -> bool {
-        self.fresh_each_call.load(Relaxed)
-    }
-
     /// Makes a call on the compute threads, as soon as it's the type's turn there. It is dropped, there, when this is.
     pub(crate) async fn on_compute<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
     ) -> T {
-        self.component.on_compute(call).await
+        let version = self.version();
+        version.component.on_compute(call).await
     }
 
     // --- what the supervisor wants

@@ -49,7 +49,7 @@ impl Promise {
 
     fn take(&mut self) -> Option<Lease> {
         self.settled = true;
-        let held = self.pool.lock().line.redeem(self.pool.manner());
+        let held = self.pool.lock().line.redeem();
         held.map(|held| Lease::new(&self.pool, held))
     }
 

@@ -8,8 +8,6 @@ use crate::event::{Ended, MemberId};
 
 /// The lent instances of a pool with what is free in them.
 pub(super) struct Seats<I> {
-    /// Calls at once in one instance; with 1 there is nothing to share.
-    concurrency: u32,
     open: Vec<Open<I>>,
 }
 
@@ -22,9 +20,9 @@ struct Open<I> {
 
 impl<I: Lendable> Open<I> {
     /// How many more calls may join.
-    fn free(&self, concurrency: u32) -> u32 {
+    fn free(&self) -> u32 {
         let joinable = self.failed.is_none() && self.instance.is_joinable();
-        if joinable { concurrency.saturating_sub(self.used) } else { 0 }
+        if joinable { self.instance.concurrency().saturating_sub(self.used) } else { 0 }
     }
 }
 
@@ -37,13 +35,13 @@ pub(super) enum Left {
 }
 
 impl<I: Lendable> Seats<I> {
-    pub(super) fn new(concurrency: u32) -> Seats<I> {
-        Seats { concurrency, open: Vec::new() }
+    pub(super) fn new() -> Seats<I> {
+        Seats { open: Vec::new() }
     }
 
     /// An instance is about to be lent.
     pub(super) fn open(&mut self, held: &Held<I>) {
-        if self.concurrency > 1
+        if held.instance.concurrency() > 1
             && let Some(instance) = held.instance.share()
         {
             self.open.push(Open { instance, served: held.served, used: 1, failed: None });
@@ -52,14 +50,13 @@ impl<I: Lendable> Seats<I> {
 
     /// How many are free.
     pub(super) fn free(&self) -> usize {
-        let free = self.open.iter().map(|open| open.free(self.concurrency));
+        let free = self.open.iter().map(Open::free);
         free.fold(0, |all, free| all.saturating_add(usize::try_from(free).unwrap_or(usize::MAX)))
     }
 
     /// A seat in the instance that has the most of them.
     pub(super) fn take(&mut self) -> Option<Held<I>> {
-        let concurrency = self.concurrency;
-        let free = self.open.iter_mut().filter(|open| open.free(concurrency) > 0);
+        let free = self.open.iter_mut().filter(|open| open.free() > 0);
         let open = free.min_by_key(|open| open.used)?;
         let instance = open.instance.share()?;
         open.used += 1;

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{Instance, Meter};
 
+use super::Version;
 use crate::event::MemberId;
 
 /// See the module. Where each call has a fresh instance, the instances come one after another into the same slot.
 pub(crate) struct Slot {
     pub(crate) member: MemberId,
     pub(crate) name: InstanceName,
+    pub(crate) version: Arc<Version>,
     pub(crate) since: Instant,
     /// Calls begun.
     pub(crate) calls: AtomicU64,
@@ -35,11 +37,18 @@ struct Meters {
 }
 
 impl Slot {
-    pub(crate) fn new(member: MemberId, name: InstanceName, instance: &Instance, life: Life) -> Arc<Slot> {
+    pub(crate) fn new(
+        member: MemberId,
+        name: InstanceName,
+        instance: &Instance,
+        version: Arc<Version>,
+        life: Life,
+    ) -> Arc<Slot> {
         let present = instance.meter().clone();
         Arc::new(Slot {
             member,
             name,
+            version,
             since: Instant::now(),
             calls: AtomicU64::new(0),
             busy: AtomicBool::new(false),

@@ -32,6 +32,14 @@ impl Lendable for Whole {
     fn is_leaving(&self) -> bool {
         self.slot.is_draining()
     }
+
+    fn concurrency(&self) -> u32 {
+        self.slot.version.keeping.concurrency
+    }
+
+    fn is_for_one_call(&self) -> bool {
+        self.slot.version.is_fresh_each_call()
+    }
 }
 
 pub(super) type Waiting = oneshot::Sender<Result<Lent, NoInstance>>;

@@ -34,7 +34,7 @@ type Reply = oneshot::Sender<Result<BTreeMap<String, u32>, Refused>>;
 
 /// Counts that are on their way to the store.
 pub(super) struct Saving {
-    wanted: BTreeMap<usize, u32>,
+    weighed: Weighed,
     reply: Reply,
     save: BoxFuture<'static, Result<(), StoreError>>,
 }
@@ -70,12 +70,13 @@ impl Supervisor {
             && let Some(Asked { change, reply }) = self.changes.pop_front()
         {
             match self.weigh(change) {
-                Ok(Weighed { wanted, live }) => {
+                Ok(weighed) => {
                     let name = |type_index: &usize| self.types[*type_index].given.name.to_string();
-                    let live = live.iter().map(|(type_index, count)| (name(type_index), *count)).collect();
+                    let live =
+                        weighed.live.iter().map(|(type_index, count)| (name(type_index), *count)).collect();
                     let counts = self.counts.clone();
                     let save = async move { counts.save(live).await }.boxed();
-                    self.saving = Some(Saving { wanted, reply, save });
+                    self.saving = Some(Saving { weighed, reply, save });
                 }
                 Err(refused) => drop(reply.send(Err(refused))),
             }
@@ -84,11 +85,20 @@ impl Supervisor {
 
     /// The store has answered.
     pub(super) fn changed(&mut self, saved: Result<(), StoreError>) {
-        let Some(Saving { wanted, reply, .. }) = self.saving.take() else { return };
+        let Some(Saving { weighed: Weighed { wanted, live }, reply, .. }) = self.saving.take() else {
+            return;
+        };
         let answer = match saved {
             Ok(()) => {
-                wanted.iter().for_each(|(type_index, count)| self.desire(*type_index, *count));
-                let scalable = self.types.iter().filter(|kind| kind.given.scalable);
+                for (type_index, count) in live {
+                    // A release may have retired it meanwhile.
+                    if let Some(kind) = self.types.get_mut(type_index).filter(|kind| !kind.is_retired) {
+                        kind.live = count;
+                        self.desire(type_index, wanted[&type_index]);
+                    }
+                }
+                let scalable =
+                    self.order.iter().map(|place| &self.types[*place]).filter(|kind| kind.given.scalable);
                 Ok(scalable.map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
             }
             Err(err) => Err(Refused::Unavailable(format!(
@@ -148,7 +158,8 @@ impl Supervisor {
 
     /// Whether these counts fit; the answer shows the sum.
     fn admit(&self, wanted: &BTreeMap<usize, u32>) -> Result<(), Refused> {
-        let kinds = self.types.iter().enumerate().filter(|(_, kind)| kind.given.scalable);
+        let kinds = self.order.iter().map(|place| (*place, &self.types[*place]));
+        let kinds = kinds.filter(|(_, kind)| kind.given.scalable);
         let counts: Vec<(&str, u32)> = kinds
             .map(|(type_index, kind)| {
                 (&*kind.given.name, wanted.get(&type_index).copied().unwrap_or(kind.desired))

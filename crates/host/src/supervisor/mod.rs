@@ -9,6 +9,7 @@
 //! call ended is replaced at once. One that dies before it serves, and a command that exits, wait for 0, 1, 2, 4 ...
 //! 60 s; a minute of health forgives.
 
+mod adopt;
 mod counts;
 mod roster;
 mod types;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
@@ -25,14 +27,16 @@ use tracing::warn;
 use wasmhost_engine::{CallEnd, CallLimits, Instance, Meter};
 use wasmhost_store::Counts;
 
+use self::adopt::Move;
+pub(crate) use self::adopt::{Adopted, Underway};
 use self::counts::{Asked, Change, Saving, saved};
 use self::roster::{Ending, Roster, Start, Wait};
 pub(crate) use self::types::{Backlog, Supervised};
-use self::types::{Retry, Type};
+use self::types::{Retry, Starting, Type};
 use crate::admin::api::{ScaleChange, TypeView};
 use crate::capacity::Capacity;
 use crate::event::{Ended, Event, MemberId};
-use crate::pool::{Pool, Slot};
+use crate::pool::{Learned, Pool, Slot};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
@@ -47,6 +51,11 @@ pub(crate) enum Action {
     Scale { changes: Vec<ScaleChange>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
     /// Goes back to the file's counts, of these types or of all.
     Reset { types: Vec<String>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
+    /// Makes the types of a release those of the host. Answers when the move has begun. Types that aren't among them stay
+    /// until they are retired.
+    Adopt { types: Vec<Adopted>, grace: Duration, reply: oneshot::Sender<Result<Underway, Refused>> },
+    /// These types aren't in the live release: their instances leave.
+    Retire { places: Vec<usize> },
     /// Replaces instances, each by one that serves before it leaves. Answers when the old ones have been asked to.
     Restart { target: Target, reply: oneshot::Sender<Result<u32, Refused>> },
     /// Answers when every one of these types (or of all) has exactly the instances it should, and no replacement is
@@ -81,8 +90,17 @@ pub(crate) enum Refused {
 
 /// See the module.
 pub(crate) struct Supervisor {
-    types: Vec<Type>,
+    types: Slab<Type>,
+    /// The live release's types, in the order of its file.
+    order: Vec<usize>,
     roster: Roster,
+    /// The move to another release that is under way.
+    moving: Option<Move>,
+    learned: Arc<Learned>,
+    /// Looks from time to time whether instances are too old, if they can be.
+    ages: Option<Interval>,
+    /// How long a move waits for the last call of an instance that leaves.
+    grace: Duration,
     counts: Arc<dyn Counts>,
     capacity: Capacity,
     events: mpsc::UnboundedSender<Event>,
@@ -101,16 +119,20 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new(
-        types: Vec<Supervised>,
         counts: Arc<dyn Counts>,
         capacity: Capacity,
+        learned: Arc<Learned>,
         events: mpsc::UnboundedSender<Event>,
         calls: TaskTracker,
     ) -> Supervisor {
-        let types: Vec<Type> = types.into_iter().map(Type::new).collect();
         Supervisor {
-            roster: Roster::new(types.len(), as_usize(capacity.slots())),
-            types,
+            roster: Roster::new(as_usize(capacity.slots())),
+            types: Slab::new(),
+            order: vec![],
+            moving: None,
+            learned,
+            ages: None,
+            grace: Duration::ZERO,
             counts,
             capacity,
             events,
@@ -129,11 +151,6 @@ impl Supervisor {
         mut actions: mpsc::Receiver<Action>,
         mut events: mpsc::UnboundedReceiver<Event>,
     ) {
-        for type_index in 0..self.types.len() {
-            self.desire(type_index, self.types[type_index].desired);
-        }
-        self.begin_starts();
-        let mut look_at_ages = self.age_timer();
         loop {
             tokio::select! {
                 // Events first: an action then decides on how things are.
@@ -144,40 +161,38 @@ impl Supervisor {
                     Some(action) => self.act(action),
                     None => return,
                 },
-                () = tick(&mut look_at_ages) => self.replace_the_old(),
+                () = tick(&mut self.ages) => self.replace_the_old(),
             }
             self.begin_starts();
+            self.look_at_move();
+            self.forget_retired();
             self.answer_settled();
         }
     }
 
     fn hear(&mut self, event: Event) {
-        let type_index = match event {
-            Event::Started { type_index, member, result: Ok(instance) } => {
-                self.started(type_index, member, instance);
-                type_index
-            }
-            Event::Started { type_index, member, result: Err(end) } => {
-                self.types[type_index].starting.remove(&member);
+        let Some(type_index) = event.type_index().filter(|place| self.types.contains(*place)) else { return };
+        match event {
+            Event::Started { member, result: Ok(instance), .. } => self.started(type_index, member, instance),
+            Event::Started { member, result: Err(end), .. } => {
+                let starting = self.types[type_index].starting.remove(&member);
+                let why = format!("failed to start: {}", end.summary());
                 if let Some(wait) = self.roster.failed_to_start(type_index, member) {
-                    self.back_off(type_index, member, wait, format!("failed to start: {}", end.summary()));
+                    if let Some(Starting { version, index, .. }) = starting {
+                        self.move_failed_to_start(type_index, &version, index, &why);
+                    }
+                    self.back_off(type_index, member, wait, why);
                 }
-                type_index
             }
-            Event::Ended { type_index, member, how } => {
-                self.gone(type_index, member, how);
-                type_index
-            }
-            Event::BackoffOver { type_index, member } => {
+            Event::Ended { member, how, .. } => self.gone(type_index, member, how),
+            Event::BackoffOver { member, .. } => {
                 self.types[type_index].retries.remove(&member);
                 self.roster.waited(type_index, member);
-                type_index
             }
-            Event::Due { type_index, member } => {
-                self.roster.replace(type_index, member, false);
-                type_index
-            }
-        };
+            Event::Due { member, .. } => self.roster.replace(type_index, member, false),
+            Event::Late { member, .. } => self.roster.note_late(type_index, member),
+            Event::Look => {}
+        }
         self.types[type_index].tell_outlook(self.roster.kind(type_index));
     }
 
@@ -185,6 +200,11 @@ impl Supervisor {
         match action {
             Action::Scale { changes, reply } => self.change(Asked { change: Change::Scale(changes), reply }),
             Action::Reset { types, reply } => self.change(Asked { change: Change::Reset(types), reply }),
+            Action::Adopt { types, grace, reply } => {
+                self.grace = grace;
+                let _ = reply.send(self.adopt(types));
+            }
+            Action::Retire { places } => self.retire(&places),
             Action::Restart { target, reply } => {
                 let _ = reply.send(self.restart(&target));
             }
@@ -193,15 +213,16 @@ impl Supervisor {
                 self.waiting.push((wanted, reply));
             }
             Action::Look { reply } => {
-                let kinds = self.types.iter().enumerate();
-                let views = kinds.map(|(type_index, kind)| kind.view(self.roster.kind(type_index)));
+                let retired = self.types.iter().filter(|(_, kind)| kind.is_retired).map(|(place, _)| place);
+                let places = self.order.iter().copied().chain(retired);
+                let views = places.map(|place| self.types[place].view(self.roster.kind(place)));
                 let _ = reply.send(views.collect());
             }
             Action::RefuseChanges => self.changes_refused = true,
             Action::InterruptAll { reply } => {
                 self.ended = true;
                 self.roster.stop();
-                let _ = reply.send(self.types.iter().map(Type::interrupt).sum());
+                let _ = reply.send(self.types.iter().map(|(_, kind)| kind.interrupt()).sum());
             }
         }
     }
@@ -214,15 +235,15 @@ impl Supervisor {
         kind.desired = count;
         let leaving = self.roster.desire(type_index, as_usize(count), |member| kind.is_busy(member));
         kind.dismiss(&leaving);
-        kind.given.pool.set_line_max(kind.given.backlog.line_max(count));
+        kind.pool.set_line_max(kind.given.backlog.line_max(count));
         kind.tell_outlook(self.roster.kind(type_index));
     }
 
     /// Does what the roster has decided on.
     fn begin_starts(&mut self) {
         for member in self.roster.take_cancelled() {
-            let meters = self.types.iter().filter_map(|kind| kind.starting.get(&member));
-            meters.for_each(|meter| meter.interrupt());
+            let starting = self.types.iter().filter_map(|(_, kind)| kind.starting.get(&member));
+            starting.for_each(|starting| starting.meter.interrupt());
         }
         for start in self.roster.take_starts() {
             self.start(start);
@@ -233,23 +254,24 @@ impl Supervisor {
     fn start(&mut self, start: Start) {
         let Start { type_index, member, index } = start;
         let kind = &mut self.types[type_index];
-        let meter = Arc::new(Meter::default());
-        kind.starting.insert(member, meter.clone());
-        let (component, events) = (kind.given.component.clone(), self.events.clone());
+        let (version, meter) = (kind.given.version.clone(), Arc::new(Meter::default()));
+        kind.starting.insert(member, Starting { index, version: version.clone(), meter: meter.clone() });
+        let events = self.events.clone();
         self.calls.spawn(async move {
-            let result = component.start(index, meter).await;
+            let result = version.component.start(index, meter).await;
             let _ = events.send(Event::Started { type_index, member, result });
         });
     }
 
     fn started(&mut self, type_index: usize, member: MemberId, instance: Instance) {
         let kind = &mut self.types[type_index];
-        kind.starting.remove(&member);
+        let starting = kind.starting.remove(&member);
         let runs_always = kind.given.runs_always;
         // It may not be wanted any more.
-        let Some(wanted) = self.roster.started(type_index, member, runs_always) else { return };
-        let pool = kind.given.pool.clone();
-        let slot = pool.slot(member, wanted.index, &instance);
+        let wanted = self.roster.started(type_index, member, runs_always);
+        let (Some(wanted), Some(Starting { version, .. })) = (wanted, starting) else { return };
+        let pool = kind.pool.clone();
+        let slot = pool.slot(member, wanted.index, &instance, version);
         kind.slots.insert(member, slot.clone());
         if runs_always {
             pool.admit_running(slot.clone());
@@ -259,13 +281,20 @@ impl Supervisor {
             let replaced = wanted.instead_of.and_then(|replaced| kind.slots.get(&replaced));
             pool.admit(slot, instance, replaced);
         }
+        self.wait_for_leaving(type_index, wanted.instead_of.as_slice());
     }
 
     /// An instance that served is gone.
     fn gone(&mut self, type_index: usize, member: MemberId, how: Ended) {
         let kind = &mut self.types[type_index];
         let slot = kind.slots.remove(&member);
-        let lived = slot.map_or(Duration::ZERO, |slot| slot.since.elapsed());
+        let lived = slot.as_ref().map_or(Duration::ZERO, |slot| slot.since.elapsed());
+        if let Some(slot) = &slot
+            && self.roster.kind(type_index).has(member)
+        {
+            self.move_lost(type_index, &slot.version, slot.name.index, &how);
+        }
+        let kind = &mut self.types[type_index];
         let (ending, why) = match how {
             Ended::Drained => (Ending::Left, None),
             Ended::Spent | Ended::Cancelled => (Ending::Recycled, None),
@@ -327,9 +356,8 @@ impl Supervisor {
         Ok(u32::try_from(chosen.len()).unwrap_or(u32::MAX))
     }
 
-    /// How often it is looked whether instances are too old, if they can be.
     fn age_timer(&self) -> Option<Interval> {
-        let shortest = self.types.iter().filter_map(|kind| kind.given.max_age).min()?;
+        let shortest = self.types.iter().filter_map(|(_, kind)| kind.given.max_age).min()?;
         let mut timer = tokio::time::interval((shortest / 20).clamp(AGES_EVERY_MIN, AGES_EVERY_MAX));
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Some(timer)
@@ -337,7 +365,7 @@ impl Supervisor {
 
     fn replace_the_old(&mut self) {
         let now = Instant::now();
-        for (type_index, kind) in self.types.iter().enumerate() {
+        for (type_index, kind) in &self.types {
             let slots = kind.slots.iter().filter(|(_, slot)| slot.is_expired(now));
             let mut old: Vec<(Instant, MemberId)> =
                 slots.map(|(member, slot)| (slot.since, *member)).collect();
@@ -357,7 +385,7 @@ impl Supervisor {
             wanted.iter().all(|type_index| {
                 let kind = roster.kind(*type_index);
                 // The pool hears first of an instance that is gone.
-                kind.is_settled() && types[*type_index].given.pool.live() == kind.desired()
+                kind.is_settled() && types[*type_index].pool.live() == kind.desired()
             })
         };
         self.waiting.retain(|(_, reply)| !reply.is_closed());
@@ -367,8 +395,9 @@ impl Supervisor {
     }
 
     fn index_of(&self, name: &str) -> Result<usize, Refused> {
-        self.types.iter().position(|kind| &*kind.given.name == name).ok_or_else(|| {
-            let known: Vec<_> = self.types.iter().map(|kind| &*kind.given.name).collect();
+        let mut places = self.order.iter().copied();
+        places.find(|place| &*self.types[*place].given.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.order.iter().map(|place| &*self.types[*place].given.name).collect();
             Refused::Conflict(unknown_type(name, &known))
         })
     }
@@ -376,9 +405,8 @@ impl Supervisor {
     /// The types of these names, or all where there are none.
     fn indexes_of(&self, names: &[String]) -> Vec<usize> {
         let is_wanted = |kind: &Type| names.iter().any(|name| **name == *kind.given.name);
-        let all = self.types.iter().enumerate();
-        let wanted = all.filter(|(_, kind)| names.is_empty() || is_wanted(kind));
-        wanted.map(|(type_index, _)| type_index).collect()
+        let all = self.order.iter().copied();
+        all.filter(|place| names.is_empty() || is_wanted(&self.types[*place])).collect()
     }
 }
 

@@ -5,22 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmhost_engine::{CallLimits, Component, Meter};
+use wasmhost_engine::{CallLimits, Meter};
 
 use super::roster::Kind;
 use crate::event::MemberId;
-use crate::pool::{Outlook, Pool, Slot};
+use crate::pool::{Outlook, Pool, Slot, Version};
 
 /// A type, as the supervisor is given it.
 pub(crate) struct Supervised {
     pub(crate) name: Arc<str>,
     pub(crate) trigger: &'static str,
-    pub(crate) component: Component,
-    pub(crate) pool: Arc<Pool>,
+    /// The version that instances are started of.
+    pub(crate) version: Arc<Version>,
     /// The count that the file says.
     pub(crate) count_in_file: u32,
-    /// The count to begin with.
-    pub(crate) count: u32,
+    /// The count that a person set live, for a type that begins.
+    pub(crate) live: Option<u32>,
     /// Waiting calls: so many for each instance, or so many in all.
     pub(crate) backlog: Backlog,
     /// Instances run their `main` by themselves.
@@ -52,15 +52,27 @@ impl Backlog {
 /// A type, with what there is of it.
 pub(super) struct Type {
     pub(super) given: Supervised,
+    pub(super) pool: Arc<Pool>,
     pub(super) desired: u32,
+    /// The count that a person set live.
+    pub(super) live: Option<u32>,
+    /// The live release doesn't have it any more.
+    pub(super) is_retired: bool,
     /// Instances that serve, or leave.
     pub(super) slots: HashMap<MemberId, Arc<Slot>>,
-    /// Instances that start. The meter interrupts a start that isn't wanted any more.
-    pub(super) starting: HashMap<MemberId, Arc<Meter>>,
+    pub(super) starting: HashMap<MemberId, Starting>,
     pub(super) retries: HashMap<MemberId, Retry>,
     pub(super) last_end: Option<String>,
     /// What its pool was told.
     outlook: Outlook,
+}
+
+/// An instance that starts.
+pub(super) struct Starting {
+    pub(super) index: u32,
+    pub(super) version: Arc<Version>,
+    /// Interrupts a start that isn't wanted any more.
+    pub(super) meter: Arc<Meter>,
 }
 
 /// What a member that failed waits for.
@@ -70,10 +82,13 @@ pub(super) struct Retry {
 }
 
 impl Type {
-    pub(super) fn new(given: Supervised) -> Type {
+    pub(super) fn new(given: Supervised, pool: Arc<Pool>) -> Type {
         Type {
-            desired: given.count,
+            desired: 0,
+            live: given.live,
+            is_retired: false,
             given,
+            pool,
             slots: HashMap::new(),
             starting: HashMap::new(),
             retries: HashMap::new(),
@@ -89,7 +104,7 @@ impl Type {
     /// Asks instances to leave. A `main` can't be asked, as WASI has no signals: it is ended.
     pub(super) fn dismiss(&self, leaving: &[MemberId]) {
         let slots: Vec<_> = leaving.iter().filter_map(|member| self.slots.get(member).cloned()).collect();
-        self.given.pool.drain(&slots);
+        self.pool.drain(&slots);
         if self.given.runs_always {
             slots.iter().for_each(|slot| slot.interrupt());
         }
@@ -97,7 +112,7 @@ impl Type {
 
     /// Ends the calls of all its instances, and says how many had one that could have finished.
     pub(super) fn interrupt(&self) -> usize {
-        self.starting.values().for_each(|meter| meter.interrupt());
+        self.starting.values().for_each(|starting| starting.meter.interrupt());
         let mut busy = 0;
         for slot in self.slots.values() {
             busy += usize::from(slot.is_busy() && !self.given.runs_always);
@@ -114,7 +129,7 @@ impl Type {
             _ => Outlook::Good,
         };
         if std::mem::replace(&mut self.outlook, outlook) != outlook {
-            self.given.pool.set_outlook(outlook);
+            self.pool.set_outlook(outlook);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/ok` | `ok` |
+//! | `/version` | 32 bytes that are in the component: tests put others in their place |
 //! | `/echo` | the request's body, streamed |
 //! | `/instance` | a line each: type, instance, and how many calls of `/instance` this instance served, from 1 |
 //! | `/headers` | a line each: method, target, authority, scheme, then `name: value` |
@@ -45,6 +46,9 @@ use wasmhost_guest::wasi::clocks::monotonic_clock;
 
 wasmhost_guest::http!(handle);
 
+/// A test finds it in the component, and puts another one in its place.
+static VERSION: [u8; 32] = *b"the version of this component: 0";
+
 fn handle(request: Request) -> Response {
     static CALLED: AtomicBool = AtomicBool::new(false);
     if CALLED.swap(true, Ordering::Relaxed) && env::var_os("ONCE").is_some() {
@@ -52,6 +56,7 @@ fn handle(request: Request) -> Response {
     }
     let answer = match request.path() {
         "/ok" => Ok(Response::text("ok\n")),
+        "/version" => Ok(Response::text(hint::black_box(&VERSION).to_vec())),
         "/echo" => Ok(echo(request)),
         "/instance" => Ok(instance()),
         "/headers" => Ok(headers(&request)),

@@ -6,6 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// How a type is called.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    fresh_each_call: bool,
+    by_promise: bool,
+}
+
 const KEPT: Manner = Manner { fresh_each_call: false, by_promise: false };
 const FRESH: Manner = Manner { fresh_each_call: true, by_promise: false };
 const PROMISED: Manner = Manner { fresh_each_call: false, by_promise: true };
@@ -13,7 +20,8 @@ const PROMISED: Manner = Manner { fresh_each_call: false, by_promise: true };
 #[derive(Clone)]
 struct Thing {
     member: MemberId,
-    shares: bool,
+    concurrency: u32,
+    for_one_call: bool,
     leaving: Rc<Cell<bool>>,
 }
 
@@ -23,7 +31,7 @@ impl Lendable for Thing {
     }
 
     fn share(&self) -> Option<Thing> {
-        self.shares.then(|| self.clone())
+        (self.concurrency > 1).then(|| self.clone())
     }
 
     fn is_joinable(&self) -> bool {
@@ -32,6 +40,14 @@ impl Lendable for Thing {
 
     fn is_leaving(&self) -> bool {
         self.leaving.get()
+    }
+
+    fn concurrency(&self) -> u32 {
+        self.concurrency
+    }
+
+    fn is_for_one_call(&self) -> bool {
+        self.for_one_call
     }
 }
 
@@ -53,7 +69,6 @@ struct World {
     concurrency: u32,
     calls_max: usize,
     manner: Manner,
-    shares: bool,
     next_member: MemberId,
     next_call: u32,
     /// What calls have, by the call's number.
@@ -68,11 +83,10 @@ struct World {
 impl World {
     fn new(concurrency: u32, calls_max: usize, manner: Manner) -> World {
         World {
-            line: Line::new(concurrency, calls_max),
+            line: Line::new(calls_max),
             concurrency,
             calls_max,
             manner,
-            shares: concurrency > 1,
             next_member: 1,
             next_call: 1,
             lent: BTreeMap::new(),
@@ -89,7 +103,12 @@ impl World {
     }
 
     fn admit(&mut self) {
-        let thing = Thing { member: self.next_member, shares: self.shares, leaving: Rc::default() };
+        let thing = Thing {
+            member: self.next_member,
+            concurrency: self.concurrency,
+            for_one_call: self.manner.fresh_each_call,
+            leaving: Rc::default(),
+        };
         self.next_member += 1;
         self.put(thing, 0);
     }
@@ -98,7 +117,7 @@ impl World {
     fn ask(&mut self, need: Need) -> (u32, Option<NoInstance>) {
         let number = self.next_call;
         self.next_call += 1;
-        let refused = match self.line.ask(need, Turn::Last, self.manner, || true) {
+        let refused = match self.line.ask(need, Turn::Last, self.manner.by_promise, || true) {
             Asked::Handed(handed) => {
                 self.goes_in_order(number, need);
                 self.hand(number, handed);
@@ -130,7 +149,7 @@ impl World {
     }
 
     fn hand_out(&mut self) {
-        while let Some((call, handed)) = self.line.next(self.manner) {
+        while let Some((call, handed)) = self.line.next(self.manner.by_promise) {
             assert!(!call.has_gone());
             let (need, _) = self.waiting.remove(&call.number).unwrap();
             self.goes_in_order(call.number, need);
@@ -149,7 +168,7 @@ impl World {
     }
 
     fn put(&mut self, thing: Thing, served: u64) {
-        match self.line.put(Held { instance: thing, served }, self.manner) {
+        match self.line.put(Held { instance: thing, served }) {
             Put::Kept | Put::Leaves(_) => {}
             Put::Renew(held) => self.renewing.push(held.instance),
         }
@@ -181,7 +200,7 @@ impl World {
 
     fn redeem(&mut self, number: u32) {
         self.promised.remove(&number);
-        if let Some(held) = self.line.redeem(self.manner) {
+        if let Some(held) = self.line.redeem() {
             self.lent.insert(number, held);
         }
         self.hand_out();
@@ -342,7 +361,7 @@ fn who_comes_goes_behind_those_who_wait() {
     // A seat comes free, and before it is handed out another call asks.
     let held = world.lent.remove(&numbers[0]).unwrap();
     assert!(matches!(world.line.leave(held.instance.member, None), Left::Others));
-    assert!(world.line.try_lend(KEPT).is_none(), "nor does one that won't wait");
+    assert!(world.line.try_lend().is_none(), "nor does one that won't wait");
     let late = world.any();
     assert_eq!(world.served, numbers);
     assert!(world.waiting.contains_key(&late));
@@ -355,7 +374,7 @@ fn one_that_was_admitted_before_goes_first() {
     let call = Call { number: 99, gone: Rc::default() };
     world.waiting.insert(99, (Need::FreshOrSeat, call.clone()));
     assert!(matches!(
-        world.line.ask(Need::Any, Turn::First, KEPT, || false),
+        world.line.ask(Need::Any, Turn::First, false, || false),
         Asked::Wait { turn: Turn::First, .. }
     ));
     world.line.wait(Turn::First, call);
@@ -475,4 +494,22 @@ fn where_there_is_nothing_to_wait_for_nobody_waits() {
     assert_eq!(world.ask(Need::Any).1, Some(NoInstance::AllInBackoff));
     world.line.set_outlook(Outlook::Good);
     assert_eq!(world.ask(Need::Any).1, None);
+}
+
+#[test]
+fn instances_of_two_versions_are_lent_each_in_its_own_manner() {
+    let mut world = World::new(1, 100, KEPT).with_instances(1);
+    world.concurrency = 3;
+    world.admit();
+    // The newer one is used last, and has two more seats. The older one has none.
+    let first = world.any();
+    assert_eq!(world.lent[&first].instance.concurrency, 3);
+    let second = world.any();
+    assert_eq!(world.lent[&second].instance.concurrency, 1);
+    assert_eq!(world.line.room(), 2);
+    world.any();
+    world.any();
+    assert_eq!((world.line.room(), world.waiting.len()), (0, 0));
+    world.any();
+    assert_eq!(world.waiting.len(), 1);
 }

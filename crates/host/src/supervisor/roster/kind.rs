@@ -16,8 +16,14 @@ pub(crate) struct Kind {
     pub(super) due: VecDeque<Due>,
     /// Those that were asked to leave and haven't left yet, with their indexes.
     pub(super) leaving: HashMap<MemberId, u32>,
+    /// Those of them whose last call takes long.
+    pub(super) late: HashSet<MemberId>,
     /// Starts that aren't wanted any more and haven't ended yet.
     pub(super) unwanted: HashSet<MemberId>,
+    /// The version that instances are started of.
+    pub(super) version: u64,
+    /// Members are being replaced by those of another version.
+    pub(super) is_moving: bool,
     /// How many members are in each phase, and how many successors.
     pub(super) tally: Tally,
     pub(super) successors_tally: Tally,
@@ -37,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) restarts: u64,
     pub(crate) recycled: u64,
     pub(super) successor: Option<MemberId>,
+    /// The version of its instance; of no meaning as long as it has none.
+    pub(super) version: u64,
 }
 
 /// What will take a member's place.
@@ -48,6 +56,8 @@ pub(crate) struct Successor {
     pub(super) failures: u32,
     /// A person waits for it.
     pub(super) asked_for: bool,
+    /// The version of its instance; of no meaning as long as it has none.
+    pub(super) version: u64,
 }
 
 /// A member that is to be replaced.
@@ -84,7 +94,15 @@ pub(crate) struct Wanted {
 
 impl Member {
     pub(super) fn queued(index: u32) -> Member {
-        Member { index, phase: Phase::Queued, failures: 0, restarts: 0, recycled: 0, successor: None }
+        Member {
+            index,
+            phase: Phase::Queued,
+            failures: 0,
+            restarts: 0,
+            recycled: 0,
+            successor: None,
+            version: 0,
+        }
     }
 }
 
@@ -142,6 +160,21 @@ impl Kind {
             && !self.due.iter().any(|due| due.asked_for)
     }
 
+    /// Nothing of it is left.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.desired == 0
+            && self.members.is_empty()
+            && self.successors.is_empty()
+            && self.leaving.is_empty()
+            && self.unwanted.is_empty()
+    }
+
+    /// Those that serve, and are of the version that the type has now.
+    pub(crate) fn of_present_version(&self) -> usize {
+        let present = |place: &&Member| place.phase == Phase::Serving && place.version == self.version;
+        self.members.values().filter(present).count()
+    }
+
     /// Every member failed, and waits to be tried again.
     pub(crate) fn are_all_in_backoff(&self) -> bool {
         !self.members.is_empty() && self.tally.backoff == self.members.len()
@@ -169,7 +202,8 @@ impl Kind {
     /// is enough, and leaves room for others.
     pub(super) fn next_due(&mut self) -> Option<(Due, u32)> {
         let successors_max = (self.members.len() / 4).max(1);
-        while self.successors.len() < successors_max {
+        let leaving = if self.is_moving { self.leaving.len() - self.late.len() } else { 0 };
+        while self.successors.len() + leaving < successors_max {
             let due = self.due.pop_front()?;
             if let Some(Member { index, phase: Phase::Serving, .. }) = self.members.get(&due.member) {
                 return Some((due, *index));
@@ -209,17 +243,24 @@ impl Kind {
         let phase = Phase::Serving;
         self.members.insert(
             member,
-            Member { phase, failures: 0, recycled: old.recycled + 1, successor: None, ..old },
+            Member {
+                phase,
+                failures: 0,
+                recycled: old.recycled + 1,
+                successor: None,
+                version: successor.version,
+                ..old
+            },
         );
         Some(Wanted { index: old.index, instead_of: Some(successor.of) })
     }
 
     /// A member is gone whose successor doesn't serve yet: the successor is the member now.
     pub(super) fn promote(&mut self, gone: MemberId, member: MemberId) {
-        let Some(Successor { phase, failures, .. }) = self.remove_successor(member) else { return };
+        let Some(Successor { phase, failures, version, .. }) = self.remove_successor(member) else { return };
         let Some(old) = self.members.remove(&gone) else { return };
         self.tally.remove(old.phase);
         self.tally.add(phase);
-        self.members.insert(member, Member { phase, failures, successor: None, ..old });
+        self.members.insert(member, Member { phase, failures, successor: None, version, ..old });
     }
 }

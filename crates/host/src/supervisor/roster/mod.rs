@@ -16,6 +16,7 @@
 //! slots: members first, and successors only in slots that no member waits for.
 
 mod kind;
+mod moving;
 #[cfg(test)]
 mod tests;
 
@@ -74,9 +75,9 @@ pub(super) enum Ending {
 }
 
 impl Roster {
-    pub(super) fn new(types: usize, slots: usize) -> Roster {
+    pub(super) fn new(slots: usize) -> Roster {
         Roster {
-            kinds: (0..types).map(|_| Kind::default()).collect(),
+            kinds: vec![],
             slots,
             next: 1,
             queue: VecDeque::new(),
@@ -84,6 +85,14 @@ impl Roster {
             cancelled: vec![],
             stopped: false,
         }
+    }
+
+    /// A type without members begins at this place, where there was none or one that is gone.
+    pub(super) fn begin(&mut self, type_index: usize, version: u64) {
+        if self.kinds.len() <= type_index {
+            self.kinds.resize_with(type_index + 1, Kind::default);
+        }
+        self.kinds[type_index] = Kind { version, ..Kind::default() };
     }
 
     pub(super) fn kind(&self, type_index: usize) -> &Kind {
@@ -220,6 +229,10 @@ impl Roster {
             kind.unwanted.remove(&member);
             None
         };
+        if kind.members.get(&member).is_some_and(|place| place.version != kind.version) {
+            // The type moved to another version while it started.
+            self.replace(type_index, member, true);
+        }
         self.fill();
         wanted
     }
@@ -244,6 +257,7 @@ impl Roster {
     fn end(&mut self, type_index: usize, member: MemberId, ending: Ending) -> Option<Wait> {
         let kind = &mut self.kinds[type_index];
         if kind.leaving.remove(&member).is_some() {
+            kind.late.remove(&member);
             return None;
         }
         let place = kind.members.get_mut(&member).filter(|place| place.phase == Phase::Serving)?;
@@ -339,6 +353,7 @@ impl Roster {
             let kind = &mut self.kinds[type_index];
             let Some(place) = kind.members.get_mut(&member) else { continue };
             place.phase = Phase::Starting;
+            place.version = kind.version;
             kind.tally.add(Phase::Starting);
             self.starts.push(Start { type_index, member, index: place.index });
             free -= 1;
@@ -361,13 +376,15 @@ impl Roster {
         while let Some(member) = kind.successors_queued.pop_front() {
             if let Some(successor) = kind.successors.get_mut(&member) {
                 successor.phase = Phase::Starting;
+                successor.version = kind.version;
                 kind.successors_tally.add(Phase::Starting);
                 return Some(Start { type_index, member, index: successor.index });
             }
         }
         let (Due { member: of, asked_for }, index) = kind.next_due()?;
+        let version = kind.version;
         let member = self.number();
-        let successor = Successor { of, index, phase: Phase::Starting, failures: 0, asked_for };
+        let successor = Successor { of, index, phase: Phase::Starting, failures: 0, asked_for, version };
         self.kinds[type_index].add_successor(member, successor);
         Some(Start { type_index, member, index })
     }

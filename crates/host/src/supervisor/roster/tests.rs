@@ -20,10 +20,16 @@ struct World {
     timers: Vec<(usize, MemberId)>,
 }
 
+fn roster(slots: usize) -> Roster {
+    let mut roster = Roster::new(slots);
+    (0..TYPES).for_each(|type_index| roster.begin(type_index, 1));
+    roster
+}
+
 impl World {
     fn new(slots: usize) -> World {
         World {
-            roster: Roster::new(TYPES, slots),
+            roster: roster(slots),
             slots,
             numbers: BTreeSet::new(),
             starting: BTreeMap::new(),
@@ -56,6 +62,11 @@ impl World {
     fn restart(&mut self, type_index: usize) {
         let members: Vec<_> = self.roster.kind(type_index).members().map(|(member, _)| member).collect();
         members.into_iter().for_each(|member| self.roster.restart(type_index, member));
+        self.carry_out();
+    }
+
+    fn renew(&mut self, type_index: usize, version: u64) {
+        self.roster.renew(type_index, version, |member| member.is_multiple_of(2));
         self.carry_out();
     }
 
@@ -166,6 +177,8 @@ fn nth<T: Copy>(mut of: impl ExactSizeIterator<Item = T>, at: usize) -> Option<T
 enum Step {
     Desire(usize, usize),
     Restart(usize),
+    Renew(usize, u64),
+    Late(usize),
     Due(usize),
     Succeeds(usize),
     Fails(usize),
@@ -186,6 +199,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (0..TYPES, 0..5_usize).prop_map(|(type_index, count)| Step::Desire(type_index, count)),
         2 => (0..TYPES).prop_map(Step::Restart),
+        2 => (0..TYPES, 1..4_u64).prop_map(|(type_index, version)| Step::Renew(type_index, version)),
+        1 => any::<usize>().prop_map(Step::Late),
         2 => any::<usize>().prop_map(Step::Due),
         6 => any::<usize>().prop_map(Step::Succeeds),
         2 => any::<usize>().prop_map(Step::Fails),
@@ -200,6 +215,13 @@ impl World {
         match step {
             Step::Desire(type_index, count) => self.desire(type_index, count),
             Step::Restart(type_index) => self.restart(type_index),
+            Step::Renew(type_index, version) => self.renew(type_index, version),
+            Step::Late(at) => {
+                if let Some((member, type_index)) = nth(self.leaving.iter(), at) {
+                    self.roster.note_late(*type_index, *member);
+                    self.carry_out();
+                }
+            }
             Step::Due(at) => {
                 if let Some((member, (type_index, _))) = nth(self.serving.iter(), at) {
                     self.roster.replace(*type_index, *member, false);
@@ -238,8 +260,9 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// There is room for one more than the most that are desired. Whatever happens in whatever order: no place has two instances, no more instances live than there are slots
-    /// for, and once nothing happens any more exactly as many serve as are desired.
+    /// There is room for one more than the most that are desired. Whatever happens in whatever order: no place has two
+    /// instances, no more instances live than there are slots for, and once nothing happens any more exactly as many
+    /// serve as are desired, all of the version that their type has.
     #[test]
     fn every_count_is_reached_and_no_member_has_two_instances(
         slots in 9..14_usize,
@@ -252,6 +275,7 @@ proptest! {
             let kind = world.roster.kind(type_index);
             prop_assert!(kind.is_settled());
             prop_assert_eq!(world.numbers_of(type_index).len(), kind.desired());
+            prop_assert_eq!(kind.of_present_version(), kind.desired());
             prop_assert_eq!((kind.successors().len(), kind.leaving().len()), (0, 0));
         }
     }
@@ -379,4 +403,64 @@ fn nothing_starts_once_it_is_stopped() {
     world.ends(member, Ending::Crashed);
     world.restart(0);
     assert!(world.starting.is_empty());
+}
+
+#[test]
+fn a_move_replaces_each_and_has_a_quarter_more_at_most_with_those_that_leave() {
+    let mut world = World::with_counts(40, [16, 4]);
+    let (before, others) = (world.numbers_of(0), world.numbers_of(1));
+    world.renew(0, 2);
+    let mut most = 0;
+    while !(world.starting.is_empty() && world.leaving.is_empty()) {
+        let alive = world.starting.len() + world.serving.len() + world.leaving.len();
+        most = most.max(alive - others.len());
+        match world.starting.first_key_value() {
+            Some((member, _)) => world.start_succeeds(*member),
+            None => {
+                let leaving = *world.leaving.first_key_value().unwrap().0;
+                world.ends(leaving, Ending::Left);
+            }
+        }
+    }
+    assert_eq!(most, 20);
+    assert!(before.iter().all(|member| !world.serving.contains_key(member)));
+    assert_eq!(world.numbers_of(1), others, "the other type isn't touched");
+}
+
+#[test]
+fn a_move_waits_for_those_that_leave_but_not_for_late_ones() {
+    let mut world = World::with_counts(40, [4, 0]);
+    world.renew(0, 2);
+    world.start_all();
+    assert_eq!((world.leaving.len(), world.starting.len()), (1, 0));
+    let leaving = *world.leaving.first_key_value().unwrap().0;
+    world.roster.note_late(0, leaving);
+    world.carry_out();
+    assert_eq!(world.starting.len(), 1);
+}
+
+#[test]
+fn a_way_back_keeps_those_that_had_not_moved() {
+    let mut world = World::with_counts(40, [8, 0]);
+    world.renew(0, 2);
+    let first = *world.starting.first_key_value().unwrap().0;
+    world.start_succeeds(first);
+    let kept: Vec<MemberId> = world.numbers_of(0).into_iter().filter(|member| *member != first).collect();
+    world.renew(0, 1);
+    world.settle();
+    assert!(kept.iter().all(|member| world.serving.contains_key(member)), "{kept:?} {:?}", world.serving);
+    assert!(!world.serving.contains_key(&first));
+    assert_eq!(world.serving.len(), 8);
+}
+
+#[test]
+fn a_start_of_the_old_version_that_comes_late_is_replaced() {
+    let mut world = World::new(10);
+    world.desire(0, 1);
+    let old = *world.starting.first_key_value().unwrap().0;
+    world.renew(0, 2);
+    world.start_succeeds(old);
+    assert!(!world.roster.kind(0).is_settled());
+    world.settle();
+    assert!(!world.serving.contains_key(&old) && world.serving.len() == 1);
 }

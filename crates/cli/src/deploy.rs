@@ -1,0 +1,306 @@
+//! `wasmhost deploy` and `wasmhost rollback`: an order to the host, and what it tells of the way.
+//!
+//! What changes and how it ends is printed on standard output; the steps in between are told on standard error: on a
+//! terminal by one line that is written over, otherwise by a line each.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use wasmhost_config::LoadError;
+use wasmhost_host::admin::api::{DeployEvent, DeployRequest, ReleaseDetail, RollbackRequest};
+
+use crate::args::releases::{Deploy, Rollback, Waiting};
+use crate::client::{Client, Lines};
+use crate::exit::{Exit, Failed, Outcome};
+use crate::print;
+
+/// How often a terminal's line is drawn again, so that it is seen that the host isn't forgotten.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+pub(crate) async fn deploy(client: &Client, deploy: &Deploy) -> Outcome {
+    let timeout_s = Some(deploy.waiting.timeout.as_secs_f64());
+    let request = DeployRequest { dry_run: deploy.dry_run, timeout_s };
+    let order = Order { verb: "deploy", dry_run: deploy.dry_run, waiting: &deploy.waiting };
+    order.give(client, "/v1/deploy", &request).await.map_err(|failed| explain(client, failed))
+}
+
+pub(crate) async fn rollback(client: &Client, rollback: &Rollback) -> Outcome {
+    let timeout_s = Some(rollback.waiting.timeout.as_secs_f64());
+    let request = RollbackRequest { to: rollback.to.map(|number| number.0), timeout_s };
+    let order = Order { verb: "rollback", dry_run: false, waiting: &rollback.waiting };
+    order.give(client, "/v1/rollback", &request).await
+}
+
+/// Where the host is looked for follows from the file's `state_dir`, and a file with errors doesn't say it.
+fn explain(client: &Client, failed: Failed) -> Failed {
+    match wasmhost_config::load(client.file().path()) {
+        Err(err @ LoadError::Invalid(_)) if failed.exit == Exit::NoHost => {
+            let message = format!(
+                "{}\nThe file has errors, so that a `state_dir` in it isn't known:\n{err}",
+                failed.message
+            );
+            Failed { message, ..failed }
+        }
+        _ => failed,
+    }
+}
+
+/// What a person wants of the host.
+struct Order<'a> {
+    verb: &'static str,
+    dry_run: bool,
+    waiting: &'a Waiting,
+}
+
+impl Order<'_> {
+    async fn give(&self, client: &Client, path: &str, request: &impl Serialize) -> Outcome {
+        let mut events = client.post_stream(path, request).await?;
+        let mut told = Told::default();
+        let mut steps = Steps::new(self.waiting.json);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let ended = tokio::select! {
+            ended = self.follow(&mut events, &mut told, &mut steps) => ended?,
+            _ = interrupt.recv() => {
+                steps.clear();
+                print::note(told.goes_on(self.verb));
+                return Ok(Exit::Interrupted);
+            }
+        };
+        steps.clear();
+        let Some(ended) = ended else {
+            if !self.waiting.json {
+                print::line(told.goes_on(self.verb));
+            }
+            return Ok(Exit::Done);
+        };
+        match ended {
+            DeployEvent::Failed { release, live, why } => {
+                Err(Failed::new(Exit::Failed, failure(self.verb, release, live, &why)))
+            }
+            _ if self.waiting.json => Ok(Exit::Done),
+            DeployEvent::Live { release } => {
+                print::line(format!("v{release} is live{}", self.again(client, release).await));
+                Ok(Exit::Done)
+            }
+            DeployEvent::Unchanged { release } => {
+                print::line(unchanged(release, self.dry_run, told.has_changes));
+                Ok(Exit::Done)
+            }
+            _ => Ok(Exit::Done),
+        }
+    }
+
+    /// Prints what comes, until the end, which is returned. None where nobody waits for it.
+    async fn follow(
+        &self,
+        events: &mut Lines,
+        told: &mut Told,
+        steps: &mut Steps,
+    ) -> Result<Option<DeployEvent>, Failed> {
+        loop {
+            let Some(line) = events.next().await.ok().flatten() else {
+                steps.clear();
+                return Err(Failed::new(Exit::Failed, told.cut_off(self.verb)));
+            };
+            let event: DeployEvent = serde_json::from_slice(&line)?;
+            if self.waiting.json {
+                print::json(&event)?;
+            } else if let DeployEvent::Changes { lines } = &event {
+                lines.iter().for_each(print::line);
+            }
+            if event.is_last() {
+                return Ok(Some(event));
+            }
+            if let Some(step) = told.step(&event) {
+                steps.tell(&step);
+            }
+            if self.waiting.no_wait && matches!(event, DeployEvent::Begun { .. }) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Which release a rollback has brought back.
+    async fn again(&self, client: &Client, release: u64) -> String {
+        if self.verb != "rollback" {
+            return String::new();
+        }
+        // It is live whether the host can still be asked or not.
+        let detail = client.get::<ReleaseDetail>(&format!("/v1/releases/{release}")).await;
+        detail.map(|detail| format!(" ({})", detail.release.author)).unwrap_or_default()
+    }
+}
+
+fn unchanged(live: u64, dry_run: bool, has_changes: bool) -> String {
+    match (dry_run, has_changes) {
+        (true, true) => format!("v{live} is live: this was a dry run, and nothing was changed"),
+        _ => format!("nothing changes: v{live} is live"),
+    }
+}
+
+fn failure(verb: &str, release: Option<u64>, live: u64, why: &str) -> String {
+    let which = release.map_or_else(|| format!("the {verb} failed"), |release| format!("v{release} failed"));
+    // Errors of a file have a line each.
+    let break_or_space = if why.contains('\n') { '\n' } else { ' ' };
+    format!("{which}:{break_or_space}{why}\nv{live} is live, as before")
+}
+
+/// What was told so far.
+#[derive(Default)]
+struct Told {
+    release: Option<u64>,
+    has_changes: bool,
+    quarters_moved: Option<usize>,
+}
+
+impl Told {
+    /// Words for a step, if it is worth a line.
+    fn step(&mut self, event: &DeployEvent) -> Option<String> {
+        let step = match event {
+            DeployEvent::Changes { lines } => {
+                self.has_changes = !lines.is_empty();
+                return None;
+            }
+            DeployEvent::Begun { release } => {
+                self.release = Some(*release);
+                "begun".to_owned()
+            }
+            DeployEvent::Compiling { of: 0, .. } => return None,
+            DeployEvent::Compiling { done, of } => format!("compiling components: {done} of {of}"),
+            DeployEvent::Step { process } => format!("running the release step \"{process}\""),
+            DeployEvent::Trying { process } => format!("starting a first instance of {process}"),
+            DeployEvent::Moving { done, of } => {
+                let quarters = done.saturating_mul(4).checked_div(*of)?;
+                if self.quarters_moved.replace(quarters) == Some(quarters) {
+                    return None;
+                }
+                format!("moving instances: {done} of {of}")
+            }
+            DeployEvent::Live { .. } | DeployEvent::Unchanged { .. } | DeployEvent::Failed { .. } => {
+                return None;
+            }
+        };
+        Some(match self.release {
+            Some(release) => format!("v{release}: {step}"),
+            None => step,
+        })
+    }
+
+    fn goes_on(&self, verb: &str) -> String {
+        let which = self.which(verb);
+        format!("{which} goes on in the host: `wasmhost releases` shows how it ends")
+    }
+
+    fn cut_off(&self, verb: &str) -> String {
+        let which = self.which(verb);
+        format!(
+            "the host went away before {which} had ended: when it starts again, it runs the release that is live by then; `wasmhost releases` shows which"
+        )
+    }
+
+    fn which(&self, verb: &str) -> String {
+        self.release.map_or_else(|| format!("the {verb}"), |release| format!("v{release}"))
+    }
+}
+
+/// Where steps are told.
+enum Steps {
+    Nowhere,
+    Lines,
+    OneLine(ProgressBar),
+}
+
+impl Steps {
+    fn new(json: bool) -> Steps {
+        if json {
+            return Steps::Nowhere;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Steps::Lines;
+        }
+        let bar = ProgressBar::new_spinner();
+        match ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+            Ok(style) => Steps::OneLine(bar.with_style(style)),
+            Err(_) => Steps::Lines,
+        }
+    }
+
+    fn tell(&self, step: &str) {
+        match self {
+            Steps::Nowhere => {}
+            Steps::Lines => print::note(step),
+            Steps::OneLine(bar) => {
+                bar.enable_steady_tick(DRAW_EVERY);
+                bar.set_message(step.to_owned());
+            }
+        }
+    }
+
+    /// Makes room for what is printed next.
+    fn clear(&mut self) {
+        if let Steps::OneLine(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_in_words_with_the_release_before_them() {
+        let mut told = Told::default();
+        let mut step = |event| told.step(&event);
+        assert_eq!(step(DeployEvent::Changes { lines: vec!["web: count 1 -> 2".into()] }), None);
+        assert_eq!(step(DeployEvent::Begun { release: 7 }).as_deref(), Some("v7: begun"));
+        assert_eq!(
+            step(DeployEvent::Compiling { done: 0, of: 2 }).as_deref(),
+            Some("v7: compiling components: 0 of 2")
+        );
+        assert_eq!(step(DeployEvent::Compiling { done: 0, of: 0 }), None);
+        assert_eq!(
+            step(DeployEvent::Step { process: "prepare".into() }).as_deref(),
+            Some("v7: running the release step \"prepare\"")
+        );
+        assert_eq!(
+            step(DeployEvent::Trying { process: "web".into() }).as_deref(),
+            Some("v7: starting a first instance of web")
+        );
+        assert_eq!(step(DeployEvent::Live { release: 7 }), None);
+        assert!(told.has_changes);
+        assert!(told.goes_on("deploy").starts_with("v7 goes on in the host"));
+    }
+
+    #[test]
+    fn a_large_move_is_told_by_the_quarter() {
+        let mut told = Told::default();
+        let moves = (0..=1000).filter_map(|done| told.step(&DeployEvent::Moving { done, of: 1000 }));
+        let moves: Vec<_> = moves.collect();
+        assert_eq!(moves, [0, 250, 500, 750, 1000].map(|done| format!("moving instances: {done} of 1000")));
+        assert_eq!(told.step(&DeployEvent::Moving { done: 0, of: 0 }), None);
+    }
+
+    #[test]
+    fn a_failure_says_why_and_what_is_live() {
+        assert_eq!(
+            failure("deploy", Some(7), 6, "web.1 trapped"),
+            "v7 failed: web.1 trapped\nv6 is live, as before"
+        );
+        let errors = "formation.toml:3:1: process.web.cuont: unknown key\nformation.toml:4:1: more";
+        assert_eq!(
+            failure("deploy", None, 6, errors),
+            format!("the deploy failed:\n{errors}\nv6 is live, as before")
+        );
+    }
+
+    #[test]
+    fn nothing_to_do_is_told_apart_from_a_dry_run() {
+        assert_eq!(unchanged(6, false, false), "nothing changes: v6 is live");
+        assert_eq!(unchanged(6, true, false), "nothing changes: v6 is live");
+        assert_eq!(unchanged(6, true, true), "v6 is live: this was a dry run, and nothing was changed");
+    }
+}

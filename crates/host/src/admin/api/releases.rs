@@ -1,0 +1,151 @@
+//! The admin API's JSON of releases.
+
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/deploy`. The answer is a stream of [`DeployEvent`]s, one on a line; the last one says how it ended. A deploy
+/// that has begun goes on when its client has gone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Seconds after which the deploy fails. 300 where nothing is said.
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
+}
+
+/// `POST /v1/rollback`. The answer is that of a deploy.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The release to go back to; the one that was live before the present one where nothing is said.
+    #[serde(default)]
+    pub to: Option<u64>,
+    /// Seconds after which it fails. 300 where nothing is said.
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
+}
+
+/// One line of the answer to a deploy or a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum DeployEvent {
+    /// What will change, by type, for a person: `web: memory 128MiB -> 256MiB`. Empty where nothing does.
+    Changes {
+        /// A line each.
+        lines: Vec<String>,
+    },
+    /// The release has a number from now on, and is pending.
+    Begun {
+        /// The number.
+        release: u64,
+    },
+    /// So many of the components that changed are compiled.
+    Compiling {
+        /// How many.
+        done: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// A release step runs.
+    Step {
+        /// Its type.
+        process: String,
+    },
+    /// The first instance of a changed type is started, and asked whether it's ready.
+    Trying {
+        /// The type.
+        process: String,
+    },
+    /// So many instances of the changed types are of the new release.
+    Moving {
+        /// How many.
+        done: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// The last line: the release is live.
+    Live {
+        /// The number.
+        release: u64,
+    },
+    /// The last line: nothing was to change, or it was a dry run.
+    Unchanged {
+        /// The release that is live.
+        release: u64,
+    },
+    /// The last line: it failed, and the release that was live is whole.
+    Failed {
+        /// The number, if it had one already.
+        release: Option<u64>,
+        /// The release that is live.
+        live: u64,
+        /// Why, for a person; may have several lines.
+        why: String,
+    },
+}
+
+impl DeployEvent {
+    /// Whether nothing follows.
+    pub fn is_last(&self) -> bool {
+        matches!(self, DeployEvent::Live { .. } | DeployEvent::Unchanged { .. } | DeployEvent::Failed { .. })
+    }
+}
+
+/// `GET /v1/releases?n=20`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleasesView {
+    /// The newest first.
+    pub releases: Vec<ReleaseView>,
+}
+
+/// One release.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseView {
+    /// `v7` is number 7.
+    pub number: u64,
+    /// `pending`, `live`, `replaced` or `failed`.
+    pub state: String,
+    /// `start`, `deploy`, `rollback to v3`.
+    pub author: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// When it became live, if it did. RFC 3339, UTC.
+    pub live_at: Option<String>,
+    /// Why it failed, if it did.
+    pub why: Option<String>,
+    /// The types that differ from the release that was live before it, as far as it is known; `formation` stands for what
+    /// belongs to no type.
+    #[serde(default)]
+    pub changed: Vec<String>,
+    /// Its components.
+    pub components: Vec<ComponentView>,
+}
+
+/// A type's component in a release.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ComponentView {
+    /// The type.
+    pub process: String,
+    /// SHA-256 of the component, in hexadecimal digits.
+    pub digest: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The file that it was read from.
+    pub file: String,
+}
+
+/// `GET /v1/releases/7`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseDetail {
+    /// The release.
+    pub release: ReleaseView,
+    /// The release that was live before it, if it is still known.
+    #[serde(default)]
+    pub before: Option<u64>,
+    /// What it changed in the one that was live before it, by type, for a person.
+    pub changes: Vec<String>,
+    /// The formation's text.
+    pub formation: String,
+}

@@ -1,0 +1,326 @@
+//! The admin API's part for releases: deploys and rollbacks, whose answers are streams, and the list of what there was.
+
+use std::convert::Infallible;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use wasmhost_config::shown::one_line;
+use wasmhost_config::{Changes, Source, restore};
+use wasmhost_store::StoreError;
+use wasmhost_store::releases::{RELEASES_MAX, Release};
+
+use super::api::{
+    ComponentView, DeployEvent, DeployRequest, ReleaseDetail, ReleaseView, ReleasesView, RollbackRequest,
+};
+use super::jobs::page_size;
+use super::request::{Given, Nothing};
+use super::{Admin, ApiError, Shared};
+use crate::release::{NotTaken, TIMEOUT_DEFAULT, Wanted, change_lines};
+
+/// Releases in a list, where nobody says how many.
+const PAGE_DEFAULT: u32 = 20;
+
+/// How much of what somebody sent a message shows, in bytes.
+const SHOWN_BYTES: usize = 120;
+
+pub(super) fn routes() -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/v1/deploy", post(deploy))
+        .route("/v1/rollback", post(rollback))
+        .route("/v1/releases", get(list))
+        .route("/v1/releases/{number}", get(show))
+}
+
+// --- orders
+
+async fn deploy(
+    State(admin): Shared,
+    Given(DeployRequest { dry_run, timeout_s }): Given<DeployRequest>,
+) -> Result<Response, ApiError> {
+    order(&admin, Wanted::File { dry_run }, timeout_s)
+}
+
+async fn rollback(
+    State(admin): Shared,
+    Given(RollbackRequest { to, timeout_s }): Given<RollbackRequest>,
+) -> Result<Response, ApiError> {
+    if let Some(number) = to
+        && admin.releases.release(number).await.map_err(unreadable)?.is_none()
+    {
+        return Err(missing(&admin, number).await);
+    }
+    order(&admin, Wanted::Release(to), timeout_s)
+}
+
+/// Hands the order over. From then on it is carried out, whether its client stays or not.
+fn order(admin: &Admin, wanted: Wanted, timeout_s: Option<f64>) -> Result<Response, ApiError> {
+    let steps = admin.deployer.order(wanted, timeout(timeout_s)?).map_err(|not_taken| match not_taken {
+        NotTaken::Busy => ApiError::conflict(not_taken.to_string()),
+        NotTaken::Stopping => ApiError::unavailable(not_taken.to_string()),
+    })?;
+    let lines = futures_util::stream::unfold(steps, |mut steps| async {
+        steps.recv().await.map(|event| (Ok::<_, Infallible>(encode(&event)), steps))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn timeout(seconds: Option<f64>) -> Result<Duration, ApiError> {
+    let Some(seconds) = seconds else { return Ok(TIMEOUT_DEFAULT) };
+    let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero());
+    timeout.ok_or_else(|| {
+        ApiError::bad(format!("timeout_s: found {seconds}, expected a number of seconds above 0"))
+    })
+}
+
+fn encode(event: &DeployEvent) -> Bytes {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+// --- looking
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    n: Option<String>,
+}
+
+async fn list(
+    State(admin): Shared,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ReleasesView>, ApiError> {
+    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
+    let wanted = query.n.as_deref().map_or(Ok(PAGE_DEFAULT), |text| page_size("n", text, RELEASES_MAX))?;
+    // All of them, since the oldest that is shown is compared with one that isn't.
+    let releases = admin.releases.releases(RELEASES_MAX).await.map_err(unreadable)?;
+    let file = admin.live.load().formation.file.clone();
+    let views = blocking(move || {
+        let shown = releases.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX));
+        shown.map(|release| view(release, before(release, &releases), &file)).collect()
+    });
+    Ok(Json(ReleasesView { releases: views.await? }))
+}
+
+async fn show(
+    State(admin): Shared,
+    Path(number): Path<String>,
+    _: Nothing,
+) -> Result<Json<ReleaseDetail>, ApiError> {
+    let number = read_number(&number)?;
+    let Some(release) = admin.releases.release(number).await.map_err(unreadable)? else {
+        return Err(missing(&admin, number).await);
+    };
+    let releases = admin.releases.releases(RELEASES_MAX).await.map_err(unreadable)?;
+    let file = admin.live.load().formation.file.clone();
+    let detail = blocking(move || {
+        let before = before(&release, &releases);
+        let changes = before.map(|before| match changes(before, &release, &file) {
+            Some(changes) => change_lines(&changes),
+            None => by_components(before, &release).iter().map(|name| format!("{name}: component")).collect(),
+        });
+        ReleaseDetail {
+            before: before.map(|before| before.number),
+            changes: changes.unwrap_or_default(),
+            release: view(&release, before, &file),
+            formation: release.formation.clone(),
+        }
+    });
+    Ok(Json(detail.await?))
+}
+
+/// Formations are read by it, which takes milliseconds each.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|err| ApiError::unavailable(err.to_string()))
+}
+
+/// The release that was live when this one was made.
+fn before<'a>(release: &Release, newest_first: &'a [Release]) -> Option<&'a Release> {
+    newest_first.iter().find(|older| older.number < release.number && older.live_at.is_some())
+}
+
+fn view(release: &Release, before: Option<&Release>, file: &FilePath) -> ReleaseView {
+    let components = release.components.iter().map(|component| ComponentView {
+        process: component.process.clone(),
+        digest: component.digest.clone(),
+        bytes: component.bytes,
+        file: component.file.clone(),
+    });
+    ReleaseView {
+        number: release.number,
+        state: release.state.name().to_owned(),
+        author: release.author.clone(),
+        created_at: release.created_at.to_string(),
+        live_at: release.live_at.map(|time| time.to_string()),
+        why: release.why.clone(),
+        changed: before.map(|before| changed(before, release, file)).unwrap_or_default(),
+        components: components.collect(),
+    }
+}
+
+/// What a release changed in the one before it. None where one of them can't be read any more: a variable that it names
+/// isn't set, say.
+fn changes(before: &Release, release: &Release, file: &FilePath) -> Option<Changes> {
+    let formation = |release: &Release| {
+        let source = Source { text: release.formation.clone(), dotenv: release.dotenv.clone() };
+        restore(file, &source).ok()
+    };
+    let has_changed = |process: &str| digest(before, process) != digest(release, process);
+    Some(Changes::between(&formation(before)?, &formation(release)?, &has_changed))
+}
+
+fn digest<'a>(release: &'a Release, process: &str) -> Option<&'a str> {
+    let component = release.components.iter().find(|component| component.process == process);
+    component.map(|component| component.digest.as_str())
+}
+
+/// The types that a release changed, and `formation` for what belongs to none.
+fn changed(before: &Release, release: &Release, file: &FilePath) -> Vec<String> {
+    let Some(Changes { refused, types, http, others }) = changes(before, release, file) else {
+        return by_components(before, release);
+    };
+    let of_none = [refused, http, others].iter().any(|lines| !lines.is_empty());
+    let of_none = of_none.then(|| "formation".to_owned());
+    types.into_iter().map(|kind| kind.process).chain(of_none).collect()
+}
+
+/// The types whose component is another one, or that are in one of the two alone.
+fn by_components(before: &Release, release: &Release) -> Vec<String> {
+    let differs = |process: &&str| digest(before, process) != digest(release, process);
+    let names = |release: &'_ Release| -> Vec<String> {
+        let names = release.components.iter().map(|component| component.process.as_str());
+        names.filter(differs).map(str::to_owned).collect()
+    };
+    let mut names_of_both = names(release);
+    names_of_both.extend(names(before));
+    names_of_both.sort();
+    names_of_both.dedup();
+    names_of_both
+}
+
+/// `7` or `v7`.
+fn read_number(text: &str) -> Result<u64, ApiError> {
+    text.strip_prefix('v').unwrap_or(text).parse().map_err(|_| {
+        let found = one_line(text, SHOWN_BYTES);
+        ApiError::bad(format!("found \"{found}\", expected a release's number, such as 7 or v7"))
+    })
+}
+
+async fn missing(admin: &Admin, number: u64) -> ApiError {
+    match admin.releases.releases(RELEASES_MAX).await {
+        Ok(releases) => {
+            let known: Vec<u64> = releases.iter().map(|release| release.number).collect();
+            ApiError::missing(no_release(number, &known))
+        }
+        Err(err) => unreadable(err),
+    }
+}
+
+/// Names the nearest ones on either side.
+fn no_release(number: u64, known: &[u64]) -> String {
+    let below = known.iter().filter(|known| **known < number).max();
+    let above = known.iter().filter(|known| **known > number).min();
+    let nearest: Vec<_> = below.into_iter().chain(above).map(|number| format!("v{number}")).collect();
+    match nearest.as_slice() {
+        [] => format!("there is no release v{number}, and no other"),
+        [one] => format!("there is no release v{number}; the nearest is {one}"),
+        [..] => format!("there is no release v{number}; the nearest are {}", nearest.join(" and ")),
+    }
+}
+
+fn unreadable(err: StoreError) -> ApiError {
+    ApiError::unavailable(err.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmhost_store::Timestamp;
+    use wasmhost_store::releases::{ReleaseComponent, ReleaseState};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_for_a_release_that_is_not_there_learns_of_the_nearest() {
+        assert_eq!(no_release(9, &[7, 6, 5]), "there is no release v9; the nearest is v7");
+        assert_eq!(no_release(3, &[7, 5, 1]), "there is no release v3; the nearest are v1 and v5");
+        assert_eq!(no_release(1, &[]), "there is no release v1, and no other");
+    }
+
+    fn release(number: u64, formation: &str, digests: &[(&str, &str)]) -> Release {
+        let components = digests.iter().map(|(process, digest)| ReleaseComponent {
+            process: (*process).to_owned(),
+            digest: (*digest).to_owned(),
+            file: "/srv/web.wasm".into(),
+            bytes: 8,
+        });
+        Release {
+            number,
+            created_at: Timestamp::now(),
+            live_at: Some(Timestamp::now()),
+            author: "deploy".into(),
+            of_file: true,
+            state: ReleaseState::Replaced,
+            why: None,
+            formation: formation.to_owned(),
+            dotenv: None,
+            fingerprint: String::new(),
+            components: components.collect(),
+        }
+    }
+
+    #[test]
+    fn a_release_tells_what_it_changed_in_the_one_that_was_live_before() {
+        let web = "name = \"shop\"\n[process.web]\ncomponent = \"web.wasm\"\n";
+        let one = release(1, web, &[("web", "aa")]);
+        let two = release(2, &format!("{web}memory = \"64MiB\"\n"), &[("web", "bb")]);
+        let failed =
+            Release { live_at: None, state: ReleaseState::Failed, ..release(3, web, &[("web", "cc")]) };
+        let four = release(4, &web.replace("shop", "store"), &[("web", "bb")]);
+        let file = FilePath::new("/srv/formation.toml");
+        let all = [four.clone(), failed.clone(), two.clone(), one.clone()];
+        let number_before = |release| before(release, &all).map(|before| before.number);
+        assert_eq!([&one, &two, &failed, &four].map(number_before), [None, Some(1), Some(2), Some(2)]);
+        assert_eq!(changed(&one, &two, file), ["web"]);
+        assert_eq!(changed(&two, &four, file), ["web", "formation"]);
+        let lines = change_lines(&changes(&one, &two, file).unwrap());
+        assert!(lines.iter().any(|line| line.starts_with("web: component")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("web: memory")), "{lines:?}");
+        // A variable that nobody has set any more.
+        let lost = release(5, &web.replace("web.wasm", "${WASMHOST_TEST_NOT_SET}.wasm"), &[("web", "dd")]);
+        assert!(changes(&four, &lost, file).is_none());
+        assert_eq!(changed(&four, &lost, file), ["web"]);
+        assert_eq!(
+            by_components(
+                &release(6, "", &[("a", "1"), ("b", "2")]),
+                &release(7, "", &[("b", "3"), ("c", "4")])
+            ),
+            ["a", "b", "c"]
+        );
+    }
+
+    #[test]
+    fn a_timeout_is_a_time() {
+        assert_eq!(timeout(None).unwrap(), TIMEOUT_DEFAULT);
+        assert_eq!(timeout(Some(0.5)).unwrap(), Duration::from_millis(500));
+        for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(timeout(Some(wrong)).unwrap_err().message.contains("above 0"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_release_has_a_number() {
+        assert_eq!((read_number("7").unwrap(), read_number("v7").unwrap()), (7, 7));
+        for text in ["", "v", "x", "-1"] {
+            assert!(read_number(text).is_err(), "{text}");
+        }
+    }
+}

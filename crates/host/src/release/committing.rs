@@ -1,0 +1,138 @@
+//! After the move: whatever calls instances is as the new release says.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tracing::warn;
+use wasmhost_config::{Formation, Trigger};
+
+use super::deploying::Deploying;
+use super::{Live, Opened, Release, ReleaseType};
+use crate::ingress::{FailureLog, ServedAt, Web};
+use crate::pool::Pool;
+use crate::services::KnownQueues;
+
+impl Deploying {
+    /// Whatever calls instances is as the release says from now on.
+    pub(super) async fn commit(
+        &mut self,
+        next: Release,
+        places: Vec<(usize, Arc<Pool>)>,
+        changed: &HashSet<String>,
+        opened: Option<Opened>,
+    ) -> Result<(), String> {
+        self.parts.queues.know(known_queues(&next));
+        self.serve(&next, &places, changed, opened)?;
+        self.trigger(&next, &places, changed).await;
+        self.retire(&self.places, &places).await;
+        let schedules = next.types.iter().filter(|kind| matches!(kind.planned.trigger, Trigger::Schedule(_)));
+        let names: Vec<String> = schedules.map(|kind| kind.name().to_owned()).collect();
+        if let Err(err) = self.parts.ticks.keep_only(&names).await {
+            warn!("schedules that are gone could not be forgotten: {err}");
+        }
+        next.formation.unworked_queues().iter().for_each(|unworked| warn!("{unworked}"));
+        self.places = places;
+        self.release = next;
+        Ok(())
+    }
+
+    fn serve(
+        &mut self,
+        next: &Release,
+        places: &[(usize, Arc<Pool>)],
+        changed: &HashSet<String>,
+        opened: Option<Opened>,
+    ) -> Result<(), String> {
+        let mut webs = HashMap::new();
+        let mut routes = vec![];
+        for (kind, (place, pool)) in next.types.iter().zip(places) {
+            let Trigger::Http { routes: of_type } = &kind.planned.trigger else { continue };
+            let before = self.webs.get(place).filter(|_| !changed.contains(kind.name())).cloned();
+            let web = before.unwrap_or_else(|| web(kind, pool));
+            routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
+            webs.insert(*place, web);
+        }
+        let Formation { http, drain_delay, grace, .. } = &next.formation;
+        let front = &self.parts.front;
+        match opened {
+            Some(opened) => {
+                let served_at = opened.served_at();
+                let before = self.parts.live.load();
+                served_at.iter().filter(|place| !before.http.contains(place)).for_each(&self.parts.serving);
+                front
+                    .serve(http, opened, routes, *drain_delay, *grace)
+                    .map_err(|err| format!("the sockets can't be shared: {err}"))?;
+                self.tell_live(next, Some(served_at));
+            }
+            None if routes.is_empty() => {
+                front.close(*grace);
+                self.tell_live(next, Some(vec![]));
+            }
+            None => {
+                front.set_routes(routes);
+                self.tell_live(next, None);
+            }
+        }
+        self.webs = webs;
+        Ok(())
+    }
+
+    async fn trigger(&mut self, next: &Release, places: &[(usize, Arc<Pool>)], changed: &HashSet<String>) {
+        let stay: HashSet<usize> = places.iter().map(|(place, _)| *place).collect();
+        let gone: Vec<usize> =
+            self.places.iter().map(|(place, _)| *place).filter(|place| !stay.contains(place)).collect();
+        let triggers = &mut self.parts.triggers;
+        for place in gone {
+            triggers.stop(place).await;
+        }
+        for (kind, (place, pool)) in next.types.iter().zip(places) {
+            if changed.contains(kind.name()) {
+                triggers.begin(*place, kind, pool, &next.formation.queues).await;
+            }
+        }
+        self.tell_live(next, None);
+    }
+
+    /// `http` is where requests are served, if that has changed.
+    fn tell_live(&self, next: &Release, http: Option<Vec<ServedAt>>) {
+        let http = http.unwrap_or_else(|| self.parts.live.load().http.clone());
+        let (number, formation) = (next.number, next.formation.clone());
+        let schedules = self.parts.triggers.schedules();
+        self.parts.live.store(Arc::new(Live { number, formation, http, schedules }));
+    }
+
+    /// Releases that aren't kept any more go, with their components.
+    pub(super) async fn forget(&self) {
+        let named = match self.parts.releases.forget(self.release.formation.keep_releases).await {
+            Ok(named) => named,
+            Err(err) => return warn!("old releases could not be forgotten: {err}"),
+        };
+        let shelf = self.parts.shelf.clone();
+        let kept = tokio::task::spawn_blocking(move || shelf.keep_only(&named)).await;
+        if let Err(err) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
+            warn!("components of old releases could not be deleted: {err}");
+        }
+    }
+}
+
+fn web(kind: &ReleaseType, pool: &Arc<Pool>) -> Arc<Web> {
+    Arc::new(Web {
+        pool: pool.clone(),
+        limits: kind.limits(),
+        wait_max: kind.planned.process.queue_timeout,
+        failures: FailureLog::new(kind.name().into()),
+        body_bytes_max: kind.planned.process.body_bytes_max,
+    })
+}
+
+/// The queues that a release says something of.
+fn known_queues(release: &Release) -> KnownQueues {
+    let mut known = KnownQueues { settings: release.formation.queues.clone(), ..KnownQueues::default() };
+    for kind in &release.types {
+        let Trigger::Queue { queues } = &kind.planned.trigger else { continue };
+        for (queue, _) in queues {
+            known.workers.entry(queue.clone()).or_default().push(kind.name().to_owned());
+        }
+    }
+    known
+}

@@ -1,0 +1,266 @@
+//! Deploys, one at a time: see [the module above](super).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use wasmhost_config::{Changes, How};
+use wasmhost_store::releases::{self, ReleaseState};
+use wasmhost_store::{Counts, Releases, StoreError, Ticks};
+
+use super::history::plan_of;
+use super::preparing::Prepared;
+use super::{Front, Live, Making, Opened, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
+use crate::admin::api::DeployEvent;
+use crate::ingress::{ServedAt, Web};
+use crate::plan::{Plan, Surroundings};
+use crate::pool::Pool;
+use crate::services::{GrantedBy, Queues};
+use crate::supervisor::Action;
+
+/// The parts of a host that releases act on. They outlive each of them.
+pub(crate) struct Parts {
+    pub(crate) making: Making,
+    pub(crate) releases: Arc<dyn Releases>,
+    pub(crate) ticks: Arc<dyn Ticks>,
+    pub(crate) counts: Arc<dyn Counts>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) actions: mpsc::Sender<Action>,
+    pub(crate) front: Arc<Front>,
+    pub(crate) triggers: Triggers,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    /// Is told each new place where requests are served.
+    pub(crate) serving: Box<dyn Fn(&ServedAt) + Send + Sync>,
+    /// The directory of compiled components, if they are kept.
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) granted_by: GrantedBy,
+}
+
+/// Carries deploys out.
+pub(crate) struct Deploying {
+    pub(super) parts: Parts,
+    /// The live one.
+    pub(super) release: Release,
+    /// The supervisor's place and the pool of each of its types.
+    pub(super) places: Vec<(usize, Arc<Pool>)>,
+    /// What requests of each http type find, by its place.
+    pub(super) webs: HashMap<usize, Arc<Web>>,
+}
+
+/// A release on its way.
+pub(super) struct Attempt<'a> {
+    pub(super) deadline: Instant,
+    timeout: Duration,
+    pub(super) events: &'a mpsc::UnboundedSender<DeployEvent>,
+    /// Once it has one.
+    pub(super) number: Option<u64>,
+    /// What the deploy waits for, for the one who reads that its time is over.
+    pub(super) waits_for: String,
+}
+
+/// How a deploy went that didn't fail.
+enum Done {
+    Live(u64),
+    Unchanged,
+}
+
+impl Attempt<'_> {
+    pub(super) fn tell(&self, event: DeployEvent) {
+        // Whoever asked may have gone.
+        let _ = self.events.send(event);
+    }
+
+    /// Waits for a step as long as there is time.
+    pub(super) async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, String> {
+        timeout_at(self.deadline, step).await.map_err(|_| self.overdue())
+    }
+
+    pub(super) fn overdue(&self) -> String {
+        format!("it wasn't done within {:?}: {}", self.timeout, self.waits_for)
+    }
+}
+
+impl Deploying {
+    /// Makes a host's first release live. Its instances start.
+    pub(crate) async fn begin(
+        parts: Parts,
+        release: Release,
+        opened: Option<Opened>,
+        counts: &BTreeMap<String, u32>,
+    ) -> Result<Deploying, String> {
+        let empty = Release { number: 0, formation: release.formation.clone(), types: vec![] };
+        let mut deploying = Deploying { parts, release: empty, places: vec![], webs: HashMap::new() };
+        let underway = deploying.adopt(&release, counts).await?;
+        let changed = release.types.iter().map(|kind| kind.name().to_owned()).collect();
+        deploying.commit(release, underway.places, &changed, opened).await?;
+        Ok(deploying)
+    }
+
+    /// Runs until the host drains.
+    pub(crate) async fn run(mut self, mut orders: mpsc::Receiver<Order>, intake: CancellationToken) {
+        loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                () = intake.cancelled() => None,
+            };
+            let Some(order) = order else { break };
+            self.carry_out(order, &intake).await;
+        }
+        intake.cancelled().await;
+    }
+
+    async fn carry_out(&mut self, order: Order, intake: &CancellationToken) {
+        let Order { wanted, timeout, events, _turn } = order;
+        let deadline = Instant::now() + timeout;
+        let waits_for = "the formation was read".to_owned();
+        let mut attempt = Attempt { deadline, timeout, events: &events, number: None, waits_for };
+        let ended = tokio::select! {
+            ended = self.attempt(wanted, &mut attempt) => ended,
+            () = intake.cancelled() => Err("the host was told to stop".to_owned()),
+        };
+        let (live, number) = (self.release.number, attempt.number);
+        let end = match ended {
+            Ok(Done::Live(release)) => DeployEvent::Live { release },
+            Ok(Done::Unchanged) => DeployEvent::Unchanged { release: live },
+            Err(why) => {
+                warn!("{} failed, and v{live} is live as before: {why}", name(number));
+                if let Some(number) = number
+                    && let Err(err) = self.parts.releases.fail(number, why.clone()).await
+                {
+                    warn!("that v{number} failed could not be stored: {err}");
+                }
+                DeployEvent::Failed { release: number, live, why }
+            }
+        };
+        attempt.tell(end);
+    }
+
+    async fn attempt(&mut self, wanted: Wanted, attempt: &mut Attempt<'_>) -> Result<Done, String> {
+        let (plan, author) = attempt.within(self.read(wanted)).await??;
+        let changes = self.changes(&plan);
+        attempt.tell(DeployEvent::Changes { lines: change_lines(&changes) });
+        if !changes.refused.is_empty() {
+            return Err(format!("this can't be changed while the host runs: {}", changes.refused.join("; ")));
+        }
+        let is_dry = wanted == Wanted::File { dry_run: true };
+        if is_dry || changes.is_empty() {
+            return Ok(Done::Unchanged);
+        }
+        let Prepared { release: next, changed, engine, opened } =
+            self.prepare(plan, author, &changes, attempt).await?;
+        let number = next.number;
+        // For types that come back.
+        let counts =
+            self.parts.counts.load().await.map_err(|err| format!("the counts can't be read: {err}"))?;
+        let underway = self.adopt(&next, &counts).await?;
+        let places = underway.places.clone();
+        let mut moved = self.watch(underway, attempt).await;
+        if moved.is_ok() {
+            let live = self.parts.releases.make_live(number).await;
+            moved = live.map_err(|err| format!("that v{number} is live could not be stored: {err}"));
+        }
+        if let Err(why) = moved {
+            self.go_back(&places).await;
+            return Err(why);
+        }
+        self.parts.making.engine = engine;
+        self.commit(next, places, &changed, opened).await?;
+        info!("v{number} is live");
+        self.forget().await;
+        Ok(Done::Live(number))
+    }
+
+    // --- what is asked for
+
+    /// What is to become live, and who says so.
+    async fn read(&self, wanted: Wanted) -> Result<(Plan, String), String> {
+        let file = self.release.formation.file.clone();
+        let record = match wanted {
+            Wanted::File { .. } => None,
+            Wanted::Release(number) => Some(self.find(number).await?),
+        };
+        let author =
+            record.as_ref().map_or("deploy".to_owned(), |record| format!("rollback to v{}", record.number));
+        let (cache, granted_by) = (self.parts.cache.clone(), self.parts.granted_by);
+        let shelf = self.parts.shelf.clone();
+        if self.release.formation.source.text.is_empty() {
+            return Err("this host runs an app by its flags, and has no formation to read again".to_owned());
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let surroundings = Surroundings { cache: cache.as_deref(), granted_by };
+            match record {
+                Some(record) => plan_of(&record, &shelf, &file, &surroundings)
+                    .map_err(|why| format!("v{} can't be run again: {why}", record.number)),
+                None => {
+                    let formation = wasmhost_config::load(&file).map_err(|err| err.to_string())?;
+                    Plan::new(formation, &surroundings).map_err(|err| err.to_string())
+                }
+            }
+        });
+        let plan = read.await.map_err(|err| err.to_string())??;
+        Ok((plan, author))
+    }
+
+    /// The release that a rollback goes to.
+    async fn find(&self, number: Option<u64>) -> Result<releases::Release, String> {
+        let releases = &self.parts.releases;
+        let failed = |err: StoreError| err.to_string();
+        let Some(number) = number else {
+            let all = releases.releases(u32::MAX).await.map_err(failed)?;
+            let before = all.into_iter().filter(|record| record.state == ReleaseState::Replaced);
+            let last = before.max_by_key(|record| (record.live_at, record.number));
+            return last.ok_or_else(|| "no release was live before this one".to_owned());
+        };
+        if number == self.release.number {
+            return Err(format!("v{number} is live already"));
+        }
+        let record = releases.release(number).await.map_err(failed)?.ok_or_else(|| {
+            format!(
+                "there is no v{number}, or it isn't kept any more: `wasmhost releases` lists those that are"
+            )
+        })?;
+        match record.state {
+            ReleaseState::Replaced => Ok(record),
+            state => {
+                Err(format!("v{number} was never live (it is {state}), so that there is no way back to it"))
+            }
+        }
+    }
+
+    fn changes(&self, plan: &Plan) -> Changes {
+        let now: HashMap<&str, &ReleaseType> =
+            self.release.types.iter().map(|kind| (kind.name(), kind)).collect();
+        let next: HashMap<&str, String> =
+            plan.types.iter().map(|planned| (&*planned.process.name, planned.code.digest())).collect();
+        let has_changed = |process: &str| match (now.get(process), next.get(process)) {
+            (Some(now), Some(next)) => now.digest != *next,
+            _ => false,
+        };
+        Changes::between(&self.release.formation, &plan.formation, &has_changed)
+    }
+}
+
+fn name(number: Option<u64>) -> String {
+    number.map_or("the deploy".to_owned(), |number| format!("v{number}"))
+}
+
+/// What changes, a line each, for a person.
+pub(crate) fn change_lines(changes: &Changes) -> Vec<String> {
+    let of_types = changes.types.iter().flat_map(|kind| {
+        let what = match kind.how {
+            How::Added => vec!["added".to_owned()],
+            How::Removed => vec!["removed".to_owned()],
+            How::Instances | How::Settings => kind.what.clone(),
+        };
+        what.into_iter().map(|what| format!("{}: {what}", kind.process))
+    });
+    let http = changes.http.iter().map(|what| format!("[http] {what}"));
+    of_types.chain(http).chain(changes.others.iter().cloned()).collect()
+}

@@ -1,0 +1,123 @@
+//! The move: the supervisor is given a release's types, replaces instances in batches, and says how it went.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tracing::warn;
+use wasmhost_config::{Run, Trigger};
+
+use super::deploying::{Attempt, Deploying};
+use super::{Release, ReleaseType};
+use crate::admin::api::DeployEvent;
+use crate::pool::Pool;
+use crate::supervisor::{Action, Adopted, Supervised, Underway};
+
+/// How long the instances of the release before may take to come back.
+const BACK_MAX: Duration = Duration::from_secs(60);
+
+impl Deploying {
+    /// Makes a release's types those of the supervisor.
+    pub(super) async fn adopt(
+        &self,
+        next: &Release,
+        counts: &BTreeMap<String, u32>,
+    ) -> Result<Underway, String> {
+        let types = next.types.iter().map(|kind| Adopted {
+            place: self.place_of(kind),
+            supervised: supervised(kind, counts.get(kind.name()).copied()),
+        });
+        let (reply, answer) = oneshot::channel();
+        let grace = next.formation.grace;
+        let action = Action::Adopt { types: types.collect(), grace, reply };
+        let stopping = "the host is stopping";
+        self.parts.actions.send(action).await.map_err(|_| stopping.to_owned())?;
+        answer.await.map_err(|_| stopping.to_owned())?.map_err(|refused| refused.to_string())
+    }
+
+    /// The place of the type that this one replaces. One that is called by other means is another type.
+    fn place_of(&self, kind: &ReleaseType) -> Option<usize> {
+        let before =
+            self.release.types.iter().zip(&self.places).find(|(before, _)| before.name() == kind.name());
+        let (before, (place, _)) = before?;
+        let (now, next) = (&before.planned, &kind.planned);
+        let is_called_alike = std::mem::discriminant(&now.trigger) == std::mem::discriminant(&next.trigger)
+            && now.runs_always() == next.runs_always();
+        is_called_alike.then_some(*place)
+    }
+
+    /// Waits until every instance is of the new release.
+    pub(super) async fn watch(&self, underway: Underway, attempt: &mut Attempt<'_>) -> Result<(), String> {
+        let Underway { mut progress, mut ended, .. } = underway;
+        let mut seen = (0, 0);
+        loop {
+            tokio::select! {
+                ended = &mut ended => return ended.unwrap_or_else(|_| Err("the host is stopping".to_owned())),
+                changed = progress.changed() => {
+                    seen = *progress.borrow_and_update();
+                    let (done, of) = seen;
+                    attempt.tell(DeployEvent::Moving { done, of });
+                    if changed.is_err() {
+                        return (&mut ended).await.unwrap_or_else(|_| Err("the host is stopping".to_owned()));
+                    }
+                }
+                () = tokio::time::sleep_until(attempt.deadline) => {
+                    attempt.waits_for = format!("{} of {} instances had moved", seen.0, seen.1);
+                    return Err(attempt.overdue());
+                }
+            }
+        }
+    }
+
+    /// The release that is live gets its instances back.
+    pub(super) async fn go_back(&self, tried: &[(usize, Arc<Pool>)]) {
+        match self.adopt(&self.release, &Default::default()).await {
+            Ok(underway) => {
+                self.retire(tried, &self.places).await;
+                match tokio::time::timeout(BACK_MAX, underway.ended).await {
+                    Ok(Ok(Ok(()))) => {}
+                    Ok(Ok(Err(why))) => warn!("v{} has trouble coming back: {why}", self.release.number),
+                    Ok(Err(_)) | Err(_) => {
+                        warn!("v{} hasn't got all its instances back yet", self.release.number);
+                    }
+                }
+            }
+            Err(why) => warn!("v{} could not come back: {why}", self.release.number),
+        }
+    }
+
+    /// Types of the former that the latter doesn't have leave.
+    pub(super) async fn retire(&self, former: &[(usize, Arc<Pool>)], latter: &[(usize, Arc<Pool>)]) {
+        let stay: HashSet<usize> = latter.iter().map(|(place, _)| *place).collect();
+        let places: Vec<usize> =
+            former.iter().map(|(place, _)| *place).filter(|place| !stay.contains(place)).collect();
+        if !places.is_empty() {
+            // An error says that the host is stopping, and everything leaves.
+            let _ = self.parts.actions.send(Action::Retire { places }).await;
+        }
+    }
+}
+
+fn supervised(kind: &ReleaseType, live: Option<u32>) -> Supervised {
+    let (trigger, scalable) = match kind.planned.trigger {
+        Trigger::Http { .. } => ("http", true),
+        Trigger::Queue { .. } => ("queue", true),
+        Trigger::Schedule(_) => ("schedule", true),
+        Trigger::Command { run: Run::Always } => ("command", true),
+        Trigger::Command { run: Run::Release } => ("release", false),
+        Trigger::Command { run: Run::Never } => ("manual", false),
+    };
+    Supervised {
+        name: kind.name().into(),
+        trigger,
+        version: kind.version.clone(),
+        count_in_file: kind.planned.count(),
+        live: live.filter(|_| scalable),
+        backlog: kind.planned.backlog(),
+        runs_always: kind.planned.runs_always(),
+        max_age: kind.planned.process.max_age,
+        scalable,
+        limits: kind.limits(),
+    }
+}

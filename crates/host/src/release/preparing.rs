@@ -1,0 +1,142 @@
+//! Before the move: everything that may fail without anybody noticing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::time::timeout_at;
+use wasmhost_config::{Changes, How, Run, Trigger};
+use wasmhost_engine::Engine;
+
+use super::deploying::{Attempt, Deploying};
+use super::history::record;
+use super::making::run_release_steps;
+use super::trial::Trial;
+use super::{Opened, Release, ReleaseType};
+use crate::admin::api::DeployEvent;
+use crate::host::Progress;
+use crate::plan::Plan;
+use crate::pool::Version;
+
+/// A release that could be made live.
+pub(super) struct Prepared {
+    pub(super) release: Release,
+    /// The types that change in any way, by name.
+    pub(super) changed: HashSet<String>,
+    /// The engine that it was made for.
+    pub(super) engine: Arc<Engine>,
+    /// Where it will serve, if that is elsewhere.
+    pub(super) opened: Option<Opened>,
+}
+
+impl Deploying {
+    /// Makes a release of a plan, and tries it.
+    pub(super) async fn prepare(
+        &mut self,
+        plan: Plan,
+        author: String,
+        changes: &Changes,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Prepared, String> {
+        let is_rollback = author != "deploy";
+        attempt.waits_for = "its components were kept".to_owned();
+        attempt.within(self.keep(&plan)).await??;
+        let number = self.parts.releases.add(record(&plan, author, !is_rollback)).await;
+        let number = number.map_err(|err| format!("the release could not be stored: {err}"))?;
+        attempt.number = Some(number);
+        attempt.tell(DeployEvent::Begun { release: number });
+
+        let has_http = plan.has_http();
+        let kept = self.kept(&plan, changes);
+        attempt.waits_for = "its components were compiled".to_owned();
+        let events = attempt.events.clone();
+        let progress = move |now: Progress<'_>| {
+            if let Progress::Done { done, of } = now {
+                let _ = events.send(DeployEvent::Compiling { done, of });
+            }
+        };
+        let made = attempt.within(self.parts.making.make(number, plan, &kept, &progress)).await?;
+        let (next, engine) = made.map_err(|err| err.to_string())?;
+
+        if !is_rollback {
+            attempt.waits_for = "a release step ran".to_owned();
+            let begun = |process: &str| attempt.tell(DeployEvent::Step { process: process.to_owned() });
+            attempt.within(run_release_steps(&next, begun)).await?.map_err(|err| err.to_string())?;
+        }
+        for kind in next.types.iter().filter(|kind| !kept.contains_key(kind.name())) {
+            self.try_type(kind, attempt).await?;
+        }
+        let is_open = self.is_open();
+        let opened = match has_http && (!is_open || self.release.formation.http != next.formation.http) {
+            true => Some(self.parts.front.open(&next.formation.http).await.map_err(|err| err.to_string())?),
+            false => None,
+        };
+        let mut changed: HashSet<String> = changes.types.iter().map(|kind| kind.process.clone()).collect();
+        if self.release.formation.queues != next.formation.queues {
+            changed.extend(next.types.iter().map(|kind| kind.name().to_owned()));
+        }
+        Ok(Prepared { release: next, changed, engine, opened })
+    }
+
+    fn is_open(&self) -> bool {
+        self.release.types.iter().any(|kind| matches!(kind.planned.trigger, Trigger::Http { .. }))
+    }
+
+    /// Keeps a plan's components, so that it can be run again.
+    async fn keep(&self, plan: &Plan) -> Result<(), String> {
+        let shelf = self.parts.shelf.clone();
+        let missing = plan.types.iter().filter(|planned| shelf.find(&planned.code.digest()).is_none());
+        let missing: Vec<(String, Vec<u8>)> =
+            missing.map(|planned| (planned.code.digest(), planned.code.contents().to_vec())).collect();
+        let keeping = tokio::task::spawn_blocking(move || {
+            missing.iter().try_for_each(|(digest, bytes)| shelf.put(digest, bytes))
+        });
+        let kept = keeping.await.map_err(std::io::Error::other).and_then(|kept| kept);
+        kept.map_err(|err| format!("its components can't be kept in the state directory: {err}"))
+    }
+
+    /// The versions of types whose instances stay.
+    fn kept(&self, plan: &Plan, changes: &Changes) -> HashMap<String, Arc<Version>> {
+        let changed: HashSet<&str> = changes
+            .types
+            .iter()
+            .filter(|kind| !matches!(kind.how, How::Settings))
+            .map(|kind| kind.process.as_str())
+            .collect();
+        let planned: HashMap<&str, _> =
+            plan.types.iter().map(|planned| (&*planned.process.name, planned)).collect();
+        let stays = |kind: &&ReleaseType| {
+            let Some(next) = planned.get(kind.name()) else { return false };
+            !changed.contains(kind.name()) && next.handler == kind.planned.handler
+        };
+        let kinds = self.release.types.iter().filter(stays);
+        kinds.map(|kind| (kind.name().to_owned(), kind.version.clone())).collect()
+    }
+
+    async fn try_type(&self, kind: &ReleaseType, attempt: &mut Attempt<'_>) -> Result<(), String> {
+        if matches!(&kind.planned.trigger, Trigger::Command { run } if *run != Run::Always) {
+            return Ok(());
+        }
+        attempt.tell(DeployEvent::Trying { process: kind.name().to_owned() });
+        let trial = Trial {
+            process: kind.name(),
+            trigger: &kind.planned.trigger,
+            ready: kind.planned.process.ready.as_deref(),
+            version: &kind.version,
+            limits: kind.limits(),
+            index: self.free_index(kind.name()),
+        };
+        attempt.waits_for = format!("the first instance of \"{}\" started", kind.name());
+        let (deadline, waits_for) = (attempt.deadline, &mut attempt.waits_for);
+        match timeout_at(deadline, trial.run(|asked| *waits_for = asked)).await {
+            Ok(tried) => tried,
+            Err(_) => Err(attempt.overdue()),
+        }
+    }
+
+    /// A number that no instance of this type has.
+    fn free_index(&self, name: &str) -> u32 {
+        let at = self.release.types.iter().position(|kind| kind.name() == name);
+        let live = at.and_then(|at| self.places.get(at)).map_or(0, |(_, pool)| pool.live());
+        u32::try_from(live).unwrap_or(u32::MAX).saturating_add(1)
+    }
+}

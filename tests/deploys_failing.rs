@@ -1,0 +1,295 @@
+//! Deploys that fail, in every way there is: each leaves the release that was live as it was.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Ended, Formation, Host, Load, Standing, eventually, guest_file, versioned_web};
+
+/// A host under load, and how it was before a deploy that is to fail.
+struct Before {
+    host: Host,
+    load: Load,
+    formation: Formation,
+    text: String,
+    other: Vec<Standing>,
+}
+
+impl Before {
+    /// A type `web` of the version `one`, with these keys, and a second one that is none of the deploys' business.
+    fn new(keys: &str) -> Before {
+        Before::of(versioned_web("one", keys))
+    }
+
+    fn of(formation: Formation) -> Before {
+        let formation = formation.process("other", "web-test", "route = \"/ok\"");
+        let host = Host::run(&formation);
+        host.get("/ok").ok();
+        let load = host.load_of_versions(2, &["one"]);
+        load.wait_for(20);
+        let (text, other) = (formation.text(), host.instances_of("other"));
+        Before { host, load, formation, text, other }
+    }
+
+    fn change(mut self, old: &str, new: &str) -> Before {
+        self.formation = self.formation.replace(old, new);
+        self
+    }
+
+    fn build(self, version: &str) -> Before {
+        self.formation.build("web", "web-test", version);
+        self
+    }
+
+    /// Puts another of the guests in the place of the component.
+    fn put(self, guest: &str) -> Before {
+        std::fs::copy(guest_file(guest), self.formation.path("web.wasm")).unwrap();
+        self
+    }
+
+    /// Deploys, which fails for this reason; then nothing has changed, and a deploy of what is right still works.
+    #[track_caller]
+    fn fails(self, why: &str) {
+        self.fails_with(&["deploy"], why);
+    }
+
+    #[track_caller]
+    fn fails_with(self, verb: &[&str], why: &str) {
+        let ended = self.host.cli_of(verb.to_vec()).failed(1, why);
+        assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+        self.holds_unharmed(&ended);
+    }
+
+    #[track_caller]
+    fn holds_unharmed(self, ended: &Ended) {
+        let Before { host, load, formation, text, other } = self;
+        // A verb looks for the host where the file says.
+        let formation = formation.with_text(&text);
+        assert_eq!(host.live(), 1, "{ended:#?}");
+        assert_eq!(host.version(), "one");
+        assert_eq!(host.instances_of("other"), other);
+        load.wait_for(20);
+        load.stop();
+        let ps = eventually("all instances are there, and no others", || {
+            let ps = host.ps();
+            let (actual, all) = (ps.number("web", "actual"), ps.instances("web").len() as u64);
+            (ps.number("web", "desired") == actual && actual == all).then_some(ps)
+        });
+        assert_eq!(ps.0["types"].as_array().unwrap().len(), 2, "{ps:#?}");
+        // What failed is known, and no number is used twice.
+        let made = host.releases().len();
+        formation.build("web", "web-test", "two");
+        let said = host.cli(["deploy"]).done();
+        assert!(said.ends_with(&format!("v{} is live\n", made + 1)), "{said}");
+        assert_eq!(host.version(), "two");
+        host.stop().never_panicked().done();
+    }
+}
+
+#[test]
+fn a_file_with_errors() {
+    let before = Before::new("count = 2").build("two").change("count = 2", "cuont = 2\nmemory = \"lots\"");
+    let ended = before.host.cli(["deploy"]).failed(1, "formation.toml:");
+    for found in ["process.web.cuont", "process.web.memory", "v1 is live, as before"] {
+        assert!(ended.stderr.contains(found), "{found} in {ended:#?}");
+    }
+    before.holds_unharmed(&ended);
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_not_there() {
+    let before = Before::new("");
+    std::fs::write(before.formation.file(), "this is no formation").unwrap();
+    let ended = before.host.cli(["deploy"]).failed(1, "v1 is live, as before");
+    std::fs::remove_file(before.formation.file()).unwrap();
+    assert_ne!(before.host.cli(["deploy"]).never_panicked().code, 0);
+    before.holds_unharmed(&ended);
+}
+
+#[test]
+fn a_component_that_is_missing() {
+    let before = Before::new("");
+    std::fs::remove_file(before.formation.path("web.wasm")).unwrap();
+    before.fails("web.wasm");
+}
+
+#[test]
+fn a_component_that_is_none() {
+    let before = Before::new("");
+    std::fs::write(before.formation.path("web.wasm"), "this is no component").unwrap();
+    before.fails("web");
+}
+
+#[test]
+fn a_component_that_is_cut_short() {
+    let before = Before::new("");
+    let whole = std::fs::read(before.formation.path("web.wasm")).unwrap();
+    std::fs::write(before.formation.path("web.wasm"), &whole[..whole.len() / 2]).unwrap();
+    before.fails("web");
+}
+
+#[test]
+fn a_component_that_can_not_serve_its_type() {
+    Before::new("")
+        .put("cmd-test")
+        .change("component = \"web.wasm\"", "component = \"web.wasm\"\nroute = \"/\"")
+        .fails("web");
+}
+
+#[test]
+fn an_instance_that_traps_at_its_start() {
+    Before::new("count = 4").put("trap-start").fails("web");
+}
+
+#[test]
+fn an_instance_that_never_gets_ready() {
+    let begun = Instant::now();
+    Before::new("count = 4").put("spin-start").fails_with(&["deploy", "--timeout", "2s"], "web");
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_web_type_whose_ready_path_never_answers_well() {
+    for path in ["/status?code=503", "/nowhere", "/trap"] {
+        Before::new("")
+            .build("two")
+            .change("component = \"web.wasm\"", &format!("component = \"web.wasm\"\nready = \"{path}\""))
+            .fails_with(&["deploy", "--timeout", "2s"], path);
+    }
+}
+
+#[test]
+fn instances_that_die_during_the_move() {
+    // All of them start with a probability of one in a billion.
+    Before::new("count = 30").put("flaky-start").fails("web");
+}
+
+fn with_step(args: &str) -> Before {
+    let step = "args = [\"echo\", \"prepared\"]\nrun = \"release\"";
+    let mut before = Before::of(versioned_web("one", "").process("prepare", "cmd-test", step));
+    before = before.build("two").change("args = [\"echo\", \"prepared\"]", args);
+    before
+}
+
+#[test]
+fn a_release_step_that_fails() {
+    let before = with_step("args = [\"exit\", \"1\"]");
+    let ended = before.host.cli(["deploy"]).failed(1, "prepare");
+    unharmed_with_step(before, &ended);
+}
+
+#[test]
+fn a_release_step_that_traps() {
+    let before = with_step("args = [\"trap\"]");
+    let ended = before.host.cli(["deploy"]).failed(1, "prepare");
+    unharmed_with_step(before, &ended);
+}
+
+#[test]
+fn a_release_step_that_hangs() {
+    for step in ["args = [\"loop\"]", "args = [\"sleep\", \"600000\"]"] {
+        let before = with_step(step);
+        let ended = before.host.cli(["deploy", "--timeout", "1s"]).failed(1, "prepare");
+        unharmed_with_step(before, &ended);
+    }
+}
+
+/// A step has no instance that would be counted.
+#[track_caller]
+fn unharmed_with_step(before: Before, ended: &Ended) {
+    let Before { host, load, formation, text, other } = before;
+    assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+    assert_eq!((host.live(), host.version().as_str()), (1, "one"));
+    assert_eq!(host.instances_of("other"), other);
+    load.stop();
+    let formation = formation.with_text(&text);
+    formation.build("web", "web-test", "three");
+    host.cli(["deploy"]).done();
+    assert_eq!(host.version(), "three");
+    host.stop().done();
+}
+
+#[test]
+fn more_instances_than_there_is_room_for() {
+    Before::of(versioned_web("one", "count = 2").top("max_instances = 10"))
+        .change("count = 2", "count = 40")
+        .fails("instances");
+}
+
+#[test]
+fn a_listener_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    Before::new("")
+        .build("two")
+        .change("listen = \"127.0.0.1:0\"", &format!("listen = \"{address}\""))
+        .fails(&address);
+}
+
+#[test]
+fn a_state_directory_or_a_store_that_would_be_another() {
+    Before::new("")
+        .build("two")
+        .change("name = \"test\"", "name = \"test\"\nstate_dir = \"elsewhere\"")
+        .fails_elsewhere();
+    Before::new("")
+        .build("two")
+        .change("[http]", "[store]\nurl = \"sqlite:elsewhere.db\"\n\n[http]")
+        .fails("store");
+}
+
+impl Before {
+    /// The client looks where the file says that the host is: there is none.
+    #[track_caller]
+    fn fails_elsewhere(self) {
+        let ended = self.host.cli(["deploy"]).never_panicked();
+        assert!(ended.code == 1 || ended.code == 5, "{ended:#?}");
+        self.holds_unharmed(&ended);
+    }
+}
+
+#[test]
+fn a_time_that_is_too_short() {
+    Before::new("count = 4").build("two").fails_with(&["deploy", "--timeout", "1ms"], "1ms");
+}
+
+#[test]
+fn a_client_that_asks_for_what_makes_no_sense() {
+    let formation = versioned_web("one", "");
+    let host = Host::run(&formation);
+    host.cli(["deploy", "--timeout", "0s"]).failed(2, "timeout_s");
+    assert_eq!(host.cli(["deploy", "--timeout", "soon"]).code, 2);
+    assert_eq!(host.cli(["rollback", "seven"]).code, 2);
+    host.cli(["rollback", "v7"]).failed(1, "there is no release v7; the nearest is v1");
+    host.cli(["rollback"]).failed(1, "v1");
+    host.cli(["releases", "show", "v7"]).failed(1, "there is no release v7; the nearest is v1");
+    assert_eq!(host.live(), 1);
+}
+
+#[test]
+fn a_host_that_is_killed_in_the_middle() {
+    let formation = versioned_web(
+        "one",
+        "ready = \"/read?path=/out/ready\"\n\
+         dirs = [{ host = \"out\", guest = \"/out\", access = \"read\" }]",
+    )
+    .directory("out");
+    std::fs::write(formation.path("out/ready"), "yes").unwrap();
+    let host = Host::run(&formation);
+    std::fs::remove_file(formation.path("out/ready")).unwrap();
+    formation.build("web", "web-test", "two");
+    let deploy = host.cli_beside(["deploy"]);
+    deploy.stderr.wait_for("v2: starting a first instance of web");
+    host.kill();
+    let ended = deploy.wait();
+    assert!(ended.stderr.contains("the host went away before v2 had ended"), "{ended:#?}");
+    assert_eq!(ended.code, 1);
+    std::fs::write(formation.path("out/ready"), "yes").unwrap();
+    let host = Host::run(&formation);
+    assert_eq!((host.version().as_str(), host.live()), ("one", 1));
+    let states: Vec<_> = host.releases().iter().map(|release| release["state"].clone()).collect();
+    assert_eq!(states, ["failed", "live"]);
+    host.stderr().wait_for("v1 runs, as before");
+    // Who wants it now gets it.
+    host.cli(["deploy"]).done();
+    assert_eq!((host.version().as_str(), host.live()), ("two", 3));
+}

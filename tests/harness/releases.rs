@@ -1,0 +1,86 @@
+//! Releases, as a person sees them: what `wasmhost releases` lists, and which version answers.
+
+use serde_json::Value;
+
+use super::http::Request;
+use super::{Formation, Host, Load};
+
+/// A web type, `web`, whose component is a file beside the formation: this version of `web-test`.
+pub(crate) fn versioned_web(version: &str, keys: &str) -> Formation {
+    Formation::new().versioned("web", "web-test", version, keys)
+}
+
+impl Host {
+    /// The releases, the newest first.
+    #[track_caller]
+    pub(crate) fn releases(&self) -> Vec<Value> {
+        let lines = self.cli(["releases", "--json"]).done();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The number of the release that is live. There is one.
+    #[track_caller]
+    pub(crate) fn live(&self) -> u64 {
+        let releases = self.releases();
+        let live: Vec<_> = releases.iter().filter(|release| release["state"] == "live").collect();
+        assert_eq!(live.len(), 1, "{releases:#?}");
+        live[0]["number"].as_u64().unwrap()
+    }
+
+    /// All that is known of a release.
+    #[track_caller]
+    pub(crate) fn release(&self, number: u64) -> Value {
+        serde_json::from_str(&self.cli(["releases", "show", &number.to_string(), "--json"]).done()).unwrap()
+    }
+
+    /// The version of the component that answers.
+    #[track_caller]
+    pub(crate) fn version(&self) -> String {
+        self.get("/version").ok().trim_end().to_owned()
+    }
+
+    /// What must not change where nothing is deployed: each instance, since when it serves, and what became of it.
+    #[track_caller]
+    pub(crate) fn instances_of(&self, process: &str) -> Vec<Standing> {
+        let ps = self.ps();
+        let uptime_s = ps.0["uptime_s"].as_f64().unwrap();
+        let standing = ps.instances(process).iter().map(|instance| Standing {
+            name: instance["name"].as_str().unwrap().to_owned(),
+            since_s: uptime_s - instance["uptime_s"].as_f64().unwrap(),
+            calls: instance["calls"].as_u64().unwrap(),
+            ended: instance["restarts"].as_u64().unwrap() + instance["recycled"].as_u64().unwrap(),
+        });
+        standing.collect()
+    }
+
+    /// Clients of `/version`, each of whose answers has to be one of these.
+    pub(crate) fn load_of_versions(&self, threads: u64, versions: &'static [&'static str]) -> Load {
+        let check = move |_, answer| match answer {
+            Ok(super::http::Answer { status: 200, body, .. })
+                if versions.contains(&String::from_utf8_lossy(&body).trim_end()) =>
+            {
+                Ok(true)
+            }
+            other => Err(format!("expected one of {versions:?}: {other:?}")),
+        };
+        Load::start(self.address(), threads, |_| Request::get("/version"), check)
+    }
+}
+
+/// An instance that serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    name: String,
+    /// Seconds from the host's start, more or less.
+    since_s: f64,
+    calls: u64,
+    ended: u64,
+}
+
+/// The same instance that nobody has called meanwhile. Times are equal to a blink: they are of two answers.
+impl PartialEq for Standing {
+    fn eq(&self, other: &Standing) -> bool {
+        (&self.name, self.calls, self.ended) == (&other.name, other.calls, other.ended)
+            && (self.since_s - other.since_s).abs() < 0.5
+    }
+}
