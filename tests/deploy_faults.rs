@@ -283,7 +283,9 @@ impl Site {
     /// maps than another, so that all of them are used before.
     fn holdings(&self, host: &Host) -> Holdings {
         host.cli(["scale", "web=60", "side=24", "worker=16"]).done();
-        ["web", "side"].map(|name| host.cli(["restart", name]).done());
+        for name in ["web", "side"] {
+            host.cli(["restart", name]).done();
+        }
         host.cli(["scale", "--reset"]).done();
         eventually("what drains has left", || {
             let ps = host.ps();

@@ -243,14 +243,39 @@ fn a_second_interrupt_ends_it_at_once() {
 }
 
 #[test]
-fn a_second_terminate_goes_on_draining() {
+fn a_second_terminate_ends_it_at_once() {
     let host = Host::run(&Formation::web(""));
-    let held = host.hold();
+    let _held = host.hold();
     host.terminate();
     host.stderr().wait_for("draining");
+    let begun = Instant::now();
     host.terminate();
+    assert_eq!(host.wait().never_panicked().code, 124);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_terminate_behind_an_interrupt_goes_on_draining() {
+    // A terminal interrupts a process manager and its children; the manager then terminates the children.
+    let host = Host::run(&Formation::web(""));
+    let held = host.hold();
+    host.signal(Signal::INT);
+    host.stderr().wait_for("draining");
+    host.terminate();
+    // The same for a drain that began by the API.
+    let other = Host::run(&Formation::web(""));
+    let other_held = other.hold();
+    let stop = other.cli_beside(["stop"]);
+    other.stderr().wait_for("draining");
+    other.terminate();
+    // The signals have come by the time that both have answered.
+    host.ps();
+    other.ps();
     held.end();
+    other_held.end();
     host.wait().done();
+    other.wait().done();
+    stop.wait().done();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ChildStdin;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -172,6 +173,11 @@ impl Formation {
     /// Starts the binary with this formation.
     pub(crate) fn start<const N: usize>(&self, arguments: [&str; N]) -> Process {
         Process::start_with(self.folder(), arguments, "", &self.variables)
+    }
+
+    /// The same with a standard input that stays open.
+    pub(crate) fn start_with_stdin<const N: usize>(&self, arguments: [&str; N]) -> (ChildStdin, Process) {
+        Process::start_with_stdin(self.folder(), arguments, &self.variables)
     }
 
     /// The same with arguments that are not known ahead.

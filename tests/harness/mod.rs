@@ -9,6 +9,7 @@ mod ledger;
 mod load;
 mod process;
 mod releases;
+mod service_manager;
 mod store;
 mod variant;
 
@@ -20,6 +21,7 @@ pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};
 pub(crate) use process::{Ended, Lines, Process, command};
 pub(crate) use releases::{Standing, versioned_web};
+pub(crate) use service_manager::ServiceManager;
 pub(crate) use store::Store;
 pub(crate) use variant::variant;
 

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,15 @@ impl Process {
         Process::spawn(command(folder, arguments, variables), input)
     }
 
+    /// The same with a standard input that stays open.
+    pub(crate) fn start_with_stdin<S: AsRef<OsStr>>(
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        variables: &[(String, OsString)],
+    ) -> (ChildStdin, Process) {
+        Process::spawn_open(command(folder, arguments, variables))
+    }
+
     /// Starts the binary in place of a shell that has done something before.
     pub(crate) fn start_after<const N: usize>(folder: &Path, script: &str, arguments: [&str; N]) -> Process {
         let binary = command(folder, arguments, &[]);
@@ -67,14 +76,20 @@ impl Process {
         Process::spawn(shell, "")
     }
 
-    fn spawn(mut command: Command, input: &str) -> Process {
+    fn spawn(command: Command, input: &str) -> Process {
+        let (mut stdin, process) = Process::spawn_open(command);
+        // Who doesn't read it may close it.
+        let _ = stdin.write_all(input.as_bytes());
+        process
+    }
+
+    fn spawn_open(mut command: Command) -> (ChildStdin, Process) {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // Who doesn't read it may close it.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let stdin = child.stdin.take().unwrap();
         let stdout = Lines::read(child.stdout.take().unwrap());
         let stderr = Lines::read(child.stderr.take().unwrap());
-        Process { child, stdout, stderr }
+        (stdin, Process { child, stdout, stderr })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -111,6 +126,19 @@ impl Process {
     }
 }
 
+/// Variables that say something to the binary, which whoever runs the tests may have set.
+const UNSET: [&str; 9] = [
+    "NO_COLOR",
+    "WASMHOST_CACHE",
+    "WASMHOST_CACHE_SIZE",
+    "WASMHOST_FILE",
+    "WASMHOST_LOG",
+    "COLUMNS",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+];
+
 /// The binary in this folder, as tests run it.
 pub(crate) fn command<S: AsRef<OsStr>>(
     folder: &Path,
@@ -119,9 +147,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(
 ) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wasmhost"));
     command.args(arguments).current_dir(folder);
-    for variable in
-        ["NO_COLOR", "WASMHOST_CACHE", "WASMHOST_CACHE_SIZE", "WASMHOST_FILE", "WASMHOST_LOG", "COLUMNS"]
-    {
+    for variable in UNSET {
         command.env_remove(variable);
     }
     // One for all tests, so that each guest is compiled once.

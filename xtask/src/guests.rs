@@ -79,6 +79,7 @@ const PROJECTS: &[Project] = &[
             Guest { module: "tick_test.wasm", kind: Library, output: "out/tick-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Program, output: "out/cmd-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },
+            Guest { module: "cmd-queue.wasm", kind: Program, output: "out/cmd-queue.wasm" },
             Guest { module: "hostile02.wasm", kind: Library, output: "out/hostile02.wasm" },
             Guest { module: "hostile03.wasm", kind: Library, output: "out/hostile03.wasm" },
             Guest { module: "wasi02.wasm", kind: Library, output: "out/wasi02.wasm" },

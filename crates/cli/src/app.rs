@@ -11,16 +11,15 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use wasmhost_config::{
     DirGrant, EnvVar, Formation, LoadError, MEMORY_BYTES_DEFAULT, Origin, ProcessType, read_file, units,
 };
-use wasmhost_engine::{CallEnd, Engine, FILE_BYTES_MAX, Handler, inspect};
-use wasmhost_host::{
-    GrantedBy, Plan, PlanError, PlannedType, StartError, Surroundings, memory_problem, run_program,
-};
+use wasmhost_engine::{FILE_BYTES_MAX, Handler, inspect};
+use wasmhost_host::{GrantedBy, OneOff, Plan, PlanError, Surroundings, memory_problem};
 
 use crate::args::{AppFlags, DirFlag, EnvFlag};
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::host_log;
-use crate::serve::{exit_of, runtime, serve};
+use crate::program::{self, Words};
+use crate::serve::serve;
 
 /// The memory that a command may have where no flag says: as much as a 32-bit memory can. A person who runs a program
 /// doesn't expect a limit; instances that are served have a formation's default.
@@ -119,9 +118,7 @@ fn run_component(file: &Path, component: &Path, state_dir: &Path, flags: &AppFla
 
 /// Serves it until it is told to stop.
 fn run_http(mut plan: Plan, flags: &AppFlags) -> Outcome {
-    if let Some(flag) = flags.env.iter().find(|flag| SET_BY_HOST.contains(&flag.name.as_str())) {
-        return Err(usage(format!("--env {}: the host sets it, to tell instances who they are", flag.name)));
-    }
+    refuse_set_by_host(&flags.env)?;
     for planned in plan.types.iter_mut().filter(|_| flags.memory.is_none()) {
         planned.process.memory_bytes_max = MEMORY_BYTES_DEFAULT;
         if let Some(problem) = memory_problem(planned) {
@@ -143,36 +140,9 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
     let Some(planned) = plan.types.pop() else {
         return Err(Failed::new(Exit::Component, format!("{shown} has nothing to run")));
     };
-    host_log::with_program(|| run_planned(planned, &name, &shown.to_string()))
-}
-
-fn run_planned(planned: PlannedType, name: &str, shown: &str) -> Outcome {
-    let cache = cache::from_environment()?;
-    let runtime = runtime().on_thread_start(Engine::prepare_thread).build()?;
-    let ended = runtime.block_on(run_program(planned, name, cache));
-    // A read of the standard input may be under way, which nothing can end.
-    runtime.shutdown_background();
-    let ended = ended.map_err(|err| match err {
-        StartError::Load { err, .. } => Failed::new(Exit::Component, format!("{shown} {err}")),
-        err => Failed::new(exit_of(&err), err),
-    })?;
-    match ended {
-        // The system takes the lowest eight bits, too.
-        CallEnd::Returned(code) | CallEnd::Exited(code) => Ok(Exit::OfProgram(code.to_le_bytes()[0])),
-        CallEnd::Trap(backtrace) => Err(Failed::new(Exit::Trapped, format!("{shown} trapped: {backtrace}"))),
-        CallEnd::OutOfMemory => Err(Failed::new(
-            Exit::Trapped,
-            format!("{shown} ran out of the memory granted to it: --memory grants more"),
-        )),
-        CallEnd::Timeout => {
-            Err(Failed::new(Exit::CutOff, format!("{shown} took longer than its --timeout, and was ended")))
-        }
-        end @ (CallEnd::OutOfCpu
-        | CallEnd::Interrupted
-        | CallEnd::Host(_)
-        | CallEnd::ErrorCode(_)
-        | CallEnd::Refused(_)) => Err(Failed::new(Exit::Failed, format!("{shown}: {}", end.summary()))),
-    }
+    let words = Words { name: shown.to_string(), memory: "--memory".into(), timeout: "--timeout".into() };
+    let one_off = OneOff::without_formation(planned, name);
+    host_log::with_program(|| program::run(one_off, &words, std::future::pending()))
 }
 
 /// The formation that the flags amount to: one process type, a store in memory.
@@ -220,11 +190,21 @@ fn grant(process: &mut ProcessType, flags: &AppFlags) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Refuses variables that the host sets itself.
+pub(crate) fn refuse_set_by_host(flags: &[EnvFlag]) -> Result<(), Failed> {
+    match flags.iter().find(|flag| SET_BY_HOST.contains(&flag.name.as_str())) {
+        Some(flag) => {
+            Err(usage(format!("--env {}: the host sets it, to tell instances who they are", flag.name)))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The variable; none where it is to be passed on and isn't set here.
-fn env(flag: &EnvFlag) -> Result<Option<EnvVar>, Failed> {
+pub(crate) fn env(flag: &EnvFlag) -> Result<Option<EnvVar>, Failed> {
     let value = match &flag.value {
         Some(value) => value.clone(),
-        None => match std::env::var_os(&flag.name) {
+        None => match wasmhost_config::environment(&flag.name) {
             Some(value) => value.into_string().map_err(|_| {
                 usage(format!("--env {}: its value is no UTF-8, and guests know no other text", flag.name))
             })?,

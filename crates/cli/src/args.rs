@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod exec;
 pub(crate) mod jobs;
 pub(crate) mod releases;
 pub(crate) mod setup;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 use wasmhost_config::Outbound;
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
 
+use exec::{EXEC_HELP, Exec};
 use jobs::{ENQUEUE_HELP, Enqueue, JOBS_HELP, Jobs};
 use releases::{DEPLOY_HELP, Deploy, RELEASES_HELP, ROLLBACK_HELP, Releases, Rollback};
 use setup::{Export, IMPORT_HELP, INIT_HELP, Import, Init};
@@ -61,6 +63,9 @@ pub(crate) enum Verb {
     Restart(Restart),
     /// Stop the host: running calls finish first.
     Stop(Stop),
+    /// Run a type's command once, here and now, in the sandbox of the type.
+    #[command(after_help = EXEC_HELP)]
+    Exec(Exec),
     /// Put jobs on a queue.
     #[command(after_help = ENQUEUE_HELP)]
     Enqueue(Enqueue),
@@ -102,7 +107,8 @@ Components and core modules are kept compiled in ~/.cache/wasmhost/compiled, or 
 WASMHOST_CACHE_DIR says; at most 1GiB of them, or what WASMHOST_CACHE_SIZE says. WASMHOST_CACHE=off
 keeps none.
 
-SIGTERM and SIGINT drain: calls under way finish within `grace`. A second SIGINT ends them at once.
+SIGTERM and SIGINT drain: calls under way finish within `grace`. A second one ends them at once.
+SIGUSR1 pauses jobs and ticks, SIGUSR2 takes them again. SIGTTIN and SIGTTOU scale the first http type by one.
 Exits with 0 after a drain, 124 if a call was cut off, 2 if the formation is wrong, 3 if it can't
 start, 4 if a component is missing or can't be loaded.";
 

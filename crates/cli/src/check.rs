@@ -35,7 +35,12 @@ pub(crate) fn plan(file: &FormationFile) -> Result<Plan, Failed> {
     let cache = cache::directory();
     let surroundings = Surroundings { cache: cache.as_deref(), granted_by: GrantedBy::Formation };
     let plan = Plan::new(file.read()?, &surroundings);
-    plan.map_err(|err| file.failed(exit_of(&err), shown_from(file.path(), &err)))
+    plan.map_err(|err| plan_failed(file, &err))
+}
+
+/// Why there is no plan of this file, or of a type in it.
+pub(crate) fn plan_failed(file: &FormationFile, err: &PlanError) -> Failed {
+    file.failed(exit_of(err), shown_from(file.path(), err))
 }
 
 /// A contradiction in the file comes first: it has to be mended anyway.

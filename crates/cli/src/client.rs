@@ -33,9 +33,8 @@ pub(crate) struct Client {
 pub(crate) fn with(file: FormationFile, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
     let state_dir = state_dir(&file)?;
     refuse_other(&file, &state_dir)?;
-    let socket = socket_path(&state_dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(verb(Client { file, state_dir, socket }))
+    runtime.block_on(verb(Client::of(file, state_dir)))
 }
 
 /// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be
@@ -60,7 +59,32 @@ fn refuse_other(file: &FormationFile, state_dir: &Path) -> Result<(), Failed> {
     Err(file.failed(Exit::NoHost, message))
 }
 
+/// Why there is no answer to a request.
+pub(crate) enum NoAnswer {
+    /// The host says no.
+    Refused { status: StatusCode, refusal: ErrorResponse },
+    /// There is no host ([`Exit::NoHost`]), or something else went wrong.
+    Failed(Failed),
+}
+
+impl From<Failed> for NoAnswer {
+    fn from(failed: Failed) -> NoAnswer {
+        NoAnswer::Failed(failed)
+    }
+}
+
 impl Client {
+    /// A client for one who has read the formation already.
+    pub(crate) fn of(file: FormationFile, state_dir: PathBuf) -> Client {
+        let socket = socket_path(&state_dir);
+        Client { file, state_dir, socket }
+    }
+
+    /// Refuses a host that runs another formation on this one's state directory.
+    pub(crate) fn refuse_other(&self) -> Result<(), Failed> {
+        refuse_other(&self.file, &self.state_dir)
+    }
+
     /// The formation.
     pub(crate) fn file(&self) -> &FormationFile {
         &self.file
@@ -91,6 +115,17 @@ impl Client {
         Ok(serde_json::from_slice(&read(response).await?)?)
     }
 
+    /// The same for one who can do without a host, or tells refusals apart.
+    pub(crate) async fn try_post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, NoAnswer> {
+        let body = Bytes::from(serde_json::to_vec(body).map_err(Failed::from)?);
+        let response = self.try_send(Method::POST, path, body).await?;
+        Ok(serde_json::from_slice(&read(response).await?).map_err(Failed::from)?)
+    }
+
     /// For requests whose answer has no body.
     pub(crate) async fn post_empty(&self, path: &str) -> Result<(), Failed> {
         self.send(Method::POST, path, Bytes::new()).await.map(drop)
@@ -109,12 +144,25 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failed> {
+        self.try_send(method, path, body).await.map_err(|none| match none {
+            NoAnswer::Refused { status, refusal } => Failed::new(exit_of(status), refusal.error),
+            NoAnswer::Failed(failed) => failed,
+        })
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, NoAnswer> {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
         let stream = match stream {
             Ok(Ok(stream)) => stream,
-            Ok(Err(err)) => return Err(self.unreachable(&err)),
+            Ok(Err(err)) => return Err(self.unreachable(&err).into()),
             Err(_) => {
-                return Err(Failed::new(Exit::NoHost, "the host does not answer: is its process stopped?"));
+                let message = "the host does not answer: is its process stopped?";
+                return Err(Failed::new(Exit::NoHost, message).into());
             }
         };
         self.refuse_stranger(&stream)?;
@@ -134,8 +182,11 @@ impl Client {
         }
         let status = response.status();
         let body = read(response).await?;
-        let message = serde_json::from_slice::<ErrorResponse>(&body).map(|refused| refused.error);
-        Err(Failed::new(exit_of(status), message.unwrap_or_else(|_| format!("the host answered {status}"))))
+        let refusal = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorResponse {
+            error: format!("the host answered {status}"),
+            queue_full: false,
+        });
+        Err(NoAnswer::Refused { status, refusal })
     }
 
     /// Another user may have put a socket there, and is not to have what a request says.

@@ -8,12 +8,14 @@ mod client;
 mod compile;
 mod deploy;
 mod enqueue;
+mod exec;
 mod exit;
 mod formation_file;
 mod host_log;
 mod jobs;
 mod logs;
 mod print;
+mod program;
 mod ps;
 mod releases;
 mod run;
@@ -41,7 +43,7 @@ use formation_file::FormationFile;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 7] = ["exec", "top", "events", "dashboard", "new", "build", "dev"];
+const VERBS_TO_COME: [&str; 6] = ["top", "events", "dashboard", "new", "build", "dev"];
 
 /// The failure of a command line whose verb a later version will have.
 fn not_yet(said: &clap::Error) -> Option<Failed> {
@@ -87,6 +89,7 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
             client::with(file(None), async |client| work::restart(&client, &restart).await)
         }
         Verb::Stop(stop) => client::with(file(None), async |client| work::stop(&client, &stop).await),
+        Verb::Exec(exec) => exec::exec(file(None), exec),
         Verb::Enqueue(enqueue) => {
             client::with(file(None), async |client| enqueue::enqueue(&client, enqueue).await)
         }

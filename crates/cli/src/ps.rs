@@ -21,7 +21,11 @@ pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
 fn render(view: &FormationView) -> String {
     let at: String = view.http.iter().map(|place| format!("  {place}")).collect();
     let (name, release, uptime) = (&view.name, view.release, short(view.uptime_s));
-    let mut text = format!("{name}  v{release}{at}  pid {}  up {uptime}\n\n", view.pid);
+    let mut text = format!("{name}  v{release}{at}  pid {}  up {uptime}\n", view.pid);
+    if view.paused {
+        text += "jobs and ticks are paused; SIGUSR2 takes them again\n";
+    }
+    text.push('\n');
     let types = view.types.iter().map(type_row);
     text += &table(
         &["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],

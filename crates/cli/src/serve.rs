@@ -7,13 +7,13 @@ use tracing::info;
 use wasmhost_config::shown;
 use wasmhost_engine::Cache;
 use wasmhost_host::{
-    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, StartError,
+    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, ServiceManager, StartError,
     make_room_for_connections,
 };
 
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
-use crate::signals::Signals;
+use crate::signals::{Order, Signals};
 use crate::table::size;
 use crate::threads::Places;
 
@@ -64,13 +64,19 @@ async fn live(
     output: Output,
 ) -> Outcome {
     let mut signals = Signals::new()?;
-    let (progress, serving) = (output.clone(), output.clone());
+    let manager = ServiceManager::from_env();
+    let (progress, serving, told) = (output.clone(), output.clone(), manager.clone());
     let options = HostOptions {
         output,
         log_format: LogFormat::detect(),
         cache,
         cache_directory: cache::directory(),
-        progress: Box::new(move |now| show_progress(&progress, now)),
+        progress: Box::new(move |now| {
+            if let Progress::Done { done, of } = now {
+                told.status(&format!("starting: {done} of {of} components are loaded"));
+            }
+            show_progress(&progress, now);
+        }),
         serving: Box::new(move |place| {
             let place = place.to_string();
             serving
@@ -79,15 +85,30 @@ async fn live(
         }),
         granted_by,
         handed_over,
+        manager: manager.clone(),
     };
     let host = tokio::select! {
         started = Host::start(plan, options) => started.map_err(|err| failed(&err, granted_by))?,
         () = signals.stop() => return Ok(Exit::Done),
     };
     let (stop_asked, lost) = (host.stop_asked(), host.lost());
+    let up = async {
+        host.settled().await;
+        info!("all instances are up");
+        manager.ready();
+        std::future::pending().await
+    };
+    let stop_ordered = async {
+        loop {
+            match signals.order().await {
+                Order::Stop => return,
+                order => order.give(&host),
+            }
+        }
+    };
     tokio::select! {
-        () = async { host.settled().await; info!("all instances are up"); std::future::pending().await } => {}
-        () = signals.stop() => {}
+        () = up => {}
+        () = stop_ordered => {}
         () = stop_asked => {}
         _ = lost => {}
     }

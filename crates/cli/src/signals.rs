@@ -1,45 +1,147 @@
-//! The signals that a host listens to. One that was ignored when it started is left alone, as `nohup` and shells that
-//! start programs in the background expect.
+//! The signals that a host listens to, and what each of them orders. One that was ignored when the host started is left
+//! alone, as `nohup` and shells that start programs in the background expect.
+//!
+//! | signal | orders |
+//! | --- | --- |
+//! | TERM, INT | a drain; while it drains, INT or a second TERM ends what is left |
+//! | HUP | a deploy; a drain where the terminal has gone on which the host was started |
+//! | USR1, USR2 | no more jobs and ticks; jobs and ticks again |
+//! | TTIN, TTOU | one instance of the first http type more, or fewer |
 
 use std::future::pending;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::termios::{LocalModes, tcgetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasmhost_host::{Host, Step};
 
+/// What a signal orders of a host that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Stop,
+    Deploy,
+    Pause,
+    GoOn,
+    Scale(Step),
+}
+
+/// See the module.
+#[derive(Default)]
 pub(crate) struct Signals {
     terminate: Option<Signal>,
     interrupt: Option<Signal>,
-    /// The terminal has gone.
     hang_up: Option<Signal>,
+    pause: Option<Signal>,
+    go_on: Option<Signal>,
+    more: Option<Signal>,
+    fewer: Option<Signal>,
+    /// TERM has come before.
+    is_terminated: bool,
+    /// The host was started on a terminal.
+    has_terminal: bool,
 }
 
 impl Signals {
     /// Listens from now on.
     pub(crate) fn new() -> std::io::Result<Signals> {
         let ignored = Ignored::find();
-        let listen = |kind: SignalKind| match ignored.has(kind) {
-            true => Ok(None),
-            false => signal(kind).map(Some),
-        };
+        let listen = |kind: SignalKind| ignored.listen(kind);
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
+            pause: listen(SignalKind::user_defined1())?,
+            go_on: listen(SignalKind::user_defined2())?,
+            more: listen(SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()))?,
+            fewer: if is_sent_by_terminal() {
+                None
+            } else {
+                listen(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?
+            },
+            is_terminated: false,
+            has_terminal: has_terminal(),
+        })
+    }
+
+    /// The two that end a program. All others do to this process what they do to any.
+    fn of_program() -> std::io::Result<Signals> {
+        let ignored = Ignored::find();
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Signals {
+            terminate: ignored.listen(terminate)?,
+            interrupt: ignored.listen(interrupt)?,
+            ..Signals::default()
         })
     }
 
     /// Waits for the first one that says stop.
     pub(crate) async fn stop(&mut self) {
         tokio::select! {
-            () = next(&mut self.terminate) => {}
+            () = next(&mut self.terminate) => self.is_terminated = true,
             () = next(&mut self.interrupt) => {}
             () = next(&mut self.hang_up) => {}
         }
     }
 
-    /// Waits for a second Ctrl-C.
-    pub(crate) async fn hurry(&mut self) {
-        next(&mut self.interrupt).await;
+    /// Waits for the next one, whatever it orders.
+    pub(crate) async fn order(&mut self) -> Order {
+        tokio::select! {
+            () = next(&mut self.terminate) => {
+                self.is_terminated = true;
+                Order::Stop
+            }
+            () = next(&mut self.interrupt) => Order::Stop,
+            () = next(&mut self.hang_up) => match self.has_terminal && !has_terminal() {
+                true => Order::Stop,
+                false => Order::Deploy,
+            },
+            () = next(&mut self.pause) => Order::Pause,
+            () = next(&mut self.go_on) => Order::GoOn,
+            () = next(&mut self.more) => Order::Scale(Step::Up),
+            () = next(&mut self.fewer) => Order::Scale(Step::Down),
+        }
     }
+
+    /// Waits, while the host drains, for one that says at once: INT, or the second TERM. A process manager to which a
+    /// terminal sends INT passes TERM on to its children, which have had the INT too: this first TERM changes nothing.
+    pub(crate) async fn hurry(&mut self) {
+        loop {
+            tokio::select! {
+                () = next(&mut self.interrupt) => return,
+                () = next(&mut self.terminate) => match self.is_terminated {
+                    true => return,
+                    false => self.is_terminated = true,
+                },
+            }
+        }
+    }
+}
+
+impl Order {
+    /// Does what is ordered, but for the end.
+    pub(crate) fn give(self, host: &Host) {
+        match self {
+            Order::Stop => {}
+            Order::Deploy => drop(tokio::spawn(host.deploy())),
+            Order::Pause => host.pause(),
+            Order::GoOn => host.go_on(),
+            Order::Scale(step) => host.scale_http(step),
+        }
+    }
+}
+
+/// Waits for a signal that ends a program which this process runs: the exit code that says so.
+pub(crate) async fn end_of_program() -> std::io::Result<u8> {
+    let mut signals = Signals::of_program()?;
+    tokio::select! {
+        () = next(&mut signals.interrupt) => Ok(130),
+        () = next(&mut signals.terminate) => Ok(143),
+    }
+}
+
+/// Whether this process belongs to a terminal that is still there.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 async fn next(signal: &mut Option<Signal>) {
@@ -47,6 +149,16 @@ async fn next(signal: &mut Option<Signal>) {
         Some(signal) => drop(signal.recv().await),
         None => pending().await,
     }
+}
+
+/// Whether a terminal sends TTOU to a process in its background that writes to it (`stty tostop`). Such a process is to
+/// stop: with TTOU for an order, each line would be one.
+fn is_sent_by_terminal() -> bool {
+    let sends = |stream: BorrowedFd<'_>| {
+        // An error says that it is no terminal.
+        tcgetattr(stream).is_ok_and(|terminal| terminal.local_modes.contains(LocalModes::TOSTOP))
+    };
+    sends(std::io::stdout().as_fd()) || sends(std::io::stderr().as_fd())
 }
 
 /// The signals that this process ignores: bit n - 1 is signal n.
@@ -62,6 +174,14 @@ impl Ignored {
     fn read(status: &str) -> Ignored {
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         Ignored(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    /// Listens to a signal, unless it is ignored.
+    fn listen(&self, kind: SignalKind) -> std::io::Result<Option<Signal>> {
+        match self.has(kind) {
+            true => Ok(None),
+            false => signal(kind).map(Some),
+        }
     }
 
     fn has(&self, kind: SignalKind) -> bool {

@@ -46,7 +46,9 @@ pub use error::{LoadError, Problem};
 pub use files::read_file;
 pub use formation::*;
 pub use http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies};
-pub use load::{Origin, default_state_dir, load, load_procfile, load_with, parse, procfile_lines, restore};
+pub use load::{
+    Origin, default_state_dir, environment, load, load_procfile, load_with, parse, procfile_lines, restore,
+};
 pub use normal::{has_whole_escapes, normal_host, normal_path};
 pub use procfile::{Procfile, is_procfile};
 pub use route::RouteError;

@@ -61,7 +61,7 @@ pub fn default_state_dir(file: &Path) -> PathBuf {
 ///
 /// The file is missing, unreadable, or wrong: then with every problem in it.
 pub fn load(path: &Path) -> Result<Formation, LoadError> {
-    load_with(path, &|name| std::env::var_os(name))
+    load_with(path, &environment)
 }
 
 /// The same with another environment.
@@ -104,7 +104,7 @@ fn read_source(text: &str, origin: &Origin<'_>, problems: Vec<Problem>) -> Resul
 ///
 /// As of [`load`].
 pub fn load_procfile(path: &Path) -> Result<Draft, LoadError> {
-    with_text(path, &|name| std::env::var_os(name), |text, origin, mut problems| {
+    with_text(path, &environment, |text, origin, mut problems| {
         let environment = environment_of(origin, &mut problems);
         let mut report = Report::new(origin.file, text);
         let procfile::Read { draft, .. } = procfile::read(text, &mut report, &environment);
@@ -142,6 +142,15 @@ fn with_text<T>(
     let (dotenv, dotenv_problem) = read_dotenv(path, &folder);
     let origin = Origin { file: path, folder: &folder, environment, dotenv: dotenv.as_deref() };
     read(&text, &origin, dotenv_problem.into_iter().collect())
+}
+
+/// Variables by which a service manager speaks with the host itself.
+const OF_THE_HOST: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+
+/// A variable of this process's environment, as far as a guest may be given it: those of a service manager are not there.
+pub fn environment(name: &str) -> Option<OsString> {
+    if OF_THE_HOST.contains(&name) { None } else { std::env::var_os(name) }
 }
 
 /// Reads a formation's text, or a Procfile's if its file is called so. The only files that are read are those that `env` names with `file`.

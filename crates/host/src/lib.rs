@@ -21,15 +21,19 @@ mod release;
 mod services;
 mod state_dir;
 mod supervisor;
+mod systemd;
 mod trigger;
 
 pub use capacity::{TooMany, capacity_warnings, check_capacity, make_room_for_connections};
-pub use host::{Host, HostOptions, Lost, Progress, StartError, Stopped, backup_store};
+pub use host::{
+    Host, HostOptions, Lost, Progress, StartError, Step, Stopped, backup_store, enqueue_without_host,
+};
 pub use ingress::{HandedOver, ServedAt};
 pub use logs::{LogFormat, render};
 pub use output::{Output, Source, until, write_all};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType, Surroundings, Understood, memory_problem};
-pub use program::run_program;
+pub use program::{OneOff, run_program};
 pub use services::GrantedBy;
 pub use state_dir::{Holder, StateDirError, holder, is_in_use, is_trusted_user, socket_path};
+pub use systemd::{Reloading, ServiceManager};
 pub use trigger::release::ReleaseFailed;

@@ -1,6 +1,7 @@
 //! A plan joins a formation with what its components are. `run` and `check` work from it. Nothing is compiled here.
 
 mod dirs;
+mod one_off;
 mod procfile;
 mod understood;
 
@@ -364,7 +365,11 @@ fn open_dirs(process: &ProcessType) -> Result<Directories, PlanProblem> {
 
 fn nested_dirs(types: &[PlannedType]) -> impl Iterator<Item = PlanProblem> {
     let directories = types.iter().map(|planned| (planned.process.name.as_str(), &planned.directories));
-    grants::nested(directories).into_iter().map(|nested| PlanProblem {
+    grants::nested(directories).into_iter().map(nested_problem)
+}
+
+fn nested_problem(nested: grants::Nested) -> PlanProblem {
+    PlanProblem {
         message: format!(
             "dirs grants {}, which is found by way of {}, where \"{}\" may write and could put a link to any other place: grant both from directories that don't lie in each other",
             nested.directory.display(),
@@ -373,7 +378,7 @@ fn nested_dirs(types: &[PlannedType]) -> impl Iterator<Item = PlanProblem> {
         ),
         process: nested.process,
         in_component: false,
-    })
+    }
 }
 
 /// Two types with one route, where a component's exports gave one of them its route.

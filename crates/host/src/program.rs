@@ -1,5 +1,5 @@
 //! One command that is run by itself, once, as if it were one of the system's own programs: its standard streams are
-//! this process's. No formation, so no pool, no supervisor, no store.
+//! this process's. It has no pool and no supervisor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,34 @@ use crate::services::{GrantedBy, Refusals};
 /// that nobody reads, say.
 const HOST_CALL_MAX: Duration = Duration::from_millis(200);
 
-/// Runs a planned command to its end, which is its exit code unless the engine had to end it. `name` is what the
-/// program finds as its first argument.
+/// A command, and what it has besides the grants in its plan.
+pub struct OneOff {
+    /// The command.
+    pub planned: PlannedType,
+    /// Its first argument: the name that it goes by.
+    pub argv0: String,
+    /// What a refused grant's warning advises.
+    pub granted_by: GrantedBy,
+    /// Where it puts jobs, if it is granted a queue.
+    pub enqueue: Arc<dyn Enqueue>,
+}
+
+impl OneOff {
+    /// A command that belongs to no formation, so that nothing can grant it a queue.
+    pub fn without_formation(planned: PlannedType, argv0: String) -> OneOff {
+        OneOff { planned, argv0, granted_by: GrantedBy::Flags, enqueue: Arc::new(NoQueues) }
+    }
+}
+
+/// Runs a command to its end, which is its exit code unless the engine had to end it.
 ///
 /// # Errors
 ///
 /// The component can't be loaded, or the engine can't be made.
-pub async fn run_program(planned: PlannedType, name: &str, cache: Cache) -> Result<CallEnd<i32>, StartError> {
+pub async fn run_program(one_off: OneOff, cache: Cache) -> Result<CallEnd<i32>, StartError> {
+    let planned = &one_off.planned;
     let limits = CallLimits { timeout: planned.timeout, cpu: planned.process.cpu };
-    let shown = name.to_owned();
-    let loading = tokio::task::spawn_blocking(move || load(planned, &shown, cache));
+    let loading = tokio::task::spawn_blocking(move || load(one_off, cache));
     let component = loading.await.map_err(std::io::Error::other)??;
     let instance = match component.start(1, Arc::<Meter>::default()).await {
         Ok(instance) => instance,
@@ -50,12 +68,18 @@ pub async fn run_program(planned: PlannedType, name: &str, cache: Cache) -> Resu
     }
 }
 
-fn load(planned: PlannedType, name: &str, cache: Cache) -> Result<Component, StartError> {
+fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
+    let OneOff { planned, argv0, granted_by, enqueue } = one_off;
     let PlannedType { process, handler, code, directories, footprint, is_async, .. } = planned;
     let memory_bytes_max = process.memory_bytes_max;
     let options =
         EngineOptions { slots: 1, memory_bytes_max, footprint, guest_descriptors_max: u32::MAX, alone: true };
     let engine = Engine::new(options, cache)?;
+    // Refused grants are told by this name: that of the type, whose table is to grant them, or the program's own.
+    let name = match granted_by {
+        GrantedBy::Formation => process.name.as_str(),
+        GrantedBy::Flags => argv0.as_str(),
+    };
     let sandbox = Sandbox {
         process: name.into(),
         grants: process.grants,
@@ -63,15 +87,16 @@ fn load(planned: PlannedType, name: &str, cache: Cache) -> Result<Component, Sta
         args: process.args,
         memory_bytes_max: process.memory_bytes_max,
         missing_imports_trap: process.missing_imports_trap,
-        program: Some(Program { argv0: name.to_owned() }),
+        program: Some(Program { argv0 }),
     };
-    let services = Services {
-        logs: Arc::new(NoLogs),
-        enqueue: Arc::new(NoQueues),
-        refusals: Arc::new(Refusals::new(GrantedBy::Flags)),
-    };
+    let services =
+        Services { logs: Arc::new(NoLogs), enqueue, refusals: Arc::new(Refusals::new(granted_by)) };
     let loaded = Component::load(&engine, &code, handler, is_async, sandbox, services);
-    loaded.map_err(|err| StartError::Load { process: process.name, component: name.to_owned(), err })
+    loaded.map_err(|err| StartError::Load {
+        process: process.name,
+        component: process.component.display().to_string(),
+        err,
+    })
 }
 
 /// A program writes to this process's own streams.

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -21,6 +22,10 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Clients of the admin API that wait to be accepted.
 const CLIENTS_WAITING_MAX: i32 = 128;
+
+/// How long a host waits for the lock of one who has borrowed the directory, and how often it looks.
+const BORROWED_MAX: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The longest lock file that is read: two paths of at most 4 KiB each.
 const LOCK_BYTES_MAX: u64 = 16 << 10;
@@ -160,7 +165,7 @@ impl StateDir {
         let mut lock = open_lock(&directory, &lock_path)?;
         let user = User::of(file);
         let before = User::read(&mut lock).filter(|before| !before.is(&user)).map(|before| before.file);
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock_within(BORROWED_MAX, &lock, path) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(match before {
@@ -178,6 +183,18 @@ impl StateDir {
         // A file that is gone was renamed or moved: this formation is what became of it.
         let left_by = before.filter(|before| before.exists());
         Ok(StateDir { path: path.to_owned(), _lock: lock, left_by })
+    }
+
+    /// Keeps hosts off the directory for a moment, for one who changes the store while no host runs.
+    pub(crate) fn borrow(path: &Path) -> Result<BorrowedDir, StateDirError> {
+        let directory = open_private(path)?;
+        let lock_path = path.join("lock");
+        let lock = open_lock(&directory, &lock_path)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(BorrowedDir { _lock: lock }),
+            Err(Errno::WOULDBLOCK) => Err(StateDirError::InUse { lock: lock_path }),
+            Err(err) => Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
+        }
     }
 
     /// The other formation that used this directory last, if its file is still there. Its counts aren't ours.
@@ -211,6 +228,35 @@ impl StateDir {
         };
         listen().map_err(failed("listen on"))
     }
+}
+
+/// See [`StateDir::borrow`]. The directory still belongs to the formation whose host had it last.
+pub(crate) struct BorrowedDir {
+    _lock: File,
+}
+
+/// Takes the lock, for which it waits where nobody listens on the socket: the holder is no host then, or one that has
+/// only begun.
+fn lock_within(at_most: Duration, lock: &File, path: &Path) -> Result<(), Errno> {
+    let until = Instant::now() + at_most;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < until && !is_listening(&socket_path(path)) => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether a process listens on a socket, however many clients wait there.
+fn is_listening(path: &Path) -> bool {
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    connect().map_or_else(|err| err.kind() == io::ErrorKind::WouldBlock, |()| true)
 }
 
 impl Drop for StateDir {
@@ -409,6 +455,24 @@ mod tests {
         drop(dir);
         assert_eq!(holder(&state, &ours), Holder::Nobody);
         assert!(!is_in_use(&state));
+    }
+
+    #[test]
+    fn a_host_waits_for_one_who_has_borrowed_the_directory_and_finds_it_as_it_was() {
+        let folder = Folder::new("borrowed");
+        fs::write(folder.file("formation.toml"), "").unwrap();
+        let dir = folder.take("formation.toml").unwrap();
+        let state = folder.file("state");
+        assert!(matches!(StateDir::borrow(&state), Err(StateDirError::InUse { .. })));
+        drop(dir);
+        let borrowed = StateDir::borrow(&state).unwrap();
+        assert!(matches!(StateDir::borrow(&state), Err(StateDirError::InUse { .. })));
+        std::thread::scope(|scope| {
+            let taking =
+                scope.spawn(|| folder.take("many.toml").map(|dir| dir.left_by().map(Path::to_owned)));
+            drop(borrowed);
+            assert_eq!(taking.join().unwrap().unwrap(), Some(folder.file("formation.toml")));
+        });
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Service<'_> {
     /// The process itself: how it is started, watched and stopped.
     fn process(&self, unit: &mut Unit) -> Result<(), Unnameable> {
         let formation = self.formation;
-        unit.set("Type", "exec");
+        unit.comment("The host says when its instances are up, and how many there are.");
+        unit.set("Type", "notify");
         unit.set("User", self.user);
         unit.set("WorkingDirectory", unit::whole_path(self.folder())?);
         let (binary, file) = (unit::utf8(&self.binary)?, unit::utf8(&formation.file)?);
@@ -136,6 +137,8 @@ impl Service<'_> {
         ));
         unit.set("TimeoutStopSec", format_args!("{stop_s}s"));
         unit.set("KillMode", "mixed");
+        unit.comment("A host whose supervisor hangs is ended.");
+        unit.set("WatchdogSec", "30s");
         unit.set("Restart", "on-failure");
         unit.set("RestartSec", "2s");
         unit.comment("A formation or a component that is wrong doesn't become right by being started again.");

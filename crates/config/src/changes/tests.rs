@@ -111,10 +111,7 @@ fn a_component_differs_by_its_path_or_by_its_bytes() {
     };
     let path = "component /srv/shop/a.wasm -> /srv/shop/b.wasm".to_owned();
     assert_eq!(what(old, old, false), []);
-    assert_eq!(
-        what(old, old, true),
-        [(How::Instances, "component /srv/shop/a.wasm has changed".to_owned())]
-    );
+    assert_eq!(what(old, old, true), [(How::Instances, "component /srv/shop/a.wasm has changed".to_owned())]);
     assert_eq!(what(old, new, false), [(How::Instances, path.clone())]);
     assert_eq!(what(old, new, true), [(How::Instances, path)]);
 }

@@ -28,6 +28,9 @@ pub struct FormationView {
     pub version: String,
     /// The host's process id.
     pub pid: u32,
+    /// Whether no jobs are claimed and no ticks taken, since a person paused them by SIGUSR1.
+    #[serde(default)]
+    pub paused: bool,
     /// In the file's order.
     pub types: Vec<TypeView>,
 }
@@ -191,4 +194,7 @@ pub struct LogLine {
 pub struct ErrorResponse {
     /// For a person.
     pub error: String,
+    /// Whether it is a queue that has no room for more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queue_full: bool,
 }

@@ -71,9 +71,7 @@ async fn enqueue(
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
     let enqueued = admin.queues.jobs.enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
-        EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => {
-            ApiError::unavailable(err.to_string())
-        }
+        EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => ApiError::full(err.to_string()),
         EnqueueError::Store(err) => failed(err),
     })?;
     let created = enqueued.iter().any(|job| job.created);

@@ -43,7 +43,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use wasmhost_store::{Releases, SqliteStore};
@@ -80,12 +80,13 @@ pub(crate) struct Admin {
     /// The store, to be copied while it is used.
     pub(crate) backup: Arc<SqliteStore>,
     pub(crate) claimed: Arc<ClaimedJobs>,
+    pub(crate) is_taking: watch::Receiver<bool>,
     /// Cancelled when somebody asks that the host stops.
     pub(crate) stop: CancellationToken,
 }
 
-/// Serves the API until it is aborted.
-pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
+/// Serves the API until it is told to end, and answers what was asked before.
+pub(crate) async fn serve(listener: UnixListener, admin: Admin, end: CancellationToken) {
     let router = Router::new()
         .route("/v1/formation", get(formation))
         .route("/v1/scale", post(scale))
@@ -98,13 +99,14 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin) {
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .with_state(Arc::new(admin));
-    server::serve(listener, router).await;
+    server::serve(listener, router, end).await;
 }
 
 type Shared = State<Arc<Admin>>;
 
 async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationView>, ApiError> {
     let live = admin.live.load_full();
+    let paused = !*admin.is_taking.borrow();
     Ok(Json(FormationView {
         name: live.formation.name.clone(),
         file: live.formation.file.display().to_string(),
@@ -113,6 +115,7 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
         uptime_s: admin.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        paused,
         types: admin.ask(|reply| Action::Look { reply }).await?,
     }))
 }
@@ -306,15 +309,21 @@ impl std::fmt::Display for Target {
 struct ApiError {
     status: StatusCode,
     message: String,
+    /// A queue has no room.
+    queue_full: bool,
 }
 
 impl ApiError {
+    fn new(status: StatusCode, message: String) -> Self {
+        ApiError { status, message, queue_full: false }
+    }
+
     fn bad(message: String) -> Self {
-        ApiError { status: StatusCode::BAD_REQUEST, message }
+        ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
     fn missing(message: String) -> Self {
-        ApiError { status: StatusCode::NOT_FOUND, message }
+        ApiError::new(StatusCode::NOT_FOUND, message)
     }
 
     fn refused(refused: Refused) -> Self {
@@ -325,26 +334,31 @@ impl ApiError {
     }
 
     fn conflict(message: String) -> Self {
-        ApiError { status: StatusCode::CONFLICT, message }
+        ApiError::new(StatusCode::CONFLICT, message)
     }
 
     fn too_long(message: String) -> Self {
-        ApiError { status: StatusCode::PAYLOAD_TOO_LARGE, message }
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
     fn late(message: String) -> Self {
-        ApiError { status: StatusCode::REQUEST_TIMEOUT, message }
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
+    }
+
+    fn full(message: String) -> Self {
+        ApiError { queue_full: true, ..ApiError::unavailable(message) }
     }
 
     fn unavailable(message: String) -> Self {
-        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message }
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry = (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some([(header::RETRY_AFTER, "1")]);
-        (self.status, retry, Json(ErrorResponse { error: self.message })).into_response()
+        (self.status, retry, Json(ErrorResponse { error: self.message, queue_full: self.queue_full }))
+            .into_response()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The connections of the admin API. Each has a bound on time, and so has their number: a client that stalls costs its
 //! own connection alone.
 
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{ApiError, BODY_BYTES_MAX};
@@ -34,31 +38,56 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A refusal's text that isn't JSON yet, in bytes.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
-/// Serves requests until it is aborted.
-pub(super) async fn serve(listener: UnixListener, router: Router) {
+/// Serves requests until it is told to end, and then those that were sent before.
+pub(super) async fn serve(listener: UnixListener, router: Router, end: CancellationToken) {
     let router =
         router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn(refusals_are_json));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(permit) = permits.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, router.clone(), permit));
-            }
-            Err(err) => {
+    let connections = TaskTracker::new();
+    let begin = |stream, permit| connections.spawn(connection(stream, router.clone(), end.clone(), permit));
+    while let Some(Ok(permit)) = end.run_until_cancelled(permits.clone().acquire_owned()).await {
+        match end.run_until_cancelled(listener.accept()).await {
+            None => break,
+            Some(Ok((stream, _))) => drop(begin(stream, Some(permit))),
+            Some(Err(err)) => {
                 warn!("the admin API can't accept a connection: {err}");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }
     }
+    // Nobody comes in any more. Those who wait here have sent a request, and are to know what became of it.
+    let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+            stream.into_iter().for_each(|stream| drop(begin(stream, None)));
+        }
+    }
+    connections.close();
+    connections.wait().await;
 }
 
-async fn connection(stream: UnixStream, router: Router, _permit: OwnedSemaphorePermit) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
+async fn connection(
+    stream: UnixStream,
+    router: Router,
+    end: CancellationToken,
+    _permit: Option<OwnedSemaphorePermit>,
+) {
+    let mut served = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+    );
+    let ended = end.run_until_cancelled(served.as_mut()).await;
+    let served = match ended {
+        Some(served) => served,
+        None => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
     if let Err(err) = served {
         debug!("a connection of the admin API ended early: {err}");
     }
@@ -78,5 +107,5 @@ async fn refusals_are_json(request: Request, next: Next) -> Response {
         "" => status.canonical_reason().unwrap_or("refused").to_lowercase(),
         text => text.to_owned(),
     };
-    ApiError { status, message }.into_response()
+    ApiError::new(status, message).into_response()
 }

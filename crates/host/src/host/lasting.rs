@@ -172,22 +172,28 @@ mod injected {
     const LOOK_EVERY: Duration = Duration::from_millis(10);
 
     /// `WASMHOST_FAULT_END=the supervisor:FILE` ends the task of this name when there is such a file;
-    /// `WASMHOST_FAULT_PANIC` lets it panic.
+    /// `WASMHOST_FAULT_PANIC` lets it panic, and `WASMHOST_FAULT_HANG` keeps it from going on.
     pub(super) async fn ending(name: String, task: impl Future<Output = ()> + Send + 'static) {
         let file = |variable| {
             let given = std::env::var(variable).ok()?;
             given.strip_prefix(&name)?.strip_prefix(':').map(str::to_owned)
         };
         let (end, panic) = (file("WASMHOST_FAULT_END"), file("WASMHOST_FAULT_PANIC"));
-        let Some(file) = panic.as_ref().or(end.as_ref()) else { return task.await };
+        let hang = file("WASMHOST_FAULT_HANG");
+        let Some(file) = panic.as_ref().or(end.as_ref()).or(hang.as_ref()) else { return task.await };
         let wanted = async {
             while !Path::new(file).exists() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
+        let mut task = std::pin::pin!(task);
         tokio::select! {
-            () = task => {}
+            () = &mut task => {}
             () = wanted => assert!(panic.is_none(), "a test wants it"),
+        }
+        if hang.is_some() {
+            tracing::warn!("{name} hangs: a test wants it");
+            std::future::pending().await
         }
     }
 }

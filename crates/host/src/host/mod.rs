@@ -3,6 +3,7 @@
 //! `store` opens what outlives the host, `loading` compiles, and `lasting` watches the tasks without which a host is none.
 //! Which types there are, and what calls them, is a [release](crate::release)'s.
 
+mod by_signal;
 mod errors;
 mod lasting;
 mod loading;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,20 +36,28 @@ use crate::release::{
 };
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
-use crate::supervisor::{Action, Supervisor};
+use crate::supervisor::{Action, Pulse, Supervisor};
+use crate::systemd::ServiceManager;
 use crate::trigger::Triggering;
 use crate::trigger::claimed::ClaimedJobs;
 use crate::trigger::prune::prune;
+pub use by_signal::Step;
 pub use errors::StartError;
 pub(crate) use lasting::Lasting;
 pub use lasting::Lost;
 pub use loading::Progress;
 pub(crate) use loading::{Loaded, load};
 use store::Store;
-pub use store::backup_store;
+pub use store::{backup_store, enqueue_without_host};
 
 /// What is left to a call that was interrupted: a tick, and the way back.
 const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
+
+/// How long a host takes for its end, beyond grace, if all goes as it should.
+const ENDED_MAX: Duration = Duration::from_secs(30);
+
+/// How long what the admin API was asked may take at the end.
+const ANSWERED_MAX: Duration = Duration::from_secs(1);
 
 /// How long a drain looks at what it waits for.
 const LOOK_MAX: Duration = Duration::from_millis(500);
@@ -77,6 +86,8 @@ pub struct HostOptions {
     pub granted_by: GrantedBy,
     /// Sockets that were open before the host was.
     pub handed_over: HandedOver,
+    /// Is told how the host stands.
+    pub manager: ServiceManager,
 }
 
 /// A host that serves.
@@ -88,13 +99,16 @@ pub struct Host {
     deployer: Deployer,
     /// Begin nothing more.
     intake: CancellationToken,
+    /// Take jobs and ticks at present.
+    is_taking: watch::Sender<bool>,
     running: TaskTracker,
     triggers: TaskTracker,
     /// All that runs in any guest, those included that nobody waits for any more.
     calls: TaskTracker,
     /// Somebody asked by the admin API that the host stops.
     stop: CancellationToken,
-    admin: JoinHandle<()>,
+    /// The admin API, and what ends it.
+    admin: (JoinHandle<()>, CancellationToken),
     supervisor: JoinHandle<()>,
     lasting: Lasting,
 }
@@ -103,6 +117,7 @@ pub struct Host {
 struct HostState {
     store: Store,
     logs: Arc<Logs>,
+    manager: ServiceManager,
     _dir: StateDir,
 }
 
@@ -129,6 +144,7 @@ impl Host {
             serving,
             granted_by,
             mut handed_over,
+            manager,
         } = options;
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
         let (url, state_dir) = (plan.formation.store.clone(), plan.formation.state_dir.clone());
@@ -187,12 +203,16 @@ impl Host {
         let calls = TaskTracker::new();
         let (event_sender, events) = mpsc::unbounded_channel();
         let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
+        let (is_taking, takes) = watch::channel(true);
+        let pulse = Pulse::new(manager.clone(), takes.clone());
+        let counts_stored = store.counts.clone();
         let supervisor =
-            Supervisor::new(store.counts.clone(), capacity.clone(), learned, event_sender, calls.clone());
+            Supervisor::new(counts_stored, capacity.clone(), learned, event_sender, calls.clone(), pulse);
         let supervisor = lasting.spawn("the supervisor", supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
-        let triggering = Triggering { intake: intake.clone(), running: TaskTracker::new() };
+        let triggering =
+            Triggering { intake: intake.clone(), is_taking: takes.clone(), running: TaskTracker::new() };
         let running = triggering.running.clone();
         let claimed = Arc::new(ClaimedJobs::default());
         store.jobs.hold(claimed.clone());
@@ -244,10 +264,13 @@ impl Host {
             queues,
             backup: store.sqlite.clone(),
             claimed,
+            is_taking: takes,
             stop: stop.clone(),
         };
-        let admin = lasting.spawn("the admin API", admin::serve(admin_listener, admin));
-        let state = HostState { store, logs, _dir: dir };
+        let admin_end = CancellationToken::new();
+        let serve_admin = admin::serve(admin_listener, admin, admin_end.clone());
+        let admin = (lasting.spawn("the admin API", serve_admin), admin_end);
+        let state = HostState { store, logs, manager, _dir: dir };
         Ok(Host {
             state,
             actions,
@@ -255,6 +278,7 @@ impl Host {
             live,
             deployer,
             intake,
+            is_taking,
             running,
             triggers,
             calls,
@@ -283,7 +307,9 @@ impl Host {
     /// logged.
     pub fn deploy(&self) -> impl Future<Output = ()> + Send + use<> {
         let order = self.deployer.order(Wanted::File { dry_run: false }, TIMEOUT_DEFAULT);
+        let reloading = self.state.manager.reloading();
         async move {
+            let _reloading = reloading;
             let mut steps = match order {
                 Ok(steps) => steps,
                 Err(not_taken) => return warn!("the formation is not deployed: {not_taken}"),
@@ -327,13 +353,16 @@ impl Host {
             (live.formation.grace, live.formation.drain_delay)
         };
         lasting.release();
+        let within = grace + drain_delay;
+        let _extending = state.manager.stopping(within + ENDED_MAX);
         intake.cancel();
-        front.drain(grace + drain_delay);
+        front.drain(within);
         // An error says that the supervisor was lost: nothing changes counts any more.
         let _ = actions.send(Action::RefuseChanges).await;
         // Last, so that all of it is true for whom this line wakes.
         let at_work_now = at_work(&actions).await;
         info!("draining: {at_work_now}; calls under way may take {grace:?}");
+        state.manager.status(&format!("draining: {at_work_now}"));
         let finished = async {
             front.ended().await;
             triggers.close();
@@ -343,14 +372,14 @@ impl Host {
         };
         let over = async {
             tokio::select! {
-                () = tokio::time::sleep(grace + drain_delay) => {}
+                () = tokio::time::sleep(within) => {}
                 () = hurry => {}
             }
         };
         let mut finished = std::pin::pin!(finished);
         let cut_off = tokio::select! {
             () = &mut finished => 0,
-            () = tell_of_drain(&actions) => 0,
+            () = tell_of_drain(&actions, &state.manager) => 0,
             () = over => {
                 let cut_off = interrupt(&actions).await;
                 // They end at their next tick, and what they leave behind is settled.
@@ -363,8 +392,11 @@ impl Host {
         // One that holds on for longer is in a host call that can't be interrupted.
         let _ = tokio::time::timeout(INTERRUPTED_MAX, calls.wait()).await;
         state.logs.end_followers().await;
+        let (mut admin, admin_end) = admin;
+        admin_end.cancel();
+        // Whoever waits for counts, say, can't be answered any more.
+        let _ = tokio::time::timeout(ANSWERED_MAX, &mut admin).await;
         admin.abort();
-        let _ = admin.await;
         supervisor.abort();
         let _ = supervisor.await;
         state.store.sqlite.close().await;
@@ -376,11 +408,12 @@ impl Host {
 }
 
 /// Says from time to time what a drain waits for. Never ends.
-async fn tell_of_drain(actions: &mpsc::Sender<Action>) {
+async fn tell_of_drain(actions: &mpsc::Sender<Action>, manager: &ServiceManager) {
     loop {
         tokio::time::sleep(TELL_OF_DRAIN_EVERY).await;
         let at_work_now = at_work(actions).await;
         info!("still draining: {at_work_now}");
+        manager.status(&format!("draining: {at_work_now}"));
     }
 }
 

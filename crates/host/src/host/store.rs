@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 use wasmhost_config::{Formation, StoreUrl};
+use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob, Receipt};
 use wasmhost_store::{Counts, Jobs, Releases, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
+use crate::services::{KnownQueues, Queues};
+use crate::state_dir::{StateDir, StateDirError};
 
 /// The store's parts, of one backend.
 #[derive(Clone)]
@@ -83,9 +86,38 @@ pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> 
     Ok(std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
 }
 
+/// Enqueues jobs of a formation that no host runs, on its store. The state directory is locked meanwhile, so that no host
+/// has the store; one that starts waits for it.
+///
+/// # Errors
+///
+/// The state directory can't be had: a host has it, [`StateDirError::InUse`]. Whatever else keeps the jobs from being
+/// stored is a refusal.
+pub async fn enqueue_without_host(
+    formation: &Formation,
+    queue: &str,
+    jobs: Vec<NewJob>,
+) -> Result<Result<Vec<Receipt>, EnqueueRefusal>, StateDirError> {
+    let _lock = StateDir::borrow(&formation.state_dir)?;
+    if matches!(formation.store, StoreUrl::Memory) {
+        let message = "the store is in the memory of a host, and no host runs".to_owned();
+        return Ok(Err(EnqueueRefusal::Unavailable(message)));
+    }
+    let url = formation.store.clone();
+    let store = match tokio::task::spawn_blocking(move || open(&url)).await {
+        Ok(Ok(store)) => store,
+        Ok(Err(err)) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
+        Err(err) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
+    };
+    let queues = Queues::new(store.jobs.clone());
+    queues.know(KnownQueues { settings: formation.queues.clone(), ..KnownQueues::default() });
+    let enqueued = queues.enqueue(queue, jobs).await;
+    store.sqlite.close().await;
+    Ok(enqueued)
+}
+
 /// Names this boot, and ends what earlier boots of this host had begun: they are dead, since the state directory's
-/// lock is held here. Their jobs are freed, their ticks marked as interrupted, and releases that weren't live yet have
-/// failed.
+/// lock is held here. Their jobs are freed, and their ticks marked as interrupted.
 pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartError> {
     const PREFIX: &str = "host/";
     let freed = store.jobs.free_leases(PREFIX).await;
@@ -97,11 +129,6 @@ pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<Stri
     let left = left.map_err(|err| StartError::Store { url: url.to_string(), err })?;
     if left > 0 {
         info!("{left} ticks that the last run had begun were interrupted by its end, and are not run again");
-    }
-    let failed = store.releases.fail_pending("its host stopped before it was live").await;
-    let failed = failed.map_err(|err| StartError::Store { url: url.to_string(), err })?;
-    for number in failed {
-        info!("release v{number} has failed: the last run was stopped before it was live");
     }
     Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
 }

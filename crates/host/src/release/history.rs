@@ -31,7 +31,9 @@ pub(crate) async fn at_start(
     plan: Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<(Plan, Begin), StoreError> {
-    releases.fail_pending("the host ended before it was live").await?;
+    for number in releases.fail_pending("its host ended before it was live").await? {
+        info!("release v{number} has failed: the last run ended before it was live");
+    }
     let Some(live) = releases.live().await? else { return Ok((plan, Begin::New)) };
     if is_of(&live, &plan) {
         return Ok((plan, Begin::Again(live.number)));

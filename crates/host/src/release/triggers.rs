@@ -136,7 +136,7 @@ impl Triggers {
 
     /// For one trigger: it can be stopped alone.
     fn triggering(&self) -> Triggering {
-        Triggering { intake: self.triggering.intake.child_token(), running: self.triggering.running.clone() }
+        Triggering { intake: self.triggering.intake.child_token(), ..self.triggering.clone() }
     }
 
     fn spawn(

@@ -11,6 +11,7 @@
 
 mod adopt;
 mod counts;
+mod pulse;
 mod roster;
 mod types;
 mod view;
@@ -30,6 +31,7 @@ use wasmhost_store::Counts;
 use self::adopt::Move;
 pub(crate) use self::adopt::{Adopted, Underway};
 use self::counts::{Asked, Change, Saving, saved};
+pub(crate) use self::pulse::Pulse;
 use self::roster::{Ending, Roster, Start, Wait};
 pub(crate) use self::types::{Backlog, Supervised};
 use self::types::{Retry, Starting, Type};
@@ -106,6 +108,7 @@ pub(crate) struct Supervisor {
     events: mpsc::UnboundedSender<Event>,
     /// Counts instances that start, and runs of `main`.
     calls: TaskTracker,
+    pulse: Pulse,
     /// Those who wait until types are settled.
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
     /// Changes of counts, of which the first may be on its way to the store.
@@ -124,6 +127,7 @@ impl Supervisor {
         learned: Arc<Learned>,
         events: mpsc::UnboundedSender<Event>,
         calls: TaskTracker,
+        pulse: Pulse,
     ) -> Supervisor {
         Supervisor {
             roster: Roster::new(as_usize(capacity.slots())),
@@ -137,6 +141,7 @@ impl Supervisor {
             capacity,
             events,
             calls,
+            pulse,
             waiting: vec![],
             changes: VecDeque::new(),
             saving: None,
@@ -162,11 +167,13 @@ impl Supervisor {
                     None => return,
                 },
                 () = tick(&mut self.ages) => self.replace_the_old(),
+                () = self.pulse.due() => {}
             }
             self.begin_starts();
             self.look_at_move();
             self.forget_retired();
             self.answer_settled();
+            self.pulse.turned(|| standing(&self.types, &self.order));
         }
     }
 
@@ -426,6 +433,13 @@ async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: 
         warn!(instance = %slot.name, "trapped: {backtrace}");
     }
     pool.report(&slot, Ended::Exited(why));
+}
+
+/// How many instances serve, and how many there should be: `web=4/4 worker=1/2`.
+fn standing(types: &Slab<Type>, order: &[usize]) -> String {
+    let scalable = order.iter().map(|place| &types[*place]).filter(|kind| kind.given.scalable);
+    let each = scalable.map(|kind| format!("{}={}/{}", kind.given.name, kind.pool.live(), kind.desired));
+    each.collect::<Vec<_>>().join(" ")
 }
 
 /// Waits for the timer, forever where there is none.

@@ -94,6 +94,7 @@ impl QueueTrigger {
     /// Runs jobs until `intake` ends.
     pub(crate) async fn run(self: Arc<Self>, triggering: Triggering) {
         let mut changes = self.jobs.changes();
+        let mut is_taking = triggering.is_taking.clone();
         let mut ready = VecDeque::new();
         let mut claiming: Option<(Claiming<'_>, Instant, usize)> = None;
         // The last claim has found less than it asked for.
@@ -102,7 +103,7 @@ impl QueueTrigger {
         let mut is_stuck = false;
         loop {
             self.begin_ready(&mut ready, &triggering);
-            if claiming.is_none() && !is_dry {
+            if claiming.is_none() && !is_dry && *is_taking.borrow_and_update() {
                 let waits_alone = ready.front().is_some_and(|ready| ready.job.alone);
                 let limit = if waits_alone { 0 } else { self.limit(ready.len(), is_stuck) };
                 if limit > 0 {
@@ -140,6 +141,7 @@ impl QueueTrigger {
                     }
                 }
                 () = self.pool.room() => is_stuck = false,
+                Ok(()) = is_taking.changed() => {}
                 () = self.until_due(&mut changes), if is_dry && !is_claiming => is_dry = false,
                 () = overdue => {
                     is_stuck = true;

@@ -60,7 +60,7 @@ impl ScheduleTrigger {
     /// Runs ticks until `intake` ends.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut watch = Watch::new(self.timeline.clone());
-        loop {
+        while self.triggering.may_take().await {
             let look = watch.look().await;
             self.begin(look.taken).await;
             tokio::select! {

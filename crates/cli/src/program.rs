@@ -1,0 +1,65 @@
+//! One command that is run with this process's own streams: its end becomes this process's exit code.
+
+use wasmhost_engine::{CallEnd, Engine};
+use wasmhost_host::{OneOff, StartError, run_program};
+
+use crate::cache;
+use crate::exit::{Exit, Failed, Outcome};
+use crate::serve::{exit_of, runtime};
+
+/// The words for what becomes of a program.
+pub(crate) struct Words {
+    /// Its name, as a person knows it.
+    pub(crate) name: String,
+    /// What grants it more memory.
+    pub(crate) memory: String,
+    /// What sets its time.
+    pub(crate) timeout: String,
+}
+
+/// Runs a program to its end, or until `cut_short` gives an exit code.
+pub(crate) fn run(
+    one_off: OneOff,
+    words: &Words,
+    cut_short: impl Future<Output = std::io::Result<u8>>,
+) -> Outcome {
+    let cache = cache::from_environment()?;
+    let runtime = runtime().on_thread_start(Engine::prepare_thread).build()?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = run_program(one_off, cache) => ended.map_err(|err| not_started(err, words)),
+            code = cut_short => Ok(CallEnd::Exited(i32::from(code?))),
+        }
+    });
+    // A read of the standard input may be under way, which nothing can end.
+    runtime.shutdown_background();
+    outcome(ended?, words)
+}
+
+fn not_started(err: StartError, words: &Words) -> Failed {
+    match err {
+        StartError::Load { err, .. } => Failed::new(Exit::Component, format!("{} {err}", words.name)),
+        err => Failed::new(exit_of(&err), err),
+    }
+}
+
+fn outcome(ended: CallEnd<i32>, words: &Words) -> Outcome {
+    let Words { name, memory, timeout } = words;
+    match ended {
+        // The system takes the lowest eight bits, too.
+        CallEnd::Returned(code) | CallEnd::Exited(code) => Ok(Exit::OfProgram(code.to_le_bytes()[0])),
+        CallEnd::Trap(backtrace) => Err(Failed::new(Exit::Trapped, format!("{name} trapped: {backtrace}"))),
+        CallEnd::OutOfMemory => Err(Failed::new(
+            Exit::Trapped,
+            format!("{name} ran out of the memory granted to it: {memory} grants more"),
+        )),
+        CallEnd::Timeout => {
+            Err(Failed::new(Exit::CutOff, format!("{name} took longer than its {timeout}, and was ended")))
+        }
+        end @ (CallEnd::OutOfCpu
+        | CallEnd::Interrupted
+        | CallEnd::Host(_)
+        | CallEnd::ErrorCode(_)
+        | CallEnd::Refused(_)) => Err(Failed::new(Exit::Failed, format!("{name}: {}", end.summary()))),
+    }
+}
