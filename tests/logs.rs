@@ -1,5 +1,8 @@
 //! Guests' output and the host's own.
 
+use std::io::{Cursor, Read};
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::harness::{Formation, Host, eventually};
@@ -64,16 +67,20 @@ fn logs_of_what_does_not_exist_are_refused() {
     // One that has said nothing yet is there.
     assert_eq!(host.cli(["logs", "web.1"]).done(), "");
     for name in ["web", "web.1"] {
-        let ended = host.cli(["logs", "-f", name]).failed(2, "-f names a formation");
-        assert!(ended.stderr.contains(&format!("wasmhost logs --follow {name}`")), "{ended:#?}");
+        for ended in [host.cli(["logs", "-F", name]), host.cli(["-f", name, "logs"])] {
+            let ended = ended.failed(2, &format!("there is no formation file \"{name}\""));
+            assert!(ended.stderr.contains(&format!("wasmhost logs -f {name}`")), "{ended:#?}");
+        }
     }
+    let ended = host.cli(["logs", "-f", "formation.toml"]).failed(2, "\"formation.toml\" is a file");
+    assert!(ended.stderr.contains("wasmhost logs -F formation.toml`"), "{ended:#?}");
 }
 
 #[test]
 fn followers_end_well_with_a_host_that_is_stopped_and_not_with_one_that_is_killed() {
     for is_killed in [false, true] {
         let host = Host::run(&Formation::web(""));
-        let followers: Vec<_> = (0..3).map(|_| host.cli_beside(["logs", "-F", "-n", "1000"])).collect();
+        let followers: Vec<_> = (0..3).map(|_| host.cli_beside(["logs", "-f", "-n", "1000"])).collect();
         host.get("/log?lines=100").ok();
         followers.iter().for_each(|follower| drop(follower.stdout.wait_for("without its end")));
         match is_killed {
@@ -105,6 +112,141 @@ fn lines_can_be_followed() {
     let end = "without its end";
     let all = [end, "stdout 1", "stderr 1", "stdout 2", "stderr 2", "stdout 3", "stderr 3", end];
     assert_eq!(lines, all);
+}
+
+#[test]
+fn a_formation_is_named_by_a_capital_letter_where_the_small_one_follows() {
+    let formation = Formation::web("");
+    let file = formation.path("other.toml");
+    std::fs::rename(formation.file(), &file).unwrap();
+    let formation = formation.variable("WASMHOST_FILE", "other.toml");
+    let host = Host::run(&formation);
+    host.get("/log?lines=1").ok();
+    let file = file.to_str().unwrap();
+    let expected = eventually("its lines", || {
+        Some(formation.cli(["logs"]).done()).filter(|all| all.lines().count() == 3)
+    });
+    let elsewhere = Formation::new();
+    for arguments in
+        [["-f", file, "logs"], ["logs", "-F", file], ["logs", "--file", file], ["-F", file, "logs"]]
+    {
+        assert_eq!(elsewhere.cli(arguments).done(), expected, "{arguments:?}");
+    }
+    elsewhere.cli(["ps", "-F", file]).done();
+    let follower = elsewhere.start(["logs", "-f", "-F", file, "web"]);
+    follower.stdout.wait_for("without its end");
+    host.stop().done();
+    follower.wait().done();
+}
+
+#[test]
+fn lines_of_a_time_can_be_had() {
+    let host = Host::run(&Formation::web(""));
+    host.get("/log?lines=150").ok();
+    host.stdout().wait_for("without its end");
+    let between = jiff::Timestamp::now();
+    // Lines have milliseconds.
+    eventually("the next millisecond", || {
+        (jiff::Timestamp::now().as_millisecond() > between.as_millisecond() + 1).then_some(())
+    });
+    host.get("/log?lines=1").ok();
+    let count = |arguments: &[&str]| {
+        let arguments = ["logs"].iter().chain(arguments).copied().collect();
+        host.cli_of(arguments).done().lines().count()
+    };
+    eventually("all lines", || (count(&["-n", "1000"]) == 301 + 3).then_some(()));
+    assert_eq!(count(&[]), 100, "the last hundred, where nobody says which");
+    assert_eq!(count(&["--since", "1h"]), 304, "all of the time");
+    assert_eq!(count(&["--since", "1h", "-n", "5"]), 5);
+    assert_eq!(count(&["--since", &between.to_string()]), 3);
+    assert_eq!(count(&["--until", &between.to_string(), "web"]), 301);
+    assert_eq!(count(&["--until", &between.to_string(), "-n", "2", "web.1"]), 2);
+    assert_eq!(count(&["--since", "0s"]), 0);
+    assert_eq!(count(&["--until", "1h"]), 0);
+
+    host.cli(["logs", "--since", "yesterday"]).failed(2, "found \"yesterday\", expected how long ago");
+    host.cli(["logs", "--since", "1m", "--until", "2m"]).failed(2, "is after --until");
+    host.cli(["logs", "--until", "2m", "--follow"]).failed(2, "cannot be used with");
+}
+
+#[test]
+fn the_hosts_own_lines_can_be_had_by_level() {
+    let host = Host::run(&Formation::web(""));
+    host.get("/trap").is_error(502, "H13");
+    host.stderr().wait_for("unreachable");
+    let own = |arguments: &[&str]| {
+        let arguments = ["logs", "host"].iter().chain(arguments).copied().collect();
+        host.cli_of(arguments).done()
+    };
+    let all = own(&[]);
+    assert!(all.contains(" INFO all instances are up\n") && all.contains(" WARN GET /trap: "), "{all}");
+    assert!(all.contains(" code=\"H13\" instance=\"web.1\""), "{all}");
+    // As they are on standard error.
+    let written = host.stderr().wait_for("unreachable");
+    assert_eq!(own(&["--json", "--level", "warn", "-n", "1"]).trim_end(), written);
+    let warned = own(&["--level", "warn"]);
+    assert!(warned.contains(" WARN GET /trap: ") && !warned.contains(" INFO "), "{warned}");
+    assert_eq!(own(&["--level", "error"]), "");
+    assert_eq!(own(&["--until", "1h"]), "");
+    assert_eq!(own(&["--since", "1h", "-n", "1"]).matches(" WARN ").count(), 1);
+    // Guests' lines are others.
+    assert!(!host.cli(["logs"]).done().contains("WARN"));
+    host.cli(["logs", "web", "--level", "warn"]).failed(2, "guests' lines have no level");
+    host.cli(["logs", "host", "--level", "loud"]).failed(2, "possible values: error, warn, info");
+}
+
+#[test]
+fn the_hosts_own_lines_can_be_followed() {
+    let host = Host::run(&Formation::web(""));
+    let follower = host.cli_beside(["logs", "host", "-f", "--level", "warn"]);
+    // One that follows all says when it is there, and both are told the same.
+    let all = host.cli_beside(["logs", "host", "-f"]);
+    all.stdout.wait_for("all instances are up");
+    host.get("/trap").is_error(502, "H13");
+    follower.stdout.wait_for("GET /trap");
+    all.stdout.wait_for("GET /trap");
+    host.stop().done();
+    let (few, all) = (follower.wait().done(), all.wait().done());
+    assert!(!few.contains(" INFO ") && all.contains(" INFO draining: "), "{all}");
+}
+
+#[test]
+fn a_follower_that_does_not_read_is_told_how_many_lines_it_missed() {
+    let formation =
+        Formation::web("timeout = \"120s\"").process("quiet", "web-test", "route = \"quiet.example\"");
+    let host = Host::run(&formation);
+    let quiet = crate::harness::http::Request::get("/log?lines=1").header("host", "quiet.example");
+    host.send(&quiet).ok();
+    host.get("/log?lines=1").ok();
+    let mut command = crate::harness::command(formation.folder(), ["logs", "-f", "web"], &[]);
+    let mut follower = command.stdout(Stdio::piped()).spawn().unwrap();
+    let beside = host.cli_beside(["logs", "-f", "quiet"]);
+    beside.stdout.wait_for("without its end");
+    // It has begun, and stops to read.
+    let (mut stdout, mut first) = (follower.stdout.take().unwrap(), [0]);
+    stdout.read_exact(&mut first).unwrap();
+
+    // More than what a follower's queue, the sockets and the pipe hold.
+    let lines = 60_000;
+    host.get(&format!("/log?lines={lines}")).ok();
+    host.stdout().wait_for(&format!("\"stdout {lines}\""));
+    host.send(&quiet).ok();
+    let reading = crate::harness::Lines::read(Cursor::new(first).chain(stdout));
+    let (told, missed) = reading.wait_until("all are told or counted", |read| {
+        let missed: Vec<u64> = read
+            .iter()
+            .filter_map(|line| line.split_once(" lines came faster")?.0.rsplit(' ').next()?.parse().ok())
+            .collect();
+        let told = read.iter().filter(|line| line.contains(" web.1 ")).count() as u64;
+        let missed = missed.iter().sum::<u64>();
+        (told + missed == 3 + 2 * lines + 1).then_some((told, missed))
+    });
+    assert!(told > 10_000 && missed > 10_000, "{told} were told and {missed} missed");
+    host.stop().done();
+    follower.wait().unwrap();
+    // The other type's follower has missed none.
+    let beside = beside.wait().done();
+    assert!(beside.lines().count() == 6 && !beside.contains("faster"), "{beside}");
 }
 
 #[test]

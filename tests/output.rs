@@ -225,6 +225,14 @@ fn a_stalled_standard_output_slows_its_writer_for_a_moment_and_nobody_else() {
     // Whoever asks sees all of it, and the lines of others.
     let logs = formation.cli(["logs", "web"]).done();
     assert!(logs.contains("without its end"), "{logs}");
+    // And how many of them nobody read.
+    let lost = host.ps().unwrap()["types"][0]["lines_dropped"].as_u64().unwrap();
+    assert!(lost >= lines.wait_until("the count", |lines| Some(dropped(lines, "\"web\""))), "{lost}");
+    let text = formation.cli(["ps", "web"]).done();
+    assert!(text.contains("lines that it wrote were dropped: nobody read them fast enough"), "{text}");
+    assert_eq!(host.ps().unwrap()["types"][1]["lines_dropped"], 0);
+    let warned = formation.cli(["logs", "host", "--level", "warn"]).done();
+    assert!(warned.contains(" of \"web\" were dropped: nobody reads stdout fast enough"), "{warned}");
     // At the end there is a moment for what still waits, and no more.
     let begun = Instant::now();
     host.stop();

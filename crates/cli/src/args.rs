@@ -1,7 +1,9 @@
 //! The command line.
 
 pub(crate) mod exec;
+pub(crate) mod help;
 pub(crate) mod jobs;
+pub(crate) mod look;
 pub(crate) mod releases;
 pub(crate) mod setup;
 
@@ -14,17 +16,19 @@ use clap_complete::Shell;
 use wasmhost_config::Outbound;
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
 
+use crate::complete;
 use exec::{EXEC_HELP, Exec};
-use jobs::{ENQUEUE_HELP, Enqueue, JOBS_HELP, Jobs};
+use jobs::{Enqueue, Jobs};
+pub(crate) use look::{Logs, Ps};
 use releases::{DEPLOY_HELP, Deploy, RELEASES_HELP, ROLLBACK_HELP, Releases, Rollback};
 use setup::{Export, IMPORT_HELP, INIT_HELP, Import, Init};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
 #[derive(Parser)]
-#[command(name = "wasmhost", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "wasmhost", version, propagate_version = true, max_term_width = 80, after_help = help::ALL)]
 pub(crate) struct Arguments {
     /// The formation file, or a Procfile [env: WASMHOST_FILE] [default: formation.toml, else Procfile]
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, short_alias = 'F', long, global = true, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -33,20 +37,19 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Run a formation in the foreground until SIGTERM or Ctrl-C, or one app without a formation.
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = help::RUN)]
     Run(Run),
     /// Say what is wrong with a formation, or print it as it is understood.
-    #[command(
-        after_help = "Exits with 2 if the formation is wrong, 4 if a component is missing or can't be used."
-    )]
+    #[command(after_help = help::CHECK)]
     Check(Check),
     /// Compile a component or core module to a .cwasm, for this version of wasmhost on machines like this one.
-    #[command(after_help = COMPILE_HELP)]
+    #[command(after_help = help::COMPILE)]
     Compile(Compile),
     /// Show process types and instances.
+    #[command(after_help = help::PS)]
     Ps(Ps),
     /// Change counts while the formation runs.
-    #[command(after_help = SCALE_HELP)]
+    #[command(after_help = help::SCALE)]
     Scale(Scale),
     /// Make the formation's file, as it is now, what the host runs, without a gap.
     #[command(after_help = DEPLOY_HELP)]
@@ -58,23 +61,28 @@ pub(crate) enum Verb {
     #[command(after_help = RELEASES_HELP)]
     Releases(Releases),
     /// Print what instances write on their standard output and error.
+    #[command(after_help = help::LOGS)]
     Logs(Logs),
     /// Replace instances by fresh ones, without a gap.
+    #[command(after_help = help::RESTART)]
     Restart(Restart),
     /// Stop the host: running calls finish first.
+    #[command(after_help = help::STOP)]
     Stop(Stop),
     /// Run a type's command once, here and now, in the sandbox of the type.
     #[command(after_help = EXEC_HELP)]
     Exec(Exec),
     /// Put jobs on a queue.
-    #[command(after_help = ENQUEUE_HELP)]
+    #[command(after_help = help::ENQUEUE)]
     Enqueue(Enqueue),
     /// Look at jobs and queues, and mend them.
-    #[command(after_help = JOBS_HELP)]
+    #[command(after_help = help::JOBS)]
     Jobs(Jobs),
     /// Run a tick of a schedule now.
+    #[command(after_help = help::TICK)]
     Tick(Tick),
     /// Show what became of the last ticks, and when the next ones come.
+    #[command(after_help = help::TICKS)]
     Ticks(Ticks),
     /// Write a formation.toml for the components in a folder.
     #[command(after_help = INIT_HELP)]
@@ -83,47 +91,21 @@ pub(crate) enum Verb {
     #[command(after_help = IMPORT_HELP)]
     Import(Import),
     /// Write systemd units, or a Procfile, for a formation.
+    #[command(after_help = setup::EXPORT_HELP)]
     Export(Export),
-    /// Print a shell's completions: `wasmhost completions bash > /etc/bash_completion.d/wasmhost`.
+    /// Print a shell's completions.
+    #[command(after_help = help::COMPLETIONS)]
     Completions {
         /// The shell.
         shell: Shell,
     },
+    /// Write the man pages, one for each verb.
+    #[command(hide = true, after_help = help::MAN)]
+    Man {
+        /// The directory to write them to.
+        directory: PathBuf,
+    },
 }
-
-const RUN_HELP: &str = "\
-FILE is an app if it is WebAssembly (or called .wasm), else a formation.
-
-An app that exports an http handler is served, with nothing granted but what the options say. A command
-(a component, or a core WASI 0.1 module) is run once: standard input, output and error are its own, and
-its exit code is this program's; 134 if it trapped, 124 if --timeout ended it.
-  wasmhost run app.wasm --listen 127.0.0.1:0 --outbound https://api.example.com
-  wasmhost run tool.wasm --dir . --env HOME -- --verbose input.txt
-
-Of a formation or a served app, guests' lines go to standard output (JSON unless it is a terminal), the host's own to standard error.
-WASMHOST_LOG=debug shows more of them.
-
-Components and core modules are kept compiled in ~/.cache/wasmhost/compiled, or where
-WASMHOST_CACHE_DIR says; at most 1GiB of them, or what WASMHOST_CACHE_SIZE says. WASMHOST_CACHE=off
-keeps none.
-
-SIGTERM and SIGINT drain: calls under way finish within `grace`. A second one ends them at once.
-SIGUSR1 pauses jobs and ticks, SIGUSR2 takes them again. SIGTTIN and SIGTTOU scale the first http type by one.
-Exits with 0 after a drain, 124 if a call was cut off, 2 if the formation is wrong, 3 if it can't
-start, 4 if a component is missing or can't be loaded.";
-
-const COMPILE_HELP: &str = "\
-A formation takes the file as `component` beside `trust_cwasm = true`: compiled code runs outside of
-the sandbox, so take it only from where you would take a program. Without this verb components are
-compiled when they are first run, and kept.";
-
-const SCALE_HELP: &str = "\
-Examples:
-  wasmhost scale web=10 worker+2 clock-1
-  wasmhost scale                 prints the counts, as a line that can be pasted back
-  wasmhost scale --reset         goes back to the file's counts
-
-All changes are made, or none. Counts that were set survive a restart of the host.";
 
 #[derive(Args)]
 pub(crate) struct Run {
@@ -221,19 +203,12 @@ pub(crate) struct Compile {
 }
 
 #[derive(Args)]
-pub(crate) struct Ps {
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args)]
 pub(crate) struct Scale {
     /// New counts: `web=10`, `worker+2`, `clock-1`.
-    #[arg(value_name = "TYPE=COUNT")]
+    #[arg(value_name = "TYPE=COUNT", add = complete::changes())]
     pub(crate) changes: Vec<Change>,
     /// Go back to the file's counts, of all types or of these.
-    #[arg(long, value_name = "TYPE", num_args = 0.., conflicts_with = "changes")]
+    #[arg(long, value_name = "TYPE", num_args = 0.., conflicts_with = "changes", add = complete::types())]
     pub(crate) reset: Option<Vec<String>>,
     /// How long to wait until the counts are live.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
@@ -247,23 +222,9 @@ pub(crate) struct Scale {
 }
 
 #[derive(Args)]
-pub(crate) struct Logs {
-    /// A type (web) or an instance (web.1); all of them if none is given.
-    pub(crate) target: Option<String>,
-    /// Go on with what is written from now on.
-    #[arg(short = 'F', long)]
-    pub(crate) follow: bool,
-    /// How many of the last lines to begin with.
-    #[arg(short, long, value_name = "LINES", default_value_t = 100)]
-    pub(crate) n: usize,
-    /// Print JSON, one object a line.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args)]
 pub(crate) struct Restart {
     /// A type (web) or an instance (web.1).
+    #[arg(add = complete::targets())]
     pub(crate) target: String,
     /// How long to wait until the new instances serve.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
@@ -286,6 +247,7 @@ pub(crate) struct Stop {
 #[derive(Args)]
 pub(crate) struct Tick {
     /// A process type with a schedule.
+    #[arg(value_name = "TYPE", add = complete::schedules())]
     pub(crate) process: String,
     /// Print JSON.
     #[arg(long)]
@@ -295,6 +257,7 @@ pub(crate) struct Tick {
 #[derive(Args)]
 pub(crate) struct Ticks {
     /// A process type with a schedule; all of them if none is given.
+    #[arg(value_name = "TYPE", add = complete::schedules())]
     pub(crate) process: Option<String>,
     /// How many ticks, the newest first.
     #[arg(short, long, value_name = "TICKS", default_value_t = 20)]

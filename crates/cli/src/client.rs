@@ -31,10 +31,9 @@ pub(crate) struct Client {
 
 /// Runs a verb that asks the host of this formation.
 pub(crate) fn with(file: FormationFile, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
-    let state_dir = state_dir(&file)?;
-    refuse_other(&file, &state_dir)?;
+    let client = Client::of_file(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(verb(Client::of(file, state_dir)))
+    runtime.block_on(verb(client))
 }
 
 /// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be
@@ -74,6 +73,13 @@ impl From<Failed> for NoAnswer {
 }
 
 impl Client {
+    /// Of this formation's host, whether it is there or not.
+    pub(crate) fn of_file(file: FormationFile) -> Result<Client, Failed> {
+        let state_dir = state_dir(&file)?;
+        refuse_other(&file, &state_dir)?;
+        Ok(Client::of(file, state_dir))
+    }
+
     /// A client for one who has read the formation already.
     pub(crate) fn of(file: FormationFile, state_dir: PathBuf) -> Client {
         let socket = socket_path(&state_dir);

@@ -1,21 +1,18 @@
 //! The host's own lines: which of them are written, and how they look. They go through the host's [`Output`], so that
-//! no line is waited for.
+//! no line is waited for, and to its [`HostLog`], which keeps the last of them.
 
-use std::fmt::{Debug, Write};
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anstyle::{AnsiColor, Style};
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use wasmhost_config::shown;
-use wasmhost_host::{Output, Source};
+use wasmhost_host::{HostLog, Output, Source};
 
 use crate::exit::{Exit, Failed, Outcome};
+use crate::host_line::{HostLine, Said, has_colour};
 
 /// This program's own crates: what they log is for those who run it.
 const OWN: &str = "wasmhost";
@@ -54,15 +51,11 @@ fn start(level: Level, look: Look) -> Result<Output, Failed> {
         .map_err(|problem| Failed::new(Exit::Usage, format!("WASMHOST_LOG: {problem}")))?;
     let output = Output::start()?;
     let few = wanted.libraries_are_few.then(|| Mutex::new(Window::new()));
-    let lines = HostLines { out: output.own().clone(), look, few };
+    let lines = HostLines { out: output.own().clone(), log: output.host_log().clone(), look, few };
     tracing_subscriber::registry().with(lines.with_filter(wanted.targets)).init();
     // A fault of this program is told as everything else is, also where nobody reads standard error.
     std::panic::set_hook(Box::new(|panic| tracing::error!("this is a fault of wasmhost: {panic}")));
     Ok(output)
-}
-
-fn has_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Which lines are written.
@@ -123,7 +116,7 @@ fn is_target(text: &str) -> bool {
 /// How a line looks.
 #[derive(Clone, Copy)]
 enum Look {
-    /// `2026-11-21T05:10:12.402175Z  INFO text name="value"`
+    /// `2026-11-21T05:10:12.402Z  INFO text name="value"`, or without the time.
     Text { time: bool, colour: bool },
     /// `{"time":"2026-11-21T05:10:12.402Z","level":"INFO","message":"text","name":"value"}`
     Json,
@@ -132,6 +125,7 @@ enum Look {
 /// Takes what the host logs.
 struct HostLines {
     out: Source,
+    log: Arc<HostLog>,
     look: Look,
     /// Set where lines of libraries are to be few.
     few: Option<Mutex<Window>>,
@@ -150,16 +144,25 @@ impl<S: Subscriber> Layer<S> for HostLines {
         }
         let mut said = Said::default();
         event.record(&mut said);
-        self.write(*event.metadata().level(), &said);
+        self.write(*event.metadata().level(), said);
     }
 }
 
 impl HostLines {
-    fn write(&self, level: Level, said: &Said) {
-        self.out.put(match self.look {
-            Look::Text { time, colour } => text(level, said, time, colour),
-            Look::Json => json(level, said),
-        });
+    fn write(&self, level: Level, said: Said) {
+        let now = jiff::Timestamp::now();
+        let line = HostLine { time: format!("{now:.3}"), level, said };
+        let mut json = String::new();
+        line.json(&mut json);
+        let mut text = String::new();
+        match self.look {
+            Look::Json => text.push_str(&json),
+            Look::Text { time: true, colour } => line.text(colour, &mut text),
+            Look::Text { time: false, colour } => line.said.text(level, colour, &mut text),
+        }
+        text.push('\n');
+        self.log.keep(wasmhost_host::HostLine { time: line.time, level, json });
+        self.out.put(text);
     }
 
     /// Whether there may be a line of this origin. The count of those that may not is told with the first one that may.
@@ -172,7 +175,7 @@ impl HostLines {
             let left_out = std::mem::replace(&mut *window, Window::new()).left_out;
             if left_out > 0 {
                 let message = format!("{left_out} more lines of libraries within a minute were left out");
-                self.write(Level::WARN, &Said { message, fields: vec![] });
+                self.write(Level::WARN, Said { message, fields: vec![] });
             }
         }
         let has_room = window.lines < LIBRARY_LINES_MAX;
@@ -188,114 +191,6 @@ impl Window {
     fn new() -> Window {
         Window { begun: Instant::now(), lines: 0, left_out: 0 }
     }
-}
-
-/// The text of an event, and its other fields.
-#[derive(Default)]
-struct Said {
-    message: String,
-    fields: Vec<(&'static str, Value)>,
-}
-
-enum Value {
-    Text(String),
-    /// A text that is shown without quotes: a name, an address.
-    Word(String),
-    Number(serde_json::Value),
-}
-
-impl Said {
-    fn add_text(&mut self, field: &Field, text: &str, value: impl FnOnce(String) -> Value) {
-        match field.name() {
-            "message" => self.message = shown::lines(text, shown::TEXT_BYTES_MAX).into_owned(),
-            name => {
-                let text = shown::one_line(text, shown::MESSAGE_BYTES_MAX).into_owned();
-                self.fields.push((name, value(text)));
-            }
-        }
-    }
-
-    fn add_number(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
-        self.fields.push((field.name(), Value::Number(value.into())));
-    }
-}
-
-impl Visit for Said {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add_text(field, value, Value::Text);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.add_text(field, &format!("{value:?}"), Value::Word);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add_number(field, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add_number(field, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add_number(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add_number(field, value);
-    }
-}
-
-fn text(level: Level, said: &Said, time: bool, colour: bool) -> String {
-    let style = |style: Style| if colour { style } else { Style::new() };
-    let mut line = String::with_capacity(said.message.len() + 64);
-    // Writing to a String doesn't fail.
-    if time {
-        let dimmed = style(Style::new().dimmed());
-        let _ = write!(line, "{dimmed}{:.6}{dimmed:#} ", jiff::Timestamp::now());
-    }
-    let coloured = style(level_colour(level).on_default());
-    let _ = write!(line, "{coloured}{level:>5}{coloured:#} {}", said.message);
-    let name_style = style(Style::new().dimmed());
-    for (name, value) in &said.fields {
-        let _ = write!(line, " {name_style}{name}{name_style:#}=");
-        let _ = match value {
-            Value::Text(text) => write!(line, "\"{}\"", text.replace('"', "\\\"")),
-            Value::Word(word) => write!(line, "{word}"),
-            Value::Number(number) => write!(line, "{number}"),
-        };
-    }
-    line.push('\n');
-    line
-}
-
-fn level_colour(level: Level) -> AnsiColor {
-    match level {
-        Level::ERROR => AnsiColor::Red,
-        Level::WARN => AnsiColor::Yellow,
-        Level::INFO => AnsiColor::Green,
-        Level::DEBUG => AnsiColor::Blue,
-        Level::TRACE => AnsiColor::Magenta,
-    }
-}
-
-/// The fields in their order, which a map of serde_json's doesn't keep.
-fn json(level: Level, said: &Said) -> String {
-    let string = |text: &str| serde_json::Value::from(text).to_string();
-    let mut line = String::with_capacity(said.message.len() + 128);
-    let _ = write!(line, r#"{{"time":"{:.3}","level":"{level}""#, jiff::Timestamp::now());
-    let _ = write!(line, r#","message":{}"#, string(&said.message));
-    for (name, value) in &said.fields {
-        let value = match value {
-            Value::Text(text) | Value::Word(text) => string(text),
-            Value::Number(number) => number.to_string(),
-        };
-        let _ = write!(line, ",{}:{value}", string(name));
-    }
-    line.push('}');
-    let mut line = shown::json(&line).into_owned();
-    line.push('\n');
-    line
 }
 
 #[cfg(test)]
@@ -330,34 +225,5 @@ mod tests {
                 Wanted::read(variable, Level::INFO).err().unwrap_or_else(|| panic!("{variable} is taken"));
             assert!(problem.contains("found \"") && problem.contains("debug or trace"), "{problem}");
         }
-    }
-
-    fn said(message: &str) -> Said {
-        let message = shown::lines(message, shown::TEXT_BYTES_MAX).into_owned();
-        Said {
-            message,
-            fields: vec![
-                ("code", Value::Text("H13".into())),
-                ("remote", Value::Word("::1".into())),
-                ("count", Value::Number(3.into())),
-            ],
-        }
-    }
-
-    #[test]
-    fn a_line_of_text_has_its_fields_behind_it() {
-        let line = text(Level::WARN, &said("it broke\nERROR not a line"), false, false);
-        assert_eq!(line, " WARN it broke\n    ERROR not a line code=\"H13\" remote=::1 count=3\n");
-    }
-
-    #[test]
-    fn a_line_of_json_says_the_time_as_guests_lines_do() {
-        let line = json(Level::WARN, &said("it broke \u{9b}"));
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let expected = serde_json::json!({ "time": value["time"], "level": "WARN", "message": "it broke \\u{9b}",
-            "code": "H13", "remote": "::1", "count": 3 });
-        assert_eq!(value, expected);
-        assert!(value["time"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z')), "{line}");
-        assert!(line.starts_with("{\"time\":"), "{line}");
     }
 }

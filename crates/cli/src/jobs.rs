@@ -18,6 +18,7 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
 use crate::print;
+use crate::screen::{Screen, Then};
 use crate::table::{one_line, short, size, table};
 use crate::work::valid;
 
@@ -26,6 +27,9 @@ const PAGE: usize = 1_000;
 
 /// Columns of `jobs stats`.
 const STATES: [&str; 7] = ["SCHEDULED", "AVAILABLE", "LEASED", "RETRYING", "DONE", "DEAD", "CANCELLED"];
+
+/// How often `watch` looks at most.
+const WATCH_EVERY_MIN: Duration = Duration::from_millis(100);
 
 /// How much of an error a list shows, in characters.
 const ERROR_CHARS: usize = 200;
@@ -251,20 +255,28 @@ fn queue_table(view: &QueuesView) -> String {
 
 /// Until it is interrupted, or the host is gone.
 async fn watch(client: &Client, watch: &Watch) -> Outcome {
-    let clear = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
+    let every = watch.every.max(WATCH_EVERY_MIN);
+    let mut view: QueuesView = client.get("/v1/queues").await?;
+    let is_screen = !watch.json && std::io::stdout().is_terminal();
+    let mut screen = is_screen.then(|| Screen::open("")).transpose()?;
     loop {
-        let view: QueuesView = client.get("/v1/queues").await?;
-        match watch.json {
-            true => print::json(&view)?,
-            false => {
-                print::raw(clear);
-                print::text(&queue_table(&view));
-            }
+        match &screen {
+            Some(screen) => screen.draw(&queue_table(&view)),
+            None if watch.json => print::json(&view)?,
+            None => print::text(&queue_table(&view)),
         }
         if print::is_broken() {
             return Ok(Exit::Done);
         }
-        tokio::time::sleep(watch.every.max(Duration::from_millis(100))).await;
+        match &mut screen {
+            Some(screen) => {
+                if screen.wait(every).await == Then::End {
+                    return Ok(Exit::Done);
+                }
+            }
+            None => tokio::time::sleep(every).await,
+        }
+        view = client.get("/v1/queues").await?;
     }
 }
 

@@ -1,47 +1,63 @@
 //! `wasmhost logs`
 
+use std::fmt::Write;
 use std::path::Path;
 
 use http_body_util::BodyExt;
-use wasmhost_host::admin::api::LogLine;
+use wasmhost_host::admin::api::{HOST_TARGET, LogLine};
 use wasmhost_host::{LogFormat, render};
 
 use crate::args::Logs;
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::host_line::{HostLine, has_colour};
 use crate::print;
 use crate::work::valid;
 
-/// `-f` names the formation in every verb, and people may take it for "follow".
-pub(crate) fn type_for_a_file(file: &Path) -> Option<Failed> {
-    let name = file.to_str().filter(|name| !Path::new(name).exists())?;
+/// Refuses what people write who are used to another program: here `-f` follows, and `-F` names the formation.
+pub(crate) fn refuse_slips(logs: &Logs, file: &Path) -> Result<(), Failed> {
+    if let Some(name) = file.to_str().filter(|name| !file.exists() && could_be_a_type(name)) {
+        let message = format!(
+            "there is no formation file \"{name}\"; to follow the lines of {name}: `wasmhost logs -f {name}`"
+        );
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    if let Some(name) = logs.target.as_ref().filter(|name| Path::new(name).is_file()) {
+        let message = format!(
+            "\"{name}\" is a file, expected a type (web) or an instance (web.1); in `logs` a formation is named by -F: `wasmhost logs -F {name}`"
+        );
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    if logs.level.is_some() && logs.target.as_deref() != Some(HOST_TARGET) {
+        let message =
+            "guests' lines have no level; --level is for the host's own: `wasmhost logs host --level warn`";
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    match (logs.since, logs.until) {
+        (Some(since), Some(until)) if since > until => {
+            Err(Failed::new(Exit::Usage, format!("--since ({since}) is after --until ({until})")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn could_be_a_type(name: &str) -> bool {
     let process = match name.rsplit_once('.') {
         Some((process, index)) if index.parse::<u32>().is_ok() => process,
         _ => name,
     };
-    let could_be_a_type = wasmhost_config::name_problem(process).is_none();
-    could_be_a_type.then(|| {
-        let message = format!(
-            "-f names a formation, and there is no file \"{name}\"; to follow the lines of {name}: `wasmhost logs --follow {name}`"
-        );
-        Failed::new(Exit::Usage, message)
-    })
+    wasmhost_config::name_problem(process).is_none()
 }
 
 pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
-    let mut path = format!("/v1/logs?n={}&follow={}", logs.n, logs.follow);
-    if let Some(target) = &logs.target {
-        let process = target.rsplit_once('.').map_or(target.as_str(), |(process, _index)| process);
-        valid("process type", process)?;
-        path.push_str(&format!("&target={target}"));
-    }
+    let is_of_host = logs.target.as_deref() == Some(HOST_TARGET);
     let format = match LogFormat::detect() {
         _ if logs.json => LogFormat::Json,
         // A person who pipes lines through grep wants the lines; --json is for programs.
         LogFormat::Json => LogFormat::Plain,
         format => format,
     };
-    let mut body = client.stream(&path).await?;
+    let mut body = client.stream(&path(logs)?).await?;
     let mut unfinished = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|err| Failed::new(Exit::Failed, format!("the host went away: {err}")))?;
@@ -49,7 +65,11 @@ pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
         unfinished.extend_from_slice(&data);
         let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
         let rest = unfinished.split_off(end + 1);
-        print(&unfinished, format)?;
+        let lines = unfinished.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        match is_of_host {
+            true => print_own(lines, format)?,
+            false => print_guests(lines, format)?,
+        }
         if print::is_broken() {
             return Ok(Exit::Done);
         }
@@ -58,10 +78,48 @@ pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn print(lines: &[u8], format: LogFormat) -> Result<(), Failed> {
+/// The request.
+fn path(logs: &Logs) -> Result<String, Failed> {
+    let mut path = format!("/v1/logs?follow={}", logs.follow);
+    // Writing to a String doesn't fail.
+    if let Some(target) = &logs.target {
+        let process = target.rsplit_once('.').map_or(target.as_str(), |(process, _index)| process);
+        valid("process type", process)?;
+        let _ = write!(path, "&target={target}");
+    }
+    if let Some(lines) = logs.lines {
+        let _ = write!(path, "&n={lines}");
+    }
+    for (name, time) in [("since", logs.since), ("until", logs.until)] {
+        if let Some(time) = time {
+            let _ = write!(path, "&{name}={time}");
+        }
+    }
+    if let Some(level) = logs.level {
+        let _ = write!(path, "&level={}", level.name());
+    }
+    Ok(path)
+}
+
+fn print_guests<'a>(lines: impl Iterator<Item = &'a [u8]>, format: LogFormat) -> Result<(), Failed> {
     let mut text = String::new();
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in lines {
         render(&serde_json::from_slice::<LogLine>(line)?, format, &mut text);
+    }
+    print::raw(&text);
+    Ok(())
+}
+
+fn print_own<'a>(lines: impl Iterator<Item = &'a [u8]>, format: LogFormat) -> Result<(), Failed> {
+    let mut text = String::new();
+    for line in lines {
+        let line: HostLine = serde_json::from_slice(line)?;
+        match format {
+            LogFormat::Json => line.json(&mut text),
+            LogFormat::Plain => line.text(false, &mut text),
+            LogFormat::Coloured => line.text(has_colour(), &mut text),
+        }
+        text.push('\n');
     }
     print::raw(&text);
     Ok(())

@@ -7,19 +7,24 @@ mod check;
 mod client;
 mod compile;
 mod deploy;
+mod complete;
 mod enqueue;
 mod exec;
 mod exit;
 mod formation_file;
+mod host_line;
 mod host_log;
 mod jobs;
 mod logs;
+mod man;
+mod moment;
 mod print;
 mod program;
 mod ps;
 mod releases;
 mod run;
 mod scale;
+mod screen;
 mod serve;
 mod setup;
 mod signals;
@@ -54,6 +59,9 @@ fn not_yet(said: &clap::Error) -> Option<Failed> {
 }
 
 fn main() -> ExitCode {
+    if let Some(answered) = complete::answer(Arguments::command) {
+        return print::end(answered);
+    }
     print::end(match Arguments::try_parse() {
         Ok(arguments) => act(arguments),
         Err(said) => not_yet(&said).map_or_else(|| print::usage(&said), Err),
@@ -79,11 +87,9 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
             client::with(file(None), async |client| releases::releases(&client, &releases).await)
         }
         Verb::Logs(logs) => {
-            let file = file(None);
-            match logs::type_for_a_file(file.path()) {
-                Some(failed) => Err(failed),
-                None => client::with(file, async |client| logs::logs(&client, &logs).await),
-            }
+            let file = file(logs.file.clone());
+            logs::refuse_slips(&logs, file.path())?;
+            client::with(file, async |client| logs::logs(&client, &logs).await)
         }
         Verb::Restart(restart) => {
             client::with(file(None), async |client| work::restart(&client, &restart).await)
@@ -99,11 +105,7 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         Verb::Init(init) => setup::init::init(named, init),
         Verb::Import(import) => setup::import::import(named, import),
         Verb::Export(export) => setup::export::export(file(None), export),
-        Verb::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "wasmhost", &mut script);
-            print::raw(&String::from_utf8_lossy(&script));
-            Ok(Exit::Done)
-        }
+        Verb::Completions { shell } => complete::script(shell),
+        Verb::Man { directory } => man::man(Arguments::command(), &directory),
     }
 }

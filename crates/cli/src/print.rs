@@ -122,7 +122,7 @@ pub(crate) fn end(outcome: Outcome) -> ExitCode {
 }
 
 /// Lines of our own making, in which something foreign may be.
-fn shown_lines(lines: &str) -> String {
+pub(crate) fn shown_lines(lines: &str) -> String {
     let shown: Vec<_> = lines.split('\n').map(|line| shown::lines(line, usize::MAX)).collect();
     shown.join("\n")
 }

@@ -1,21 +1,73 @@
 //! `wasmhost ps`
 
-use wasmhost_host::admin::api::{FormationView, InstanceView, TypeView};
+use std::fmt::Write;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wasmhost_host::admin::api::{CrashCause, CrashView, FormationView, InstanceView, TypeView};
 
 use crate::args::Ps;
 use crate::client::Client;
-use crate::exit::{Exit, Outcome};
+use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
+use crate::screen::{Screen, Then};
 use crate::table::{one_line, short, size, table, width};
 
+/// How often `--watch` looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines of a backtrace that are shown; `--json` has all of it.
+const BACKTRACE_LINES_MAX: usize = 20;
+
 pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
-    let view: FormationView = client.get("/v1/formation").await?;
+    if ps.watch {
+        return watch(client, ps).await;
+    }
+    let view = look(client, ps).await?;
     if ps.json {
         print::pretty_json(&view)?;
     } else {
-        print::text(&render(&view));
+        print::text(&text(&view, ps));
     }
     Ok(Exit::Done)
+}
+
+/// Until a person has seen enough, or the host is gone.
+async fn watch(client: &Client, ps: &Ps) -> Outcome {
+    // What is wrong is told before there is a screen.
+    let mut view = look(client, ps).await?;
+    let mut screen = Screen::open("`wasmhost ps --json` is for programs")?;
+    loop {
+        screen.draw(&text(&view, ps));
+        if screen.wait(LOOK_EVERY).await == Then::End || print::is_broken() {
+            return Ok(Exit::Done);
+        }
+        view = look(client, ps).await?;
+    }
+}
+
+/// How things stand, with the type alone that was named.
+async fn look(client: &Client, ps: &Ps) -> Result<FormationView, Failed> {
+    let mut view: FormationView = client.get("/v1/formation").await?;
+    let Some(name) = &ps.process else { return Ok(view) };
+    let known: Vec<_> = view.types.iter().map(|process| process.process.clone()).collect();
+    view.types.retain(|process| process.process == *name);
+    if view.types.is_empty() {
+        let known = known.join(", ");
+        let message = format!("there is no process type \"{name}\"; this formation has {known}");
+        return Err(Failed::new(Exit::Failed, message));
+    }
+    Ok(view)
+}
+
+fn text(view: &FormationView, ps: &Ps) -> String {
+    let now = Timestamp::now();
+    let mut text = render(view);
+    match (&ps.process, view.types.first()) {
+        (Some(_), Some(process)) => text += &details(process, now),
+        _ => text += &notes(view, now),
+    }
+    text
 }
 
 fn render(view: &FormationView) -> String {
@@ -31,24 +83,97 @@ fn render(view: &FormationView) -> String {
         &["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],
         types,
     );
-    let instances: Vec<_> = view.types.iter().flat_map(|process| &process.instances).collect();
-    if instances.is_empty() {
-        return text;
-    }
-    text.push('\n');
-    let head = ["INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
-    text += &table(&head, instances.iter().map(|view| instance_row(view)));
-    let notes = instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
-    for (n, (name, note)) in notes.enumerate() {
-        if n == 0 {
-            text.push('\n');
-        }
-        text += &one_line(&format!("{name}: {note}"), width());
+    let mut instances = view.types.iter().flat_map(|process| &process.instances).peekable();
+    if instances.peek().is_some() {
         text.push('\n');
+        let head = ["INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
+        text += &table(&head, instances.map(instance_row));
     }
     text
 }
 
+/// A line for each instance that says something of itself, and for each type whose last end nothing else tells of.
+fn notes(view: &FormationView, now: Timestamp) -> String {
+    let mut lines = Vec::new();
+    for process in &view.types {
+        let noted = process.instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
+        let before = lines.len();
+        lines.extend(noted.map(|(name, note)| format!("{name}: {note}")));
+        if let Some(crash) = process.last_crash.as_ref().filter(|_| lines.len() == before) {
+            let (ago, name) = (ago(&crash.time, now), &process.process);
+            lines.push(format!("`wasmhost ps {name}`: {} died {ago}: {}", crash.instance, crash.message));
+        }
+    }
+    paragraph(&lines)
+}
+
+/// All that is known of one type.
+fn details(process: &TypeView, now: Timestamp) -> String {
+    let noted = process.instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
+    let mut lines: Vec<_> = noted.map(|(name, note)| format!("{name}: {note}")).collect();
+    if process.lines_dropped > 0 {
+        let count = process.lines_dropped;
+        let (lines_are, were) = if count == 1 { ("line", "was") } else { ("lines", "were") };
+        lines.push(format!("{count} {lines_are} that it wrote {were} dropped: nobody read them fast enough"));
+    }
+    let mut text = paragraph(&lines);
+    if let Some(crash) = &process.last_crash {
+        text += &death(crash, now);
+    }
+    text
+}
+
+/// How the last instance died, and what it had to say.
+fn death(crash: &CrashView, now: Timestamp) -> String {
+    let CrashView { instance, time, message, lines, .. } = crash;
+    let mut text = format!("\n{instance} died {}, at {time}: {}\n", ago(time, now), cause(crash));
+    let backtrace = crash.backtrace.as_deref().unwrap_or(message);
+    let mut frames = backtrace.lines();
+    for line in frames.by_ref().take(BACKTRACE_LINES_MAX) {
+        let _ = writeln!(text, "  {}", one_line(line, width().saturating_sub(3)));
+    }
+    let more = frames.count();
+    if more > 0 {
+        let _ = writeln!(text, "  ... {more} more lines, which --json has");
+    }
+    if lines.is_empty() {
+        let _ = writeln!(text, "It had written no line.");
+        return text;
+    }
+    let _ = writeln!(text, "\nThe last lines that {instance} wrote:");
+    for line in lines {
+        let clock = line.time.get(11..19).unwrap_or(&line.time);
+        let _ = writeln!(text, "  {clock} | {}", one_line(&line.line, width().saturating_sub(14)));
+    }
+    text
+}
+
+fn cause(crash: &CrashView) -> String {
+    let how = match (crash.cause, crash.exit_code) {
+        (CrashCause::Trap, _) => "it trapped".to_owned(),
+        (CrashCause::Exit, Some(code)) => format!("it exited with code {code}"),
+        (CrashCause::Exit, None) => "it exited".to_owned(),
+        (CrashCause::OutOfMemory, _) => "out of memory".to_owned(),
+        (CrashCause::Timeout, _) => "timeout".to_owned(),
+        (CrashCause::OutOfCpu, _) => "out of CPU time".to_owned(),
+        (CrashCause::Other, _) => "the host ended it".to_owned(),
+    };
+    if crash.starting { format!("{how} as it started") } else { how }
+}
+
+fn ago(time: &str, now: Timestamp) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(time) => format!("{} ago", short(now.duration_since(time).as_secs_f64().max(0.0))),
+        Err(_) => "at an unknown time".to_owned(),
+    }
+}
+
+/// Lines that fit, below an empty one.
+fn paragraph(lines: &[String]) -> String {
+    let begin = if lines.is_empty() { "" } else { "\n" };
+    let lines = lines.iter().map(|line| one_line(line, width().saturating_sub(1)) + "\n");
+    begin.to_owned() + &lines.collect::<String>()
+}
 /// `desired (file)` where the two differ.
 fn type_row(view: &TypeView) -> Vec<String> {
     let desired = match view.desired == view.in_file {
@@ -81,4 +206,45 @@ fn instance_row(view: &InstanceView) -> Vec<String> {
         format!("{:.2}s", view.cpu_s),
         size(view.memory_bytes),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmhost_host::admin::api::LogLine;
+
+    use super::*;
+
+    #[test]
+    fn a_death_is_told_with_its_last_lines() {
+        let line = LogLine {
+            time: "2026-11-21T05:08:05.114Z".into(),
+            instance: "web.2".into(),
+            stream: "stderr".into(),
+            line: "asked to trap".into(),
+        };
+        let crash = CrashView {
+            instance: "web.2".into(),
+            time: "2026-11-21T05:08:05.115Z".into(),
+            cause: CrashCause::Trap,
+            exit_code: None,
+            starting: false,
+            message: "unreachable".into(),
+            backtrace: Some(format!("unreachable\n{}", "frame\n".repeat(25))),
+            lines: vec![line],
+        };
+        let now = "2026-11-21T05:08:15.115Z".parse().unwrap();
+        let text = death(&crash, now);
+        let begin =
+            "\nweb.2 died 10.0s ago, at 2026-11-21T05:08:05.115Z: it trapped\n  unreachable\n  frame\n";
+        assert!(text.starts_with(begin), "{text}");
+        assert!(text.contains("  ... 6 more lines, which --json has\n"), "{text}");
+        assert!(text.ends_with("\nThe last lines that web.2 wrote:\n  05:08:05 | asked to trap\n"), "{text}");
+        let exit = CrashView { cause: CrashCause::Exit, exit_code: Some(3), starting: true, ..crash };
+        let exit = CrashView { backtrace: None, message: "exited".into(), lines: vec![], ..exit };
+        let text = death(&exit, now);
+        assert!(
+            text.contains("it exited with code 3 as it started\n  exited\nIt had written no line.\n"),
+            "{text}"
+        );
+    }
 }

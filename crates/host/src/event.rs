@@ -2,6 +2,8 @@
 
 use wasmhost_engine::{CallEnd, Instance};
 
+use crate::deaths::Death;
+
 /// One attempt at an instance of a type: while it starts, while the instance serves and leaves, or while it waits after
 /// a failure. Never used twice in a host's life, so that whoever is late with news of one disturbs no other.
 pub(crate) type MemberId = u64;
@@ -29,14 +31,14 @@ pub(crate) enum Ended {
     Drained,
     /// It has served all the calls that it may.
     Spent,
-    /// A call crashed it, or took too long; the text says how.
-    ByCall(String),
+    /// A call crashed it, or took too long.
+    ByCall(Death),
     /// The host ended its call: the client had gone, say.
     Cancelled,
-    /// Its place got no fresh instance; the text says why.
-    FailedToStart(String),
-    /// A command that should run always has ended; the text says how.
-    Exited(String),
+    /// Its place got no fresh instance.
+    FailedToStart(Death),
+    /// A command that should run always has ended.
+    Exited(Death),
 }
 
 impl Event {

@@ -7,6 +7,7 @@
 
 pub mod admin;
 mod capacity;
+mod deaths;
 mod event;
 mod few_lines;
 mod grants;
@@ -29,7 +30,7 @@ pub use host::{
     Host, HostOptions, Lost, Progress, StartError, Step, Stopped, backup_store, enqueue_without_host,
 };
 pub use ingress::{HandedOver, ServedAt};
-pub use logs::{LogFormat, render};
+pub use logs::{HostLine, HostLog, LogFormat, render};
 pub use output::{Output, Source, until, write_all};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType, Surroundings, Understood, memory_problem};
 pub use program::{OneOff, run_program};

@@ -6,28 +6,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use wasmhost_host::admin::api::JobState;
 
-use super::duration;
-
-pub(crate) const ENQUEUE_HELP: &str = "\
-Examples:
-  wasmhost enqueue mail '{\"to\": \"ann@example.com\"}' --content-type application/json
-  wasmhost enqueue mail --in 10m --unique ann --unique-for 1h < letter.txt
-  wasmhost enqueue import --lines --from customers.ndjson
-
-Prints the job's id once it is durable. With --lines each line that isn't empty is a job of its own; they are
-enqueued by the thousand, and a line that can't be enqueued ends it: what came before it stays enqueued.";
-
-pub(crate) const JOBS_HELP: &str = "\
-Examples:
-  wasmhost jobs ls --state dead
-  wasmhost jobs show 42
-  wasmhost jobs retry 42 43
-  wasmhost jobs retry --queue mail           all dead jobs of the queue
-  wasmhost jobs pause mail";
+use super::{duration, help};
+use crate::complete;
 
 #[derive(Args)]
 pub(crate) struct Enqueue {
     /// The queue.
+    #[arg(add = complete::queues())]
     pub(crate) queue: String,
     /// The payload, as text; read from --from or standard input if it isn't given.
     #[arg(conflicts_with_all = ["input", "lines"])]
@@ -79,24 +64,34 @@ pub(crate) struct Jobs {
 #[derive(Subcommand)]
 pub(crate) enum JobsVerb {
     /// List jobs, the latest first.
+    #[command(after_help = help::JOBS_LS)]
     Ls(List),
     /// Show all that is known of a job: its payload, its attempts, what went wrong.
+    #[command(after_help = help::JOBS_SHOW)]
     Show(Show),
     /// Make dead, retrying or scheduled jobs available now; a dead one gets all its attempts again.
+    #[command(after_help = help::JOBS_RETRY)]
     Retry(Sweep),
     /// Take back jobs that wait, and end the calls of those that run.
+    #[command(after_help = help::JOBS_CANCEL)]
     Cancel(Sweep),
     /// Delete jobs that no instance has.
+    #[command(after_help = help::JOBS_DISCARD)]
     Discard(Sweep),
     /// Take nothing more from a queue, until it is resumed. Jobs that run go on, and more can be enqueued.
+    #[command(after_help = help::JOBS_PAUSE)]
     Pause(Queues),
     /// Go on with a queue.
+    #[command(after_help = help::JOBS_RESUME)]
     Resume(Queues),
     /// Count the jobs of each queue, by state.
+    #[command(after_help = help::JOBS_STATS)]
     Stats(Stats),
     /// The same, over and over.
+    #[command(after_help = help::JOBS_WATCH)]
     Watch(Watch),
     /// Copy the store, SQLite's, to a file, while it is used or not.
+    #[command(after_help = help::JOBS_BACKUP)]
     Backup(Backup),
 }
 
@@ -104,7 +99,7 @@ pub(crate) enum JobsVerb {
 #[derive(Args, Default)]
 pub(crate) struct Which {
     /// Jobs of this queue.
-    #[arg(long)]
+    #[arg(long, add = complete::queues())]
     pub(crate) queue: Option<String>,
     /// Jobs in these states: scheduled, available, leased, retrying, done, dead, cancelled.
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
@@ -156,7 +151,7 @@ pub(crate) struct Sweep {
 #[derive(Args)]
 pub(crate) struct Queues {
     /// The queues.
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "QUEUE", add = complete::queues())]
     pub(crate) queues: Vec<String>,
     /// Print JSON, one object a line.
     #[arg(long)]

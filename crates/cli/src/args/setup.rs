@@ -19,6 +19,11 @@ Example:
   cargo build --release --target wasm32-wasip2
   wasmhost init && wasmhost run";
 
+pub(crate) const EXPORT_HELP: &str = "\
+Examples:
+  wasmhost export systemd /tmp/units
+  wasmhost export procfile -o Procfile";
+
 pub(crate) const SYSTEMD_HELP: &str = "\
 Example:
   wasmhost export systemd /tmp/units --user shop

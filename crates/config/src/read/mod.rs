@@ -128,10 +128,17 @@ fn processes(cx: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<ProcessType> {
     let mut routes = trigger::RouteOwners::default();
     let mut processes = Vec::new();
     for (name, name_span, item) in table.entries() {
-        if let Some(message) = name_problem(name) {
+        if let Some(message) = name_problem(name).or_else(|| reserved(name)) {
             cx.report.add(&name_span, item.key.clone(), message);
         }
         processes.extend(process::process_type(cx, name, &item, &mut routes));
     }
     processes
+}
+
+/// The names of process types that mean something else where a type is named.
+fn reserved(name: &str) -> Option<String> {
+    let message =
+        "found the name \"host\", which is the host itself in `wasmhost logs host`; give it another name";
+    (name == "host").then(|| message.to_owned())
 }

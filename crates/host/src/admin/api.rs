@@ -64,6 +64,12 @@ pub struct TypeView {
     pub recycled: u64,
     /// How the last instance that failed or crashed ended.
     pub last_end: Option<String>,
+    /// The same with all that is known of it.
+    #[serde(default)]
+    pub last_crash: Option<CrashView>,
+    /// Lines of its instances that standard output never had since the host started, because nobody read it fast enough.
+    #[serde(default)]
+    pub lines_dropped: u64,
     /// By index.
     pub instances: Vec<InstanceView>,
 }
@@ -95,6 +101,45 @@ pub struct InstanceView {
     pub memory_bytes: u64,
     /// A note for a person, such as why it waits.
     pub note: Option<String>,
+}
+
+/// The end of an instance that failed or crashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashView {
+    /// `web.2`
+    pub instance: String,
+    /// RFC 3339, UTC, with milliseconds.
+    pub time: String,
+    /// What it died of.
+    pub cause: CrashCause,
+    /// The guest's exit code, where it exited.
+    pub exit_code: Option<i32>,
+    /// True where it died before it served.
+    pub starting: bool,
+    /// One line for a person: of a trap the reason.
+    pub message: String,
+    /// Of a trap: the reason, and the guest's backtrace, a frame a line. At most 16 KiB.
+    pub backtrace: Option<String>,
+    /// The last lines that it wrote: at most 20, of each at most 1 KiB.
+    pub lines: Vec<LogLine>,
+}
+
+/// What an instance died of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CrashCause {
+    /// It trapped.
+    Trap,
+    /// It exited.
+    Exit,
+    /// It ran out of the memory granted to it.
+    OutOfMemory,
+    /// It took longer than its `timeout`, or than starting may take.
+    Timeout,
+    /// It computed longer than its `cpu`.
+    OutOfCpu,
+    /// Something else, which the message says.
+    Other,
 }
 
 /// `POST /v1/scale`
@@ -175,6 +220,9 @@ pub struct RestartResponse {
     /// False where `wait_s` passed first.
     pub settled: bool,
 }
+
+/// The `target` of `GET /v1/logs` that means the host's own lines. No process type is called so.
+pub const HOST_TARGET: &str = "host";
 
 /// One line of `GET /v1/logs`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

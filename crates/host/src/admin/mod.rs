@@ -8,7 +8,8 @@
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
 //! | `POST /v1/deploy`, `POST /v1/rollback` | [`api::DeployRequest`], [`api::RollbackRequest`] -> [`api::DeployEvent`]s |
 //! | `GET /v1/releases?n=20`, `GET /v1/releases/{number}` | [`api::ReleasesView`], [`api::ReleaseDetail`] |
-//! | `GET /v1/logs?n=100&follow=true&target=web.1` | guests' lines, each a [`LogLine`] |
+//! | `GET /v1/logs?n=100&follow=true&target=web.1&since=TIME&until=TIME` | guests' lines, each a [`api::LogLine`] |
+//! | `GET /v1/logs?target=host&level=warn` | the host's own lines, as it writes them on standard error |
 //! | `POST /v1/queues/{queue}/jobs` | enqueues one job or many: [`api::EnqueueRequest`] -> [`api::EnqueueResponse`] |
 //! | `GET /v1/queues`, `POST /v1/queues/{queue}/pause`, `/resume` | [`api::QueuesView`], [`api::PauseResponse`] |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | [`api::JobsView`], [`api::JobDetail`] |
@@ -23,50 +24,44 @@
 
 pub mod api;
 mod jobs;
+mod logs;
 mod releases;
 mod request;
 mod schedules;
 mod server;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
 use tokio::net::UnixListener;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use wasmhost_store::{Releases, SqliteStore};
 
+use crate::deaths::Deaths;
 use crate::ingress::ServedAt;
-use crate::logs::{Following, Logs};
+use crate::logs::Logs;
 use crate::release::{Deployer, Live};
 use crate::services::Queues;
-use crate::supervisor::{Action, Refused, Target, unknown_type};
+use crate::supervisor::{Action, Refused, Target};
 use crate::trigger::claimed::ClaimedJobs;
 use request::{Given, Nothing};
 
 use api::{
-    CountView, ErrorResponse, FormationView, LogLine, RestartRequest, RestartResponse, ScaleRequest,
-    ScaleResponse, TypeView,
+    CountView, ErrorResponse, FormationView, RestartRequest, RestartResponse, ScaleRequest, ScaleResponse,
+    TypeView,
 };
 
 /// The longest body of a request. Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as
 /// JSON a payload can take six times that, but seldom does.
 const BODY_BYTES_MAX: usize = 32 << 20;
-
-/// Lines that `logs` begins with, where nobody says how many.
-const LINES_DEFAULT: usize = 100;
 
 /// The parts of the host that the API answers from.
 pub(crate) struct Admin {
@@ -76,6 +71,7 @@ pub(crate) struct Admin {
     pub(crate) deployer: Deployer,
     pub(crate) releases: Arc<dyn Releases>,
     pub(crate) logs: Arc<Logs>,
+    pub(crate) deaths: Arc<Deaths>,
     pub(crate) queues: Arc<Queues>,
     /// The store, to be copied while it is used.
     pub(crate) backup: Arc<SqliteStore>,
@@ -92,7 +88,7 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin, end: Cancellatio
         .route("/v1/scale", post(scale))
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
-        .route("/v1/logs", get(logs))
+        .route("/v1/logs", get(logs::logs))
         .merge(releases::routes())
         .merge(jobs::routes())
         .merge(schedules::routes())
@@ -107,6 +103,11 @@ type Shared = State<Arc<Admin>>;
 async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationView>, ApiError> {
     let live = admin.live.load_full();
     let paused = !*admin.is_taking.borrow();
+    let mut types = admin.look().await?;
+    for view in &mut types {
+        view.lines_dropped = admin.logs.dropped(&view.process);
+        view.last_crash = admin.deaths.last(&view.process);
+    }
     Ok(Json(FormationView {
         name: live.formation.name.clone(),
         file: live.formation.file.display().to_string(),
@@ -116,7 +117,7 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         paused,
-        types: admin.ask(|reply| Action::Look { reply }).await?,
+        types,
     }))
 }
 
@@ -135,8 +136,7 @@ async fn scale(
     let summary: Vec<_> = counts.iter().map(|(name, count)| format!("{name}={count}")).collect();
     info!("scaled to {}", summary.join(" "));
     let settled = admin.settled(vec![], wait_s).await?;
-    let types = admin.ask(|reply| Action::Look { reply }).await?;
-    let types = types.into_iter().filter(|view| counts.contains_key(&view.process));
+    let types = admin.look().await?.into_iter().filter(|view| counts.contains_key(&view.process));
     Ok(Json(ScaleResponse { settled, types: types.map(count_view).collect() }))
 }
 
@@ -167,95 +167,16 @@ async fn stop(State(admin): Shared, _: Nothing) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogsQuery {
-    #[serde(default)]
-    follow: bool,
-    n: Option<usize>,
-    target: Option<String>,
-}
-
-async fn logs(
-    State(admin): Shared,
-    query: Result<Query<LogsQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
-    let target = query.target.as_deref().map(Target::parse).transpose().map_err(ApiError::bad)?;
-    let mut instances = None;
-    if let Some(target) = &target {
-        let types = admin.ask(|reply| Action::Look { reply }).await?;
-        let known: Vec<_> = types.iter().map(|view| view.process.as_str()).collect();
-        if !known.contains(&target.process.as_str()) {
-            return Err(ApiError::missing(unknown_type(&target.process, &known)));
-        }
-        instances = Some(types.into_iter().flat_map(|view| view.instances).map(|instance| instance.name));
-    }
-    let name = target.as_ref().filter(|target| target.index.is_some()).map(Target::to_string);
-    let wanted = move |line: &LogLine| target.as_ref().is_none_or(|target| target.names(&line.instance));
-    let (last, following) = admin.logs.follow(query.n.unwrap_or(LINES_DEFAULT), &wanted);
-    // One that is gone may have left lines.
-    if let (Some(name), Some(mut instances)) = (name, instances)
-        && last.is_empty()
-        && !instances.any(|instance| instance == name)
-        && admin.logs.follow(1, &wanted).0.is_empty()
-    {
-        return Err(ApiError::missing(format!(
-            "there is no instance {name}, and none of that name has written a line; `wasmhost ps` lists those that there are"
-        )));
-    }
-    let first: String = last.iter().map(|line| encode_line(line)).collect();
-    if !query.follow {
-        return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], first).into_response());
-    }
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(16);
-    let Following { lines: mut coming, ended, token } = following;
-    tokio::spawn(async move {
-        let mut text = first;
-        loop {
-            if !text.is_empty() && sender.send(Ok(Bytes::from(text))).await.is_err() {
-                return;
-            }
-            text = tokio::select! {
-                // Whatever was written before the end is sent.
-                biased;
-                line = coming.recv() => match line {
-                    Ok(line) if wanted(&line) => encode_line(&line),
-                    Ok(_) => String::new(),
-                    Err(RecvError::Lagged(missed)) => encode_line(&missed_lines(missed)),
-                    Err(RecvError::Closed) => return,
-                },
-                () = sender.closed() => return,
-                () = ended.cancelled() => return,
-            };
-        }
-    });
-    let stream = futures_util::stream::unfold((receiver, token), |(mut receiver, token)| async {
-        receiver.recv().await.map(|piece| (piece, (receiver, token)))
-    });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
-}
-
-fn encode_line(line: &LogLine) -> String {
-    let mut text = serde_json::to_string(line).unwrap_or_default();
-    text.push('\n');
-    text
-}
-
-fn missed_lines(count: u64) -> LogLine {
-    LogLine {
-        time: format!("{:.3}", jiff::Timestamp::now()),
-        instance: "wasmhost".into(),
-        stream: "stderr".into(),
-        line: format!("{count} lines came faster than they were read, and are left out here"),
-    }
-}
-
 async fn nothing_here(request: Request) -> ApiError {
     ApiError::missing(format!("there is nothing at {} {}", request.method(), request.uri().path()))
 }
 
 impl Admin {
+    /// How things stand.
+    async fn look(&self) -> Result<Vec<TypeView>, ApiError> {
+        self.ask(|reply| Action::Look { reply }).await
+    }
+
     /// Sends the supervisor an action, and waits for its answer.
     async fn ask<T>(&self, action: impl FnOnce(oneshot::Sender<T>) -> Action) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();

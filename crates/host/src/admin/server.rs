@@ -29,7 +29,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's line and fields, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// Connections at once; those past it wait to be accepted. Each `logs -F` is one.
+/// Connections at once; those past it wait to be accepted. Each `logs -f` is one.
 const CONNECTIONS_MAX: usize = 256;
 
 /// How long to wait where the system has no room for a connection.

@@ -25,6 +25,7 @@ use wasmhost_engine::{Cache, Engine};
 use crate::admin::api::{DeployEvent, InstanceView};
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, capacity_warnings};
+use crate::deaths::Deaths;
 use crate::ingress::{HandedOver, ServedAt};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
@@ -170,7 +171,8 @@ impl Host {
             }
         };
 
-        let logs = Logs::new(output.stdout(), log_format);
+        let logs = Logs::new(&output, log_format);
+        let deaths = Deaths::new(&logs);
         let queues = Arc::new(Queues::new(store.jobs.clone()));
         let services = Services {
             logs: logs.clone(),
@@ -204,10 +206,15 @@ impl Host {
         let (event_sender, events) = mpsc::unbounded_channel();
         let (actions, action_receiver) = mpsc::channel(ACTIONS_MAX);
         let (is_taking, takes) = watch::channel(true);
-        let pulse = Pulse::new(manager.clone(), takes.clone());
-        let counts_stored = store.counts.clone();
-        let supervisor =
-            Supervisor::new(counts_stored, capacity.clone(), learned, event_sender, calls.clone(), pulse);
+        let supervisor = Supervisor::new(
+            store.counts.clone(),
+            capacity.clone(),
+            learned,
+            event_sender,
+            calls.clone(),
+            Pulse::new(manager.clone(), takes.clone()),
+            deaths.clone(),
+        );
         let supervisor = lasting.spawn("the supervisor", supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
@@ -261,6 +268,7 @@ impl Host {
             deployer: deployer.clone(),
             releases: store.releases.clone(),
             logs: logs.clone(),
+            deaths,
             queues,
             backup: store.sqlite.clone(),
             claimed,

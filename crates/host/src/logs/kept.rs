@@ -1,49 +1,43 @@
-//! The last lines of each type. A type that writes a lot pushes its own lines out, and those of no other.
+//! The last lines that were written, bounded in number and in bytes. Each process type has a ring of its own: a type that
+//! writes a lot pushes its own lines out, and those of no other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::Line;
 use crate::admin::api::LogLine;
 
-/// Lines of one type that are kept, and their bytes.
+/// Lines of one ring, and their bytes.
 pub(super) const LINES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of all types together. Past them the type that has the most of them loses its oldest.
 const ALL_BYTES_MAX: usize = 32 << 20;
 
-/// Bytes that a line counts beyond its text.
-const LINE_BYTES: usize = 100;
-
-/// See the module.
+/// The lines of all types.
 #[derive(Default)]
 pub(super) struct Kept {
-    types: BTreeMap<Arc<str>, Ring>,
+    types: BTreeMap<Arc<str>, Ring<LogLine>>,
     bytes: usize,
     next: u64,
 }
 
-/// One type's lines, each with its place among those of all types.
-#[derive(Default)]
-struct Ring {
-    lines: VecDeque<(u64, Arc<LogLine>)>,
+/// The last lines of one origin, each with its place among those of all.
+pub(super) struct Ring<T> {
+    lines: VecDeque<(u64, Arc<T>)>,
     bytes: usize,
 }
 
 impl Kept {
     pub(super) fn keep(&mut self, process: &Arc<str>, line: Arc<LogLine>) {
-        let bytes = bytes(&line);
         if !self.types.contains_key(process) {
             self.types.insert(process.clone(), Ring::default());
         }
         let Some(ring) = self.types.get_mut(process) else { return };
-        ring.lines.push_back((self.next, line));
-        ring.bytes += bytes;
-        self.bytes += bytes;
+        self.bytes -= ring.bytes;
+        ring.keep(self.next, line);
+        self.bytes += ring.bytes;
         self.next += 1;
-        while ring.lines.len() > LINES_MAX || ring.bytes > BYTES_MAX {
-            self.bytes -= ring.drop_oldest();
-        }
         while self.bytes > ALL_BYTES_MAX {
             let Some(largest) = self.types.values_mut().max_by_key(|ring| ring.bytes) else { return };
             self.bytes -= largest.drop_oldest();
@@ -52,29 +46,57 @@ impl Kept {
 
     /// The last `count` lines that are wanted, the oldest of them first.
     pub(super) fn last(&self, count: usize, wanted: impl Fn(&LogLine) -> bool) -> Vec<Arc<LogLine>> {
-        let mut last: Vec<&(u64, Arc<LogLine>)> = self
-            .types
-            .values()
-            .flat_map(|ring| ring.lines.iter().rev().filter(|(_, line)| wanted(line)).take(count))
-            .collect();
+        let mut last: Vec<&(u64, Arc<LogLine>)> =
+            self.types.values().flat_map(|ring| ring.newest(&wanted).take(count)).collect();
         last.sort_unstable_by_key(|(number, _)| *number);
         let first = last.len().saturating_sub(count);
         last[first..].iter().map(|(_, line)| line.clone()).collect()
     }
+
+    /// The same among the last `among` lines of one type.
+    pub(super) fn last_of(
+        &self,
+        process: &str,
+        count: usize,
+        among: usize,
+        wanted: impl Fn(&LogLine) -> bool,
+    ) -> Vec<Arc<LogLine>> {
+        let Some(ring) = self.types.get(process) else { return vec![] };
+        let newest = ring.newest(|_| true).take(among).filter(|(_, line)| wanted(line)).take(count);
+        let mut last: Vec<_> = newest.map(|(_, line)| line.clone()).collect();
+        last.reverse();
+        last
+    }
 }
 
-impl Ring {
+impl<T: Line> Ring<T> {
+    /// Keeps a line with its place; older ones go where there is no room.
+    pub(super) fn keep(&mut self, number: u64, line: Arc<T>) {
+        self.bytes += line.bytes();
+        self.lines.push_back((number, line));
+        while self.lines.len() > LINES_MAX || self.bytes > BYTES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    /// The lines that are wanted, the newest of them first.
+    pub(super) fn newest(&self, wanted: impl Fn(&T) -> bool) -> impl Iterator<Item = &(u64, Arc<T>)> {
+        self.lines.iter().rev().filter(move |(_, line)| wanted(line))
+    }
+
     /// Returns how many bytes that frees.
     fn drop_oldest(&mut self) -> usize {
         let Some((_, oldest)) = self.lines.pop_front() else { return self.bytes };
-        let bytes = bytes(&oldest);
+        let bytes = oldest.bytes();
         self.bytes -= bytes;
         bytes
     }
 }
 
-fn bytes(line: &LogLine) -> usize {
-    line.line.len() + LINE_BYTES
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Ring { lines: VecDeque::new(), bytes: 0 }
+    }
 }
 
 #[cfg(test)]
@@ -121,5 +143,16 @@ mod tests {
         assert!(kept.bytes <= ALL_BYTES_MAX);
         assert_eq!(kept.bytes, kept.types.values().map(|ring| ring.bytes).sum::<usize>());
         assert_eq!(texts(&kept.last(usize::MAX, |line| line.instance == "quiet.1")), ["first"]);
+    }
+
+    #[test]
+    fn the_last_lines_of_one_type_are_looked_for_among_so_many() {
+        let mut kept = Kept::default();
+        (0..10).for_each(|n| keep(&mut kept, "web", &n.to_string()));
+        keep(&mut kept, "other", "x");
+        let even = |line: &LogLine| line.line.parse::<u32>().is_ok_and(|n| n % 2 == 0);
+        assert_eq!(texts(&kept.last_of("web", 2, 100, even)), ["6", "8"]);
+        assert_eq!(texts(&kept.last_of("web", 9, 3, even)), ["8"]);
+        assert_eq!(kept.last_of("nobody", 9, 3, even).len(), 0);
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::admin::api::LogLine;
-use crate::logs::{LogFormat, render};
+use crate::logs::{HostLog, LogFormat, render};
 use queue::{Dropped, Queue, SourceId};
 pub use stream::{until, write_all};
 
@@ -36,12 +36,13 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What the end leaves to a standard error that standard output has made wait.
 const LAST_MIN: Duration = Duration::from_millis(200);
 
-/// The two streams. All its clones are the same.
-#[derive(Debug, Clone)]
+/// The two streams, and what is kept of the host's own lines. All its clones are the same.
+#[derive(Clone)]
 pub struct Output {
     stdout: Stream,
     stderr: Stream,
     own: Source,
+    host_log: Arc<HostLog>,
 }
 
 impl Output {
@@ -53,7 +54,7 @@ impl Output {
     pub fn start() -> io::Result<Output> {
         let stderr = Stream::start(Name::Stderr)?;
         let own = stderr.source("the host itself".into());
-        Ok(Output { stdout: Stream::start(Name::Stdout)?, stderr, own })
+        Ok(Output { stdout: Stream::start(Name::Stdout)?, stderr, own, host_log: Arc::default() })
     }
 
     pub(crate) fn stdout(&self) -> &Stream {
@@ -67,6 +68,11 @@ impl Output {
     /// Where the host's own lines go.
     pub fn own(&self) -> &Source {
         &self.own
+    }
+
+    /// Where the host's own lines are kept.
+    pub fn host_log(&self) -> &Arc<HostLog> {
+        &self.host_log
     }
 
     /// Writes what waits, as far as the streams take it within this time, and ends them.
@@ -136,6 +142,11 @@ impl Source {
         if was_empty {
             shared.changed.notify_all();
         }
+    }
+
+    /// Its lines that were never written.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.stream.0.lock().queue.dropped(self.id)
     }
 
     /// Whether a guest may write without a wait: there is room, or a wait would be in vain.

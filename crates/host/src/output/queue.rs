@@ -54,6 +54,8 @@ struct Source {
     dropped: u64,
     dropping_since: Option<Instant>,
     told: Option<Instant>,
+    /// All that were ever dropped.
+    dropped_in_all: u64,
 }
 
 /// Lines that a person is to be told of.
@@ -77,6 +79,7 @@ impl<T> Queue<T> {
             dropped: 0,
             dropping_since: None,
             told: None,
+            dropped_in_all: 0,
         });
         SourceId(self.sources.len() - 1)
     }
@@ -132,6 +135,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// All lines of a source that were ever dropped.
+    pub(super) fn dropped(&self, source: SourceId) -> u64 {
+        self.sources[source.0].dropped_in_all
+    }
+
     pub(super) fn has_dropped(&self) -> bool {
         self.sources.iter().any(|of| of.dropped > 0)
     }
@@ -173,6 +181,7 @@ impl Source {
 
     fn drop_line(&mut self, now: Instant) {
         self.dropped += 1;
+        self.dropped_in_all += 1;
         self.dropping_since.get_or_insert(now);
     }
 
@@ -307,7 +316,9 @@ mod tests {
             while queue.take(now).is_some() {
                 taken += 1;
             }
+            let in_all = sources.map(|source| queue.dropped(source)).iter().sum::<u64>();
             let dropped: u64 = queue.tell_all(now).iter().map(|dropped| dropped.lines).sum();
+            prop_assert_eq!(dropped, in_all);
             prop_assert_eq!(put, taken + dropped);
         }
     }

@@ -7,6 +7,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmhost_engine::{CallEnd, Finished, Instance};
 
 use super::{Held, Left, Pool, Renewal, Slot, Whole};
+use crate::deaths::Death;
 use crate::event::{Ended, Event};
 
 /// An instance that was lent for one call.
@@ -68,7 +69,7 @@ impl Lease {
         let failed = match finished.report.end {
             CallEnd::Returned(_) => finished.instance.is_none().then_some(Ended::Spent),
             CallEnd::Interrupted => Some(Ended::Cancelled),
-            end => Some(Ended::ByCall(end.summary())),
+            end => Some(Ended::ByCall(Death::of(&end))),
         };
         let (pool, slot) = (&self.pool, self.slot.clone());
         match pool.leave_seat(&slot, failed) {

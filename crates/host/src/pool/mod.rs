@@ -37,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use wasmhost_engine::Instance;
 use wasmhost_engine::services::InstanceName;
 
+use crate::deaths::Death;
 use crate::event::{Ended, Event, MemberId};
 pub(crate) use learned::{Learned, Subject};
 pub(crate) use lease::{Lease, Reused};
@@ -336,7 +337,7 @@ impl Pool {
             }
             match started {
                 Ok(instance) => pool.put(Held { instance: Whole { instance, slot }, served: 0 }),
-                Err(end) => pool.report(&slot, Ended::FailedToStart(end.summary())),
+                Err(end) => pool.report(&slot, Ended::FailedToStart(Death::of(&end))),
             }
         };
         self.calls.spawn_on(renewing, &self.runtime);

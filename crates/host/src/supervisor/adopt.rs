@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::types::Type;
 use super::{Refused, Supervised, Supervisor};
+use crate::deaths::Death;
 use crate::event::{Ended, Event, MemberId};
 use crate::pool::{Pool, PoolParts, Version};
 
@@ -153,13 +154,13 @@ impl Supervisor {
         let name = self.types[place].given.name.clone();
         match how {
             Ended::Drained | Ended::Spent | Ended::Cancelled => {}
-            Ended::FailedToStart(why) => {
+            Ended::FailedToStart(Death { message: why, .. }) => {
                 self.end_move(place, version, || format!("{name}.{index} failed to start: {why}"));
             }
-            Ended::Exited(why) => {
+            Ended::Exited(Death { message: why, .. }) => {
                 self.end_move(place, version, || format!("{name}.{index} {why} during the move"));
             }
-            Ended::ByCall(why) => {
+            Ended::ByCall(Death { message: why, .. }) => {
                 let Some(moving) = self.moving.as_mut().filter(|moving| moving.places.contains(&place))
                 else {
                     return;

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
+use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{CallEnd, CallLimits, Instance, Meter};
 use wasmhost_store::Counts;
 
@@ -37,6 +38,7 @@ pub(crate) use self::types::{Backlog, Supervised};
 use self::types::{Retry, Starting, Type};
 use crate::admin::api::{ScaleChange, TypeView};
 use crate::capacity::Capacity;
+use crate::deaths::{Death, Deaths};
 use crate::event::{Ended, Event, MemberId};
 use crate::pool::{Learned, Pool, Slot};
 
@@ -109,6 +111,7 @@ pub(crate) struct Supervisor {
     /// Counts instances that start, and runs of `main`.
     calls: TaskTracker,
     pulse: Pulse,
+    deaths: Arc<Deaths>,
     /// Those who wait until types are settled.
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
     /// Changes of counts, of which the first may be on its way to the store.
@@ -128,6 +131,7 @@ impl Supervisor {
         events: mpsc::UnboundedSender<Event>,
         calls: TaskTracker,
         pulse: Pulse,
+        deaths: Arc<Deaths>,
     ) -> Supervisor {
         Supervisor {
             roster: Roster::new(as_usize(capacity.slots())),
@@ -142,6 +146,7 @@ impl Supervisor {
             events,
             calls,
             pulse,
+            deaths,
             waiting: vec![],
             changes: VecDeque::new(),
             saving: None,
@@ -183,12 +188,14 @@ impl Supervisor {
             Event::Started { member, result: Ok(instance), .. } => self.started(type_index, member, instance),
             Event::Started { member, result: Err(end), .. } => {
                 let starting = self.types[type_index].starting.remove(&member);
-                let why = format!("failed to start: {}", end.summary());
                 if let Some(wait) = self.roster.failed_to_start(type_index, member) {
+                    let death = Death::of(&end).at_start();
                     if let Some(Starting { version, index, .. }) = starting {
-                        self.move_failed_to_start(type_index, &version, index, &why);
+                        self.move_failed_to_start(type_index, &version, index, &death.message);
                     }
-                    self.back_off(type_index, member, wait, why);
+                    let process = self.types[type_index].given.name.clone();
+                    self.deaths.note(&InstanceName { process, index: wait.index }, None, &death);
+                    self.back_off(type_index, member, wait, death.message);
                 }
             }
             Event::Ended { member, how, .. } => self.gone(type_index, member, how),
@@ -302,20 +309,21 @@ impl Supervisor {
             self.move_lost(type_index, &slot.version, slot.name.index, &how);
         }
         let kind = &mut self.types[type_index];
-        let (ending, why) = match how {
+        let (ending, death) = match how {
             Ended::Drained => (Ending::Left, None),
             Ended::Spent | Ended::Cancelled => (Ending::Recycled, None),
-            Ended::ByCall(why) => (Ending::Crashed, Some(why)),
-            Ended::FailedToStart(why) => (Ending::FailedToStart, Some(format!("failed to start: {why}"))),
-            Ended::Exited(why) => (Ending::Exited { forgiven: lived >= FORGIVEN_AFTER }, Some(why)),
+            Ended::ByCall(death) => (Ending::Crashed, Some(death)),
+            Ended::FailedToStart(death) => (Ending::FailedToStart, Some(death.at_start())),
+            Ended::Exited(death) => (Ending::Exited { forgiven: lived >= FORGIVEN_AFTER }, Some(death)),
         };
         if self.roster.kind(type_index).has(member)
-            && let Some(why) = &why
+            && let (Some(death), Some(slot)) = (&death, slot)
         {
-            kind.last_end = Some(why.clone());
+            kind.last_end = Some(death.message.clone());
+            self.deaths.note(&slot.name, Some(lived), death);
         }
         if let Some(wait) = self.roster.ended(type_index, member, ending) {
-            self.back_off(type_index, member, wait, why.unwrap_or_default());
+            self.back_off(type_index, member, wait, death.map(|death| death.message).unwrap_or_default());
         }
     }
 
@@ -425,14 +433,14 @@ pub(crate) fn unknown_type(name: &str, known: &[&str]) -> String {
 /// Runs a command's `main` until it ends.
 async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: CallLimits) {
     let report = instance.call_command(limits).await.report;
-    let why = match &report.end {
-        CallEnd::Returned(code) => format!("exited with code {code}"),
-        end => end.summary(),
+    let death = match &report.end {
+        CallEnd::Returned(code) => Death::exited(*code),
+        end => Death::of(end),
     };
     if let CallEnd::Trap(backtrace) = &report.end {
         warn!(instance = %slot.name, "trapped: {backtrace}");
     }
-    pool.report(&slot, Ended::Exited(why));
+    pool.report(&slot, Ended::Exited(death));
 }
 
 /// How many instances serve, and how many there should be: `web=4/4 worker=1/2`.

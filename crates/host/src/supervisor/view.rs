@@ -35,6 +35,8 @@ impl Type {
             restarts: kind.restarts,
             recycled: kind.recycled,
             last_end: self.last_end.clone(),
+            last_crash: None,
+            lines_dropped: 0,
             instances,
         }
     }

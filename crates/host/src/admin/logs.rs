@@ -1,0 +1,248 @@
+//! The admin API's part for logs: guests' lines, or the host's own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Level;
+use wasmhost_config::shown::one_line;
+
+use super::api::{HOST_TARGET, LogLine};
+use super::{Admin, ApiError, Shared};
+use crate::logs::{Following, HostLine, Line, Told, Wanted};
+use crate::supervisor::{Target, unknown_type};
+
+/// Lines to begin with, where nobody says how many and from when on.
+const LINES_DEFAULT: usize = 100;
+
+/// Bytes that are sent together, as far as there are so many; and how many such pieces wait for a client.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_MAX: usize = 4;
+
+/// How much of what somebody sent a message shows, in bytes.
+const SHOWN_BYTES: usize = 120;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+    n: Option<usize>,
+    target: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    level: Option<String>,
+}
+
+/// From when to when lines were written. Times as lines have them, which sort as they are.
+#[derive(Default)]
+struct Span {
+    since: Option<String>,
+    until: Option<String>,
+}
+
+pub(super) async fn logs(
+    State(admin): Shared,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
+    let span = Span::read(&query)?;
+    let default = if span.since.is_some() || span.until.is_some() { usize::MAX } else { LINES_DEFAULT };
+    let count = query.n.unwrap_or(default);
+    if query.target.as_deref() == Some(HOST_TARGET) {
+        return host_lines(&admin, &query, count, span);
+    }
+    if query.level.is_some() {
+        let message =
+            format!("level: guests' lines have none; it is for the host's own, `target={HOST_TARGET}`");
+        return Err(ApiError::bad(message));
+    }
+    guests_lines(&admin, &query, count, span).await
+}
+
+fn host_lines(admin: &Admin, query: &LogsQuery, count: usize, span: Span) -> Result<Response, ApiError> {
+    let level = query.level.as_deref().map_or(Ok(Level::TRACE), level)?;
+    let wanted: Wanted<HostLine> = Box::new(move |line| line.level <= level && span.has(&line.time));
+    Ok(match query.follow {
+        true => {
+            let (last, following) = admin.logs.follow_host(count, wanted);
+            response(last, Some((following, admin.logs.follower())))
+        }
+        false => response(admin.logs.last_of_host(count, &wanted), None),
+    })
+}
+
+async fn guests_lines(
+    admin: &Admin,
+    query: &LogsQuery,
+    count: usize,
+    span: Span,
+) -> Result<Response, ApiError> {
+    let target = query.target.as_deref().map(Target::parse).transpose().map_err(ApiError::bad)?;
+    if let Some(target) = &target {
+        check(admin, target).await?;
+    }
+    let wanted: Wanted<LogLine> = Box::new(move |line| {
+        target.as_ref().is_none_or(|target| target.names(&line.instance)) && span.has(&line.time)
+    });
+    Ok(match query.follow {
+        true => {
+            let (last, following) = admin.logs.follow(count, wanted);
+            response(last, Some((following, admin.logs.follower())))
+        }
+        false => response(admin.logs.last(count, wanted), None),
+    })
+}
+
+/// Refuses a type that there isn't, and an instance that there isn't and never was.
+async fn check(admin: &Admin, target: &Target) -> Result<(), ApiError> {
+    let types = admin.look().await?;
+    let known: Vec<_> = types.iter().map(|view| view.process.as_str()).collect();
+    if !known.contains(&target.process.as_str()) {
+        return Err(ApiError::missing(unknown_type(&target.process, &known)));
+    }
+    let name = target.to_string();
+    let is_there = || types.iter().flat_map(|view| &view.instances).any(|instance| instance.name == name);
+    // One that is gone may have left lines.
+    let has_written = || !admin.logs.last(1, |line| line.instance == name).is_empty();
+    if target.index.is_none() || is_there() || has_written() {
+        return Ok(());
+    }
+    Err(ApiError::missing(format!(
+        "there is no instance {name}, and none of that name has written a line; `wasmhost ps` lists those that there are"
+    )))
+}
+
+/// Lines, and those that follow.
+fn response<T: Line>(last: Vec<Arc<T>>, following: Option<(Following<T>, TaskTrackerToken)>) -> Response {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(PIECES_MAX);
+    let (following, token) = following.unzip();
+    tokio::spawn(send(last, following, sender));
+    // The token goes with the last piece.
+    let stream = futures_util::stream::unfold((receiver, token), |(mut receiver, token)| async {
+        receiver.recv().await.map(|piece| (piece, (receiver, token)))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+}
+
+/// Sends all of it; or, to a client that goes away, what it takes.
+async fn send<T: Line>(
+    last: Vec<Arc<T>>,
+    following: Option<Following<T>>,
+    to: mpsc::Sender<Result<Bytes, Infallible>>,
+) {
+    let mut text = String::new();
+    let mut last = last.into_iter().peekable();
+    while let Some(line) = last.next() {
+        encode(&*line, &mut text);
+        let is_full = text.len() >= PIECE_BYTES || last.peek().is_none();
+        if is_full && to.send(Ok(std::mem::take(&mut text).into())).await.is_err() {
+            return;
+        }
+    }
+    let Some(following) = following else { return };
+    loop {
+        let told = tokio::select! {
+            told = following.next() => told,
+            () = to.closed() => return,
+        };
+        let Some(told) = told else { return };
+        add(told, &mut text);
+        while text.len() < PIECE_BYTES
+            && let Some(told) = following.try_next()
+        {
+            add(told, &mut text);
+        }
+        if to.send(Ok(std::mem::take(&mut text).into())).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn add<T: Line>(told: Told<T>, text: &mut String) {
+    match told {
+        Told::Line(line) => encode(&*line, text),
+        Told::Missed(count) => encode(&T::missed(count), text),
+    }
+}
+
+fn encode(line: &impl Line, text: &mut String) {
+    line.encode(text);
+    text.push('\n');
+}
+
+impl Span {
+    fn read(query: &LogsQuery) -> Result<Span, ApiError> {
+        let since = query.since.as_deref().map(|text| time("since", text)).transpose()?;
+        let until = query.until.as_deref().map(|text| time("until", text)).transpose()?;
+        if query.follow && until.is_some() {
+            return Err(ApiError::bad("`until` and `follow` exclude each other".into()));
+        }
+        if let (Some(since), Some(until)) = (&since, &until)
+            && since > until
+        {
+            return Err(ApiError::bad(format!("`since` ({since}) is after `until` ({until})")));
+        }
+        Ok(Span { since, until })
+    }
+
+    fn has(&self, time: &str) -> bool {
+        self.since.as_deref().is_none_or(|since| time >= since)
+            && self.until.as_deref().is_none_or(|until| time <= until)
+    }
+}
+
+/// A time as lines have it: UTC, with milliseconds.
+fn time(name: &str, text: &str) -> Result<String, ApiError> {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(format!("{time:.3}")),
+        Err(_) => {
+            let found = one_line(text, SHOWN_BYTES);
+            Err(ApiError::bad(format!(
+                "{name}: found \"{found}\", expected a time as RFC 3339 has it, such as \"2026-01-31T12:00:00Z\""
+            )))
+        }
+    }
+}
+
+fn level(text: &str) -> Result<Level, ApiError> {
+    text.parse().map_err(|_| {
+        let found = one_line(text, SHOWN_BYTES);
+        ApiError::bad(format!("level: found \"{found}\", expected error, warn, info, debug or trace"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(since: Option<&str>, until: Option<&str>) -> Result<Span, String> {
+        let [since, until] = [since, until].map(|text| text.map(str::to_owned));
+        let query = LogsQuery { follow: false, n: None, target: None, since, until, level: None };
+        Span::read(&query).map_err(|err| err.message)
+    }
+
+    #[test]
+    fn a_span_has_its_ends() {
+        let span = span(Some("2026-01-31T13:00:00+01:00"), Some("2026-01-31T12:00:01.5Z")).unwrap();
+        let had = |time: &str| span.has(&format!("2026-01-31T{time}Z"));
+        assert!(had("12:00:00.000") && had("12:00:01.500"));
+        assert!(!had("11:59:59.999") && !had("12:00:01.501"));
+        assert!(Span::default().has("2026-01-31T12:00:00.000Z"));
+    }
+
+    #[test]
+    fn a_span_that_is_none_is_refused() {
+        let since = "2026-01-31T12:00:00Z";
+        assert!(span(Some("noon"), None).err().unwrap().starts_with("since: found \"noon\", expected"));
+        assert!(span(Some(since), Some("2026-01-31T11:00:00Z")).err().unwrap().contains("is after"));
+        assert!(span(Some(since), Some(since)).is_ok());
+    }
+}
