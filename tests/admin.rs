@@ -8,6 +8,23 @@ use serde_json::Value;
 
 use crate::harness::{Formation, Host, PATIENCE};
 
+/// The store belongs to another process for longer than the host waits for it.
+#[test]
+fn counts_that_can_not_be_stored_are_503_and_stay_as_they_were() {
+    let api = Api::new();
+    let store = api.host.store();
+    store.hold();
+    for body in [r#"{"changes": [{"process": "web", "to": {"count": 2}}]}"#, r#"{"reset_all": true}"#] {
+        let why = api.refused(503, "POST", "/v1/scale", body);
+        assert!(why.starts_with("the counts could not be saved, and were not changed: "), "{why}");
+    }
+    let ended = api.host.cli(["scale", "web=2"]).failed(1, "the counts could not be saved");
+    assert_eq!(ended.stdout, "");
+    store.release();
+    assert_eq!(api.host.ps().number("web", "desired"), 1);
+    assert_eq!(api.host.cli(["scale", "web=2"]).done(), "web=2 clock=1\n");
+}
+
 struct Api {
     formation: Formation,
     host: Host,
@@ -83,6 +100,18 @@ fn a_request_is_an_object_of_known_fields() {
         api.refused(400, "POST", target, "{");
     }
     api.refused(400, "POST", "/v1/scale", "{\"changes\": [[\"web\", {\"count\": 2}]]}");
+    // Nor does a list that came out empty mean all types.
+    assert_eq!(
+        api.send("POST", "/v1/scale", br#"{"changes": [{"process": "web", "to": {"count": 2}}]}"#).0,
+        200
+    );
+    let empty = api.refused(400, "POST", "/v1/scale", r#"{"reset": []}"#);
+    assert!(empty.contains("reset: found an empty list, expected at least one type"), "{empty}");
+    api.refused(400, "POST", "/v1/scale", r#"{"reset": ["web"], "reset_all": true}"#);
+    let (status, left) = api.send("POST", "/v1/scale", b"{}");
+    assert_eq!((status, &left["types"][0]["desired"]), (200, &Value::from(2)), "{left}");
+    let (status, reset) = api.send("POST", "/v1/scale", br#"{"reset_all": true}"#);
+    assert_eq!((status, &reset["types"][0]["desired"]), (200, &Value::from(1)), "{reset}");
     api.refused(400, "POST", "/v1/queues/default/jobs", "[[\"payload\"]]");
     api.refused(400, "POST", "/v1/queues/default/jobs", "[5]");
     api.refused(400, "POST", "/v1/queues/default/jobs", "{\"payloda\": \"x\"}");

@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::http::Request;
+use crate::harness::http2::Http2;
 use crate::harness::{Formation, Host, PATIENCE, eventually};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -240,6 +242,49 @@ fn streams_that_are_reset_at_once_by_the_thousand_end_the_connection() {
         .flat_map(|n| [get_frame(1 + 2 * n, "/ok"), frame(RST_STREAM, 0, 1 + 2 * n, &cancel)].concat())
         .collect();
     refused(&host, &mut stream, &flood);
+}
+
+#[test]
+fn whoever_floods_with_resets_is_noticed_by_nobody_else() {
+    let host = Host::run(&Formation::web("count = 4"));
+    let cancel = 8_u32.to_be_bytes();
+    let flood: Vec<u8> = (0..20_000)
+        .flat_map(|n| {
+            [get_frame(1 + 2 * n, "/sleep?ms=50"), frame(RST_STREAM, 0, 1 + 2 * n, &cancel)].concat()
+        })
+        .collect();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut connection = host.connect();
+            let http2 = Http2::open(host.address());
+            let mut answered = 0;
+            while !over.load(Relaxed) || answered < 20 {
+                assert_eq!(connection.send(&Request::get("/ok")).unwrap().ok(), "ok\n");
+                assert_eq!(http2.send("GET", "http://x/ok", &[], "").unwrap().ok(), "ok\n");
+                answered += 1;
+            }
+        });
+        let floods: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        let mut stream = greet(&host, &[]);
+                        let _ = stream.write_all(&flood);
+                        read_to_end(&mut stream);
+                    }
+                })
+            })
+            .collect();
+        floods.into_iter().for_each(|flood| flood.join().unwrap());
+        over.store(true, Relaxed);
+        other.join().unwrap();
+    });
+    // Nor does whoever reads the log: each connection has its end, and is worth no line of a library's.
+    let lines = host.stderr().text().lines().count();
+    assert!(lines < 50, "{lines} lines: {}", host.stderr().text());
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+    eventually("all instances are idle", || (host.ps().in_state("web", "idle") == 4).then_some(()));
 }
 
 #[test]

@@ -54,6 +54,18 @@ fn address(host: &Host) -> SocketAddr {
     served_at[0].strip_prefix("https://").unwrap().trim_end_matches('/').parse().unwrap()
 }
 
+#[test]
+fn a_host_that_follows_its_certificates_no_more_stops_with_an_error() {
+    let task = "what follows the files of certificates";
+    let formation = formation(&[("a", &certify("a.example"))]);
+    let now = formation.path("now");
+    let formation = formation.variable("WASMHOST_FAULT_PANIC", format!("{task}:{}", now.display()));
+    let host = Host::run(&formation);
+    fs::write(now, "").unwrap();
+    let ended = host.wait();
+    assert!(ended.code == 1 && ended.stderr.contains(&format!("{task} has panicked")), "{ended:#?}");
+}
+
 /// A connection of a client that trusts this certificate alone, after its handshake.
 fn connect(
     host: &Host,

@@ -112,8 +112,6 @@ fn others_are_served_while_all_instances_of_a_type_loop() {
     drop(loops);
 }
 
-/// On one core one of them computes, and others only begin if it is often interrupted, and has used up its turns.
-#[cfg(target_os = "linux")]
 /// One instruction of a guest fills a memory, and nothing can interrupt it.
 #[test]
 fn others_are_served_while_guests_fill_large_memories() {
@@ -150,6 +148,23 @@ fn calls_that_compute_share_a_few_instances() {
     assert!((1..=8).contains(&called), "{called} of 16 instances were called: {ps:?}");
 }
 
+/// By its `memory` the type may run on the threads that read requests, until one instruction has held one for long.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_type_that_has_held_a_thread_computes_where_it_holds_up_nobody() {
+    // A fresh memory each time: its pages have to be found, which takes long.
+    let host = Host::run(&Formation::web("isolation = \"call\"\ncount = 2"));
+    let fill = || assert_eq!(host.get("/fill?mib=100").ok(), "filled\n");
+    (0..3).for_each(|_| fill());
+    let before = host.cpu_ticks();
+    (0..20).for_each(|_| fill());
+    let after = host.cpu_ticks();
+    let spent = |thread: &str| after.get(thread).unwrap_or(&0) - before.get(thread).unwrap_or(&0);
+    let (reading, computing) = (spent("wasmhost-io"), spent("wasmhost-comput"));
+    assert!(computing > 2 * reading, "{reading} ticks on I/O threads, {computing} on compute threads");
+}
+
+/// On one core one of them computes, and others only begin if it is often interrupted, and has used up its turns.
 #[cfg(target_os = "linux")]
 #[test]
 fn calls_that_wait_or_never_end_keep_none_of_their_type_from_computing() {

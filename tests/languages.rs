@@ -125,6 +125,7 @@ fn c() {
     let long = "Why did the chicken cross the road? ".repeat(100_000);
     let rotated = host.post("/rot13", long.clone()).ok();
     assert_eq!(host.post("/rot13", rotated).ok(), long);
+    asks_outside(&host);
     was_kept(&host);
     works(&host, "texts", "to be or not", "4 words", "a\0b", "zero byte");
     host.enqueue("texts", "one\ntwo words\nthree words here\n");

@@ -40,6 +40,20 @@ fn a_host_that_loses_a_task_stops_with_an_error_that_names_it() {
 }
 
 #[test]
+fn a_listener_that_accepts_no_more_is_a_loss() {
+    for fault in ["WASMHOST_FAULT_END", "WASMHOST_FAULT_PANIC"] {
+        let formation = Formation::web("").http("listen = [\"127.0.0.1:0\", \"unix:app.sock\"]");
+        let task = format!("what accepts connections at unix:{}", formation.path("app.sock").display());
+        let file = formation.path("now").display().to_string();
+        let formation = formation.variable(fault, format!("{task}:{file}"));
+        let host = Host::run(&formation);
+        now(&formation);
+        let ended = host.wait();
+        assert!(ended.code == 1 && ended.stderr.contains(&format!("{task} has ")), "{ended:#?}");
+    }
+}
+
+#[test]
 fn a_host_whose_supervisor_panics_answers_what_it_has_begun() {
     let formation = formation("WASMHOST_FAULT_PANIC", "the supervisor");
     let host = Host::run(&formation);

@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod completions;
 mod crash;
+mod database;
 mod deaths;
 mod deploy_faults;
 mod deploys;

@@ -116,8 +116,8 @@ fn dropped(lines: &[String], source: &str) -> u64 {
     lines.iter().filter_map(message).filter_map(count).sum()
 }
 
-/// The members of the kind: a reader that has gone, a full disk, a descriptor that can't be written to. (A terminal that
-/// was closed is EIO, which takes the same way.)
+/// The members of the kind: a reader that has gone, a full disk, a descriptor that can't be written to. (For a terminal
+/// that was closed see below.)
 #[test]
 fn a_stream_that_cannot_be_written_ends_no_request_no_job_and_no_drain() {
     let formation = Formation::web("timeout = \"60s\"")
@@ -150,6 +150,37 @@ fn a_stream_that_cannot_be_written_ends_no_request_no_job_and_no_drain() {
         assert_eq!(held.read_answer(false).unwrap().ok(), "slept\n", "stream {number}");
         assert_eq!(host.wait(), 0, "stream {number}");
     }
+}
+
+/// Writing to it is EIO. A host that leaves SIGHUP alone goes on without it.
+#[test]
+fn a_terminal_that_was_closed_ends_no_request_and_no_drain() {
+    let formation = Formation::web("timeout = \"60s\"").http("access_log = \"text\"");
+    let binary = command(formation.folder(), [""; 0], &[]);
+    // The terminal's other end is `script`'s, of the package bsdutils, which every Debian has.
+    let line = "trap '' HUP; exec script -qfc 'exec \"$WASMHOST\" run' /dev/null";
+    let mut script = std::process::Command::new("sh");
+    script.args(["-c", line]).current_dir(formation.folder()).env("WASMHOST", binary.get_program());
+    script.envs(binary.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = script.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut terminal = Host { child, formation: &formation };
+    eventually("it serves", || terminal.ps().filter(|ps| ps["types"][0]["actual"] == 1).map(drop));
+    let address = terminal.address();
+    let pid = terminal.ps().unwrap()["pid"].as_i64().and_then(|pid| Pid::from_raw(pid as i32)).unwrap();
+    terminal.child.kill().unwrap();
+    terminal.child.wait().unwrap();
+    for _ in 0..3 {
+        get(address, "/trap").is_error(502, "H13");
+        get(address, "/log?lines=10").ok();
+    }
+    let mut held = Connection::open(address).unwrap();
+    held.send_raw(b"GET /sleep?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    eventually("it is busy", || {
+        (terminal.ps()?["types"][0]["instances"][0]["state"] == "busy").then_some(())
+    });
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(held.read_answer(false).unwrap().ok(), "slept\n");
+    eventually("it has ended", || terminal.ps().is_none().then_some(()));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::harness::http::{Connection, Request};
@@ -265,12 +266,43 @@ fn arguments_follow_the_app_with_or_without_dashes() {
         (&["do", "arguments", "a b", ""][..], "do arguments|a b|"),
         (&["--", "do", "arguments", "--network", "-x"], "do arguments|--network|-x"),
         (&["do", "arguments", "--network", "--", "-f"], "do arguments|--network|--|-f"),
+        (&["do", "arguments", "--help"], "do arguments|--help"),
     ] {
         let printed = app.run("wasi02", arguments).done();
         let printed: Vec<_> = printed.lines().collect();
         assert_eq!(printed[0], "wasi02.wasm");
         assert_eq!(format!("do {}", printed[2..].join("|")), expected);
     }
+}
+
+/// As behind `wasmtime run app.wasm`.
+#[test]
+fn an_option_that_is_not_the_hosts_begins_the_arguments_of_a_command() {
+    let app = App::new();
+    for (arguments, its_own) in [
+        (&["--help"][..], &["--help"][..]),
+        (&["-V"], &["-V"]),
+        (&["--env", "A=1", "--version", "--env", "B=2"], &["--version", "--env", "B=2"]),
+        (&["--", "--help"], &["--help"]),
+        (&["-f", "x"], &["-f", "x"]),
+    ] {
+        let ended = app.run("cmd-test", arguments);
+        // The guest says what it got, escaped twice.
+        let told = ended.stderr.replace('\\', "");
+        assert!(told.contains(&format!("nothing this command does: {its_own:?}")), "{ended:?}");
+    }
+    // This program's own are before the app.
+    let help = Process::start(app.folder.path(), ["run", "--help"]).wait().done();
+    assert!(help.contains("Usage: wasmhost run"), "{help}");
+}
+
+#[test]
+fn an_app_that_is_served_has_the_hosts_help_and_its_errors() {
+    let app = App::new();
+    let help = app.run("web-test", &["--help"]).done();
+    assert!(help.contains("Usage: wasmhost run"), "{help}");
+    let ended = app.run("web-test", &["--lisen", "127.0.0.1:0"]);
+    assert!(ended.code == 2 && ended.stderr.contains("'--listen'"), "{ended:?}");
 }
 
 #[test]
@@ -301,6 +333,33 @@ fn a_command_writes_in_the_directories_that_it_is_given() {
         assert_eq!(names, ["a", "b"]);
         fs::remove_dir_all(app.path("here")).unwrap();
         fs::create_dir(app.path("here")).unwrap();
+    }
+}
+
+#[test]
+fn a_command_opens_files_and_directories_alone_and_not_too_many_at_once() {
+    let app = App::new();
+    fs::create_dir(app.path("data")).unwrap();
+    fs::write(app.path("data/file"), "text").unwrap();
+    let fifo = app.path("data/fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    // What makes a component of the first has a bound of its own, which is lower.
+    for (guest, most) in [("cmd-test", 128), ("cmd-test-core", 256)] {
+        let opened = app.run(guest, &["--dir", "data::/data", "open", "/data/file", "1000"]).done();
+        let lines: Vec<_> = opened.lines().collect();
+        let (count, why) = lines[0].split_once(" at once: ").unwrap();
+        let count: u32 = count.parse().unwrap();
+        assert!((100..=most).contains(&count) && why != "enough", "{guest}: {opened}");
+        assert_eq!(lines[1], "1000 one after another", "{guest}");
+        // Nobody reads from it, or writes to it: whoever opened it would wait.
+        for arguments in [&["touch", "/data/fifo"][..], &["open", "/data/fifo", "1"]] {
+            let arguments: Vec<_> = ["--dir", "data::/data"].iter().chain(arguments).copied().collect();
+            let ended = app.run(guest, &arguments);
+            assert!(
+                ended.code == 1 || ended.stdout.starts_with("0 at once: "),
+                "{guest} {arguments:?}: {ended:?}"
+            );
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Schedules.
 
 use std::collections::HashMap;
+use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -359,4 +360,40 @@ fn a_schedule_of_a_type_that_was_scaled_to_none_is_silent() {
     assert_eq!(host.stderr().count("the type's count is 0"), 1);
     let why = host.store().ticks("clock").into_iter().find(|row| row.result == "skipped").unwrap().error;
     assert_eq!(why.as_deref(), Some("the type's count is 0"));
+}
+
+/// The second tick waits in an instance that then takes no more.
+#[test]
+fn a_tick_that_its_guest_has_not_seen_is_given_to_another_instance() {
+    let keys = "schedule = \"@yearly\"\noverlap = \"allow\"\ndirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]";
+    let formation = Formation::new().process("clock", "tick-async", keys).directory("out");
+    let host = Host::run(&formation);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| host.cli(["tick", "clock"]));
+        host.stdout().wait_for("began");
+        let second = scope.spawn(|| host.cli(["tick", "clock"]));
+        eventually("both are in it", || (host.ps().instances("clock")[0]["calls_now"] == 2).then_some(()));
+        fs::write(formation.path("out/go"), "").unwrap();
+        first.join().unwrap().done();
+        second.join().unwrap().done();
+    });
+    let printed = host.stdout().text();
+    for instances_line in ["began", "ended"] {
+        assert_eq!(printed.matches(instances_line).count(), 2, "each tick ran once: {printed}");
+    }
+    let ticks = host.cli(["ticks", "clock"]).done();
+    assert_eq!(ticks.matches("done (manual)").count(), 2, "{ticks}");
+}
+
+/// Its ticks are never begun, and nobody waits for them.
+#[test]
+fn a_clock_that_takes_no_ticks_from_its_start_on_fails_them() {
+    let formation = Formation::web("").process("clock", "full-start", "schedule = \"@yearly\"");
+    let host = Host::run(&formation);
+    for _ in 0..3 {
+        host.cli(["tick", "clock"]).failed(1, "the guest has set backpressure, and has nothing left to do");
+        assert_eq!(host.get("/ok").ok(), "ok\n");
+    }
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+    assert_eq!(host.stop().never_panicked().code, 0);
 }

@@ -172,6 +172,43 @@ fn with_isolation_no_two_calls_meet() {
     }
 }
 
+/// Its only instance has two seats, and both are there at the end.
+#[test]
+fn a_seat_comes_back_however_its_call_ends() {
+    let host = service("concurrency = 2");
+    let two_meet = || {
+        let met = std::sync::atomic::AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    // Two that come one after the other meet nobody: they wait for two more.
+                    assert_eq!(host.get("/pair").ok(), "met\n");
+                    met.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(met.into_inner(), 2);
+    };
+    two_meet();
+    for _ in 0..8 {
+        // The answer breaks off before it is sent.
+        host.get("/said?bytes=9").is_error(502, "H13");
+    }
+    two_meet();
+    // The client goes: at once, while the guest works on the head, and while the body comes.
+    for (number, target) in
+        ["/hello", "/big?bytes=10000000", "/said?bytes=9"].iter().cycle().take(60).enumerate()
+    {
+        let mut client = host.connect();
+        client.send_raw(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+        thread::sleep(Duration::from_micros(100 * (number as u64 % 20)));
+        drop(client);
+    }
+    eventually("the instance is idle", || (host.ps().in_state("web", "idle") == 1).then_some(()));
+    two_meet();
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+}
+
 #[test]
 fn concurrency_is_for_components_that_can() {
     let formation = Formation::web("concurrency = 4");

@@ -57,6 +57,10 @@ const PROJECTS: &[Project] = &[
             output: "hello-async.wasm",
         }]),
     },
+    Project {
+        folder: "examples/postgres",
+        language: Language::Rust(&[Guest { module: "postgres.wasm", kind: Library, output: "web.wasm" }]),
+    },
     Project { folder: "examples/c", language: Language::C },
     Project { folder: "examples/typescript", language: Language::TypeScript },
     Project { folder: "examples/python", language: Language::Python },
@@ -77,6 +81,7 @@ const PROJECTS: &[Project] = &[
             Guest { module: "job_test.wasm", kind: Library, output: "out/job-test.wasm" },
             Guest { module: "job_async.wasm", kind: Library, output: "out/job-async.wasm" },
             Guest { module: "tick_test.wasm", kind: Library, output: "out/tick-test.wasm" },
+            Guest { module: "tick_async.wasm", kind: Library, output: "out/tick-async.wasm" },
             Guest { module: "cmd-test.wasm", kind: Program, output: "out/cmd-test.wasm" },
             Guest { module: "cmd-test.wasm", kind: Module, output: "out/cmd-test-core.wasm" },
             Guest { module: "cmd-queue.wasm", kind: Program, output: "out/cmd-queue.wasm" },

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -42,6 +43,13 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     checks.programs_of_benchmarks()?;
     checks.step("guests", || guests::build(repository, &guests::Which::Rust, false))?;
     guests::in_other_languages(repository).try_for_each(|language| checks.language(&language))?;
+    match has_postgres() {
+        true => checks.ignored_test("test of the example with PostgreSQL", "database::postgres")?,
+        false => checks.leave_out(
+            "test of the example with PostgreSQL",
+            "its server isn't installed (Debian: `apt-get install postgresql`)",
+        ),
+    }
     checks.tests()?;
     checks.close()
 }
@@ -142,15 +150,16 @@ impl Checks<'_> {
                 return Ok(());
             }
         }
+        self.ignored_test(&tests, &format!("languages::{name}"))
+    }
+
+    /// Runs a test that is ignored where nobody asks for it.
+    fn ignored_test(&self, name: &str, test: &str) -> Result<()> {
         let test = match self.with_nextest {
-            true => {
-                format!("nextest run --workspace --locked --run-ignored only -E test(=languages::{name})")
-            }
-            false => {
-                format!("test --workspace --test blackbox --locked -- --ignored --exact languages::{name}")
-            }
+            true => format!("nextest run --workspace --locked --run-ignored only -E test(={test})"),
+            false => format!("test --workspace --test blackbox --locked -- --ignored --exact {test}"),
         };
-        self.cargo(&tests, &test)
+        self.cargo(name, &test)
     }
 
     fn tests(&self) -> Result<()> {
@@ -215,6 +224,14 @@ fn run_in(folder: &Path, command: &mut Command) -> Result<()> {
     }
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     bail!("`cargo {}` in {} ended with {status}", arguments.join(" "), folder.display())
+}
+
+/// Whether PostgreSQL's server is here, where the test looks for it.
+fn has_postgres() -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    folders.iter().any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
 
 /// Whether cargo has this subcommand.

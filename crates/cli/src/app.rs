@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use clap::Parser;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use wasmhost_config::{
     DirGrant, EnvVar, Formation, LoadError, MEMORY_BYTES_DEFAULT, Origin, ProcessType, read_file, units,
@@ -14,10 +15,11 @@ use wasmhost_config::{
 use wasmhost_engine::{FILE_BYTES_MAX, Handler, inspect};
 use wasmhost_host::{GrantedBy, OneOff, Plan, PlanError, Surroundings, memory_problem};
 
-use crate::args::{AppFlags, DirFlag, EnvFlag};
+use crate::args::{AppFlags, Arguments, DirFlag, EnvFlag};
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::host_log;
+use crate::print;
 use crate::program::{self, Words};
 use crate::serve::serve;
 
@@ -118,6 +120,13 @@ fn run_component(file: &Path, component: &Path, state_dir: &Path, flags: &AppFla
 
 /// Serves it until it is told to stop.
 fn run_http(mut plan: Plan, flags: &AppFlags) -> Outcome {
+    // It has no options of its own where nobody wrote `--`: it is this program's help that is asked for, or a typing
+    // error.
+    if flags.args.first().is_some_and(|first| first.starts_with('-'))
+        && let Err(said) = Arguments::try_parse()
+    {
+        return print::usage(&said);
+    }
     refuse_set_by_host(&flags.env)?;
     for planned in plan.types.iter_mut().filter(|_| flags.memory.is_none()) {
         planned.process.memory_bytes_max = MEMORY_BYTES_DEFAULT;

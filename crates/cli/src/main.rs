@@ -1,13 +1,14 @@
 //! The `wasmhost` binary: arguments in, exit code out.
 
 mod app;
+mod app_arguments;
 mod args;
 mod cache;
 mod check;
 mod client;
 mod compile;
-mod deploy;
 mod complete;
+mod deploy;
 mod enqueue;
 mod exec;
 mod exit;
@@ -62,7 +63,8 @@ fn main() -> ExitCode {
     if let Some(answered) = complete::answer(Arguments::command) {
         return print::end(answered);
     }
-    print::end(match Arguments::try_parse() {
+    let line = app_arguments::part(std::env::args_os().collect());
+    print::end(match Arguments::try_parse_from(line) {
         Ok(arguments) => act(arguments),
         Err(said) => not_yet(&said).map_or_else(|| print::usage(&said), Err),
     })

@@ -86,7 +86,8 @@ fn render(view: &FormationView) -> String {
     let mut instances = view.types.iter().flat_map(|process| &process.instances).peekable();
     if instances.peek().is_some() {
         text.push('\n');
-        let head = ["INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
+        let head =
+            ["INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
         text += &table(&head, instances.map(instance_row));
     }
     text

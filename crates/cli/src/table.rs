@@ -8,6 +8,9 @@ use wasmhost_config::shown;
 /// How wide a table may be where no terminal and no `COLUMNS` says it, in characters.
 const WIDTH_DEFAULT: usize = 80;
 
+/// Columns of names, by which a person asks on: nothing else is left to cut before they are.
+const NAMES: [&str; 4] = ["ID", "INSTANCE", "QUEUE", "TYPE"];
+
 /// A column that is cut keeps so many characters, or its head.
 const COLUMN_MIN: usize = 6;
 
@@ -41,9 +44,10 @@ fn table_within(width_max: usize, head: &[&str], mut rows: Vec<Vec<String>>) -> 
     while widths.iter().sum::<usize>() > room {
         let least = |place: usize| length(head[used[place]]).max(COLUMN_MIN);
         let cuttable = (0..widths.len()).filter(|place| widths[*place] > least(*place));
-        // Names come first and explanations last: explanations are cut first, and names at last.
+        // Explanations come last, and are cut first.
         let is_last = |place: usize| place + 1 == used.len();
-        let order = |place: &usize| (*place != 0, is_last(*place), widths[*place]);
+        let is_name = |place: usize| NAMES.contains(&head[used[place]]);
+        let order = |place: &usize| (!is_name(*place), is_last(*place), widths[*place]);
         let Some(widest) = cuttable.max_by_key(order) else { break };
         widths[widest] -= 1;
     }
@@ -128,10 +132,10 @@ mod tests {
         let row =
             |name: &str, error: &str| vec![name.to_owned(), String::new(), "1".to_owned(), error.to_owned()];
         let rows = vec![row("worker", "it broke in the middle of the night"), row("a-longer-name", "")];
-        let head = ["NAME", "EMPTY", "COUNT", "ERROR"];
+        let head = ["TYPE", "EMPTY", "COUNT", "ERROR"];
         assert_eq!(
             table_within(40, &head, rows.clone()),
-            "NAME          COUNT ERROR\n\
+            "TYPE          COUNT ERROR\n\
              worker        1     it broke in the mid…\n\
              a-longer-name 1\n"
         );
@@ -141,7 +145,22 @@ mod tests {
             // Narrower than this there is nothing left to cut.
             assert!(widest <= width.max(6 + 1 + 5 + 1 + 6), "{width}: {text}");
         }
-        assert_eq!(table_within(80, &head, vec![]), "NAME  EMPTY  COUNT  ERROR\n");
+        assert_eq!(table_within(80, &head, vec![]), "TYPE  EMPTY  COUNT  ERROR\n");
+    }
+
+    #[test]
+    fn names_are_cut_last_wherever_they_are() {
+        let cells = ["7", "a-queue-with-a-long-name", "a key of some length", "it broke in the night"];
+        let text =
+            table_within(60, &["ID", "QUEUE", "KEY", "LAST ERROR"], vec![cells.map(str::to_owned).to_vec()]);
+        assert_eq!(
+            text,
+            "ID QUEUE                    KEY                  LAST ERROR\n\
+             7  a-queue-with-a-long-name a key of some length it broke i…\n"
+        );
+        let text =
+            table_within(46, &["ID", "QUEUE", "KEY", "LAST ERROR"], vec![cells.map(str::to_owned).to_vec()]);
+        assert!(text.contains("a-queue-with-a-long-name a key"), "{text}");
     }
 
     #[test]

@@ -52,5 +52,5 @@ pub use load::{
 pub use normal::{has_whole_escapes, normal_host, normal_path};
 pub use procfile::{Procfile, is_procfile};
 pub use route::RouteError;
-pub use spelling::name_problem;
+pub use spelling::{name_problem, nearest};
 pub use unworked::UnworkedQueue;

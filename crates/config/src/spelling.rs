@@ -4,7 +4,7 @@
 const QUOTED_CHARS_MAX: usize = 60;
 
 /// The candidate that `found` was most likely meant to be, if one is near enough.
-pub(crate) fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let found = found.to_lowercase();
     // A third of the letters may be wrong: more than that, and the suggestion is a guess.
     let distance_max = (found.chars().count() / 3).max(1);

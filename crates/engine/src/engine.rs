@@ -9,7 +9,7 @@ use crate::capability::outbound::HttpClient;
 use crate::capability::state::State;
 use crate::capability::{client, fields, files, name_lookup, sockets, streams};
 use crate::compiled::{Cache, EngineOptions, config};
-use crate::error::EngineError;
+use crate::error::{EngineError, Scarce};
 use crate::inspection::Footprint;
 use crate::sandbox::descriptors::Room;
 use crate::threads::compute::Compute;
@@ -109,10 +109,11 @@ impl Engine {
 
 impl Flavor {
     fn new(options: EngineOptions, is_async: bool) -> Result<Flavor, EngineError> {
-        let problem =
-            |err: wasmtime::Error| EngineError::Pool { slots: options.slots, reason: format!("{err:#}") };
-        let wasmtime = wasmtime::Engine::new(&config(options, is_async)).map_err(problem)?;
-        let linker = linker(&wasmtime, is_async).map_err(problem)?;
+        let wasmtime = wasmtime::Engine::new(&config(options, is_async)).map_err(|err| {
+            let (slots, reason) = (options.slots, format!("{err:#}"));
+            EngineError::Pool { slots, reason, advice: Scarce::now().advice(slots) }
+        })?;
+        let linker = linker(&wasmtime, is_async).map_err(|err| EngineError::Library(format!("{err:#}")))?;
         Ok(Flavor { wasmtime, linker })
     }
 }

@@ -1,5 +1,8 @@
 //! Why there is no engine, or no component.
 
+mod scarce;
+
+pub(crate) use scarce::Scarce;
 use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
 
 use crate::inspection::Handler;
@@ -46,14 +49,19 @@ fn said(err: &wasmtime::Error) -> String {
 pub enum EngineError {
     /// The machine can't give the pool its address space or its maps.
     #[error(
-        "can't reserve memory for {slots} instances: {reason}; set max_instances in the formation to fewer, or raise vm.max_map_count"
+        "can't reserve memory for {slots} instances: {reason}; set max_instances in the formation to fewer{advice}"
     )]
     Pool {
         /// How many instances it was to have room for.
         slots: u32,
         /// The engine's own words.
         reason: String,
+        /// Other ways, by the limits that it may have met.
+        advice: String,
     },
+    /// The library can't be set up as it is to be.
+    #[error("can't set up wasmtime: {0}; this is a defect of wasmhost")]
+    Library(String),
     /// A thread could not be started.
     #[error("can't start the engine's threads: {0}")]
     Threads(#[from] std::io::Error),

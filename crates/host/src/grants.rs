@@ -2,15 +2,13 @@
 //! whoever may write a directory may replace its entries. So no path that the host follows at its next start may
 //! depend on an entry of a directory that a guest may write.
 
-use std::collections::{HashSet, VecDeque};
-use std::ffi::OsString;
+use std::collections::HashSet;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use wasmhost_engine::{Directories, Identity};
 
-/// Links that a path may lead through, as Linux bounds them.
-const LINKS_MAX: usize = 40;
+use crate::way::Way;
 
 /// A grant that lies inside a writable one.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,49 +48,12 @@ pub(crate) fn nested<'a>(types: impl Iterator<Item = (&'a str, &'a Directories)>
 
 /// The directories whose entries a path is looked up in: of the path itself, and of each link that it leads through.
 pub(crate) fn looked_up_in(path: &Path) -> io::Result<HashSet<Identity>> {
-    let mut found = HashSet::new();
-    let mut at = PathBuf::from("/");
-    let mut left = steps(&std::path::absolute(path)?);
-    let mut links = 0;
-    while let Some(step) = left.pop_front() {
-        match step {
-            Step::Root => at = PathBuf::from("/"),
-            // `at` has no links in it, so that its parent is the directory's.
-            Step::Up => drop(at.pop()),
-            Step::Down(name) => {
-                found.insert(Identity::of(&at)?);
-                let entry = at.join(name);
-                if !entry.symlink_metadata()?.is_symlink() {
-                    at = entry;
-                    continue;
-                }
-                links += 1;
-                if links > LINKS_MAX {
-                    return Err(io::ErrorKind::InvalidInput.into());
-                }
-                let mut target = steps(&entry.read_link()?);
-                target.append(&mut left);
-                left = target;
-            }
-        }
+    let way = Way::to(&std::path::absolute(path)?);
+    if way.is_endless {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
-    Ok(found)
-}
-
-enum Step {
-    Root,
-    Up,
-    Down(OsString),
-}
-
-fn steps(path: &Path) -> VecDeque<Step> {
-    let step = |component| match component {
-        Component::RootDir | Component::Prefix(_) => Some(Step::Root),
-        Component::CurDir => None,
-        Component::ParentDir => Some(Step::Up),
-        Component::Normal(name) => Some(Step::Down(name.to_owned())),
-    };
-    path.components().filter_map(step).collect()
+    way.end.symlink_metadata()?;
+    way.entries.iter().map(|entry| Identity::of(&entry.directory)).collect()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod state_dir;
 mod supervisor;
 mod systemd;
 mod trigger;
+mod way;
 
 pub use capacity::{TooMany, capacity_warnings, check_capacity, make_room_for_connections};
 pub use host::{

@@ -124,21 +124,17 @@ static uint8_t rotate(uint8_t letter) {
   return letter;
 }
 
-// Sends the request's body back as it comes, however long it is, with its letters rotated.
-static void rot13(Request request, Out out) {
-  wasi_http_types_own_incoming_body_t body;
+// Writes a body as it comes, however long it is. False if not all of it came, or went.
+static bool pass_on(wasi_http_types_own_incoming_body_t body, Writer writer, bool rotated) {
   wasi_http_types_own_input_stream_t stream;
-  if (!wasi_http_types_method_incoming_request_consume(wasi_http_types_borrow_incoming_request(request), &body)) abort();
   if (!wasi_http_types_method_incoming_body_stream(wasi_http_types_borrow_incoming_body(body), &stream)) abort();
-
-  Writer writer = begin(out, 200);
   bool whole = true, more = true;
   while (whole && more) {
     web_list_u8_t chunk;
     wasi_io_streams_stream_error_t error;
     if (wasi_io_streams_method_input_stream_blocking_read(wasi_io_streams_borrow_input_stream(stream), CHUNK_BYTES, &chunk,
                                                           &error)) {
-      for (size_t i = 0; i < chunk.len; i++) chunk.ptr[i] = rotate(chunk.ptr[i]);
+      for (size_t i = 0; rotated && i < chunk.len; i++) chunk.ptr[i] = rotate(chunk.ptr[i]);
       whole = put(writer, chunk.ptr, chunk.len);
       web_list_u8_free(&chunk);
     } else {
@@ -147,11 +143,80 @@ static void rot13(Request request, Out out) {
       wasi_io_streams_stream_error_free(&error);
     }
   }
-  end(writer, whole);
   wasi_io_streams_input_stream_drop_own(stream);
   wasi_http_types_incoming_body_drop_own(body);
+  return whole;
 }
 
+// Sends the request's body back with its letters rotated.
+static void rot13(Request request, Out out) {
+  wasi_http_types_own_incoming_body_t body;
+  if (!wasi_http_types_method_incoming_request_consume(wasi_http_types_borrow_incoming_request(request), &body)) abort();
+  Writer writer = begin(out, 200);
+  end(writer, pass_on(body, writer, true));
+}
+
+// Sends a GET for a URL, which the formation has to grant, and waits for the head of the answer.
+static bool ask(const char *url, wasi_http_types_own_incoming_response_t *response) {
+  const char *rest = url ? strstr(url, "://") : NULL;
+  if (!rest) return false;
+  rest += 3;
+  size_t authority_len = strcspn(rest, "/");
+  const char *path = rest[authority_len] ? rest + authority_len : "/";
+  bool tls = strncmp(url, "https:", 6) == 0;
+  wasi_http_types_scheme_t scheme = {.tag = tls ? WASI_HTTP_TYPES_SCHEME_HTTPS : WASI_HTTP_TYPES_SCHEME_HTTP};
+  web_string_t authority = {.ptr = (uint8_t *)rest, .len = authority_len};
+  web_string_t target = {.ptr = (uint8_t *)path, .len = strlen(path)};
+
+  wasi_http_types_own_outgoing_request_t request =
+      wasi_http_types_constructor_outgoing_request(wasi_http_types_constructor_fields());
+  wasi_http_types_borrow_outgoing_request_t borrowed = wasi_http_types_borrow_outgoing_request(request);
+  if (!wasi_http_types_method_outgoing_request_set_scheme(borrowed, &scheme) ||
+      !wasi_http_types_method_outgoing_request_set_authority(borrowed, &authority) ||
+      !wasi_http_types_method_outgoing_request_set_path_with_query(borrowed, &target)) {
+    wasi_http_types_outgoing_request_drop_own(request);
+    return false;
+  }
+  wasi_http_types_own_future_incoming_response_t future;
+  wasi_http_types_error_code_t refused;
+  if (!wasi_http_outgoing_handler_handle(request, NULL, &future, &refused)) {
+    wasi_http_types_error_code_free(&refused);
+    return false;
+  }
+  wasi_http_types_borrow_future_incoming_response_t waiting = wasi_http_types_borrow_future_incoming_response(future);
+  wasi_io_poll_own_pollable_t ready = wasi_http_types_method_future_incoming_response_subscribe(waiting);
+  wasi_io_poll_method_pollable_block(wasi_io_poll_borrow_pollable(ready));
+  wasi_io_poll_pollable_drop_own(ready);
+
+  // The outer result says whether it was taken before, the inner one whether there is an answer.
+  wasi_http_types_result_result_own_incoming_response_error_code_void_t result;
+  bool answered = wasi_http_types_method_future_incoming_response_get(waiting, &result) && !result.is_err;
+  if (answered && result.val.ok.is_err) {
+    wasi_http_types_error_code_free(&result.val.ok.val.err);
+    answered = false;
+  }
+  if (answered) *response = result.val.ok.val.ok;
+  wasi_http_types_future_incoming_response_drop_own(future);
+  return answered;
+}
+
+// Answers with the status and the body of another server's answer.
+static void upstream(Out out) {
+  wasi_http_types_own_incoming_response_t response;
+  if (!ask(getenv("UPSTREAM"), &response)) {
+    answer(out, 502, "the other server gave no answer\n");
+    return;
+  }
+  wasi_http_types_borrow_incoming_response_t borrowed = wasi_http_types_borrow_incoming_response(response);
+  char status[8];
+  snprintf(status, sizeof status, "%" PRIu16 "\n", wasi_http_types_method_incoming_response_status(borrowed));
+  wasi_http_types_own_incoming_body_t body;
+  if (!wasi_http_types_method_incoming_response_consume(borrowed, &body)) abort();
+  Writer writer = begin(out, 200);
+  bool whole = put(writer, (uint8_t *)status, strlen(status));
+  end(writer, pass_on(body, writer, false) && whole);
+  wasi_http_types_incoming_response_drop_own(response);
+}
 
 void exports_wasi_http_incoming_handler_handle(Request request, Out out) {
   wasi_http_types_borrow_incoming_request_t borrowed = wasi_http_types_borrow_incoming_request(request);
@@ -176,6 +241,8 @@ void exports_wasi_http_incoming_handler_handle(Request request, Out out) {
     answer(out, 200, "Hello, world!\n");
   } else if (is_get && strcmp(path, "/primes") == 0) {
     primes(out, query);
+  } else if (is_get && strcmp(path, "/upstream") == 0) {
+    upstream(out);
   } else if (is_post && strcmp(path, "/rot13") == 0) {
     rot13(request, out);
   } else {

@@ -33,6 +33,11 @@ const COMPUTE_SLICE_TICKS: u64 = 1;
 const HELD: Duration = Duration::from_millis(20);
 const HELD_BYTES_MIN: u64 = 32 << 20;
 
+/// Whether a guest with so many bytes of memory has held its thread in a slice that took so long.
+fn was_held(slice: Duration, memory: u64) -> bool {
+    slice >= HELD && memory >= HELD_BYTES_MIN
+}
+
 fn slice_ticks() -> u64 {
     if is_compute_thread() { COMPUTE_SLICE_TICKS } else { IO_SLICE_TICKS }
 }
@@ -124,8 +129,8 @@ impl<O> Drive<O> {
         let clock = CpuClock::start();
         let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
         let cpu = clock.elapsed();
-        self.meter.add_cpu(cpu);
-        if cpu >= HELD && self.meter.memory() >= HELD_BYTES_MIN && !is_compute_thread() {
+        self.meter.end_slice(cpu);
+        if !is_compute_thread() && was_held(cpu, self.meter.memory()) {
             self.meter.hold_thread();
             self.meter.ask_to_move();
         }
@@ -158,7 +163,7 @@ impl<O> Future for Drive<O> {
             Poll::Ready(Err(panic)) => {
                 return this.cut(Cut::Host(format!("the host panicked: {}", panic_text(&*panic))));
             }
-            Poll::Pending => this.meter.end_slice(),
+            Poll::Pending => this.meter.goes_on(),
         }
         if this.meter.is_out_of_cpu() {
             return this.cut(Cut::OutOfCpu);
@@ -210,6 +215,10 @@ impl<T: Send + 'static> Placed<T> {
     pub(crate) fn on_compute(work: impl Future<Output = T> + Send + 'static, lane: &Lane) -> Self {
         Placed::Moved(lane.spawn(work))
     }
+
+    pub(crate) fn has_moved(&self) -> bool {
+        matches!(self, Placed::Moved(_))
+    }
 }
 
 impl Placed<()> {
@@ -248,5 +257,19 @@ impl<T: Send + 'static> Future for Placed<T> {
             // The compute threads are ending, and the host with them.
             Err(_) => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_held_by_a_long_slice_in_a_large_memory_alone() {
+        const MS: Duration = Duration::from_millis(1);
+        assert!(was_held(20 * MS, 32 << 20) && was_held(Duration::MAX, u64::MAX));
+        // A slice is two ticks. One that took a bit longer was off the processor.
+        assert!(!was_held(19 * MS, u64::MAX));
+        assert!(!was_held(Duration::MAX, (32 << 20) - 1));
     }
 }

@@ -42,7 +42,8 @@ pub(crate) struct Exchange {
 struct Inner {
     head: Head,
     body: AnswerBody,
-    /// How the call ended.
+    /// The guest has failed, and how its call ended, which is known a moment later.
+    is_broken: bool,
     end: Option<CallEnd>,
     /// The length that the head promises, in bytes, and what has been read.
     length: Option<u64>,
@@ -119,6 +120,7 @@ impl Exchange {
     /// The guest has failed. To be said while its store is there.
     pub(crate) fn break_off(&self) {
         let mut inner = self.lock();
+        inner.is_broken = true;
         inner.body = match std::mem::take(&mut inner.body) {
             AnswerBody::Open(body) => broken(body),
             other => other,
@@ -160,9 +162,14 @@ impl Exchange {
         }
     }
 
-    /// How the call ended, if it has.
-    pub(crate) fn ended(&self) -> Option<CallEnd> {
-        self.lock().end.clone()
+    /// Why an answer isn't whole, where that is because its call ended. A guest that has failed has an end soon.
+    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<Option<CallEnd>> {
+        let mut inner = self.lock();
+        if inner.is_broken && inner.end.is_none() {
+            inner.wait(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(inner.end.clone())
     }
 
     /// Nothing that the guest writes from now on is of any interest.
@@ -453,7 +460,7 @@ mod tests {
         exchange.end(CallEnd::Trap("unreachable".into()));
         let cx = Context::from_waker(Waker::noop());
         assert!(matches!(exchange.poll_head(&cx), Poll::Ready(Ok(_))));
-        assert_eq!(exchange.ended(), Some(CallEnd::Trap("unreachable".into())));
+        assert_eq!(exchange.poll_end(&cx), Poll::Ready(Some(CallEnd::Trap("unreachable".into()))));
     }
 
     #[test]
@@ -470,6 +477,20 @@ mod tests {
     fn a_call_that_is_dropped_ends() {
         let exchange = Arc::<Exchange>::default();
         drop(Ending(exchange.clone()));
-        assert!(matches!(exchange.ended(), Some(CallEnd::Host(_))));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(matches!(exchange.poll_end(&cx), Poll::Ready(Some(CallEnd::Host(_)))));
+    }
+
+    #[test]
+    fn a_guest_that_fails_is_waited_for_until_it_is_known_how() {
+        let cx = Context::from_waker(Waker::noop());
+        let (exchange, writer) = answered(None);
+        writer.send(Err(Error::ConnectionTerminated)).unwrap();
+        assert_eq!(read(&exchange).1, Some(Err(Error::ConnectionTerminated.to_string())));
+        assert_eq!(exchange.poll_end(&cx), Poll::Ready(None), "the guest goes on");
+        exchange.break_off();
+        assert_eq!(exchange.poll_end(&cx), Poll::Pending);
+        exchange.end(CallEnd::OutOfMemory);
+        assert_eq!(exchange.poll_end(&cx), Poll::Ready(Some(CallEnd::OutOfMemory)));
     }
 }

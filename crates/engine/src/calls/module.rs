@@ -4,6 +4,7 @@
 use wasmtime::{InstancePre, Linker, Module, Store};
 use wasmtime_wasi::{I32Exit, p0, p1};
 
+use crate::capability::files;
 use crate::capability::state::State;
 use crate::error::LoadError;
 use crate::inspection::{IMPORTED, INITIALIZE, STARTS};
@@ -34,8 +35,9 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, State::p1)?;
     p0::add_to_linker_async(&mut linker, State::p1)?;
-    // The library's own calls a code above 125 an error. The system knows codes up to 255, and so do programs.
     linker.allow_shadowing(true);
+    files::core::link(&mut linker)?;
+    // The library's own calls a code above 125 an error. The system knows codes up to 255, and so do programs.
     for package in IMPORTED {
         linker.func_wrap(package, "proc_exit", |code: i32| -> wasmtime::Result<()> {
             Err(I32Exit(code).into())

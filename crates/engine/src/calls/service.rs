@@ -402,11 +402,6 @@ impl Service {
         }
     }
 
-    /// Why it has ended, if it has.
-    pub(crate) fn ended(&self) -> Option<CallEnd> {
-        self.lock().lists.ended().cloned()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code that runs under the lock panics; were it to, the lists would still be whole.
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())

@@ -13,7 +13,7 @@ use super::network::{NetworkGrant, ResolvedNames};
 use super::outbound::OutboundHttp;
 use crate::sandbox::Sandbox;
 use crate::sandbox::descriptors::Counter;
-use crate::sandbox::holdings::Holdings;
+use crate::sandbox::holdings::{Holding, Holdings};
 use crate::sandbox::limits::MemoryLimit;
 use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services, Stream};
@@ -60,6 +60,9 @@ pub(crate) struct Input {
     pub(crate) stdin: Vec<u8>,
     pub(crate) env: Vec<(String, String)>,
 }
+
+/// The first descriptor of a core module that is a granted directory.
+const FIRST_DIRECTORY: usize = 3;
 
 impl State {
     pub(crate) fn new(
@@ -126,6 +129,11 @@ impl State {
                 *p1 = wasi.build_p1();
                 let WasiCtxView { ctx, table } = p1.ctx();
                 *ctx.filesystem() = self.sandbox.directories.granted();
+                for grant in 0..grants.dirs.len() {
+                    // Descriptors of granted directories come after the three standard streams.
+                    let Ok(descriptor) = u32::try_from(FIRST_DIRECTORY + grant) else { break };
+                    self.holdings.keep(descriptor, Holding { grant: Some(grant), ..Holding::default() });
+                }
                 let is_program = self.sandbox.program.is_some();
                 table.set_max_capacity(if is_program { HANDLES_MAX } else { HANDLES_MAX_OF_P1 });
             }

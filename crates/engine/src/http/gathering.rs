@@ -1,26 +1,37 @@
 //! The part of an answer that is there with its head, taken before anything is sent: a small body then goes out in one
 //! piece, with its length.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{Method, StatusCode};
 use http_body::Frame;
+use tokio::time::timeout;
 use wasmtime_wasi_http::Error;
 
 use super::body::ResponseBody;
 use super::tail::Tail;
+use crate::call::CallEnd;
 use crate::calls::exchange::{Exchange, cut_off};
+use crate::sandbox::meter::Meter;
 
 /// How much of an answer is gathered before its head is sent, in bytes and pieces.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
 const GATHERED_FRAMES_MAX: usize = 16;
 
-/// How long a head waits for the end of its call.
-const SETTLE_MAX: Duration = Duration::from_millis(1);
+/// A head waits for its guest as long as the guest computes, for so much of the guest's CPU time. A busy machine gives
+/// the guest this time later, and answers the same.
+const SETTLE_CPU_MAX: Duration = Duration::from_millis(2);
+
+/// How often it is looked at whether the guest still computes.
+const SETTLE_STEP: Duration = Duration::from_millis(1);
+
+/// The longest that a head waits, on the busiest machine.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// Whether an answer has a body (RFC 9110, 6.4.1). In one that hasn't it is of no account what the guest does about
 /// its body: it may promise a length that it doesn't write.
@@ -32,6 +43,14 @@ pub(super) fn has_body(is_head: bool, head: &Parts) -> bool {
 /// Whether a request asks for a head alone.
 pub(super) fn is_head<B>(request: &http::Request<B>) -> bool {
     request.method() == Method::HEAD
+}
+
+/// How the call ended whose answer isn't whole.
+pub(super) async fn broken_by(exchange: &Exchange, err: &Error) -> CallEnd {
+    match poll_fn(|cx| exchange.poll_end(cx)).await {
+        None | Some(CallEnd::Returned(())) => CallEnd::Trap(format!("the guest cut its answer off: {err}")),
+        Some(end) => end,
+    }
 }
 
 /// See the module.
@@ -81,16 +100,26 @@ impl Gathering {
     /// a moment. `call` is polled for its end.
     pub(super) async fn settle(
         &mut self,
+        meter: &Meter,
         mut call: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Result<(), Error> {
-        let settled = std::future::poll_fn(|cx| {
+        let mut settled = poll_fn(|cx| {
             if self.poll_take(cx)? {
                 return Poll::Ready(Ok(()));
             }
             ready!(call(cx));
             Poll::Ready(self.take().map(drop))
         });
-        tokio::time::timeout(SETTLE_MAX, settled).await.unwrap_or(Ok(()))
+        let (begun, spent) = (Instant::now(), meter.cpu());
+        loop {
+            if let Ok(settled) = timeout(SETTLE_STEP, &mut settled).await {
+                return settled;
+            }
+            let has_time = meter.cpu().saturating_sub(spent) < SETTLE_CPU_MAX && begun.elapsed() < SETTLE_MAX;
+            if !has_time || !meter.is_computing() {
+                return Ok(());
+            }
+        }
     }
 
     /// Pieces that were taken so far.

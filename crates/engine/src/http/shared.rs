@@ -1,5 +1,6 @@
 //! Requests to an instance that serves several at once, as WASI 0.3 has them.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,9 +11,10 @@ use http::response::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
+use wasmtime_wasi_http::Error;
 
 use super::body::{BoxError, ResponseBody, body_error};
-use super::gathering::{Gathering, has_body, is_head};
+use super::gathering::{Gathering, broken_by, has_body, is_head};
 use super::tail::Tail;
 use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::calls::drive::Placed;
@@ -21,6 +23,7 @@ use crate::calls::over::Over;
 use crate::calls::seat::Seat;
 use crate::calls::service::{Service, Terms};
 use crate::calls::work::Work;
+use crate::sandbox::meter::Meter;
 
 /// [`crate::Instance::call_http`] for such an instance.
 pub(super) async fn call<B, D>(
@@ -44,7 +47,7 @@ where
     let (placed, seat) = Seat::take(&service, work, terms, Box::new(done))?;
     let mut call = SeatedCall { placed, exchange, seat: Some(seat) };
     let mut timer = None;
-    let head = std::future::poll_fn(|cx| {
+    let head = poll_fn(|cx| {
         let _ = call.poll(cx);
         if let Poll::Ready(head) = call.exchange.poll_head(cx) {
             return Poll::Ready(head);
@@ -85,24 +88,9 @@ impl SeatedCall {
         timeout: Option<Duration>,
     ) -> Result<Response<ResponseBody>, CallEnd> {
         let mut body = Gathering::new(self.exchange.clone(), has_body(is_head, &head));
-        let gathered = match &self.placed {
-            Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
-            _ => {
-                let gathered = std::future::poll_fn(|cx| {
-                    // The guest writes its body after the head, a piece whenever there is room for one.
-                    let mut taken = None;
-                    while !body.take()? && self.placed.is_some() && taken != Some(body.frames()) {
-                        taken = Some(body.frames());
-                        let _ = self.poll(cx);
-                    }
-                    Poll::Ready(Ok(()))
-                });
-                gathered.await
-            }
-        };
         let Some(seat) = &self.seat else { return Err(CallEnd::Host("the call has no seat".into())) };
-        let service = seat.service().clone();
-        let finished = match gathered {
+        let meter = seat.service().meter().clone();
+        let finished = match self.gather(&mut body, &meter).await {
             Ok(()) => body.finish(self.seat.take().map(|seat| Tail::seat(seat, timeout))),
             // The seat is still the call's, and is given up below.
             Err(err) => Err(err),
@@ -110,12 +98,34 @@ impl SeatedCall {
         match finished {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => {
-                let cut_off = || CallEnd::Trap(format!("the guest cut its answer off: {err}"));
-                let end = service.ended().unwrap_or_else(cut_off);
+                let end = broken_by(&self.exchange, &err).await;
                 self.end(&end);
                 Err(end)
             }
         }
+    }
+
+    /// Takes what is there of the body, and what comes while the guest computes.
+    async fn gather(&mut self, body: &mut Gathering, meter: &Meter) -> Result<(), Error> {
+        let mut whole = body.take()?;
+        if !self.placed.as_ref().is_some_and(Placed::has_moved) {
+            let polled = poll_fn(|cx| {
+                // The guest writes its body after the head, a piece whenever there is room for one.
+                let mut taken = None;
+                while !whole && self.placed.is_some() && taken != Some(body.frames()) {
+                    taken = Some(body.frames());
+                    let _ = self.poll(cx);
+                    whole = body.take()?;
+                }
+                Poll::Ready(Ok::<_, Error>(()))
+            });
+            polled.await?;
+        }
+        if whole || !self.placed.as_ref().is_some_and(Placed::has_moved) && !meter.is_computing() {
+            return Ok(());
+        }
+        let driven_elsewhere = self.placed.is_none();
+        body.settle(meter, |cx| if driven_elsewhere { Poll::Pending } else { self.poll(cx) }).await
     }
 
     /// There is no answer.

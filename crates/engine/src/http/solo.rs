@@ -16,7 +16,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use super::body::{BoxError, ResponseBody, body_error};
-use super::gathering::{Gathering, has_body, is_head};
+use super::gathering::{Gathering, broken_by, has_body, is_head};
 use super::tail::Tail;
 use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::calls::drive::{Drive, Placed};
@@ -170,10 +170,14 @@ impl SoloCall {
         timeout: Option<Duration>,
     ) -> Result<Response<ResponseBody>, CallEnd> {
         let mut body = Gathering::new(self.exchange.clone(), has_body(is_head, &head));
-        let taken = match &self.placed {
-            Some(Placed::Moved(_)) => body.settle(|cx| self.poll(cx)).await,
-            Some(_) if self.meter.is_computing() => body.settle(|cx| self.poll(cx)).await,
-            _ => body.take().map(drop),
+        let settles =
+            self.placed.as_ref().is_some_and(|placed| placed.has_moved() || self.meter.is_computing());
+        let taken = match settles {
+            true => {
+                let meter = self.meter.clone();
+                body.settle(&meter, |cx| self.poll(cx)).await
+            }
+            false => body.take().map(drop),
         };
         let goes_on = self.placed.is_some();
         self.go_on();
@@ -181,12 +185,7 @@ impl SoloCall {
             .and_then(|()| body.finish(goes_on.then(|| Tail::solo(self.meter.clone(), self.call, timeout))));
         match finished {
             Ok(body) => Ok(Response::from_parts(head, body)),
-            Err(err) => Err(match self.exchange.ended() {
-                None | Some(CallEnd::Returned(())) => {
-                    CallEnd::Trap(format!("the guest cut its answer off: {err}"))
-                }
-                Some(end) => end,
-            }),
+            Err(err) => Err(broken_by(&self.exchange, &err).await),
         }
     }
 

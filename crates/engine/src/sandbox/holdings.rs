@@ -74,6 +74,16 @@ impl Holdings {
         self.by_handle.remove(&handle);
     }
 
+    /// A core module gives a descriptor another number, and closes the one that had it.
+    pub(crate) fn renumber(&mut self, from: u32, to: u32) {
+        if from != to {
+            self.by_handle.remove(&to);
+            if let Some(holding) = self.by_handle.remove(&from) {
+                self.by_handle.insert(to, holding);
+            }
+        }
+    }
+
     /// Notes that the guest has added so many bytes of header fields. True when it's time to count all of them.
     pub(crate) fn add_fields(&mut self, bytes: usize) -> bool {
         self.fields_added = self.fields_added.saturating_add(bytes);

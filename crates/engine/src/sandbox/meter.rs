@@ -32,6 +32,8 @@ pub struct Meter {
     held_thread: AtomicBool,
     waker: AtomicWaker,
     deadline: Mutex<Option<Instant>>,
+    /// The guest is being polled.
+    in_slice: AtomicBool,
     /// The guest yielded in its last poll, and didn't wait.
     yielded: AtomicBool,
     /// Since when it has computed without waiting.
@@ -176,6 +178,7 @@ impl Meter {
 
     pub(crate) fn begin_slice(&self, tick: u64) {
         self.slice_tick.store(tick, Relaxed);
+        self.in_slice.store(true, Relaxed);
     }
 
     /// The guest has used up its slice.
@@ -183,16 +186,22 @@ impl Meter {
         self.yielded.store(true, Relaxed);
     }
 
-    /// A poll is over in which the guest has not come to its end.
-    pub(crate) fn end_slice(&self) {
+    /// A poll is over, which took so much CPU time.
+    pub(crate) fn end_slice(&self, cpu: Duration) {
+        self.add_cpu(cpu);
+        self.in_slice.store(false, Relaxed);
+    }
+
+    /// A poll was over in which the guest has not come to its end.
+    pub(crate) fn goes_on(&self) {
         let yielded = self.yielded.swap(false, Relaxed);
         let mut held_since = self.held_since();
         *held_since = yielded.then(|| held_since.unwrap_or_else(Instant::now));
     }
 
-    /// Whether the guest yielded when it ran last, and didn't wait.
+    /// Whether the guest computes: it runs now, or yielded when it ran last. A guest that doesn't waits for something.
     pub(crate) fn is_computing(&self) -> bool {
-        self.held_since().is_some()
+        self.in_slice.load(Relaxed) || self.held_since().is_some()
     }
 
     /// How long the guest has computed without waiting for anything.

@@ -91,6 +91,9 @@ pub struct InstanceView {
     pub uptime_s: f64,
     /// Calls begun.
     pub calls: u64,
+    /// Calls in it now.
+    #[serde(default)]
+    pub calls_now: u32,
     /// How often this place's instance crashed, exited or didn't start.
     pub restarts: u64,
     /// How often this place's instance was replaced as it was planned.
@@ -149,9 +152,12 @@ pub struct ScaleRequest {
     /// All of them are made, or none.
     #[serde(default, deserialize_with = "super::request::objects")]
     pub changes: Vec<ScaleChange>,
-    /// Instead of changes: back to the file's counts, of these types, or of all where the list is empty.
+    /// Instead of changes: back to the file's counts, for these types. There is at least one.
     #[serde(default)]
     pub reset: Option<Vec<String>>,
+    /// The same for all types.
+    #[serde(default)]
+    pub reset_all: bool,
     /// Answer only when the counts are live, or after this many seconds.
     #[serde(default)]
     pub wait_s: Option<f64>,

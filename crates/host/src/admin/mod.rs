@@ -123,12 +123,18 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
 
 async fn scale(
     State(admin): Shared,
-    Given(ScaleRequest { changes, reset, wait_s }): Given<ScaleRequest>,
+    Given(ScaleRequest { changes, reset, reset_all, wait_s }): Given<ScaleRequest>,
 ) -> Result<Json<ScaleResponse>, ApiError> {
-    let changed = match reset {
-        Some(_) if !changes.is_empty() => {
-            return Err(ApiError::bad("`changes` and `reset` exclude each other".into()));
-        }
+    let ways = [!changes.is_empty(), reset.is_some(), reset_all];
+    if ways.iter().filter(|is_given| **is_given).count() > 1 {
+        return Err(ApiError::bad("`changes`, `reset` and `reset_all` exclude each other".into()));
+    }
+    if reset.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ApiError::bad(
+            "reset: found an empty list, expected at least one type; `reset_all` is for all types".into(),
+        ));
+    }
+    let changed = match reset.or(reset_all.then(Vec::new)) {
         Some(types) => admin.ask(|reply| Action::Reset { types, reply }).await?,
         None => admin.ask(|reply| Action::Scale { changes, reply }).await?,
     };

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Cache, Engine};
 
-use crate::admin::api::{DeployEvent, InstanceView};
+use crate::admin::api::DeployEvent;
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, capacity_warnings};
 use crate::deaths::Deaths;
@@ -425,7 +425,7 @@ async fn tell_of_drain(actions: &mpsc::Sender<Action>, manager: &ServiceManager)
     }
 }
 
-/// How many instances are in a call, by type: `3 instances are in a call (web 2, worker 1)`.
+/// How many calls are under way, by type: `3 calls are under way (web 2, worker 1)`.
 async fn at_work(actions: &mpsc::Sender<Action>) -> String {
     let look = async {
         let (reply, types) = oneshot::channel();
@@ -434,17 +434,16 @@ async fn at_work(actions: &mpsc::Sender<Action>) -> String {
     };
     // A supervisor that waits for the disk is no reason to wait for it here.
     let types = tokio::time::timeout(LOOK_MAX, look).await.unwrap_or_default();
-    let busy = types.iter().map(|view| {
-        let is_busy = |instance: &&InstanceView| matches!(instance.state.as_str(), "busy" | "draining");
-        (view.process.as_str(), view.instances.iter().filter(is_busy).count())
+    let calls = types.iter().map(|view| {
+        let calls = view.instances.iter().map(|instance| u64::from(instance.calls_now));
+        (view.process.as_str(), calls.sum::<u64>())
     });
-    let busy: Vec<_> = busy.filter(|(_, count)| *count > 0).collect();
-    let total: usize = busy.iter().map(|(_, count)| count).sum();
-    let each: Vec<_> = busy.iter().map(|(process, count)| format!("{process} {count}")).collect();
-    match total {
-        0 => "no instance is in a call".to_owned(),
-        1 => format!("1 instance is in a call ({})", each.join(", ")),
-        _ => format!("{total} instances are in a call ({})", each.join(", ")),
+    let calls: Vec<_> = calls.filter(|(_, count)| *count > 0).collect();
+    let each: Vec<_> = calls.iter().map(|(process, count)| format!("{process} {count}")).collect();
+    match calls.iter().map(|(_, count)| count).sum() {
+        0 => "no call is under way".to_owned(),
+        1 => format!("1 call is under way ({})", each.join(", ")),
+        total => format!("{total} calls are under way ({})", each.join(", ")),
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct AnswerBody {
     /// None where nothing is sent, or nothing more.
     body: Option<Either<ResponseBody, Full<Bytes>>>,
     content: Content,
+    /// Why the rest doesn't come. It is told when what came before it has been written.
+    failed: Option<BoxError>,
     stream: Option<Arc<StreamWatch>>,
     log: Option<Box<Entry>>,
     _underway: Underway,
@@ -51,7 +53,7 @@ impl AnswerBody {
             Content::Whole | Content::Bytes(_) => Some(body),
             Content::None | Content::NoneOf(_) => None,
         };
-        AnswerBody { body, content, stream: StreamWatch::current(), log, _underway: underway }
+        AnswerBody { body, content, failed: None, stream: StreamWatch::current(), log, _underway: underway }
     }
 
     /// Holds a piece against the length that the head says.
@@ -90,6 +92,10 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(err) = this.failed.take() {
+            this.body = None;
+            return Poll::Ready(Some(Err(err)));
+        }
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(cx);
         if let Some(stream) = &this.stream {
@@ -98,6 +104,16 @@ impl Body for AnswerBody {
         let frame = match ready!(polled).transpose() {
             Ok(frame) => this.count(frame),
             Err(err) => Some(Err(err)),
+        };
+        let frame = match frame {
+            Some(Err(err)) => {
+                // hyper drops what it hasn't written yet, the head too, when it hears of this: a client would see an
+                // empty answer. It writes when there is nothing more for now.
+                this.failed = Some(err);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            frame => frame,
         };
         if let (Some(log), Some(Ok(frame))) = (&mut this.log, &frame) {
             log.pass(frame.data_ref().map_or(0, Bytes::len));
@@ -112,6 +128,7 @@ impl Body for AnswerBody {
             (None, _) => true,
             // An answer that is too short must not look whole.
             (Some(_), Content::Bytes(1..)) => false,
+            (Some(_), _) if self.failed.is_some() => false,
             (Some(body), _) => body.is_end_stream(),
         }
     }

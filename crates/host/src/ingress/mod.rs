@@ -71,6 +71,7 @@ use router::Router;
 use streams::Streams;
 
 use crate::few_lines::FewLines;
+use crate::host::Lasting;
 use crate::output;
 
 pub use handed_over::HandedOver;
@@ -211,11 +212,15 @@ impl Ingress {
         listeners: Vec<Listener>,
         certificates: Option<Certificates>,
         drain_delay: Duration,
+        lasting: &Lasting,
     ) {
         let tls = certificates.as_ref().and_then(|certificates| {
             certificates.acceptor().inspect_err(|err| warn!("TLS can't be served: {err}")).ok()
         });
-        let following = certificates.map(|certificates| tokio::spawn(certificates.follow()));
+        let follow = |certificates: Certificates| {
+            lasting.spawn("what follows the files of certificates", certificates.follow())
+        };
+        let following = certificates.map(follow);
         let accepting = TaskTracker::new();
         for listener in listeners {
             let via = Via {
@@ -223,7 +228,9 @@ impl Ingress {
                 authority: HeaderValue::from_str(&listener.authority())
                     .unwrap_or(HeaderValue::from_static("localhost")),
             };
-            accepting.spawn(self.clone().accept(listener, Arc::new(via), drain_delay));
+            let name = format!("what accepts connections at {}", listener.served_at());
+            let accept = self.clone().accept(listener, Arc::new(via), drain_delay);
+            lasting.spawn_until(&accepting, name, self.replaced(), accept);
         }
         accepting.close();
         accepting.wait().await;

@@ -4,19 +4,15 @@
 //! or replace one would have more than its grants at the next start. Paths are compared as the system resolves them,
 //! and the links on the way to a file count as the file does, since a link that is replaced leads elsewhere.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use wasmhost_config::{DirGrant, Formation, ProcessType, StoreUrl};
 
 use super::{PlanProblem, Surroundings};
 use crate::services::GrantedBy;
-
-/// As many links as Linux follows in one path.
-const LINKS_MAX: usize = 40;
+use crate::way::{Entry, Way};
 
 /// Files that one message names.
 const NAMED_MAX: usize = 4;
@@ -155,34 +151,9 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Each link on the way to a path, where it lies, and last where they lead. The file itself need not be there.
 fn places(path: &Path) -> Vec<PathBuf> {
-    let mut places = Vec::new();
-    let mut at = PathBuf::from("/");
-    let mut left: VecDeque<OsString> = parts(path);
-    while let Some(part) = left.pop_front() {
-        match Path::new(&part).components().next() {
-            Some(Component::RootDir) => at = PathBuf::from("/"),
-            Some(Component::ParentDir) => {
-                at.pop();
-            }
-            Some(Component::Normal(name)) => {
-                let next = at.join(name);
-                match fs::read_link(&next) {
-                    Ok(target) if places.len() < LINKS_MAX => {
-                        places.push(next);
-                        parts(&target).into_iter().rev().for_each(|part| left.push_front(part));
-                    }
-                    _ => at = next,
-                }
-            }
-            _ => {}
-        }
-    }
-    places.push(at);
-    places
-}
-
-fn parts(path: &Path) -> VecDeque<OsString> {
-    path.components().map(|part| part.as_os_str().to_owned()).collect()
+    let way = Way::to(path);
+    let links = way.entries.iter().filter(|entry| entry.is_link).map(Entry::path);
+    links.chain([way.end]).collect()
 }
 
 #[cfg(test)]

@@ -340,6 +340,11 @@ impl<I: Lendable, C: Caller> Line<I, C> {
 
     // --- how things stand
 
+    /// Calls in a lent instance.
+    pub(super) fn calls_in(&self, member: MemberId) -> u32 {
+        self.seats.used(member).unwrap_or(1)
+    }
+
     /// Calls that could begin now.
     pub(super) fn room(&self) -> usize {
         self.free().saturating_add(self.seats.free())

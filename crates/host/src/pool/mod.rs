@@ -418,6 +418,11 @@ impl Pool {
         self.lock().line.waiting()
     }
 
+    /// Calls in a lent instance.
+    pub(crate) fn calls_in(&self, member: MemberId) -> u32 {
+        self.lock().line.calls_in(member)
+    }
+
     /// Those that serve and don't drain.
     pub(crate) fn live(&self) -> usize {
         self.lock().live.len()

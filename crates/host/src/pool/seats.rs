@@ -64,6 +64,11 @@ impl<I: Lendable> Seats<I> {
         Some(Held { instance, served: open.served })
     }
 
+    /// How many calls are in this instance, if it's one that several may share.
+    pub(super) fn used(&self, member: MemberId) -> Option<u32> {
+        self.open.iter().find(|open| open.instance.member() == member).map(|open| open.used)
+    }
+
     /// A call leaves its seat, and says whether it has failed.
     pub(super) fn leave(&mut self, member: MemberId, failed: Option<Ended>) -> Left {
         let Some(at) = self.open.iter().position(|open| open.instance.member() == member) else {

@@ -126,7 +126,8 @@ impl Front {
             return Ok(());
         }
         let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
-        let run = ingress.clone().run(listeners, certificates, drain_delay);
+        let (running, watch) = (ingress.clone(), self.lasting.clone());
+        let run = async move { running.run(listeners, certificates, drain_delay, &watch).await };
         let ended = self.lasting.spawn_replaced("the ingress", ingress.replaced(), run);
         let before = serving.present.replace(Present { ingress, ended, spares });
         serving.leave(before, grace);

@@ -16,7 +16,7 @@ impl Type {
     pub(super) fn view(&self, kind: &Kind) -> TypeView {
         let members = kind.members().map(|(member, place)| self.view_member(member, place));
         let leaving = kind.leaving().filter_map(|member| self.slots.get(&member));
-        let leaving = leaving.map(|slot| view_slot(slot, "draining", None));
+        let leaving = leaving.map(|slot| self.view_slot(slot, "draining", None));
         let successors = kind.successors().map(|(member, successor)| self.view_successor(member, successor));
         let mut instances: Vec<InstanceView> = members.chain(leaving).chain(successors).collect();
         instances.sort_by(|a, b| (a.index, &a.state).cmp(&(b.index, &b.state)));
@@ -44,7 +44,7 @@ impl Type {
     fn view_member(&self, member: MemberId, place: &Member) -> InstanceView {
         match (place.phase, self.slots.get(&member)) {
             (Phase::Serving, Some(slot)) => {
-                view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, Some(place))
+                self.view_slot(slot, if slot.is_busy() { "busy" } else { "idle" }, Some(place))
             }
             (Phase::Queued, _) => {
                 self.view_absent(place.index, Some(place), "starting", Some(WAITS_FOR_ROOM.to_owned()))
@@ -66,6 +66,24 @@ impl Type {
         self.view_absent(successor.index, None, "replacing", Some(note))
     }
 
+    /// `place` is what it has in the count, if it's not leaving.
+    fn view_slot(&self, slot: &Slot, state: &str, place: Option<&Member>) -> InstanceView {
+        InstanceView {
+            name: slot.name.to_string(),
+            index: slot.name.index,
+            state: state.to_owned(),
+            release: slot.version.release,
+            uptime_s: slot.since.elapsed().as_secs_f64(),
+            calls: slot.calls.load(Relaxed),
+            calls_now: if slot.is_busy() { self.pool.calls_in(slot.member) } else { 0 },
+            restarts: place.map_or(0, |place| place.restarts),
+            recycled: place.map_or(0, |place| place.recycled),
+            cpu_s: slot.cpu().as_secs_f64(),
+            memory_bytes: slot.memory(),
+            note: None,
+        }
+    }
+
     fn view_absent(
         &self,
         index: u32,
@@ -80,6 +98,7 @@ impl Type {
             release: 0,
             uptime_s: 0.0,
             calls: 0,
+            calls_now: 0,
             restarts: place.map_or(0, |place| place.restarts),
             recycled: place.map_or(0, |place| place.recycled),
             cpu_s: 0.0,
@@ -92,21 +111,4 @@ impl Type {
 fn again(retry: &Retry) -> String {
     let Retry { at, why } = retry;
     format!("{why}; again in {} s", at.saturating_duration_since(Instant::now()).as_secs())
-}
-
-/// `place` is what it has in the count, if it's not leaving.
-fn view_slot(slot: &Slot, state: &str, place: Option<&Member>) -> InstanceView {
-    InstanceView {
-        name: slot.name.to_string(),
-        index: slot.name.index,
-        state: state.to_owned(),
-        release: slot.version.release,
-        uptime_s: slot.since.elapsed().as_secs_f64(),
-        calls: slot.calls.load(Relaxed),
-        restarts: place.map_or(0, |place| place.restarts),
-        recycled: place.map_or(0, |place| place.recycled),
-        cpu_s: slot.cpu().as_secs_f64(),
-        memory_bytes: slot.memory(),
-        note: None,
-    }
 }

@@ -7,6 +7,7 @@
 //! | `env` | prints a line `NAME=value` for each variable |
 //! | `cat` | copies stdin to stdout |
 //! | `touch PATH` | makes an empty file |
+//! | `open PATH COUNT` | opens a file so often, and prints how often it could and why no more; then the same again, closing each |
 //! | `sleep MS` | waits, then prints `slept` |
 //! | `exit CODE` | exits with it: a component of WASI 0.2 can only say 0 or 1, a core module any |
 //! | `wait PATH` | exits with 1 where there is no such file; otherwise prints `waits`, and never ends |
@@ -25,6 +26,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["env"] => env::vars().for_each(|(name, value)| println!("{name}={value}")),
         ["cat"] => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
         ["touch", path] => drop(fs::File::create(path)?),
+        ["open", path, count] => {
+            let count: usize = count.parse()?;
+            let mut files = Vec::new();
+            let why = loop {
+                match fs::File::open(path) {
+                    Ok(file) if files.len() < count => files.push(file),
+                    Ok(_) => break "enough".to_string(),
+                    Err(error) => break error.to_string(),
+                }
+            };
+            println!("{} at once: {why}", files.len());
+            drop(files);
+            let closed = (0..count).filter(|_| fs::File::open(path).is_ok()).count();
+            println!("{closed} one after another");
+        }
         ["sleep", ms] => {
             thread::sleep(Duration::from_millis(ms.parse()?));
             println!("slept");

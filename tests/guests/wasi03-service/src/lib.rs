@@ -7,6 +7,8 @@
 //! | `/full-and-late?ms=N` | the instance takes no more calls at once, and answers `full` after so long |
 //! | `/forward?URL` | the answer of that server, as it comes |
 //! | `/cut-and-trap` | some of a body, without its end, then a trap |
+//! | `/said?bytes=N` | `some`, with that `Content-Length` |
+//! | `/pair` | `met`, when a second call has come to this path |
 
 use std::cell::Cell;
 
@@ -66,6 +68,15 @@ impl wasip3::exports::http::handler::Guest for Service {
             "/cut-and-trap" => cut_and_trap(),
             "/forward" => return forward(target.split_once('?').map_or("", |(_, url)| url)).await,
             "/forget" => forget(),
+            "/pair" => {
+                let call = CAME.get() + 1;
+                CAME.set(call);
+                while CAME.get() < call + call % 2 {
+                    monotonic_clock::wait_for(1_000_000).await;
+                }
+                answer(200, b"met\n".to_vec())
+            }
+            "/said" => said(number(&target, "bytes")),
             "/events" => events(number(&target, "count"), number(&target, "ms")),
             "/loop" => loop {
                 std::hint::spin_loop();
@@ -169,6 +180,16 @@ fn forget() -> Response {
         drop(writer.write_all(b"forgotten\n".to_vec()).await);
         std::mem::forget((writer, end));
     });
+    response
+}
+
+/// An answer that says so many bytes, and has four.
+fn said(bytes: u64) -> Response {
+    let (mut writer, reader) = wit_stream::new();
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let length = [("content-length".to_owned(), bytes.to_string().into_bytes())];
+    let (response, _sent) = Response::new(Fields::from_list(&length).unwrap(), Some(reader), trailers);
+    spawn_local(async move { drop(writer.write_all(b"some".to_vec()).await) });
     response
 }
 

@@ -17,7 +17,6 @@ use crate::capability::held::hold_until;
 use crate::capability::replace::{Replacing, interface, returned};
 use crate::capability::state::State;
 use crate::sandbox::descriptors::Permit;
-use crate::sandbox::holdings::Holding;
 
 type FilesystemResult<T> = Result<T, TrappableError<ErrorCode>>;
 /// A stream's end, as the guest is told of it.
@@ -73,12 +72,9 @@ async fn open_at(
     let opened = WasiFilesystem::open_at(&files, directory, path_flags, path, open_flags, flags).await;
     store.with(|mut access| {
         let state = access.get();
-        if let Ok(opened) = &opened {
-            let grant = state.holdings.grant_of(within);
-            let holding = Holding { descriptor: Some(descriptor), grant, ..Holding::default() };
-            state.holdings.keep(opened.rep(), holding);
-        } else {
-            note_refusal(state, within, &opened);
+        match &opened {
+            Ok(opened) => state.keep_opened(within, opened.rep(), descriptor),
+            Err(_) => note_refusal(state, within, &opened),
         }
     });
     opened

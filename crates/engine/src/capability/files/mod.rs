@@ -1,9 +1,10 @@
-//! Files: the library's interface of WASI 0.2 ([`plain`]) and 0.3 ([`concurrent`]), with bounds.
+//! Files: the library's interface of WASI 0.2 ([`plain`]), 0.3 ([`concurrent`]) and 0.1 ([`mod@core`]), with bounds.
 //!
 //! A guest opens regular files and directories alone: a FIFO or a device could hold one of the host's threads for
 //! ever. What it opens and lists is counted. A change that its grant doesn't allow is told to the person.
 
 pub(crate) mod concurrent;
+pub(crate) mod core;
 pub(crate) mod listing;
 pub(crate) mod plain;
 
@@ -11,6 +12,7 @@ use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 
 use super::state::State;
+use crate::sandbox::descriptors::Permit;
 use crate::sandbox::holdings::Holding;
 use crate::services::Refusal;
 
@@ -23,6 +25,12 @@ impl State {
         for (grant, (directory, _)) in directories.iter().enumerate() {
             self.holdings.keep(directory.rep(), Holding { grant: Some(grant), ..Holding::default() });
         }
+    }
+
+    /// Notes what was opened in a directory: it counts, and is of the same grant.
+    fn keep_opened(&mut self, directory: u32, opened: u32, descriptor: Permit) {
+        let grant = self.holdings.grant_of(directory);
+        self.holdings.keep(opened, Holding { descriptor: Some(descriptor), grant, ..Holding::default() });
     }
 
     /// Says that the guest may not change what it has been given for reading.

@@ -68,12 +68,9 @@ async fn open_at(
     }
     let mut files = state.filesystem();
     let opened = HostDescriptor::open_at(&mut files, directory, path_flags, path, open_flags, flags).await;
-    if let Ok(opened) = &opened {
-        let grant = state.holdings.grant_of(within);
-        let holding = Holding { descriptor: Some(descriptor), grant, ..Holding::default() };
-        state.holdings.keep(opened.rep(), holding);
-    } else {
-        note_refusal(state, within, &opened);
+    match &opened {
+        Ok(opened) => state.keep_opened(within, opened.rep(), descriptor),
+        Err(_) => note_refusal(state, within, &opened),
     }
     opened
 }
