@@ -77,7 +77,8 @@ const HELP: &str = "\
 Needs wrk (`apt-get install wrk`) and, to compare with, wasmtime 48 on the path or as WASMTIME=PATH;
 `jobs` redis-server (`apt-get install redis-server`), npm and python3.
 What is missing is left out, and the report says so. WASMHOST=PATH measures another wasmhost than
-that of this repository. bench/README.md says how to read the figures.
+that of this repository. WASMHOST_BEFORE=PATH measures one more beside it, in the same rounds (in
+`jobs` not `depth`), and adds the ratios. bench/README.md says how to read the figures.
 
 Without a suite all are run with one short round each, to see that everything works. A suite that is
 named, and neither shortened nor filtered, writes NAME.md and NAME.json into bench/results;
@@ -148,7 +149,7 @@ impl Settings {
             complete: !shortened
                 && options.case.is_empty()
                 && options.server.is_empty()
-                && std::env::var_os("WASMHOST").is_none(),
+                && ["WASMHOST", programs::BEFORE].iter().all(|given| std::env::var_os(given).is_none()),
         }
     }
 
@@ -264,9 +265,11 @@ impl Bench {
         name: &'static str,
         what: String,
         goals: Vec<Goal>,
-        sections: Vec<Section>,
+        mut sections: Vec<Section>,
         not_measured: Vec<NotMeasured>,
     ) -> Report {
+        let ratios: Vec<Section> = sections.iter().filter_map(Section::beside_before).collect();
+        sections.extend(ratios);
         Report {
             name,
             what,

@@ -60,7 +60,7 @@ pub fn lines(text: &str, bytes_max: usize) -> Cow<'_, str> {
 pub fn json(json: &str) -> Cow<'_, str> {
     // Below DEL there are line ends between values, and nothing else that isn't shown: JSON has escaped it in strings.
     let is_fit = |c| c < '\u{7f}' || is_shown(c);
-    if json.chars().all(is_fit) {
+    if json.bytes().all(|byte| byte < 0x7f) || json.chars().all(is_fit) {
         return Cow::Borrowed(json);
     }
     let mut out = String::with_capacity(json.len() + 16);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::programs::Programs;
+use super::programs::{Build, Programs};
 use super::server::{Server, Starting};
 
 /// See the module.
@@ -24,8 +24,11 @@ pub(super) enum Contender {
     WasmtimeBounded,
     /// A formation with nothing but the component and the count.
     Wasmhost,
-    /// The same with `isolation = "call"`.
+    /// The same, served by [`Build::Before`].
+    WasmhostBefore,
+    /// A formation with `isolation = "call"` too.
     WasmhostCall,
+    WasmhostCallBefore,
     /// `wasmhost run app.wasm`, without any formation.
     WasmhostNoFile,
 }
@@ -64,9 +67,31 @@ impl Contender {
             Contender::WasmtimeDefaults => "wasmtime serve, defaults",
             Contender::WasmtimeReused => "wasmtime serve, reused",
             Contender::WasmtimeBounded => "wasmtime serve, reused, -W timeout=30s",
-            Contender::Wasmhost => "wasmhost",
+            Contender::Wasmhost => Build::This.name(),
+            Contender::WasmhostBefore => Build::Before.name(),
             Contender::WasmhostCall => "wasmhost, isolation = \"call\"",
+            Contender::WasmhostCallBefore => "wasmhost, before, isolation = \"call\"",
             Contender::WasmhostNoFile => "wasmhost, no formation",
+        }
+    }
+
+    /// These, each followed by what served the same before, where there is such a program.
+    pub(super) fn with_those_before(contenders: &[Contender], programs: &Programs) -> Vec<Contender> {
+        let has_before = programs.builds().contains(&Build::Before);
+        let before = |contender: Contender| match contender {
+            Contender::Wasmhost if has_before => Some(Contender::WasmhostBefore),
+            Contender::WasmhostCall if has_before => Some(Contender::WasmhostCallBefore),
+            _ => None,
+        };
+        contenders.iter().flat_map(|this| [Some(*this), before(*this)]).flatten().collect()
+    }
+
+    /// The wasmhost that it is, if it is one.
+    pub(super) fn build(self) -> Option<Build> {
+        match self {
+            Contender::Wasmhost | Contender::WasmhostCall | Contender::WasmhostNoFile => Some(Build::This),
+            Contender::WasmhostBefore | Contender::WasmhostCallBefore => Some(Build::Before),
+            _ => None,
         }
     }
 
@@ -106,12 +131,16 @@ impl Contender {
                 command.args(REUSED).args(["-W", "timeout=30s"]).arg(component);
                 command
             }
-            Contender::Wasmhost => wasmhost(programs, starting, "", &web(component, COUNT, ""))?,
-            Contender::WasmhostCall => {
-                wasmhost(programs, starting, "", &web(component, COUNT, "isolation = \"call\"\n"))?
+            Contender::Wasmhost => wasmhost(programs, Build::This, starting, "", &web(component, COUNT, ""))?,
+            Contender::WasmhostBefore => {
+                wasmhost(programs, Build::Before, starting, "", &web(component, COUNT, ""))?
+            }
+            Contender::WasmhostCall => wasmhost(programs, Build::This, starting, "", &called(component))?,
+            Contender::WasmhostCallBefore => {
+                wasmhost(programs, Build::Before, starting, "", &called(component))?
             }
             Contender::WasmhostNoFile => {
-                let mut command = Command::new(&programs.wasmhost);
+                let mut command = Command::new(programs.wasmhost(Build::This)?);
                 command.arg("run").arg(component).args(["--listen", starting.address()]);
                 command
             }
@@ -126,9 +155,14 @@ pub(super) fn web(component: &Path, count: u32, more: &str) -> String {
     format!("[process.web]\ncomponent = {component}\ncount = {count}\n{more}")
 }
 
+fn called(component: &Path) -> String {
+    web(component, COUNT, "isolation = \"call\"\n")
+}
+
 /// `wasmhost run` of a formation with these keys, and these tables behind them.
 pub(super) fn wasmhost(
     programs: &Programs,
+    build: Build,
     starting: &Starting,
     keys: &str,
     tables: &str,
@@ -136,7 +170,7 @@ pub(super) fn wasmhost(
     let listen = starting.address();
     let formation = format!("name = \"bench\"\nhttp = {{ listen = \"{listen}\" }}\n{keys}\n{tables}");
     starting.write("formation.toml", &formation)?;
-    let mut command = Command::new(&programs.wasmhost);
+    let mut command = Command::new(programs.wasmhost(build)?);
     command.args(["run", "formation.toml"]);
     Ok(command)
 }

@@ -103,7 +103,8 @@ fn measure(bench: &Bench, case: &Case, not_measured: &mut Vec<NotMeasured>) -> R
         }
     };
     let mut running = Vec::new();
-    for contender in case.contenders.iter().filter(|contender| bench.options.has_server(contender.name())) {
+    let contenders = Contender::with_those_before(case.contenders, &bench.programs);
+    for contender in contenders.iter().filter(|contender| bench.options.has_server(contender.name())) {
         match contender.start(&bench.programs, &component) {
             Ok(server) => running.push((*contender, server)),
             Err(err) => leave_out(contender.name(), &err)?,
@@ -144,7 +145,7 @@ fn measure(bench: &Bench, case: &Case, not_measured: &mut Vec<NotMeasured>) -> R
                 row.add_times(&sample);
             }
         }
-        these.sort_by_key(|running| case.contenders.iter().position(|other| *other == running.contender));
+        these.sort_by_key(|running| contenders.iter().position(|other| *other == running.contender));
         for Running { contender, server, mut row } in these {
             row.add("resident_mib", server.memory()?.resident_kib / 1024.0);
             section.rows.push(row);

@@ -14,6 +14,7 @@ use super::contender::{COUNT, wasmhost, web};
 use super::http::{GUEST, GUEST_ASYNC};
 use super::load::Request;
 use super::memory::Memory;
+use super::programs::Build;
 use super::report::{Goal, Report, Row, Section};
 use super::server::{Server, Starting};
 use super::spread::Spread;
@@ -67,6 +68,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 }
 
 fn goals_of(name: &str, scaling: &Section, rate: &Section) -> Vec<Goal> {
+    let live = |count| live(Build::This, count);
     let of = |count: u32, figure| Spread::of(scaling.samples(&live(count), None, figure));
     let mut goals = vec![
         Goal::below(100.0, format!("{name}: ms from 1 to {MANY}"), of(MANY, FROM_1)),
@@ -85,40 +87,61 @@ fn goals_of(name: &str, scaling: &Section, rate: &Section) -> Vec<Goal> {
     goals
 }
 
-fn live(count: u32) -> String {
-    format!("wasmhost, {count} instances")
+fn live(build: Build, count: u32) -> String {
+    format!("{}, {count} instances", build.name())
 }
 
-fn start(bench: &Bench, component: &Path, keys: &str, count: u32) -> Result<Server> {
+fn start(bench: &Bench, build: Build, component: &Path, keys: &str, count: u32) -> Result<Server> {
     let starting = Starting::new()?;
-    let mut command = wasmhost(&bench.programs, &starting, keys, &web(component, count, ""))?;
+    let mut command = wasmhost(&bench.programs, build, &starting, keys, &web(component, count, ""))?;
     starting.run(&mut command, "/", Duration::from_millis(20))
 }
 
 fn scale(bench: &Bench, case: &str, component: &Path, keys: &str, steps: &[u32]) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = steps.iter().map(|count| Row::new(live(*count), None)).collect();
-    let mut called = Row::new(format!("{}, each called", live(MANY)), None);
+    let rows_of = |build: &Build| {
+        let mut rows: Vec<Row> = steps.iter().map(|count| Row::new(live(*build, *count), None)).collect();
+        rows.push(Row::new(format!("{}, each called", live(*build, MANY)), None));
+        (*build, rows)
+    };
+    let mut all: Vec<(Build, Vec<Row>)> = bench.programs.builds().iter().map(rows_of).collect();
     for _ in 0..bench.options.rounds {
-        let server = start(bench, component, keys, 1)?;
-        let first = server.memory()?;
-        let mut took_ms = 0.0;
-        for (count, row) in steps.iter().zip(&mut rows) {
-            let start = Instant::now();
-            server.admin().scale("web", *count)?;
-            took_ms += start.elapsed().as_secs_f64() * 1000.0;
-            eprintln!("{case}: 1 -> {count} instances in {took_ms:.0} ms");
-            row.add(FROM_1, took_ms);
-            add_memory(row, &server.memory()?, &first, count - 1);
+        for (build, rows) in &mut all {
+            scale_once(bench, case, *build, component, keys, steps, rows)?;
         }
-        // In a host of its own: a host with more instances has others to give.
-        let server = start(bench, component, "", 1)?;
-        let memory = server.memory()?;
-        server.admin().scale("web", MANY)?;
-        call_all(&server, MANY)?;
-        add_memory(&mut called, &server.memory()?, &memory, MANY - 1);
+        all.rotate_left(1);
     }
-    rows.push(called);
-    Ok(rows)
+    all.sort_by_key(|(build, _)| *build == Build::Before);
+    Ok(all.into_iter().flat_map(|(_, rows)| rows).collect())
+}
+
+/// A row for each step, and one for instances that were called.
+fn scale_once(
+    bench: &Bench,
+    case: &str,
+    build: Build,
+    component: &Path,
+    keys: &str,
+    steps: &[u32],
+    rows: &mut [Row],
+) -> Result<()> {
+    let server = start(bench, build, component, keys, 1)?;
+    let first = server.memory()?;
+    let mut took_ms = 0.0;
+    for (count, row) in steps.iter().zip(rows.iter_mut()) {
+        let start = Instant::now();
+        server.admin().scale("web", *count)?;
+        took_ms += start.elapsed().as_secs_f64() * 1000.0;
+        eprintln!("{case}, {}: 1 -> {count} instances in {took_ms:.0} ms", build.name());
+        row.add(FROM_1, took_ms);
+        add_memory(row, &server.memory()?, &first, count - 1);
+    }
+    // In a host of its own: a host with more instances has others to give.
+    let server = start(bench, build, component, "", 1)?;
+    let memory = server.memory()?;
+    server.admin().scale("web", MANY)?;
+    call_all(&server, MANY)?;
+    add_memory(&mut rows[steps.len()], &server.memory()?, &memory, MANY - 1);
+    Ok(())
 }
 
 fn add_memory(row: &mut Row, now: &Memory, before: &Memory, instances: u32) {
@@ -157,24 +180,27 @@ fn raise_file_limit() {
 }
 
 fn compare(bench: &Bench, case: &str, component: &Path) -> Result<Vec<Row>> {
-    let few = start(bench, component, "", COUNT)?;
-    let many = start(bench, component, "", MANY)?;
-    // Its first answer comes before all of them are there.
-    many.admin().scale("web", MANY)?;
+    let mut servers = Vec::new();
+    for build in bench.programs.builds() {
+        let few = start(bench, *build, component, "", COUNT)?;
+        let many = start(bench, *build, component, "", MANY)?;
+        // Its first answer comes before all of them are there.
+        many.admin().scale("web", MANY)?;
+        servers.extend([(live(*build, COUNT), few), (live(*build, MANY), many)]);
+    }
     let mut all = Vec::new();
     for connections in CONNECTIONS {
-        let mut rows = [COUNT, MANY].map(|count| Row::new(live(count), Some(connections)));
-        for server in [&few, &many] {
+        let mut rows: Vec<Row> = servers.iter().map(|(name, _)| Row::new(name, Some(connections))).collect();
+        for (_, server) in &servers {
             bench.warm_up(server, Request::Get("/"), connections)?;
         }
         for round in 0..bench.options.rounds {
-            let mut pairs = [(&few, 0), (&many, 1)];
+            let mut pairs: Vec<_> = servers.iter().zip(&mut rows).collect();
             if round % 2 == 1 {
                 pairs.reverse();
             }
-            for (server, index) in pairs {
+            for ((_, server), row) in pairs {
                 let sample = bench.measure(server, Request::Get("/"), connections)?;
-                let row = &mut rows[index];
                 eprintln!(
                     "{case} c={connections} {}: {:.0} req/s, p99 {:.2} ms",
                     row.server, sample.requests_per_second, sample.p99_ms

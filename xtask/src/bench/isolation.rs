@@ -16,6 +16,9 @@ use super::report::{Goal, Report, Row, Section};
 use super::server::{Server, Starting};
 use super::spread::Spread;
 
+const CONTENDERS: [Contender; 3] =
+    [Contender::Wasmhost, Contender::WasmtimeDefaults, Contender::WasmtimeReused];
+
 const CONNECTIONS: u32 = 16;
 
 /// Endless loops beside wasmhost's guest, and beside wasmtime's.
@@ -33,19 +36,22 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     let cases = [("hello-0.2", GUEST), ("hello-0.3", GUEST_ASYNC)];
     for (name, component) in cases.into_iter().filter(|(name, _)| bench.options.has_case(name)) {
         let component = bench.component(component)?;
-        let mut section = Section::new(name);
-        for contender in [Contender::Wasmhost, Contender::WasmtimeDefaults, Contender::WasmtimeReused] {
-            if !bench.options.has_server(contender.name()) {
-                continue;
-            }
-            match measure(bench, name, contender, &component) {
-                Ok(rows) => section.rows.extend(rows),
-                Err(err) => {
-                    bench.leave_out(&mut not_measured, format!("{name}, {}", contender.name()), &err)?;
+        let contenders = Contender::with_those_before(&CONTENDERS, &bench.programs);
+        let contenders =
+            contenders.into_iter().filter(|contender| bench.options.has_server(contender.name()));
+        let mut all: Vec<_> = contenders.map(|contender| (contender, rows_of(contender))).collect();
+        for _ in 0..bench.options.rounds {
+            for (contender, rows) in std::mem::take(&mut all) {
+                match measure(bench, name, contender, &component, rows) {
+                    Ok(rows) => all.push((contender, rows)),
+                    Err(err) => {
+                        bench.leave_out(&mut not_measured, format!("{name}, {}", contender.name()), &err)?;
+                    }
                 }
             }
         }
-        sections.push(section);
+        let rows = all.into_iter().flat_map(|(_, rows)| rows).collect();
+        sections.push(Section { title: name.to_owned(), rows });
     }
     let mut goals = Vec::new();
     for section in &sections {
@@ -70,42 +76,52 @@ fn names(contender: Contender, loops: u32) -> (String, String) {
     (format!("{}, alone", contender.name()), format!("{}, beside {loops} loops", contender.name()))
 }
 
-fn measure(bench: &Bench, case: &str, contender: Contender, component: &Path) -> Result<Vec<Row>> {
-    let loops = if contender == Contender::Wasmhost { LOOPS } else { LOOPS_WASMTIME };
-    let (alone, beside) = names(contender, loops);
-    let mut alone = Row::new(alone, Some(CONNECTIONS));
-    let mut beside = Row::new(beside, Some(CONNECTIONS));
-    for _ in 0..bench.options.rounds {
-        // A new one each round: nothing but its end would end the loops.
-        let server = start(bench, contender, component)?;
-        bench.warm_up(&server, Request::Get("/"), CONNECTIONS)?;
-        alone.add_sample(&bench.measure(&server, Request::Get("/"), CONNECTIONS)?);
-        let _looping = begin_loops(&server, contender, loops)?;
-        let sample = bench.measure(&server, Request::Get("/"), CONNECTIONS)?;
-        eprintln!(
-            "{case} {}: {:.0} req/s, p99 {:.2} ms",
-            beside.server, sample.requests_per_second, sample.p99_ms
-        );
-        match sample.requests_per_second {
-            // Without an answer there is no time that one took.
-            0.0 => beside.add(RATE, 0.0),
-            _ => beside.add_sample(&sample),
-        }
+fn loops_beside(contender: Contender) -> u32 {
+    if contender.build().is_some() { LOOPS } else { LOOPS_WASMTIME }
+}
+
+/// Alone, and beside loops.
+fn rows_of(contender: Contender) -> [Row; 2] {
+    let (alone, beside) = names(contender, loops_beside(contender));
+    [alone, beside].map(|name| Row::new(name, Some(CONNECTIONS)))
+}
+
+/// One round.
+fn measure(
+    bench: &Bench,
+    case: &str,
+    contender: Contender,
+    component: &Path,
+    rows: [Row; 2],
+) -> Result<[Row; 2]> {
+    let [mut alone, mut beside] = rows;
+    // A new one each round: nothing but its end would end the loops.
+    let server = start(bench, contender, component)?;
+    bench.warm_up(&server, Request::Get("/"), CONNECTIONS)?;
+    alone.add_sample(&bench.measure(&server, Request::Get("/"), CONNECTIONS)?);
+    let _looping = begin_loops(&server, contender, loops_beside(contender))?;
+    let sample = bench.measure(&server, Request::Get("/"), CONNECTIONS)?;
+    eprintln!(
+        "{case} {}: {:.0} req/s, p99 {:.2} ms",
+        beside.server, sample.requests_per_second, sample.p99_ms
+    );
+    match sample.requests_per_second {
+        // Without an answer there is no time that one took.
+        0.0 => beside.add(RATE, 0.0),
+        _ => beside.add_sample(&sample),
     }
-    Ok(vec![alone, beside])
+    Ok([alone, beside])
 }
 
 fn start(bench: &Bench, contender: Contender, component: &Path) -> Result<Server> {
-    if contender != Contender::Wasmhost {
-        return contender.start(&bench.programs, component);
-    }
+    let Some(build) = contender.build() else { return contender.start(&bench.programs, component) };
     let starting = Starting::new()?;
     let component_value = serde_json::Value::from(component.to_string_lossy());
     let tables = format!(
         "{}\n[process.loops]\ncomponent = {component_value}\ncount = {LOOPS}\nroute = \"/loop\"\ntimeout = \"1h\"\n",
         web(component, COUNT, "")
     );
-    let mut command = wasmhost(&bench.programs, &starting, "", &tables)?;
+    let mut command = wasmhost(&bench.programs, build, &starting, "", &tables)?;
     starting.run(&mut command, "/", Duration::from_millis(20))
 }
 
@@ -114,10 +130,10 @@ fn begin_loops(server: &Server, contender: Contender, loops: u32) -> Result<Vec<
     let looping: Result<Vec<TcpStream>> = (0..loops).map(|_| begin(&server.address, "/loop")).collect();
     let until = Instant::now() + BEGIN_MAX;
     loop {
-        let running = match contender {
-            Contender::Wasmhost => busy(server, "loops")?,
+        let running = match contender.build() {
+            Some(_) => busy(server, "loops")?,
             // It doesn't say: a moment is enough for a request to be read, and after it a core each is busy.
-            _ => {
+            None => {
                 std::thread::sleep(Duration::from_millis(300));
                 loops
             }

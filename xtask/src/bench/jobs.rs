@@ -20,6 +20,7 @@ use tempfile::NamedTempFile;
 
 use super::Bench;
 use super::process::{self, Process};
+use super::programs::Build;
 use super::report::{Goal, NotMeasured, Report, Row, Section};
 use super::spread::Spread;
 use peers::Peers;
@@ -54,6 +55,7 @@ enum Work {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum System {
     Wasmhost {
+        build: Build,
         instances: u32,
         by: host::Source,
     },
@@ -100,15 +102,27 @@ struct Enqueued {
 }
 
 impl System {
-    const WASMHOST: System = System::Wasmhost { instances: WORKERS, by: host::Source::Admin };
+    const WASMHOST: System = System::of(Build::This);
+
+    const fn of(build: Build) -> System {
+        System::Wasmhost { build, instances: WORKERS, by: host::Source::Admin }
+    }
+
+    /// The same of another wasmhost; itself, where it is none.
+    fn by(self, build: Build) -> System {
+        match self {
+            System::Wasmhost { instances, by, .. } => System::Wasmhost { build, instances, by },
+            other => other,
+        }
+    }
 
     fn name(self) -> String {
         match self {
-            System::Wasmhost { instances, by: host::Source::Admin } => {
-                format!("wasmhost, {instances} instances")
+            System::Wasmhost { build, instances, by: host::Source::Admin } => {
+                format!("{}, {instances} instances", build.name())
             }
-            System::Wasmhost { instances, by: host::Source::Guest } => {
-                format!("wasmhost, {instances} instances, jobs from a guest")
+            System::Wasmhost { build, instances, by: host::Source::Guest } => {
+                format!("{}, {instances} instances, jobs from a guest", build.name())
             }
             System::BullMq(keeps) => format!("BullMQ, {}", keeps.name()),
             System::Celery(keeps, pool) => format!("Celery {}, {}", pool.name(), keeps.name()),
@@ -118,8 +132,8 @@ impl System {
     /// Starts it with an empty queue; without workers where nobody is to work.
     fn start(self, bench: &Bench, peers: &Peers, with_workers: bool) -> Result<Box<dyn Running>> {
         Ok(match self {
-            System::Wasmhost { instances, by } => {
-                Box::new(host::Host::start(bench, if with_workers { instances } else { 0 }, by)?)
+            System::Wasmhost { build, instances, by } => {
+                Box::new(host::Host::start(bench, build, if with_workers { instances } else { 0 }, by)?)
             }
             System::BullMq(keeps) => Box::new(peers.bullmq(keeps, with_workers)?),
             System::Celery(keeps, pool) => Box::new(peers.celery(keeps, pool, with_workers)?),
@@ -133,6 +147,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut sections = Vec::new();
     for (name, contests, work) in cases() {
         if bench.options.has_case(name) {
+            let contests = with_those_before(contests, bench);
             sections.push(measure(bench, &peers, name, contests, work, &mut not_measured)?);
         }
     }
@@ -173,7 +188,8 @@ fn cases() -> [(&'static str, Vec<Contest>, Work); 4] {
     use redis::Keeps::{Always, Defaults};
     let contest =
         |system: System, clients| Contest { system, clients, row: Row::new(system.name(), Some(clients)) };
-    let instances = |instances, clients| contest(System::Wasmhost { instances, by: Admin }, clients);
+    let instances =
+        |instances, clients| contest(System::Wasmhost { build: Build::This, instances, by: Admin }, clients);
     let others = [
         System::BullMq(Always),
         System::BullMq(Defaults),
@@ -182,7 +198,7 @@ fn cases() -> [(&'static str, Vec<Contest>, Work); 4] {
     ];
     let mut work: Vec<_> = [1, 4, 16, 64].map(|count| instances(count, CLIENTS)).into();
     work.extend([1, 16, 128].map(|clients| instances(WORKERS, clients)));
-    work.push(contest(System::Wasmhost { instances: WORKERS, by: Guest }, CLIENTS));
+    work.push(contest(System::Wasmhost { build: Build::This, instances: WORKERS, by: Guest }, CLIENTS));
     let mut beside = vec![contest(System::WASMHOST, CLIENTS)];
     beside.extend(others.map(|system| contest(system, CLIENTS)));
     beside.push(contest(System::Celery(Always, Threads), CLIENTS));
@@ -199,6 +215,19 @@ fn cases() -> [(&'static str, Vec<Contest>, Work); 4] {
         (START, start, Work::Pace),
         (ENQUEUE, enqueue, Work::Enqueue),
     ]
+}
+
+/// Each of ours by each wasmhost that there is.
+fn with_those_before(contests: Vec<Contest>, bench: &Bench) -> Vec<Contest> {
+    let builds = bench.programs.builds();
+    let of_each = |contest: Contest| {
+        let builds = if matches!(contest.system, System::Wasmhost { .. }) { builds } else { &builds[..1] };
+        builds.iter().map(move |build| {
+            let system = contest.system.by(*build);
+            Contest { system, clients: contest.clients, row: Row::new(system.name(), Some(contest.clients)) }
+        })
+    };
+    contests.into_iter().flat_map(of_each).collect()
 }
 
 fn measure(

@@ -13,6 +13,7 @@ use super::contender::{wasmhost, web};
 use super::http::GUEST;
 use super::load::Request;
 use super::process::Process;
+use super::programs::Build;
 use super::report::{Goal, Report, Row, Section};
 use super::server::{Server, Starting};
 use super::spread::Spread;
@@ -90,8 +91,9 @@ const RATE: &str = "requests_per_second";
 const REFUSED_P99: &str = "refusals_p99_ms";
 
 fn goals_of(case: &Case, section: &Section) -> Vec<Goal> {
-    let peak = section.samples(PEAK, None, RATE);
-    let over = |figure| section.samples(OVER, None, figure);
+    let (peak, over) = names(Build::This);
+    let peak = section.samples(&peak, None, RATE);
+    let over = |figure| section.samples(&over, None, figure);
     let timeout_ms = case.queue_timeout.as_secs_f64() * 1000.0;
     let name = case.name;
     let served = Spread::of_ratios(over(RATE), peak);
@@ -107,30 +109,39 @@ fn goals_of(case: &Case, section: &Section) -> Vec<Goal> {
     ]
 }
 
-const PEAK: &str = "wasmhost, at its peak";
-const OVER: &str = "wasmhost, at 4 times the peak";
+fn names(build: Build) -> (String, String) {
+    let name = build.name();
+    (format!("{name}, at its peak"), format!("{name}, at {OVERLOAD} times the peak"))
+}
 
 fn measure(bench: &Bench, case: &Case) -> Result<Section> {
     let component = bench.component(GUEST)?;
-    let mut peak = Row::new(PEAK, None);
-    let mut over = Row::new(OVER, None);
+    let rows_of = |build: &Build| {
+        let (peak, over) = names(*build);
+        (*build, [Row::new(peak, None), Row::new(over, None)])
+    };
+    let mut all: Vec<(Build, [Row; 2])> = bench.programs.builds().iter().map(rows_of).collect();
     for _ in 0..bench.options.rounds {
-        let server = start(bench, &component, case)?;
-        let request = Request::Get("/compute");
-        bench.warm_up(&server, request, CONNECTIONS)?;
-        let sample = bench.measure(&server, request, CONNECTIONS)?;
-        peak.add_sample(&sample);
-        peak.add("resident_mib_end", server.memory()?.resident_kib / 1024.0);
-        // Long enough that a line that grows would show.
-        let seconds = bench.options.seconds.max(2) * 2;
-        overload(bench, &server, sample.requests_per_second * OVERLOAD, seconds, &mut over)?;
+        for (build, [peak, over]) in &mut all {
+            let server = start(bench, *build, &component, case)?;
+            let request = Request::Get("/compute");
+            bench.warm_up(&server, request, CONNECTIONS)?;
+            let sample = bench.measure(&server, request, CONNECTIONS)?;
+            peak.add_sample(&sample);
+            peak.add("resident_mib_end", server.memory()?.resident_kib / 1024.0);
+            // Long enough that a line that grows would show.
+            let seconds = bench.options.seconds.max(2) * 2;
+            overload(bench, &server, sample.requests_per_second * OVERLOAD, seconds, over)?;
+        }
+        all.rotate_left(1);
     }
-    Ok(Section { title: case.name.to_owned(), rows: vec![peak, over] })
+    all.sort_by_key(|(build, _)| *build == Build::Before);
+    Ok(Section { title: case.name.to_owned(), rows: all.into_iter().flat_map(|(_, rows)| rows).collect() })
 }
 
-fn start(bench: &Bench, component: &Path, case: &Case) -> Result<Server> {
+fn start(bench: &Bench, build: Build, component: &Path, case: &Case) -> Result<Server> {
     let starting = Starting::new()?;
-    let mut command = wasmhost(&bench.programs, &starting, "", &web(component, COUNT, case.keys))?;
+    let mut command = wasmhost(&bench.programs, build, &starting, "", &web(component, COUNT, case.keys))?;
     starting.run(&mut command, "/", Duration::from_millis(20))
 }
 

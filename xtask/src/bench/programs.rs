@@ -10,9 +10,30 @@ use anyhow::{Context, Result, ensure};
 /// The value that `--with` takes.
 pub(super) const WORKERD: &str = "workerd";
 
+/// The variable that names the wasmhost before.
+pub(super) const BEFORE: &str = "WASMHOST_BEFORE";
+
+/// A wasmhost that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Build {
+    This,
+    /// The one that `WASMHOST_BEFORE` names, to compare with.
+    Before,
+}
+
+impl Build {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Build::This => "wasmhost",
+            Build::Before => "wasmhost, before",
+        }
+    }
+}
+
 /// Where there is a `None`, the text says how to get it.
 pub(super) struct Programs {
-    pub(super) wasmhost: PathBuf,
+    wasmhost: PathBuf,
+    before: Option<PathBuf>,
     pub(super) native_hyper: PathBuf,
     pub(super) paced: PathBuf,
     pub(super) jobs: PathBuf,
@@ -40,12 +61,25 @@ impl Programs {
         let workerd = workerd.join("node_modules/workerd/bin/workerd");
         Ok(Programs {
             wasmhost,
+            before: given(BEFORE)?,
             native_hyper: native.join("release/native-hyper"),
             paced: native.join("release/paced"),
             jobs: native.join("release/jobs"),
             wasmtime: given("WASMTIME")?.or_else(|| on_path("wasmtime")),
             workerd: Some(workerd).filter(|file| file.is_file()).or_else(|| on_path(WORKERD)),
         })
+    }
+
+    pub(super) fn wasmhost(&self, build: Build) -> Result<&Path> {
+        match build {
+            Build::This => Ok(&self.wasmhost),
+            Build::Before => self.before.as_deref().with_context(|| format!("{BEFORE} names none")),
+        }
+    }
+
+    /// Each wasmhost that there is.
+    pub(super) fn builds(&self) -> &'static [Build] {
+        if self.before.is_some() { &[Build::This, Build::Before] } else { &[Build::This] }
     }
 
     pub(super) fn wasmtime(&self) -> Result<&Path> {
@@ -66,7 +100,8 @@ impl Programs {
                 versions.insert(name, version);
             }
         };
-        add("wasmhost", Some(&self.wasmhost), "--version");
+        add(Build::This.name(), Some(&self.wasmhost), "--version");
+        add(Build::Before.name(), self.before.as_deref(), "--version");
         add("wasmtime", self.wasmtime.as_deref(), "--version");
         add("workerd", self.workerd.as_deref(), "--version");
         add("wrk", on_path("wrk").as_deref(), "-v");

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use super::Settings;
 use super::load::Sample;
 use super::machine::Machine;
+use super::programs::Build;
 use super::spread::Spread;
 
 /// The findings of one suite.
@@ -152,6 +153,24 @@ impl Row {
 impl Section {
     pub(super) fn new(title: impl Into<String>) -> Section {
         Section { title: title.into(), rows: Vec::new() }
+    }
+
+    /// Each figure of a wasmhost by that of the one before, round by round; none where there was none.
+    pub(super) fn beside_before(&self) -> Option<Section> {
+        let (this, before) = (Build::This.name(), Build::Before.name());
+        let mut ratios = Section::new(format!("{}: {this} / {before}", self.title));
+        for old in self.rows.iter().filter(|row| row.server.starts_with(before)) {
+            let server = old.server.replacen(before, this, 1);
+            let mut row = Row::new(server, old.connections);
+            for Figure { name, samples } in &old.figures {
+                let new = self.samples(&row.server, row.connections, name);
+                let each = new.iter().zip(samples).map(|(new, old)| new / old);
+                let samples = each.filter(|ratio| ratio.is_finite()).collect();
+                row.figures.push(Figure { name, samples });
+            }
+            ratios.rows.push(row);
+        }
+        Some(ratios).filter(|ratios| !ratios.rows.is_empty())
     }
 
     /// The measurements of a server at so many connections; empty where there are none.
@@ -327,6 +346,23 @@ mod tests {
         assert_eq!(time(found(49.0)).verdict(), "met");
         assert_eq!(time(found(50.0)).only_aimed_at().verdict(), "the aim is missed");
         assert_eq!(time(found(49.0)).only_aimed_at().verdict(), "the aim is met");
+    }
+
+    #[test]
+    fn each_figure_is_compared_with_the_one_before_in_its_round() {
+        let mut section = Section::new("hello");
+        for (server, rates) in [("wasmhost, alone", [30.0, 10.0]), ("wasmhost, before, alone", [10.0, 20.0])]
+        {
+            let mut row = Row::new(server, Some(16));
+            rates.into_iter().for_each(|rate| row.add("requests_per_second", rate));
+            section.rows.push(row);
+        }
+        let ratios = section.beside_before().unwrap();
+        assert_eq!(ratios.title, "hello: wasmhost / wasmhost, before");
+        assert_eq!(ratios.samples("wasmhost, alone", Some(16), "requests_per_second"), [3.0, 0.5]);
+        assert_eq!(ratios.rows.len(), 1);
+        section.rows.truncate(1);
+        assert!(section.beside_before().is_none());
     }
 
     #[test]

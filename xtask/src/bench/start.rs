@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::Bench;
 use super::contender::{Contender, wasmhost, wasmtime, web};
 use super::http::{GUEST, GUEST_ASYNC};
-use super::programs::Programs;
+use super::programs::{Build, Programs};
 use super::report::{Goal, NotMeasured, Report, Row, Section};
 use super::server::Starting;
 use super::spread::Spread;
@@ -38,15 +38,17 @@ const TIME: &str = "first_answer_ms";
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     NativeHyper,
-    Wasmhost { warm: bool },
+    Wasmhost { build: Build, warm: bool },
     Wasmtime { warm: bool },
 }
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 7] = [
     Way::NativeHyper,
-    Way::Wasmhost { warm: true },
+    Way::Wasmhost { build: Build::This, warm: true },
+    Way::Wasmhost { build: Build::Before, warm: true },
     Way::Wasmtime { warm: true },
-    Way::Wasmhost { warm: false },
+    Way::Wasmhost { build: Build::This, warm: false },
+    Way::Wasmhost { build: Build::Before, warm: false },
     Way::Wasmtime { warm: false },
 ];
 
@@ -54,15 +56,17 @@ impl Way {
     fn name(self) -> &'static str {
         match self {
             Way::NativeHyper => "native hyper",
-            Way::Wasmhost { warm: true } => "wasmhost, warm cache",
-            Way::Wasmhost { warm: false } => "wasmhost, cold",
+            Way::Wasmhost { build: Build::This, warm: true } => "wasmhost, warm cache",
+            Way::Wasmhost { build: Build::This, warm: false } => "wasmhost, cold",
+            Way::Wasmhost { build: Build::Before, warm: true } => "wasmhost, before, warm cache",
+            Way::Wasmhost { build: Build::Before, warm: false } => "wasmhost, before, cold",
             Way::Wasmtime { warm: true } => "wasmtime serve, warm cache",
             Way::Wasmtime { warm: false } => "wasmtime serve, cold",
         }
     }
 
     fn is_cold(self) -> bool {
-        matches!(self, Way::Wasmhost { warm: false } | Way::Wasmtime { warm: false })
+        matches!(self, Way::Wasmhost { warm: false, .. } | Way::Wasmtime { warm: false })
     }
 
     fn command(
@@ -74,8 +78,8 @@ impl Way {
     ) -> Result<Command> {
         match self {
             Way::NativeHyper => Contender::NativeHyper.command(programs, starting, component),
-            Way::Wasmhost { warm } => {
-                let mut command = wasmhost(programs, starting, "", &web(component, 1, ""))?;
+            Way::Wasmhost { build, warm } => {
+                let mut command = wasmhost(programs, build, starting, "", &web(component, 1, ""))?;
                 match warm {
                     true => command.env("WASMHOST_CACHE_DIR", cache),
                     false => command.env("WASMHOST_CACHE", "off"),
@@ -111,7 +115,11 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     let goals = sections
         .iter()
         .map(|section| {
-            let found = Spread::of(section.samples(Way::Wasmhost { warm: true }.name(), None, TIME));
+            let found = Spread::of(section.samples(
+                Way::Wasmhost { build: Build::This, warm: true }.name(),
+                None,
+                TIME,
+            ));
             let what = format!("{}: ms to the first answer with a warm cache", section.title);
             Goal::below(50.0, what, found)
         })
@@ -133,7 +141,9 @@ fn measure(
 ) -> Result<Section> {
     let large = component.metadata()?.len() > LARGE_BYTES;
     let mut prepared = Vec::new();
-    for way in WAYS.into_iter().filter(|way| bench.options.has_server(way.name())) {
+    let builds = bench.programs.builds();
+    let is_there = |way: &Way| !matches!(way, Way::Wasmhost { build, .. } if !builds.contains(build));
+    for way in WAYS.into_iter().filter(is_there).filter(|way| bench.options.has_server(way.name())) {
         match Prepared::new(bench, way, component) {
             Ok(ready) => prepared.push(ready),
             Err(err) => bench.leave_out(not_measured, format!("{name}, {}", way.name()), &err)?,
@@ -171,7 +181,7 @@ impl Prepared {
         let mut ready =
             Prepared { way, starting, cache: tempfile::tempdir()?, row: Row::new(way.name(), None) };
         ready.start(bench, component)?;
-        if matches!(way, Way::Wasmhost { warm: true } | Way::Wasmtime { warm: true }) {
+        if matches!(way, Way::Wasmhost { warm: true, .. } | Way::Wasmtime { warm: true }) {
             ensure!(holds_a_file(ready.cache.path())?, "it keeps nothing in its cache");
         }
         Ok(ready)

@@ -6,7 +6,6 @@ mod kept;
 mod line;
 mod own;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -61,7 +60,7 @@ pub(crate) struct Logs {
 #[derive(Default)]
 struct Inner {
     /// Each type writes by itself, so that none waits for another.
-    sources: HashMap<Arc<str>, Source>,
+    sources: Vec<(Arc<str>, Source)>,
     kept: Kept,
     followers: Followers<LogLine>,
 }
@@ -139,12 +138,18 @@ impl Logs {
     }
 
     fn source(&self, process: &Arc<str>) -> Source {
-        let mut inner = self.lock();
-        if let Some(source) = inner.sources.get(process) {
+        self.source_in(&mut self.lock(), process)
+    }
+
+    fn source_in(&self, inner: &mut Inner, process: &Arc<str>) -> Source {
+        // All instances of a type share its name, so that most often a pointer tells.
+        let mut sources = inner.sources.iter();
+        let known = sources.find(|(name, _)| Arc::ptr_eq(name, process));
+        if let Some((_, source)) = known.or_else(|| inner.sources.iter().find(|(name, _)| name == process)) {
             return source.clone();
         }
         let source = self.stdout.source(format!("\"{process}\""));
-        inner.sources.insert(process.clone(), source.clone());
+        inner.sources.push((process.clone(), source.clone()));
         source
     }
 
@@ -169,8 +174,8 @@ impl LogSink for Logs {
             },
             line: text.to_owned(),
         });
-        let source = self.source(&instance.process);
         let mut inner = self.lock();
+        let source = self.source_in(&mut inner, &instance.process);
         inner.kept.keep(&instance.process, line.clone());
         // Under the lock, so that a follower that begins now sees each line once.
         inner.followers.tell(&line);

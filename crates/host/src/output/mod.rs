@@ -24,7 +24,7 @@ use tracing::warn;
 
 use crate::admin::api::LogLine;
 use crate::logs::{HostLog, LogFormat, render};
-use queue::{Dropped, Queue, SourceId};
+use queue::{Dropped, LINE_BYTES, Queue, SourceId};
 pub use stream::{until, write_all};
 
 /// Bytes that are written together, as long as there are so many.
@@ -137,7 +137,7 @@ impl Source {
         let shared = &self.stream.0;
         let mut inner = shared.lock();
         let was_empty = inner.queue.is_empty();
-        inner.queue.put(self.id, text.bytes(), text, Instant::now());
+        inner.queue.put(self.id, text.bytes(), text, Instant::now);
         drop(inner);
         if was_empty {
             shared.changed.notify_all();
@@ -151,7 +151,7 @@ impl Source {
 
     /// Whether a guest may write without a wait: there is room, or a wait would be in vain.
     pub(crate) fn may_write(&self) -> bool {
-        self.stream.0.lock().queue.may_write(self.id, Instant::now())
+        self.stream.0.lock().queue.may_write(self.id, Instant::now)
     }
 
     /// Waits until that is so: not for long where the stream is stalled.
@@ -162,7 +162,7 @@ impl Source {
             room.as_mut().enable();
             let until = {
                 let inner = shared.lock();
-                if inner.queue.may_write(self.id, Instant::now()) {
+                if inner.queue.may_write(self.id, Instant::now) {
                     return;
                 }
                 inner.queue.waits_until(self.id)
@@ -269,14 +269,17 @@ impl Shared {
         if self.is_over() {
             return false;
         }
-        let now = Instant::now();
-        while batch.text.len() < BATCH_BYTES
+        let (now, mut bytes) = (Instant::now(), 0);
+        while bytes < BATCH_BYTES
             && let Some((source, text)) = inner.queue.take(now)
         {
-            batch.add(source, text);
+            bytes += text.bytes() + LINE_BYTES;
+            batch.lines.push((source, text));
         }
         drop(inner);
         self.room.notify_waiters();
+        // Without the lock, which each guest's line needs.
+        batch.render();
         true
     }
 
@@ -335,6 +338,7 @@ impl Shared {
 /// Lines that are written together.
 #[derive(Default)]
 struct Batch {
+    lines: Vec<(SourceId, Text)>,
     text: String,
     /// Whose they are, and where each ends.
     ends: Vec<(SourceId, usize)>,
@@ -346,12 +350,14 @@ impl Batch {
         self.ends.clear();
     }
 
-    fn add(&mut self, source: SourceId, text: Text) {
-        match text {
-            Text::Ready(lines) => self.text.push_str(&lines),
-            Text::Guest(line, format) => render(&line, format, &mut self.text),
+    fn render(&mut self) {
+        for (source, text) in self.lines.drain(..) {
+            match text {
+                Text::Ready(lines) => self.text.push_str(&lines),
+                Text::Guest(line, format) => render(&line, format, &mut self.text),
+            }
+            self.ends.push((source, self.text.len()));
         }
-        self.ends.push((source, self.text.len()));
     }
 }
 

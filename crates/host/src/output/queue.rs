@@ -8,7 +8,8 @@
 //! A source that is full waits, if it can. One that is overrun doesn't: its lines are dropped and counted, as are those
 //! past `HELD_BYTES_MAX`. Other sources notice nothing.
 //!
-//! This is a machine without locks and clocks: [`super`] drives it.
+//! This is a machine without locks and clocks: [`super`] drives it. Each line passes here, so that `put` and `may_write`
+//! ask for the time only where it matters.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -85,16 +86,16 @@ impl<T> Queue<T> {
     }
 
     /// Takes a line of so many bytes, or counts it as dropped; whether it was taken.
-    pub(super) fn put(&mut self, source: SourceId, bytes: usize, item: T, now: Instant) -> bool {
+    pub(super) fn put(&mut self, source: SourceId, bytes: usize, item: T, now: impl Fn() -> Instant) -> bool {
         let of = &mut self.sources[source.0];
-        if of.held_bytes >= HELD_BYTES_MAX || of.is_overrun(now) {
-            of.drop_line(now);
+        if of.held_bytes >= HELD_BYTES_MAX || of.is_overrun(&now) {
+            of.drop_line(now());
             return false;
         }
         let bytes = bytes + LINE_BYTES;
         of.held_bytes += bytes;
         if of.held_bytes >= ROOM_BYTES {
-            of.full_since.get_or_insert(now);
+            of.full_since.get_or_insert_with(now);
         }
         self.waiting.push_back(Waiting { source, bytes, item });
         true
@@ -114,7 +115,7 @@ impl<T> Queue<T> {
     }
 
     /// Whether a source may write without a wait: there is room, or a wait would be in vain.
-    pub(super) fn may_write(&self, source: SourceId, now: Instant) -> bool {
+    pub(super) fn may_write(&self, source: SourceId, now: impl Fn() -> Instant) -> bool {
         self.sources[source.0].may_write(now)
     }
 
@@ -175,7 +176,7 @@ impl<T> Queue<T> {
 }
 
 impl Source {
-    fn may_write(&self, now: Instant) -> bool {
+    fn may_write(&self, now: impl Fn() -> Instant) -> bool {
         self.held_bytes < ROOM_BYTES || self.is_overrun(now)
     }
 
@@ -185,8 +186,8 @@ impl Source {
         self.dropping_since.get_or_insert(now);
     }
 
-    fn is_overrun(&self, now: Instant) -> bool {
-        self.full_since.is_some_and(|since| now.saturating_duration_since(since) >= WAIT_MAX)
+    fn is_overrun(&self, now: impl Fn() -> Instant) -> bool {
+        self.full_since.is_some_and(|since| now().saturating_duration_since(since) >= WAIT_MAX)
     }
 }
 
@@ -201,8 +202,8 @@ mod tests {
     /// Puts lines until the source has no room.
     fn fill(queue: &mut Queue<u32>, source: SourceId, now: Instant) -> u32 {
         let mut count = 0;
-        while queue.may_write(source, now) {
-            assert!(queue.put(source, LINE, count, now));
+        while queue.may_write(source, || now) {
+            assert!(queue.put(source, LINE, count, || now));
             count += 1;
         }
         count
@@ -217,7 +218,7 @@ mod tests {
         let (mut queue, now) = (Queue::new(), Instant::now());
         let (web, worker) = (queue.source("web".into()), queue.source("worker".into()));
         for (source, item) in [(web, 1), (worker, 2), (web, 3)] {
-            assert!(queue.put(source, LINE, item, now));
+            assert!(queue.put(source, LINE, item, || now));
         }
         let taken: Vec<_> = std::iter::from_fn(|| queue.take(now)).collect();
         assert_eq!(taken, [(web, 1), (worker, 2), (web, 3)]);
@@ -231,16 +232,16 @@ mod tests {
         fill(&mut queue, web, start);
         assert_eq!(queue.waits_until(web), Some(start + WAIT_MAX));
         // One that was told that there is room may use it.
-        assert!(queue.put(web, LINE, 0, start));
+        assert!(queue.put(web, LINE, 0, || start));
         let late = start + WAIT_MAX;
-        assert!(queue.may_write(web, late) && !queue.put(web, LINE, 0, late));
+        assert!(queue.may_write(web, || late) && !queue.put(web, LINE, 0, || late));
         // The other type goes on.
-        assert!(queue.may_write(worker, late) && queue.put(worker, LINE, 0, late));
+        assert!(queue.may_write(worker, || late) && queue.put(worker, LINE, 0, || late));
         // The stream takes some: there is room again.
         while queue.waits_until(web).is_some() {
             queue.take(late);
         }
-        assert!(queue.may_write(web, late) && queue.put(web, LINE, 0, late));
+        assert!(queue.may_write(web, || late) && queue.put(web, LINE, 0, || late));
         assert_eq!(queue.tell(false, late + TOLD_AFTER), dropped("web", 1));
     }
 
@@ -254,7 +255,7 @@ mod tests {
             now += WAIT_MAX / 2;
             queue.take(now);
             fill(&mut queue, web, now);
-            assert!(!queue.may_write(web, now));
+            assert!(!queue.may_write(web, || now));
         }
         assert!(!queue.has_dropped());
     }
@@ -265,16 +266,16 @@ mod tests {
         let web = queue.source("web".into());
         fill(&mut queue, web, start);
         let mut now = start + WAIT_MAX;
-        assert!(!queue.put(web, LINE, 0, now));
+        assert!(!queue.put(web, LINE, 0, || now));
         assert_eq!(queue.tell(false, now), []);
         now += TOLD_AFTER;
-        assert!(!queue.put(web, LINE, 0, now));
+        assert!(!queue.put(web, LINE, 0, || now));
         assert_eq!(queue.tell(false, now), dropped("web", 2));
-        assert!(!queue.put(web, LINE, 0, now));
+        assert!(!queue.put(web, LINE, 0, || now));
         now += TOLD_AFTER;
         assert_eq!(queue.tell(false, now), []);
         assert_eq!(queue.tell(false, now + TOLD_EVERY), dropped("web", 1));
-        assert!(!queue.put(web, LINE, 0, now));
+        assert!(!queue.put(web, LINE, 0, || now));
         while queue.take(now).is_some() {}
         assert_eq!(queue.tell(true, now + TOLD_AFTER), []);
         assert_eq!(queue.tell(false, now + TOLD_AFTER), dropped("web", 1));
@@ -303,7 +304,7 @@ mod tests {
                 now += Duration::from_millis(ms);
                 match sources.get(what) {
                     Some(source) => {
-                        queue.put(*source, bytes, (), now);
+                        queue.put(*source, bytes, (), || now);
                         put += 1;
                     }
                     None => taken += u64::from(queue.take(now).is_some()),

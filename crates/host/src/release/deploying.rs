@@ -96,6 +96,10 @@ impl Deploying {
         counts: &BTreeMap<String, u32>,
     ) -> Result<Deploying, String> {
         let empty = Release { number: 0, formation: release.formation.clone(), types: vec![] };
+        // Before the first instance is started: whoever waits for the address need not wait for all of them.
+        let http = opened.as_ref().map(Opened::served_at).unwrap_or_default();
+        http.iter().for_each(&parts.serving);
+        parts.live.store(Arc::new(Live { http, ..Live::none(&release.formation) }));
         let mut deploying = Deploying { parts, release: empty, places: vec![], webs: HashMap::new() };
         let underway = deploying.adopt(&release, counts).await?;
         let changed = release.types.iter().map(|kind| kind.name().to_owned()).collect();

@@ -20,9 +20,10 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn measure(bench: &Bench, peers: &Peers, not_measured: &mut Vec<NotMeasured>) -> Result<Section> {
     let mut section = Section::new(NAME);
-    let systems =
-        [System::WASMHOST, System::BullMq(Keeps::Always), System::Celery(Keeps::Always, Pool::Prefork)];
-    for system in systems.into_iter().filter(|system| bench.options.has_server(&system.name())) {
+    let ours = bench.programs.builds().iter().map(|build| System::of(*build));
+    let others = [System::BullMq(Keeps::Always), System::Celery(Keeps::Always, Pool::Prefork)];
+    let systems = ours.chain(others);
+    for system in systems.filter(|system| bench.options.has_server(&system.name())) {
         match measure_one(bench, peers, system) {
             Ok(row) => section.rows.push(row),
             Err(err) => bench.leave_out(not_measured, format!("{NAME}: {}", system.name()), &err)?,

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::super::Bench;
+use super::super::programs::Build;
 use super::super::report::{Goal, Row, Section};
 use super::super::spread::Spread;
 use super::host::{Host, Source};
@@ -19,8 +20,8 @@ const BEFORE: &str = "a million jobs wait before those that come";
 
 /// Both hosts run all the time, and have workers while they are measured.
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
-    let empty = Host::start(bench, 0, Source::Admin)?;
-    let deep = Host::start(bench, 0, Source::Admin)?;
+    let empty = Host::start(bench, Build::This, 0, Source::Admin)?;
+    let deep = Host::start(bench, Build::This, 0, Source::Admin)?;
     let mut rows = [EMPTY, BEHIND, BEFORE].map(|name| Row::new(name, Some(CLIENTS)));
     let mut missing = DEPTH;
     for round in 0..=bench.options.rounds {

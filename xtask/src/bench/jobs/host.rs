@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use super::super::Bench;
 use super::super::client::status_of;
 use super::super::contender::wasmhost;
+use super::super::programs::Build;
 use super::super::server::{Server, Starting};
 use super::{PACE, Running, Work};
 
@@ -39,7 +40,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn start(bench: &Bench, instances: u32, by: Source) -> Result<Host> {
+    pub(super) fn start(bench: &Bench, build: Build, instances: u32, by: Source) -> Result<Host> {
         let starting = Starting::new()?;
         let folder = starting.folder().to_path_buf();
         let notes = folder.join("out");
@@ -55,7 +56,7 @@ impl Host {
             component(PRODUCER)?,
             component(WORKER)?,
         );
-        let mut command = wasmhost(&bench.programs, &starting, "", &tables)?;
+        let mut command = wasmhost(&bench.programs, build, &starting, "", &tables)?;
         let server = starting.run(&mut command, "/", Duration::from_millis(20))?;
         Ok(Host { server, folder, notes, jobs: bench.programs.jobs.clone(), by })
     }
