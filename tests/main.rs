@@ -63,6 +63,7 @@ mod systemd_itself;
 mod ticks;
 mod together;
 mod verbs;
+mod units;
 mod wasi;
 mod watch;
 mod web;

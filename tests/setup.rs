@@ -1,9 +1,7 @@
 //! The verbs that write files: `import`, `init` and `export`.
 
-use std::fs;
-use std::process::Command;
-
 use serde_json::Value;
+use std::fs;
 
 use crate::harness::{Formation, Host};
 
@@ -134,91 +132,4 @@ fn a_procfile_comes_back_from_what_was_imported_of_it() {
     assert_eq!(understood(&formation, "Procfile"), before);
     formation.cli(["export", "procfile", "-o", "Procfile"]).failed(2, "Procfile is there already");
     formation.cli(["export", "procfile", "-o", "Procfile", "--force"]).done();
-}
-
-/// A formation whose folder is none of those that a service doesn't see by itself.
-fn served() -> Formation {
-    Formation::web("dirs = [{ host = \"out 100%\", guest = \"/out\", access = \"write\" }]\nenv = { A = { from_env = \"FROM_SHELL\" } }")
-        .directory("out 100%")
-        .http("listen = [\"127.0.0.1:8099\", \"unix:web.sock\", \"fd:more\"]")
-        .top("grace = \"1m\"")
-        .variable("FROM_SHELL", "x")
-}
-
-#[test]
-fn units_are_written_with_what_to_do_next() {
-    let formation = served();
-    let said = formation.cli(["export", "systemd", "units", "--user", "shop"]).done();
-    for part in [
-        "wrote units/test.service",
-        "wrote units/test.socket",
-        "wrote units/test-more.socket",
-        "useradd --system",
-        "install -d -o shop -m 0700 ",
-        "a line for each: FROM_SHELL=...",
-        "systemctl enable --now test.service test.socket test-more.socket",
-    ] {
-        assert!(said.contains(part), "{part} in {said}");
-    }
-    let folder = fs::canonicalize(formation.folder()).unwrap();
-    let service = formation.read("units/test.service");
-    for line in [
-        "User=shop".to_owned(),
-        "TimeoutStopSec=75s".to_owned(),
-        "Sockets=test.socket test-more.socket".to_owned(),
-        format!("WorkingDirectory={}", folder.display()),
-        // Its folder is below /tmp, which the service has one of its own of.
-        format!("BindReadOnlyPaths={}", folder.display()),
-        format!("BindPaths={}/.wasmhost", folder.display()),
-        format!("BindPaths=\"{}/out 100%%\"", folder.display()),
-    ] {
-        assert!(service.lines().any(|found| found == line), "{line} in {service}");
-    }
-    let socket = formation.read("units/test.socket");
-    for line in
-        ["ListenStream=127.0.0.1:8099".to_owned(), format!("ListenStream={}/web.sock", folder.display())]
-    {
-        assert!(socket.lines().any(|found| found == line), "{line} in {socket}");
-    }
-    assert!(formation.read("units/test-more.socket").contains("FileDescriptorName=more\n"));
-    formation.cli(["export", "systemd", "units"]).failed(2, "test.service is there already");
-    let refused = formation.cli(["export", "systemd", "units", "--force", "--user", "a b"]);
-    assert!(refused.code == 2 && refused.stderr.contains("expected the name of a user"), "{refused:?}");
-}
-
-#[test]
-fn a_path_that_no_unit_can_name_is_refused() {
-    let formation = Formation::web("dirs = [{ host = \"it's\", guest = \"/out\", access = \"write\" }]")
-        .directory("it's");
-    formation
-        .cli(["export", "systemd", "units"])
-        .failed(2, "the path has a quote, a backslash or a control character");
-    assert!(!formation.path("units").exists(), "nothing is half done");
-}
-
-#[test]
-fn systemd_takes_the_units_and_finds_them_safe() {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        println!("LEFT OUT: there is no systemd-analyze here, so that nobody has looked at the units");
-        return;
-    }
-    let formation = served();
-    formation.cli(["export", "systemd", "units", "--user", "shop"]).done();
-    let units = ["units/test.service", "units/test.socket", "units/test-more.socket"]
-        .map(|unit| formation.path(unit));
-    let verified =
-        Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output().unwrap();
-    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    let about_ours: Vec<_> =
-        said.lines().filter(|line| line.contains("test.") || line.contains("test-more")).collect();
-    assert!(verified.status.success() && about_ours.is_empty(), "{said}");
-
-    let mut security = Command::new("systemd-analyze");
-    let security =
-        security.args(["security", "--offline=true", "--no-pager"]).arg(&units[0]).output().unwrap();
-    let said = String::from_utf8_lossy(&security.stdout).into_owned();
-    let exposure = said.lines().find_map(|line| line.split_once("Overall exposure level for test.service: "));
-    let exposure =
-        exposure.unwrap_or_else(|| panic!("{said}\n{security:?}")).1.split_whitespace().next().unwrap();
-    assert!(exposure.parse::<f64>().unwrap() < 2.0, "{said}");
 }

@@ -177,6 +177,7 @@ fn files_are_told_apart_by_their_name() {
         ("Procfile", true),
         ("dir/Procfile.dev", true),
         ("Procfile.toml", false),
+        ("Procfile.wasm", false),
         ("procfile", false),
         ("formation.toml", false),
         ("", false),
@@ -239,7 +240,8 @@ KEY = { from_env = "KEY" }
     let toml = folder.path().join("formation.toml");
     std::fs::write(&toml, written).unwrap();
     let (of_procfile, of_toml) = (load(&file).unwrap(), load(&toml).unwrap());
-    assert_eq!(Formation { file: toml, ..of_procfile }, of_toml);
+    let source = of_toml.source.clone();
+    assert_eq!(Formation { file: toml, source, ..of_procfile }, of_toml);
 }
 
 #[test]

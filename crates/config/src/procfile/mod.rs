@@ -35,10 +35,14 @@ const RELEASE: &str = "release";
 /// `$PORT` in a Procfile is where the host listens.
 const PORT: &str = "${PORT:-8080}";
 
-/// Whether a file of this name is a Procfile: `Procfile`, or `Procfile.dev` and such.
+/// Whether a file of this name is a Procfile: `Procfile`, or `Procfile.dev` and such, if it isn't called a formation or a
+/// component.
 pub fn is_procfile(file: &Path) -> bool {
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return false };
-    name == "Procfile" || (name.starts_with("Procfile.") && file.extension() != Some("toml".as_ref()))
+    let is_other = file
+        .extension()
+        .is_some_and(|kind| ["toml", "wasm", "cwasm", "wat"].iter().any(|other| kind == *other));
+    name == "Procfile" || (name.starts_with("Procfile.") && !is_other)
 }
 
 /// A Procfile that was read.

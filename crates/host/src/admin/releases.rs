@@ -16,7 +16,7 @@ use serde::Deserialize;
 use wasmhost_config::shown::one_line;
 use wasmhost_config::{Changes, Source, restore};
 use wasmhost_store::StoreError;
-use wasmhost_store::releases::{RELEASES_MAX, Release};
+use wasmhost_store::releases::{RELEASES_MAX, Release, ReleaseState};
 
 use super::api::{
     ComponentView, DeployEvent, DeployRequest, ReleaseDetail, ReleaseView, ReleasesView, RollbackRequest,
@@ -53,12 +53,26 @@ async fn rollback(
     State(admin): Shared,
     Given(RollbackRequest { to, timeout_s }): Given<RollbackRequest>,
 ) -> Result<Response, ApiError> {
-    if let Some(number) = to
-        && admin.releases.release(number).await.map_err(unreadable)?.is_none()
-    {
-        return Err(missing(&admin, number).await);
+    if let Some(number) = to {
+        match admin.releases.release(number).await.map_err(unreadable)? {
+            None => return Err(missing(&admin, number).await),
+            Some(release) => can_come_back(&release).map_err(ApiError::conflict)?,
+        }
     }
     order(&admin, Wanted::Release(to), timeout_s)
+}
+
+/// There is a way back to what was live before, and to nothing else.
+fn can_come_back(Release { number, state, .. }: &Release) -> Result<(), String> {
+    match state {
+        ReleaseState::Replaced => Ok(()),
+        ReleaseState::Live => Err(format!("v{number} is live already")),
+        ReleaseState::Pending => Err(format!("v{number} is being deployed, and was never live")),
+        ReleaseState::Failed => Err(format!(
+            "v{number} failed and was never live: `wasmhost rollback` goes to the release that was live before, and `wasmhost deploy` \
+             tries the formation's file again"
+        )),
+    }
 }
 
 /// Hands the order over. From then on it is carried out, whether its client stays or not.
@@ -244,7 +258,7 @@ fn unreadable(err: StoreError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use wasmhost_store::Timestamp;
-    use wasmhost_store::releases::{ReleaseComponent, ReleaseState};
+    use wasmhost_store::releases::ReleaseComponent;
 
     use super::*;
 
