@@ -121,3 +121,15 @@ fn a_command_sees_its_arguments_its_grants_and_its_name() {
     }
     assert_eq!(host.stdout().count("PATH="), 0);
 }
+
+/// The tool that makes a component of the other guest has a lower bound of its own.
+#[test]
+fn a_core_module_holds_no_more_files_than_a_component_may() {
+    let keys = "args = [\"open\", \"/out/file\", \"1000\"]\ndirs = [{ host = \"out\", guest = \"/out\" }]";
+    let formation = Formation::new().process("tool", "cmd-test-core", keys).directory("out");
+    std::fs::write(formation.path("out/file"), "text").unwrap();
+    let host = Host::launch(&formation);
+    let line = host.stdout().wait_for(" at once: ");
+    assert!(line.contains("256 at once: ") && !line.contains("enough"), "{line}");
+    host.stdout().wait_for("1000 one after another");
+}

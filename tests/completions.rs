@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{Formation, Host, command};
 
-/// What bash offers for the last word of a line, with the cursor behind it.
+/// Bash's offers for the last word of a line, with the cursor behind it.
 fn offered(formation: &Formation, line: &str) -> Vec<String> {
     let binary = command(formation.folder(), ["completions", "bash"], &[]);
     let folder = std::path::Path::new(binary.get_program()).parent().unwrap();
@@ -75,13 +75,17 @@ fn bash_completes_names_that_the_running_host_knows() {
         ["web", "web.1", "worker.1", "host"].iter().all(|name| targets.contains(&name.to_string())),
         "{targets:?}"
     );
+    assert_eq!(names(&formation, "wasmhost exec ni"), ["nightly"]);
+    for line in ["wasmhost rollback ", "wasmhost releases show v"] {
+        assert_eq!(names(&formation, line), ["v1"], "{line}");
+    }
     // A queue that the formation doesn't name.
     host.enqueue("letterbox", "ok");
     let mut queues = names(&formation, "wasmhost jobs pause le");
     queues.sort();
     assert_eq!(queues, ["letterbox", "letters"]);
     assert_eq!(names(&formation, "wasmhost jobs ls --queue ma"), ["mail"]);
-    // Of another formation, which the line names.
+    // The names come from another formation, which the line names.
     let elsewhere = Formation::new();
     let file = formation.file();
     let file = file.to_str().unwrap();

@@ -126,7 +126,8 @@ fn postgres() {
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'guestbook' AND client_port > 0 AND pid <> pg_backend_pid()";
     let connections = postgres.sql("guestbook", connections).trim().parse::<u32>().unwrap();
     assert!((1..=4).contains(&connections), "{connections}");
-    // What the server refuses costs neither the connection nor the instance, and what it closes is opened again.
+    // A refusal by the server costs neither the connection nor the instance. A connection that it closes is opened
+    // again.
     assert_eq!(host.post("/entries", "zero\0byte").status, 400);
     assert_eq!(host.send(&Request::post("/entries", vec![b'x'; 5 << 10])).status, 413);
     postgres.sql(

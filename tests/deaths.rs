@@ -1,4 +1,4 @@
-//! What a person is told of the last instance that died: how, when, and its last lines.
+//! The report to a person on the last instance that died: how, when, and its last lines.
 
 use serde_json::Value;
 

@@ -27,7 +27,7 @@ const DEPLOYS_DEFAULT: usize = 20;
 /// Kills where nobody says how many.
 const KILLS_DEFAULT: usize = 10;
 
-/// What the host has is measured after so many deploys, and at the end.
+/// The host's holdings are measured after so many deploys, and at the end.
 const DEPLOYS_FIRST: usize = 10;
 
 /// One step of a run.
@@ -279,8 +279,8 @@ impl Site {
         version
     }
 
-    /// What the host has while nothing is deployed, with the counts of the file. A pool's slot that was used once has more
-    /// maps than another, so that all of them are used before.
+    /// The host's holdings while nothing is deployed, with the counts of the file. A pool's slot that was used once has
+    /// more maps than another, so that all of them are used before.
     fn holdings(&self, host: &Host) -> Holdings {
         host.cli(["scale", "web=60", "side=24", "worker=16"]).done();
         for name in ["web", "side"] {
@@ -295,7 +295,7 @@ impl Site {
     }
 }
 
-/// What must not grow.
+/// Resources that must not grow.
 #[derive(Debug)]
 struct Holdings {
     resident_mib: u64,

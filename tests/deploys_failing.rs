@@ -75,7 +75,7 @@ impl Before {
             (ps.number("web", "desired") == actual && actual == all).then_some(ps)
         });
         assert_eq!(ps.0["types"].as_array().unwrap().len(), 2, "{ps:#?}");
-        // What failed is known, and no number is used twice.
+        // The failure is known, and no number is used twice.
         let made = host.releases().len();
         formation.build("web", "web-test", "two");
         let said = host.cli(["deploy"]).done();
@@ -186,10 +186,18 @@ fn a_release_step_that_traps() {
 
 #[test]
 fn a_release_step_that_hangs() {
-    for step in ["args = [\"loop\"]", "args = [\"sleep\", \"600000\"]"] {
+    for step in ["args = [\"loop\"]", "args = [\"sleep\", \"2000\"]"] {
+        let begun = Instant::now();
         let before = with_step(step);
-        let ended = before.host.cli(["deploy", "--timeout", "1s"]).failed(1, "prepare");
+        let ended = before.host.cli(["deploy", "--timeout", "500ms"]).failed(1, "prepare");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        let lines = before.host.stdout().clone();
+        if step.contains("sleep") {
+            // It would have come to its end by then.
+            std::thread::sleep(Duration::from_millis(2500));
+        }
         unharmed_with_step(before, &ended);
+        assert_eq!(lines.count("slept"), 0, "the step ran on: {}", lines.text());
     }
 }
 

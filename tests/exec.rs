@@ -121,7 +121,7 @@ fn a_signal_ends_it_with_the_code_that_shells_say() {
     }
 }
 
-/// What a process has computed, in seconds.
+/// The CPU time that a process has used, in seconds.
 fn cpu_s(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit_once(") ").unwrap().1;
@@ -193,7 +193,7 @@ fn a_formation_that_is_wrong_is_refused() {
     let formation = tool(nested).directory("out/in").process("web", "web-test", writer);
     exec(&formation, ["tool"]).failed(2, "\"web\" may write");
     let ended = exec(&Formation::web(""), []);
-    assert!(ended.code == 2 && ended.stderr.contains("<PROCESS>"), "{ended:#?}");
+    assert!(ended.code == 2 && ended.stderr.contains("<TYPE>"), "{ended:#?}");
 }
 
 // --- beside a host, and without one
@@ -237,7 +237,7 @@ fn store(formation: &Formation) -> Store {
     Store::open(&formation.path(".wasmhost/store.db"))
 }
 
-/// What each line says of its job.
+/// The text of each line about its job.
 fn said(ended: Ended) -> Vec<String> {
     let printed = ended.done();
     printed.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
@@ -257,7 +257,9 @@ fn jobs_go_to_the_host_that_runs() {
     (0..3).for_each(|job| is_done(&formation, job));
     assert_eq!(said(exec(&formation, ["tool", "default", "later", "3600000"])), ["new"]);
     let job = host.store().jobs().pop().unwrap();
-    assert_eq!((job.state.as_str(), job.wait_ms), ("scheduled", 3_600_000));
+    assert_eq!(job.state, "scheduled");
+    // The wait is counted from another millisecond than the one in which the guest asked for it.
+    assert!((3_590_000..=3_600_000).contains(&job.wait_ms), "{} ms", job.wait_ms);
     host.stop().done();
 }
 
@@ -317,7 +319,7 @@ fn a_host_may_come_and_go_while_it_runs() {
 
 #[test]
 fn a_host_starts_while_one_offs_use_the_store() {
-    const JOBS: usize = 200;
+    const JOBS: usize = 100;
     let formation = producer("");
     let lines = "sleep:0\n".repeat(JOBS);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What signals order of a host, besides its end.
+//! The orders of signals to a host, besides its end.
 
 use std::time::Duration;
 

@@ -82,7 +82,7 @@ fn a_drain_that_takes_long_asks_for_more_time_and_says_what_it_waits_for() {
     let held = host.hold();
     host.terminate();
     manager.wait_for("STOPPING=1");
-    manager.wait_for("STATUS=draining: 1 instance is in a call (web 1)");
+    manager.wait_for("STATUS=draining: 1 call is under way (web 1)");
     let usec: u64 = manager.wait_until("more time, twice", |messages| {
         let mut asked = messages.iter().filter_map(|message| message.strip_prefix("EXTEND_TIMEOUT_USEC="));
         asked.nth(1)?.parse().ok()

@@ -192,7 +192,12 @@ fn a_seat_comes_back_however_its_call_ends() {
     two_meet();
     for _ in 0..8 {
         // The answer breaks off before it is sent.
-        host.get("/said?bytes=9").is_error(502, "H13");
+        match host.try_send(&Request::get("/said?bytes=9")) {
+            Ok(answer) => answer.is_error(502, "H13"),
+            // On a busy machine its head is sent before.
+            Err(Failed::Cut(answer)) => assert_eq!(answer.status, 200),
+            Err(failed) => panic!("{failed:?}"),
+        }
     }
     two_meet();
     // The client goes: at once, while the guest works on the head, and while the body comes.
@@ -236,7 +241,9 @@ fn an_instance_that_comes_free_takes_as_many_waiting_calls_as_it_may() {
             // Calls come until one has to wait: the instance is closed then.
             let mut probe = host.connect();
             probe.send_raw(b"GET /most HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-            let waits = host.ps().number("web", "waiting") > 0;
+            // With one call in it there would be seats.
+            let ps = host.ps();
+            let waits = ps.number("web", "waiting") > 0 && ps.instances("web")[0]["calls_now"] == 1;
             waits.then_some(probe)
         };
         let _probe = eventually("the instance takes no more", waiting);

@@ -41,6 +41,8 @@ fn units_are_written_with_what_to_do_next() {
     let folder = fs::canonicalize(formation.folder()).unwrap();
     let service = formation.read("units/test.service");
     for line in [
+        "Type=notify".to_owned(),
+        "NotifyAccess=main".to_owned(),
         "User=shop".to_owned(),
         "TimeoutStopSec=75s".to_owned(),
         "Sockets=test.socket test-more.socket".to_owned(),
@@ -213,7 +215,7 @@ impl Systemd {
     }
 }
 
-/// What is killed takes all of its processes with it.
+/// A command that is killed takes all of its processes with it.
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--kill-child=KILL", "-p", "-f", "-m", "-C", "-u", "-i", "--mount-proc"]);

@@ -112,6 +112,10 @@ fn with_json(component: &str) -> Vec<Vec<&str>> {
         vec!["jobs", "resume", "q"],
         vec!["jobs", "stats"],
         vec!["jobs", "backup", "copy.db"],
+        vec!["deploy"],
+        vec!["rollback"],
+        vec!["releases"],
+        vec!["releases", "show", "1"],
         vec!["stop"],
     ]
 }
@@ -142,6 +146,8 @@ fn what_each_verb_prints_as_json_can_be_read() {
     }
     let host = Host::run(&formation);
     host.get("/log?lines=1").ok();
+    // So that there is something to deploy, and to go back from.
+    formation.replace("[process.worker]\n", "[process.worker]\nenv = { NEW = \"1\" }\n");
     for mut call in calls {
         call.push("--json");
         let ended = host.cli_of(call.clone());

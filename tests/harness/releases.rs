@@ -39,7 +39,7 @@ impl Host {
         self.get("/version").ok().trim_end().to_owned()
     }
 
-    /// What must not change where nothing is deployed: each instance, since when it serves, and what became of it.
+    /// Facts that must not change where nothing is deployed: each instance, since when it serves, and what came of it.
     #[track_caller]
     pub(crate) fn instances_of(&self, process: &str) -> Vec<Standing> {
         let ps = self.ps();

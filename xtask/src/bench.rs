@@ -77,8 +77,8 @@ const HELP: &str = "\
 Needs wrk (`apt-get install wrk`) and, to compare with, wasmtime 48 on the path or as WASMTIME=PATH;
 `jobs` redis-server (`apt-get install redis-server`), npm and python3.
 What is missing is left out, and the report says so. WASMHOST=PATH measures another wasmhost than
-that of this repository. WASMHOST_BEFORE=PATH measures one more beside it, in the same rounds (in
-`jobs` not `depth`), and adds the ratios. bench/README.md says how to read the figures.
+that of this repository. WASMHOST_BEFORE=PATH measures one more beside it, in the same rounds, and
+adds the ratios (but for `deploy`, and `depth` of `jobs`). bench/README.md says how to read the figures.
 
 Without a suite all are run with one short round each, to see that everything works. A suite that is
 named, and neither shortened nor filtered, writes NAME.md and NAME.json into bench/results;

@@ -38,7 +38,7 @@ struct Deployed {
     broken: u64,
     answered: u64,
     jobs: u64,
-    /// What the host had after the first ten deploys, and at the end.
+    /// The host's holdings after the first ten deploys, and at the end.
     held_first: String,
     held_last: String,
 }

@@ -73,7 +73,7 @@ impl From<Failed> for NoAnswer {
 }
 
 impl Client {
-    /// Of this formation's host, whether it is there or not.
+    /// The client of this formation's host, whether it is there or not.
     pub(crate) fn of_file(file: FormationFile) -> Result<Client, Failed> {
         let state_dir = state_dir(&file)?;
         refuse_other(&file, &state_dir)?;
@@ -225,7 +225,7 @@ impl Client {
 /// An answer that is a line after the other.
 pub(crate) struct Lines {
     body: Incoming,
-    /// What came, and was not handed out yet.
+    /// Bytes that came, and were not handed out yet.
     come: BytesMut,
 }
 

@@ -11,7 +11,7 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wasmhost_config::{Formation, Trigger};
-use wasmhost_host::admin::api::{FormationView, HOST_TARGET, QueuesView};
+use wasmhost_host::admin::api::{FormationView, HOST_TARGET, QueuesView, ReleasesView};
 
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
@@ -27,7 +27,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Names that are offered at most.
 const NAMES_MAX: usize = 1_000;
 
-/// What a shell asks for, if it is a shell that runs this program.
+/// The answer to a shell that asks, if it is a shell that runs this program.
 pub(crate) fn answer(command: impl Fn() -> clap::Command) -> Option<Outcome> {
     let answered = CompleteEnv::with_factory(command)
         .var(VARIABLE)
@@ -95,6 +95,15 @@ pub(crate) fn schedules() -> ArgValueCandidates {
     })
 }
 
+/// Releases, the newest first. The formation knows none.
+pub(crate) fn releases() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let view = ask::<ReleasesView>("/v1/releases");
+        let releases = view.map(|view| view.releases).unwrap_or_default();
+        candidates(releases.iter().map(|release| format!("v{}", release.number)).collect())
+    })
+}
+
 /// Queues.
 pub(crate) fn queues() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
@@ -131,12 +140,12 @@ fn types_of_file() -> Vec<String> {
     from_file(|formation| formation.processes.into_iter().map(|process| process.name).collect())
 }
 
-/// What is in the file, if there is one that can be read.
+/// The file's names, if there is a file that can be read.
 fn from_file(names: impl FnOnce(Formation) -> Vec<String>) -> Vec<String> {
     file().read().map(names).unwrap_or_default()
 }
 
-/// What a running host says.
+/// A running host's answer.
 fn ask<T: DeserializeOwned>(path: &str) -> Option<T> {
     let client = Client::of_file(file()).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;

@@ -1,6 +1,6 @@
 //! `wasmhost deploy` and `wasmhost rollback`: an order to the host, and what it tells of the way.
 //!
-//! What changes and how it ends is printed on standard output; the steps in between are told on standard error: on a
+//! The changes and the end are printed on standard output. The steps in between are told on standard error: on a
 //! terminal by one line that is written over, otherwise by a line each.
 
 use std::io::IsTerminal;
@@ -48,7 +48,7 @@ fn explain(client: &Client, failed: Failed) -> Failed {
     }
 }
 
-/// What a person wants of the host.
+/// A person's order to the host.
 struct Order<'a> {
     verb: &'static str,
     dry_run: bool,
@@ -148,7 +148,7 @@ fn failure(verb: &str, release: Option<u64>, live: u64, why: &str) -> String {
     format!("{which}:{break_or_space}{why}\nv{live} is live, as before")
 }
 
-/// What was told so far.
+/// The steps that were told so far.
 #[derive(Default)]
 struct Told {
     release: Option<u64>,

@@ -48,7 +48,7 @@ fn page(man: &Man, command: &Command) -> std::io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What stands below the options: examples, whose lines stay, and notes, a paragraph each.
+/// The text below the options: examples, whose lines stay, and notes, a paragraph each.
 fn below(help: &str) -> Roff {
     let mut roff = Roff::new();
     let mut has_notes = false;

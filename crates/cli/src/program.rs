@@ -11,9 +11,9 @@ use crate::serve::{exit_of, runtime};
 pub(crate) struct Words {
     /// Its name, as a person knows it.
     pub(crate) name: String,
-    /// What grants it more memory.
+    /// The option or key that grants it more memory.
     pub(crate) memory: String,
-    /// What sets its time.
+    /// The option or key that sets its time.
     pub(crate) timeout: String,
 }
 

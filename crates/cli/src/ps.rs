@@ -34,7 +34,7 @@ pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
 
 /// Until a person has seen enough, or the host is gone.
 async fn watch(client: &Client, ps: &Ps) -> Outcome {
-    // What is wrong is told before there is a screen.
+    // An error is told before there is a screen.
     let mut view = look(client, ps).await?;
     let mut screen = Screen::open("`wasmhost ps --json` is for programs")?;
     loop {

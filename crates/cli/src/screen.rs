@@ -36,7 +36,7 @@ pub(crate) struct Screen {
     ends: [Signal; 3],
 }
 
-/// What a wait came to.
+/// The outcome of a wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     /// It is time to draw again.
@@ -128,7 +128,7 @@ fn height() -> usize {
     size.map(|size| usize::from(size.ws_row)).filter(|height| *height > 0).unwrap_or(HEIGHT_DEFAULT)
 }
 
-/// What shows this text: each line over the one that was there, and nothing below the last.
+/// Output that shows this text: each line over the one that was there, and nothing below the last.
 fn frame(text: &str, width: usize, height: usize) -> String {
     let lines: Vec<&str> = text.trim_end_matches('\n').split('\n').collect();
     let has_room = lines.len() <= height;

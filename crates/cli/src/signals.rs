@@ -15,7 +15,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasmhost_host::{Host, Step};
 
-/// What a signal orders of a host that serves.
+/// A signal's order to a host that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     Stop,

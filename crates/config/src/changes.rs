@@ -40,7 +40,7 @@ const OF_TRIGGERS: &[&str] = &["attempts", "backoff", "time_zone", "jitter", "mi
 /// Keys whose absence leaves the value to the host or to the component.
 const LEFT_TO_THE_HOST: &[&str] = &["timeout", "concurrency", "isolation", "backlog", "max_instances"];
 
-/// What stands in the place of a difference that can't be shown.
+/// The text in the place of a difference that can't be shown.
 const HIDDEN: &str = "(its value isn't shown)";
 
 /// How a new formation differs from an old one. Each text is one line for a person.
@@ -61,13 +61,13 @@ pub struct Changes {
 pub struct TypeChange {
     /// Its name.
     pub process: String,
-    /// What the host does for it.
+    /// The host's action for it.
     pub how: How,
     /// Its differences; the main keys where it was added, nothing where it was removed.
     pub what: Vec<String>,
 }
 
-/// What the host does for a type that differs.
+/// The host's action for a type that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {

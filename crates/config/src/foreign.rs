@@ -176,7 +176,7 @@ fn of_dirs(key: &str) -> Option<&'static str> {
 
 /// Keys that belong to one table and are written in another.
 const PLACES: [(&str, &str, &[&str]); 4] = [
-    ("", "at the top of the file", &["state_dir", "grace", "drain_delay", "max_instances"]),
+    ("", "at the top of the file", &["state_dir", "grace", "drain_delay", "keep_releases", "max_instances"]),
     (
         "http",
         "under [http]",
@@ -210,6 +210,7 @@ const PLACES: [(&str, &str, &[&str]); 4] = [
             "backlog",
             "queue_timeout",
             "max_body",
+            "ready",
             "route",
             "queue",
             "schedule",

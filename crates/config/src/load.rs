@@ -87,8 +87,9 @@ pub fn restore(file: &Path, source: &Source) -> Result<Formation, LoadError> {
     let absolute = std::path::absolute(file);
     let absolute = absolute.map_err(|source| LoadError::Unreadable { file: file.to_owned(), source })?;
     let folder = folder_of(&absolute);
-    let (environment, dotenv) = (&|name: &str| std::env::var_os(name), source.dotenv.as_deref());
-    read_source(&source.text, &Origin { file, folder: &folder, environment, dotenv }, Vec::new())
+    let dotenv = source.dotenv.as_deref();
+    let origin = Origin { file, folder: &folder, environment: &environment, dotenv };
+    read_source(&source.text, &origin, Vec::new())
 }
 
 /// Reads a formation that keeps the texts that it was read from.

@@ -29,7 +29,7 @@ pub struct Engine {
     pub(crate) client: HttpClient,
     /// Those that guests may hold.
     pub(crate) descriptors: Arc<Room>,
-    pub(crate) cache: Arc<Cache>,
+    pub(crate) cache: Cache,
     pub(crate) compute: Arc<Compute>,
 }
 
@@ -52,13 +52,13 @@ impl Engine {
             ticker,
             client: HttpClient::new(descriptors.clone()),
             descriptors,
-            cache: Arc::new(cache),
+            cache,
             compute: Arc::new(Compute::start()?),
         }))
     }
 
-    /// An engine with a pool of its own, which shares everything else with this one: threads, clock, cache, clients, and
-    /// what guests may hold.
+    /// An engine with a pool of its own, which shares everything else with this one: threads, clock, clients, the
+    /// directory of the cache, and what guests may hold.
     pub fn with_pool(&self, options: EngineOptions) -> Arc<Engine> {
         Arc::new(Engine {
             options,
@@ -68,7 +68,7 @@ impl Engine {
             ticker: self.ticker.clone(),
             client: self.client.clone(),
             descriptors: self.descriptors.clone(),
-            cache: self.cache.clone(),
+            cache: self.cache.beside(),
             compute: self.compute.clone(),
         })
     }

@@ -27,7 +27,7 @@ pub struct OneOff {
     pub planned: PlannedType,
     /// Its first argument: the name that it goes by.
     pub argv0: String,
-    /// What a refused grant's warning advises.
+    /// The advice of a refused grant's warning.
     pub granted_by: GrantedBy,
     /// Where it puts jobs, if it is granted a queue.
     pub enqueue: Arc<dyn Enqueue>,

@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const CLIENTS_WAITING_MAX: i32 = 128;
 
 /// How long a host waits for the lock of one who has borrowed the directory, and how often it looks.
-const BORROWED_MAX: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const BORROWED_MAX: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The longest lock file that is read: two paths of at most 4 KiB each.
 const LOCK_BYTES_MAX: u64 = 16 << 10;
@@ -165,6 +165,9 @@ impl StateDir {
         let mut lock = open_lock(&directory, &lock_path)?;
         let user = User::of(file);
         let before = User::read(&mut lock).filter(|before| !before.is(&user)).map(|before| before.file);
+        // Nobody borrows it from here on, so that it comes free however many want to. Should somebody else hold this one,
+        // the lock itself still decides.
+        let _ = lock_within(BORROWED_MAX, &directory, path);
         match lock_within(BORROWED_MAX, &lock, path) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -190,7 +193,9 @@ impl StateDir {
         let directory = open_private(path)?;
         let lock_path = path.join("lock");
         let lock = open_lock(&directory, &lock_path)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        // A host that waits for the lock holds the directory's own, and comes first.
+        let taken = flock(&directory, FlockOperation::NonBlockingLockExclusive);
+        match taken.and_then(|()| flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
             Ok(()) => Ok(BorrowedDir { _lock: lock }),
             Err(Errno::WOULDBLOCK) => Err(StateDirError::InUse { lock: lock_path }),
             Err(err) => Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
@@ -237,7 +242,7 @@ pub(crate) struct BorrowedDir {
 
 /// Takes the lock, for which it waits where nobody listens on the socket: the holder is no host then, or one that has
 /// only begun.
-fn lock_within(at_most: Duration, lock: &File, path: &Path) -> Result<(), Errno> {
+fn lock_within(at_most: Duration, lock: &impl AsFd, path: &Path) -> Result<(), Errno> {
     let until = Instant::now() + at_most;
     loop {
         match flock(lock, FlockOperation::NonBlockingLockExclusive) {
@@ -437,8 +442,8 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.file("precious")).unwrap(), "text");
     }
 
-    #[test]
-    fn a_directory_has_one_host_and_says_of_which_formation() {
+    #[tokio::test]
+    async fn a_directory_has_one_host_and_says_of_which_formation() {
         let folder = Folder::new("one");
         let (ours, other) = (folder.file("formation.toml"), folder.file("many.toml"));
         fs::write(&ours, "").unwrap();
@@ -446,6 +451,7 @@ mod tests {
         let state = folder.file("state");
         assert_eq!(holder(&state, &ours), Holder::Nobody);
         let dir = folder.take("formation.toml").unwrap();
+        let _listener = dir.listen().unwrap();
         assert_eq!(holder(&state, &ours), Holder::This);
         assert_eq!(holder(&state, &folder.file("link.toml")), Holder::This);
         assert_eq!(holder(&state, &other), Holder::Other(ours.clone()));

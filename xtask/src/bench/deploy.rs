@@ -14,6 +14,7 @@ use super::client::body_of;
 use super::contender::{COUNT, wasmhost, web};
 use super::http::{GUEST, GUEST_ASYNC};
 use super::process::Process;
+use super::programs::Build;
 use super::report::{Goal, Report, Row, Section};
 use super::server::{Server, Starting};
 use super::spread::Spread;
@@ -64,7 +65,7 @@ fn measure(bench: &Bench, case: &str, component: &str) -> Result<Row> {
     let starting = Starting::new()?;
     put(starting.folder(), &versions[0])?;
     let tables = web(Path::new(FILE), COUNT, "");
-    let mut command = wasmhost(&bench.programs, &starting, "", &tables)?;
+    let mut command = wasmhost(&bench.programs, Build::This, &starting, "", &tables)?;
     let cache = tempfile::tempdir()?;
     command.env("WASMHOST_CACHE_DIR", cache.path());
     let server = starting.run(&mut command, "/", Duration::from_millis(20))?;
@@ -93,7 +94,7 @@ struct Took {
 fn deploy(bench: &Bench, server: &Server, versions: &[Vec<u8>; 2], version: usize) -> Result<Took> {
     let folder = server.admin().folder;
     put(folder, &versions[version])?;
-    let mut command = Command::new(&bench.programs.wasmhost);
+    let mut command = Command::new(bench.programs.wasmhost(Build::This)?);
     command.arg("deploy").current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
     let begun = Instant::now();
     let mut deploying = Process::start(&mut command)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{EnvFlag, duration};
+use crate::complete;
 
 pub(crate) const EXEC_HELP: &str = "\
 Examples:
@@ -12,18 +13,23 @@ Examples:
   wasmhost exec --timeout 10m migrate up --steps 1
   wasmhost exec console --env DEBUG=1 -- --verbose
 
-The component has to export a `main`: wasi:cli/run, or `_start` of a core module. It has the grants, the memory
-and the time limits of the type, and the terminal, pipes and signals of this command. ARGS take the place of the
-type's `args`; from the first that isn't an option on, or after `--`, all is the program's.
+The component has to export a `main`: wasi:cli/run, or `_start` of a core
+module. It has the grants, the memory and the time limits of the type, and the
+terminal, pipes and signals of this command. ARGS take the place of the type's
+`args`; from the first that isn't an option on, or after `--`, all is the
+program's.
 
-Jobs that it enqueues go to the host that runs the formation, or to the formation's store if none does.
+Jobs that it enqueues go to the host that runs the formation, or to the
+formation's store if none does.
 
-Exits with the program's own code; 134 if it trapped, 124 at its time limit, 130 or 143 if SIGINT or SIGTERM
-ended it. If it wasn't run: 2 (no such type, or no `main`), 3, or 4 (the component is missing, or can't be loaded).";
+Exits with the program's own code; 134 if it trapped, 124 at its time limit,
+130 or 143 if SIGINT or SIGTERM ended it. If it wasn't run: 2 (no such type,
+or no `main`), 3, or 4 (the component is missing, or can't be loaded).";
 
 #[derive(Args)]
 pub(crate) struct Exec {
     /// The process type.
+    #[arg(value_name = "TYPE", add = complete::types())]
     pub(crate) process: String,
     /// Another environment variable for it, with this value or with the one that it has here.
     #[arg(long, value_name = "NAME[=VALUE]")]

@@ -22,9 +22,9 @@ the options say. A command (a component, or a core WASI 0.1 module) is run
 once: standard input, output and error are its own, and its exit code is this
 program's; 134 if it trapped, 124 if --timeout ended it.
 
-Of a formation or a served app, guests' lines go to standard output (JSON
-unless it is a terminal), the host's own to standard error. WASMHOST_LOG=debug
-shows more of them.
+Guests' lines of a formation or a served app go to standard output (JSON
+unless it is a terminal). The host's own lines go to standard error.
+WASMHOST_LOG=debug shows more of them.
 
 Components and core modules are kept compiled in ~/.cache/wasmhost/compiled,
 or where WASMHOST_CACHE_DIR says; at most 1GiB of them, or what
@@ -115,8 +115,8 @@ Examples:
   source <(wasmhost completions zsh)             in ~/.zshrc
   wasmhost completions fish > ~/.config/fish/completions/wasmhost.fish
 
-Types, instances and queues are completed too: those of the host that runs,
-or else those of the formation.";
+Types, instances, queues and releases are completed too: those of the host
+that runs, or else those of the formation.";
 
 pub(crate) const MAN: &str = "\
 Examples:

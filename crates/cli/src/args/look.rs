@@ -38,7 +38,7 @@ pub(crate) struct Logs {
     /// Lines up to this time.
     #[arg(long, value_name = "TIME", value_parser = moment_before_now, conflicts_with = "follow")]
     pub(crate) until: Option<Timestamp>,
-    /// Of the host's own lines those of this level, and worse ones.
+    /// The host's own lines of this level, and worse ones.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<LogLevel>,
     /// Print JSON, one object a line.

@@ -7,29 +7,33 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::duration;
+use crate::complete;
 
 pub(crate) const DEPLOY_HELP: &str = "\
 Examples:
   wasmhost deploy --dry-run      says what would change
   wasmhost deploy
-  wasmhost deploy --timeout 30s  for components that are compiled already, say
+  wasmhost deploy --timeout 30s  for components that are compiled already
 
-The host reads the formation again and checks it whole. It compiles what changed, runs the release steps, starts
-one instance of each changed type and, where the type has `ready`, waits until it answers. Then it moves the
-type's instances, a quarter at a time. Types that didn't change are not touched. Whatever fails, the release that
-was live stays.
+The host reads the formation again and checks it whole. It compiles what
+changed, runs the release steps, starts one instance of each changed type and,
+where the type has `ready`, waits until it answers. Then it moves the type's
+instances, a quarter at a time. Types that didn't change are not touched.
+Whatever fails, the release that was live stays.
 
-Exits with 0 when the release is live (or nothing changed), 1 if it failed. Ctrl-C ends the waiting alone (130):
-the deploy goes on in the host.";
+Exits with 0 when the release is live (or nothing changed), 1 if it failed.
+Ctrl-C ends the waiting alone (130): the deploy goes on in the host.";
 
 pub(crate) const ROLLBACK_HELP: &str = "\
 Examples:
-  wasmhost rollback              back to the release that was live before this one
-  wasmhost rollback v5           back to that one; `wasmhost releases` lists them
+  wasmhost rollback              back to the release before this one
+  wasmhost rollback v5           back to that one, as `releases` lists it
 
-The release's components were kept when it was deployed, so that it doesn't matter what has become of their files.
-The rollback is a release of its own, with the next number. It runs no release steps. The formation file stays as
-it is, and `wasmhost run` doesn't bring it back before it, or a component, has changed.";
+The release's components were kept when it was deployed, so that it doesn't
+matter what has become of their files. The rollback is a release of its own,
+with the next number. It runs no release steps. The formation file stays as it
+is, and `wasmhost run` doesn't bring it back before it, or a component, has
+changed.";
 
 pub(crate) const RELEASES_HELP: &str = "\
 Examples:
@@ -37,6 +41,12 @@ Examples:
   wasmhost releases -n 3
   wasmhost releases show v7
   wasmhost releases show v7 --formation > formation.toml";
+
+const SHOW_HELP: &str = "\
+Examples:
+  wasmhost releases show v7
+  wasmhost releases show v7 --formation > formation.toml
+  wasmhost releases show v7 --json | jq -r '.changes[]'";
 
 #[derive(Args)]
 pub(crate) struct Deploy {
@@ -50,7 +60,7 @@ pub(crate) struct Deploy {
 #[derive(Args)]
 pub(crate) struct Rollback {
     /// The release to go back to: `v5` or `5` [default: the one that was live before this one]
-    #[arg(value_name = "RELEASE")]
+    #[arg(value_name = "RELEASE", add = complete::releases())]
     pub(crate) to: Option<Number>,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
@@ -86,13 +96,14 @@ pub(crate) struct Releases {
 #[derive(Subcommand)]
 pub(crate) enum ReleasesVerb {
     /// Show one: what it changed, its components, why it failed.
+    #[command(after_help = SHOW_HELP)]
     Show(Show),
 }
 
 #[derive(Args)]
 pub(crate) struct Show {
     /// The release: `v7` or `7`.
-    #[arg(value_name = "RELEASE")]
+    #[arg(value_name = "RELEASE", add = complete::releases())]
     pub(crate) number: Number,
     /// Print the formation's text, and nothing else.
     #[arg(long, conflicts_with = "json")]

@@ -11,8 +11,9 @@ Example:
   wasmhost import Procfile --formation web=2,worker=3
   wasmhost run
 
-A Procfile can be run as it is, too: `wasmhost run Procfile`. It can't say routes, schedules, limits or grants other
-than variables: a formation.toml can.";
+A Procfile can be run as it is, too: `wasmhost run Procfile`. It can't say
+routes, schedules, limits or grants other than variables: a formation.toml
+can.";
 
 pub(crate) const INIT_HELP: &str = "\
 Example:

@@ -51,7 +51,7 @@ fn plan(file: &FormationFile, formation: &Formation, process: &str) -> Result<Pl
     PlannedType::one_off(formation, process, &surroundings).map_err(|err| plan_failed(file, &err))
 }
 
-/// What the command line says in place of the file.
+/// The command line's values take the place of the file's.
 fn give(planned: &mut PlannedType, exec: &Exec) -> Result<(), Failed> {
     let process = &mut planned.process;
     refuse_set_by_host(&exec.env)?;

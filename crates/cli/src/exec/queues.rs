@@ -29,7 +29,7 @@ pub(super) struct QueuesOfFormation {
     formation: Formation,
 }
 
-/// What came of asking the host.
+/// The outcome of asking the host.
 enum Asked {
     Answered(Result<Vec<Receipt>, EnqueueRefusal>),
     /// It may go well in a moment.

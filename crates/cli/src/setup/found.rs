@@ -15,7 +15,7 @@ pub(super) const COMPONENTS_MAX: usize = 100;
 /// Folders in which there are the pieces of a build, or other people's packages.
 const SKIPPED: [&str; 6] = ["node_modules", "deps", "build", "incremental", "__pycache__", "venv"];
 
-/// What was found.
+/// The files that were found.
 pub(super) struct Found {
     /// Paths from the folder on, in the order of their names.
     pub(super) files: Vec<PathBuf>,

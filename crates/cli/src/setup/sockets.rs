@@ -110,7 +110,7 @@ fn text(
     Ok(unit.into_text())
 }
 
-/// The address that the host would get. What is looked up now may be another one later.
+/// The address that the host would get. A later look-up may find another one.
 fn resolve(address: &str) -> Result<Place, String> {
     let mut found = address.to_socket_addrs().map_err(|err| err.to_string())?;
     match found.next() {

@@ -22,7 +22,7 @@ use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
 use crate::print;
 
-/// What is the same for all: it takes from the service what a host never needs.
+/// Settings that are the same for all. They take from the service what a host never needs.
 const HARDENING: &str = include_str!("hardening.txt");
 
 /// Compiling large components, and release steps.
@@ -38,7 +38,7 @@ const FILES_MIN: u64 = 65_536;
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// What goes into the units.
+/// The values that go into the units.
 struct Service<'a> {
     name: &'a str,
     user: &'a str,
@@ -113,10 +113,13 @@ impl Service<'_> {
         let formation = self.formation;
         unit.comment("The host says when its instances are up, and how many there are.");
         unit.set("Type", "notify");
+        unit.set("NotifyAccess", "main");
         unit.set("User", self.user);
         unit.set("WorkingDirectory", unit::whole_path(self.folder())?);
         let (binary, file) = (unit::utf8(&self.binary)?, unit::utf8(&formation.file)?);
         unit.set("ExecStart", format_args!("{} run {}", unit::program(binary), unit::word(file)));
+        unit.comment("A reload deploys what the files are by then. Where that fails, it fails, and the host runs on as it was.");
+        unit.set("ExecReload", format_args!("{} -f {} deploy", unit::program(binary), unit::word(file)));
         if !self.sockets.names.is_empty() {
             unit.set("Sockets", self.sockets.names.join(" "));
         }
@@ -156,7 +159,7 @@ impl Service<'_> {
         self.formation.file.parent().unwrap_or(Path::new("/"))
     }
 
-    /// What the service may write to, and what it sees of homes and temporary folders.
+    /// Folders that the service may write to, and its view of homes and temporary folders.
     fn folders(&self, unit: &mut Unit) -> Result<(), Unnameable> {
         let (written, read) = (self.written(), self.read());
         let is_in_home = |path: &&PathBuf| HOMES.iter().any(|home| path.starts_with(home));
@@ -259,7 +262,7 @@ fn variables_of_environment(file: &FormationFile) -> BTreeSet<String> {
     asked.into_inner()
 }
 
-/// What a person does next.
+/// A person's next steps.
 fn note(
     formation: &Formation,
     dir: &Path,

@@ -9,7 +9,7 @@ const QUEUE: &str = "default";
 /// The interface by which a guest puts jobs on queues.
 const QUEUE_IMPORT: &str = "wasmhost:job/queue@";
 
-/// What a type is called by, in the order of preference that the host has.
+/// The caller of a type, in the order of preference that the host has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Http,
@@ -27,8 +27,8 @@ fn kind(handler: Handler) -> Kind {
     }
 }
 
-/// Adds the trigger to each type that has none, and the queue to those that put jobs on it. What is a guess is noted
-/// beside it. Types whose component can't be seen stay as they are.
+/// Adds the trigger to each type that has none, and the queue to those that put jobs on it. A guess has a note beside
+/// it. Types whose component can't be seen stay as they are.
 pub(super) fn add(drafts: &mut [DraftType], seen: &[Option<Inspection>]) {
     let kinds: Vec<_> = drafts.iter().zip(seen).map(|(draft, seen)| kind_of(draft, seen.as_ref())).collect();
     let home = home(drafts, &kinds);
@@ -58,7 +58,7 @@ pub(super) fn add(drafts: &mut [DraftType], seen: &[Option<Inspection>]) {
     }
 }
 
-/// What calls this type, where a key has still to say it.
+/// The caller of this type, where a key has still to say it.
 fn kind_of(draft: &DraftType, seen: Option<&Inspection>) -> Option<Kind> {
     let has_one = draft.keys.iter().any(|(key, ..)| *key == "run");
     let kinds =

@@ -56,7 +56,7 @@ impl Formation {
         written
     }
 
-    /// What follows the type's name.
+    /// The text that follows the type's name.
     fn line(&self, process: &ProcessType, table: &Table, left_out: &mut Vec<String>) -> String {
         let mut words = Vec::new();
         let mut leave_out = |what: String| left_out.push(format!("process.{}: {what}", process.name));

@@ -59,7 +59,7 @@ impl Code {
         }
     }
 
-    /// What the file has in it.
+    /// The file's contents.
     pub fn contents(&self) -> &[u8] {
         &self.bytes
     }

@@ -35,7 +35,7 @@ impl Scarce {
         }
     }
 
-    /// What else than fewer slots may help, to be put behind that.
+    /// Measures other than fewer slots that may help, to be put behind that.
     pub(crate) fn advice(&self, slots: u32) -> String {
         let mut advice = String::new();
         if let Some(max) = self.address_bytes_max {

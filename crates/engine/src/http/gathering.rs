@@ -46,11 +46,21 @@ pub(super) fn is_head<B>(request: &http::Request<B>) -> bool {
 }
 
 /// How the call ended whose answer isn't whole.
-pub(super) async fn broken_by(exchange: &Exchange, err: &Error) -> CallEnd {
+pub(super) async fn broken_by(exchange: &Exchange, err: &Error) -> Broken {
     match poll_fn(|cx| exchange.poll_end(cx)).await {
-        None | Some(CallEnd::Returned(())) => CallEnd::Trap(format!("the guest cut its answer off: {err}")),
-        Some(end) => end,
+        None | Some(CallEnd::Returned(())) => {
+            let end = CallEnd::Trap(format!("the guest cut its answer off: {err}"));
+            Broken { end, guest_lives: true }
+        }
+        Some(end) => Broken { end, guest_lives: false },
     }
+}
+
+/// An answer that isn't whole.
+pub(super) struct Broken {
+    pub(super) end: CallEnd,
+    /// The guest itself has not failed: it goes on, or has returned.
+    pub(super) guest_lives: bool,
 }
 
 /// See the module.
@@ -103,20 +113,23 @@ impl Gathering {
         meter: &Meter,
         mut call: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Result<(), Error> {
-        let mut settled = poll_fn(|cx| {
-            if self.poll_take(cx)? {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(call(cx));
-            Poll::Ready(self.take().map(drop))
-        });
         let (begun, spent) = (Instant::now(), meter.cpu());
         loop {
-            if let Ok(settled) = timeout(SETTLE_STEP, &mut settled).await {
+            let frames = self.frames;
+            let settled = poll_fn(|cx| {
+                if self.poll_take(cx)? {
+                    return Poll::Ready(Ok(()));
+                }
+                ready!(call(cx));
+                Poll::Ready(self.take().map(drop))
+            });
+            if let Ok(settled) = timeout(SETTLE_STEP, settled).await {
                 return settled;
             }
             let has_time = meter.cpu().saturating_sub(spent) < SETTLE_CPU_MAX && begun.elapsed() < SETTLE_MAX;
-            if !has_time || !meter.is_computing() {
+            // A guest that waited for room for its next piece has it now.
+            let goes_on = meter.is_computing() || self.frames > frames;
+            if !has_time || !goes_on {
                 return Ok(());
             }
         }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use wasmtime_wasi_http::Error;
 
 use super::body::{BoxError, ResponseBody, body_error};
-use super::gathering::{Gathering, broken_by, has_body, is_head};
+use super::gathering::{Broken, Gathering, broken_by, has_body, is_head};
 use super::tail::Tail;
 use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::calls::drive::Placed;
@@ -49,8 +49,15 @@ where
     let mut timer = None;
     let head = poll_fn(|cx| {
         let _ = call.poll(cx);
-        if let Poll::Ready(head) = call.exchange.poll_head(cx) {
-            return Poll::Ready(head);
+        match call.exchange.poll_head(cx) {
+            // The instance has ended by its deadline, which may be this call's: its time is over, too.
+            Poll::Ready(Err(CallEnd::Refused(_)))
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
+            {
+                return Poll::Ready(Err(CallEnd::Timeout));
+            }
+            Poll::Ready(head) => return Poll::Ready(head),
+            Poll::Pending => {}
         }
         // From outside: while one guest computes, nothing that waits in its store is looked at.
         let Some(deadline) = deadline else { return Poll::Pending };
@@ -98,8 +105,12 @@ impl SeatedCall {
         match finished {
             Ok(body) => Ok(Response::from_parts(head, body)),
             Err(err) => {
-                let end = broken_by(&self.exchange, &err).await;
-                self.end(&end);
+                let Broken { end, guest_lives } = broken_by(&self.exchange, &err).await;
+                match guest_lives {
+                    // So do the other calls in it.
+                    true => self.seat.take().iter().for_each(Seat::leave),
+                    false => self.end(&end),
+                }
                 Err(end)
             }
         }

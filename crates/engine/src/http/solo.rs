@@ -185,7 +185,7 @@ impl SoloCall {
             .and_then(|()| body.finish(goes_on.then(|| Tail::solo(self.meter.clone(), self.call, timeout))));
         match finished {
             Ok(body) => Ok(Response::from_parts(head, body)),
-            Err(err) => Err(broken_by(&self.exchange, &err).await),
+            Err(err) => Err(broken_by(&self.exchange, &err).await.end),
         }
     }
 

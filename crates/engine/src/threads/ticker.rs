@@ -48,7 +48,9 @@ impl Ticker {
 
     /// Raises this engine's epoch too from now on.
     pub(crate) fn drive(&self, engine: EngineWeak) {
-        self.state.engines.lock().unwrap_or_else(|poison| poison.into_inner()).push(engine);
+        let mut engines = self.state.engines.lock().unwrap_or_else(|poison| poison.into_inner());
+        engines.retain(|engine| engine.upgrade().is_some());
+        engines.push(engine);
     }
 
     /// Whether the thread still ticks.

@@ -113,7 +113,7 @@ pub struct CrashView {
     pub instance: String,
     /// RFC 3339, UTC, with milliseconds.
     pub time: String,
-    /// What it died of.
+    /// The cause of its death.
     pub cause: CrashCause,
     /// The guest's exit code, where it exited.
     pub exit_code: Option<i32>,
@@ -121,13 +121,13 @@ pub struct CrashView {
     pub starting: bool,
     /// One line for a person: of a trap the reason.
     pub message: String,
-    /// Of a trap: the reason, and the guest's backtrace, a frame a line. At most 16 KiB.
+    /// A trap's reason, and the guest's backtrace, a frame a line. At most 16 KiB.
     pub backtrace: Option<String>,
     /// The last lines that it wrote: at most 20, of each at most 1 KiB.
     pub lines: Vec<LogLine>,
 }
 
-/// What an instance died of.
+/// The cause of an instance's death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CrashCause {

@@ -181,7 +181,7 @@ fn view(release: &Release, before: Option<&Release>, file: &FilePath) -> Release
     }
 }
 
-/// What a release changed in the one before it. None where one of them can't be read any more: a variable that it names
+/// A release's changes to the one before it. None where one of them can't be read any more: a variable that it names
 /// isn't set, say.
 fn changes(before: &Release, release: &Release, file: &FilePath) -> Option<Changes> {
     let formation = |release: &Release| {

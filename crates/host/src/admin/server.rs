@@ -32,6 +32,9 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Connections at once; those past it wait to be accepted. Each `logs -f` is one.
 const CONNECTIONS_MAX: usize = 256;
 
+/// How long a request that was sent before the end may take to be read.
+const READ_MAX: Duration = Duration::from_millis(200);
+
 /// How long to wait where the system has no room for a connection.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -83,10 +86,14 @@ async fn connection(
     let ended = end.run_until_cancelled(served.as_mut()).await;
     let served = match ended {
         Some(served) => served,
-        None => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
+        // The library would close a connection whose first request it hasn't read yet.
+        None => match tokio::time::timeout(READ_MAX, served.as_mut()).await {
+            Ok(served) => served,
+            Err(_) => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        },
     };
     if let Err(err) = served {
         debug!("a connection of the admin API ended early: {err}");

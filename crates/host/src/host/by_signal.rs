@@ -1,4 +1,4 @@
-//! What a person may order by a signal, besides the host's end.
+//! Orders that a person may give by a signal, besides the host's end.
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};

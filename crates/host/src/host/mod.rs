@@ -402,7 +402,7 @@ impl Host {
         state.logs.end_followers().await;
         let (mut admin, admin_end) = admin;
         admin_end.cancel();
-        // Whoever waits for counts, say, can't be answered any more.
+        // A client that waits for counts, say, can't be answered any more.
         let _ = tokio::time::timeout(ANSWERED_MAX, &mut admin).await;
         admin.abort();
         supervisor.abort();

@@ -55,13 +55,13 @@ impl fmt::Display for ServedAt {
 pub(crate) struct Listener {
     source: Source,
     served_at: ServedAt,
-    /// Of a unix socket that this host made: removed with the last of those that share it.
+    /// The file of a unix socket that this host made. It is removed with the last of those that share it.
     file: Option<Arc<SocketFile>>,
     /// Its socket lives on when it closes: it was handed over, or another ingress of this host has it.
     kept: Arc<AtomicBool>,
 }
 
-/// What a listener was opened for.
+/// The place and protocol that a listener was opened for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) place: Listen,
@@ -140,7 +140,7 @@ async fn open_already(place: &Listen, handed_over: &mut HandedOver) -> Option<So
         return None;
     }
     match place {
-        // What can't be looked up is told of by binding to it.
+        // A name that can't be looked up is told of by binding to it.
         Listen::Tcp(address) => {
             let mut addresses = tokio::net::lookup_host(address).await.ok()?;
             addresses.find_map(|address| handed_over.take_tcp(address))
@@ -235,7 +235,7 @@ pub(crate) struct Spare {
     socket: Socket,
     served_at: ServedAt,
     file: Option<Arc<SocketFile>>,
-    /// Of the listener that it was made of.
+    /// The flag of the listener that it was made of.
     kept: Arc<AtomicBool>,
     is_kept: bool,
 }

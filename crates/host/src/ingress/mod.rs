@@ -94,6 +94,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const FULL_AGAIN: Duration = Duration::from_secs(60);
 const NOT_ACCEPTED_LINES_MAX: u32 = 5;
 
+/// Bytes that one HTTP/1 connection reads at once of a body, and those of an answer that may wait there for its client.
+/// A guest's pieces have up to 128 KiB: with room for two of them it writes one while the other is sent. Only a body
+/// that an instance takes is read, which bounds the sum.
+const BODY_BUFFER_BYTES: usize = 256 << 10;
+
 /// What one HTTP/2 connection may send before it's read, in all and in one stream, and what of an answer may wait for
 /// its client, in bytes.
 const CONNECTION_WINDOW: u32 = 512 << 10;
@@ -159,7 +164,7 @@ impl Ingress {
         let head_bytes_max = usize::try_from(http.header_bytes_max).unwrap_or(usize::MAX);
         let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
         let mut http1 = http1::Builder::new();
-        http1.max_buf_size(head_bytes_max).max_header_size(head_bytes_max);
+        http1.max_buf_size(head_bytes_max.max(BODY_BUFFER_BYTES)).max_header_size(head_bytes_max);
         let mut http2 = http2::Builder::new(Streams { stall_max: http.body_timeout });
         http2
             .timer(TokioTimer::new())

@@ -74,7 +74,7 @@ impl<T: Line> Followers<T> {
 }
 
 impl<T: Line> Following<T> {
-    /// What comes next; none after the last.
+    /// The next line, or count of missed ones; none after the last.
     pub(crate) async fn next(&self) -> Option<Told<T>> {
         loop {
             // Asked before the look at the queue: what is there at the end is told.

@@ -37,7 +37,7 @@ pub(crate) trait Line: Send + Sync + 'static {
     /// Adds it as a JSON object, without a line end.
     fn encode(&self, out: &mut String);
 
-    /// What stands in the place of so many lines that were missed.
+    /// A line in the place of so many lines that were missed.
     fn missed(count: u64) -> Self;
 
     /// Bytes that it counts where it is kept.
@@ -127,7 +127,9 @@ impl Logs {
 
     /// Lines of a type that standard output never had, since the host started.
     pub(crate) fn dropped(&self, process: &str) -> u64 {
-        self.lock().sources.get(process).map_or(0, Source::dropped)
+        let kept = self.lock();
+        let source = kept.sources.iter().find(|(name, _)| **name == *process);
+        source.map_or(0, |(_, source)| source.dropped())
     }
 
     /// The last line is there. Waits for those that follow to have it, but not for long.

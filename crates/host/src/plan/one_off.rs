@@ -5,7 +5,8 @@ use wasmhost_config::{Formation, Run, Trigger};
 use wasmhost_engine::{Code, Handler};
 
 use super::{
-    PlanError, PlanProblem, PlannedType, Surroundings, dirs, exports, grants, memory_problem, open_dirs, read,
+    PlanError, PlanProblem, PlannedType, Surroundings, dirs, exports, grants, memory_problem, open_dirs,
+    procfile, read,
 };
 
 impl PlannedType {
@@ -23,7 +24,8 @@ impl PlannedType {
     ) -> Result<PlannedType, PlanError> {
         let mut problems = grant_problems(formation, name, surroundings);
         match plan(formation, name) {
-            Ok(planned) => {
+            Ok(mut planned) => {
+                procfile::share_queue_with(&mut planned, formation);
                 problems.extend(memory_problem(&planned));
                 if problems.is_empty() {
                     return Ok(planned);
@@ -71,11 +73,11 @@ fn plan(formation: &Formation, name: &str) -> Result<PlannedType, PlanProblem> {
         directories,
         footprint: seen.footprint,
         is_async: seen.is_async,
-        puts_jobs: super::procfile::puts_jobs(&seen.imports),
+        puts_jobs: procfile::puts_jobs(&seen.imports),
     })
 }
 
-/// What is wrong with this type's grants, beside those of all others.
+/// Problems of this type's grants, beside those of all others.
 fn grant_problems(formation: &Formation, name: &str, surroundings: &Surroundings<'_>) -> Vec<PlanProblem> {
     let of_type = |problem: &PlanProblem| problem.process == name;
     let opened: Vec<_> = formation

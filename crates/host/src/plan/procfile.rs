@@ -9,7 +9,7 @@ use super::PlannedType;
 /// The queue that types of a Procfile work and fill.
 const QUEUE: &str = "default";
 
-/// What to do where a Procfile lacks a key.
+/// Advice where a Procfile lacks a key.
 const INSTEAD: &str =
     "; a Procfile can't say that: `wasmhost import` writes a formation.toml for it, which can";
 
@@ -19,7 +19,7 @@ pub(super) fn trigger(handler: Handler) -> Option<Trigger> {
         .then(|| Trigger::Queue { queues: vec![(QUEUE.to_owned(), 1)] })
 }
 
-/// What an error about a missing key adds, for the formation of this file.
+/// The text that an error about a missing key adds, for the formation of this file.
 pub(super) fn instead(formation: &Formation) -> &'static str {
     if is_procfile(&formation.file) { INSTEAD } else { "" }
 }
@@ -34,6 +34,13 @@ pub(super) fn share_queue(formation: &mut Formation, types: &mut [PlannedType]) 
         planned.process.grants.enqueue = vec![QUEUE.to_owned()];
         let written = formation.processes.iter_mut().filter(|process| process.name == planned.process.name);
         written.for_each(|process| process.grants.enqueue = vec![QUEUE.to_owned()]);
+    }
+}
+
+/// The same for one type alone. Others aren't looked at: its jobs may wait for a worker.
+pub(super) fn share_queue_with(planned: &mut PlannedType, formation: &Formation) {
+    if is_procfile(&formation.file) && planned.puts_jobs {
+        planned.process.grants.enqueue = vec![QUEUE.to_owned()];
     }
 }
 

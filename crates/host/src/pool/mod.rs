@@ -78,7 +78,7 @@ pub(crate) struct PoolParts {
     pub(crate) type_index: usize,
     pub(crate) name: Arc<str>,
     pub(crate) version: Arc<Version>,
-    /// What is known of components.
+    /// The facts known of components.
     pub(crate) learned: Arc<Learned>,
     pub(crate) line_max: usize,
     pub(crate) events: mpsc::UnboundedSender<Event>,
@@ -259,7 +259,7 @@ impl Pool {
         self.lock().live.insert(slot.member);
     }
 
-    /// What a new instance of this version is admitted with.
+    /// The slot that a new instance of this version is admitted with.
     pub(crate) fn slot(
         &self,
         member: MemberId,

@@ -50,7 +50,7 @@ pub(crate) struct Deploying {
     pub(super) release: Release,
     /// The supervisor's place and the pool of each of its types.
     pub(super) places: Vec<(usize, Arc<Pool>)>,
-    /// What requests of each http type find, by its place.
+    /// The `Web` that requests of each http type find, by its place.
     pub(super) webs: HashMap<usize, Arc<Web>>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Attempt<'a> {
     pub(super) events: &'a mpsc::UnboundedSender<DeployEvent>,
     /// Once it has one.
     pub(super) number: Option<u64>,
-    /// What the deploy waits for, for the one who reads that its time is over.
+    /// The deploy's present wait, for the one who reads that its time is over.
     pub(super) waits_for: String,
 }
 
@@ -73,7 +73,7 @@ enum Done {
 
 impl Attempt<'_> {
     pub(super) fn tell(&self, event: DeployEvent) {
-        // Whoever asked may have gone.
+        // The one that asked may have gone.
         let _ = self.events.send(event);
     }
 
@@ -183,7 +183,7 @@ impl Deploying {
 
     // --- what is asked for
 
-    /// What is to become live, and who says so.
+    /// The plan that is to become live, and who says so.
     async fn read(&self, wanted: Wanted) -> Result<(Plan, String), String> {
         let file = self.release.formation.file.clone();
         let record = match wanted {
@@ -255,7 +255,7 @@ fn name(number: Option<u64>) -> String {
     number.map_or("the deploy".to_owned(), |number| format!("v{number}"))
 }
 
-/// What changes, a line each, for a person.
+/// The changes, a line each, for a person.
 pub(crate) fn change_lines(changes: &Changes) -> Vec<String> {
     let of_types = changes.types.iter().flat_map(|kind| {
         let what = match kind.how {

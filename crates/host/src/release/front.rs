@@ -48,7 +48,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// What is open before there is a front.
+    /// The listeners that are open before there is a front.
     pub(crate) async fn first(http: &Http, handed_over: &mut HandedOver) -> Result<Opened, StartError> {
         Opened::open(http, handed_over, |_| Ok(vec![])).await
     }

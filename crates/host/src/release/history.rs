@@ -1,4 +1,4 @@
-//! What the store knows of releases: which one a start runs, and how one of before is read again.
+//! The store's knowledge of releases: which one a start runs, and how one of before is read again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ pub(crate) fn plan_of(
     }
 }
 
-/// What the store is to know of a plan.
+/// The part of a plan that the store is to know.
 pub(crate) fn record(plan: &Plan, author: String, of_file: bool) -> NewRelease {
     let components = plan.types.iter().map(|planned| ReleaseComponent {
         process: planned.process.name.clone(),

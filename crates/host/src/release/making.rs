@@ -18,7 +18,7 @@ use crate::trigger::release;
 /// Slots of the pool for instances that no type has: the one that is tried before a release, or a release step's.
 const SLOTS_BESIDE: u32 = 1;
 
-/// What releases are made with.
+/// The means that releases are made with.
 pub(crate) struct Making {
     pub(crate) engine: Arc<Engine>,
     pub(crate) capacity: Capacity,
@@ -72,7 +72,7 @@ impl Making {
     }
 }
 
-/// What the engine's pool must hold for these types.
+/// The size of a pool that holds these types.
 pub(crate) fn engine_options<'a>(
     types: impl Iterator<Item = &'a PlannedType> + Clone,
     capacity: &Capacity,

@@ -70,7 +70,7 @@ impl ReleaseType {
     }
 }
 
-/// What others see of the live release.
+/// The view that others have of the live release.
 pub(crate) struct Live {
     pub(crate) number: u64,
     pub(crate) formation: Formation,
@@ -104,7 +104,7 @@ pub(crate) struct Order {
     _turn: OwnedSemaphorePermit,
 }
 
-/// What is to become live.
+/// The formation or release that is to become live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// The formation's file, as it is now.
@@ -132,7 +132,7 @@ impl Deployer {
         (Deployer { orders, turn: Arc::new(Semaphore::new(1)) }, arrive)
     }
 
-    /// Gives an order, if none is carried out now. What comes out are its steps, the last of which is its end.
+    /// Gives an order, if none is carried out now. Its steps come out, the last of which is its end.
     pub(crate) fn order(
         &self,
         wanted: Wanted,

@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tracing::warn;
 use wasmhost_config::{ProcessType, read_file};
@@ -17,12 +17,14 @@ use super::Release;
 /// Where components are kept. Its files are never written in place.
 pub(crate) struct Shelf {
     directory: PathBuf,
+    /// A start keeps its components while a deploy may do the same.
+    changing: Mutex<()>,
 }
 
 impl Shelf {
     /// The shelf of a state directory; it is made with its first component.
     pub(crate) fn of(state_dir: &Path) -> Shelf {
-        Shelf { directory: state_dir.join("components") }
+        Shelf { directory: state_dir.join("components"), changing: Mutex::new(()) }
     }
 
     /// Where the component of this digest is, if it's kept.
@@ -34,6 +36,7 @@ impl Shelf {
     /// Keeps a component. It is on the disk when this returns.
     pub(crate) fn put(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(digest).ok_or_else(|| io::Error::other("the digest is none"))?;
+        let _changing = self.changing();
         if path.is_file() {
             return Ok(());
         }
@@ -77,6 +80,7 @@ impl Shelf {
 
     /// Keeps these, and nothing else.
     pub(crate) fn keep_only(&self, digests: &[String]) -> io::Result<()> {
+        let _changing = self.changing();
         let kept: HashSet<&str> = digests.iter().map(String::as_str).collect();
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -92,6 +96,11 @@ impl Shelf {
             }
         }
         Ok(())
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // A file that is half done has another name.
+        self.changing.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     fn path(&self, digest: &str) -> Option<PathBuf> {

@@ -1,7 +1,6 @@
 //! The first instance of a new version is tried before anything moves: it is started and, where the type has a `ready`
 //! path, asked until it answers 2xx. It serves nobody, and goes again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use wasmhost_config::Trigger;
 use wasmhost_engine::{CallEnd, CallLimits, Instance, RequestScheme};
 
 use crate::pool::Version;
+use crate::trigger::release::Leash;
 
 /// How long to wait before it's asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// The bytes of an answer that are read. A longer one is an answer too.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// What is tried.
+/// A version on trial.
 pub(super) struct Trial<'a> {
     pub(super) process: &'a str,
     pub(super) trigger: &'a Trigger,
@@ -34,7 +34,8 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// Returns when the version has shown that it starts, and is ready. `asked` is told how the last question ended.
     pub(super) async fn run(&self, mut asked: impl FnMut(String)) -> Result<(), String> {
-        let mut instance = self.start().await?;
+        let mut leash = Leash::default();
+        let mut instance = self.start(&leash).await?;
         let (Some(path), Trigger::Http { .. }) = (self.ready, self.trigger) else {
             instance.discard().await;
             return Ok(());
@@ -51,13 +52,16 @@ impl Trial<'_> {
             tokio::time::sleep(ASK_AGAIN).await;
             instance = match left {
                 Some(instance) => instance,
-                None => self.start().await?,
+                None => {
+                    leash = Leash::default();
+                    self.start(&leash).await?
+                }
             };
         }
     }
 
-    async fn start(&self) -> Result<Instance, String> {
-        let started = self.version.component.start(self.index, Arc::default()).await;
+    async fn start(&self, leash: &Leash) -> Result<Instance, String> {
+        let started = self.version.component.start(self.index, leash.meter()).await;
         started.map_err(|end| format!("\"{}\" failed to start: {}", self.process, told(&end)))
     }
 

@@ -1,5 +1,5 @@
-//! What calls the types of the live release beside requests: queue triggers and schedules. A release that changes one stops
-//! it, and begins another. Calls that it has begun go on.
+//! The callers of the live release's types beside requests: queue triggers and schedules. A release that changes one
+//! stops it, and begins another. Calls that it has begun go on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! What releases do to the types: one release's types are adopted, which moves those that changed and adds new ones, and
-//! types that the live release doesn't have any more are retired.
+//! The effect of releases on the types. One release's types are adopted, which moves those that changed and adds new
+//! ones. Types that the live release doesn't have any more are retired.
 //!
 //! The supervisor watches a move until every type in it has its instances. An instance of the new release that doesn't
-//! start, a command that exits, and the third crash in a call end the move. Whoever began it hears why, and adopts the
-//! release before.
+//! start, a command that exits, and the third crash in a call end the move. The caller that began it hears why, and
+//! adopts the release before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -178,7 +178,8 @@ impl Supervisor {
             self.look_at_move();
             self.forget_retired();
             self.answer_settled();
-            self.pulse.turned(|| standing(&self.types, &self.order));
+            let is_draining = self.changes_refused;
+            self.pulse.turned(is_draining, || standing(&self.types, &self.order));
         }
     }
 

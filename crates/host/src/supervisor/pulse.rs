@@ -1,4 +1,4 @@
-//! What the supervisor tells the service manager each time its loop turns: that it works (the watchdog), and the counts
+//! The supervisor's word to the service manager each time its loop turns: that it works (the watchdog), and the counts
 //! where they have changed, at most once a second. Nothing else feeds the watchdog, so that a supervisor that hangs is
 //! noticed.
 //!
@@ -47,13 +47,17 @@ impl Pulse {
     }
 
     /// The loop has turned.
-    pub(super) fn turned(&mut self, counts: impl FnOnce() -> String) {
+    pub(super) fn turned(&mut self, is_draining: bool, counts: impl FnOnce() -> String) {
         if !self.manager.is_there() {
             return;
         }
         let now = Instant::now();
         if self.beat.is_watchdog_due(now) {
             self.manager.feed_watchdog();
+        }
+        if is_draining {
+            // The drain tells how it stands.
+            return;
         }
         let is_taking = *self.is_taking.borrow();
         let status = || match is_taking {

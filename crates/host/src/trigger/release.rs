@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tracing::info;
-use wasmhost_engine::{CallEnd, CallLimits, Component};
+use wasmhost_engine::{CallEnd, CallLimits, Component, Meter};
 
 /// A release step that failed; the release doesn't go live.
 #[derive(Debug, thiserror::Error)]
@@ -14,14 +14,31 @@ pub struct ReleaseFailed {
     how: String,
 }
 
-/// Runs a step to its end.
+/// The meter of an instance that nobody but its caller knows. Where the caller gives up, the guest ends.
+#[derive(Default)]
+pub(crate) struct Leash(Arc<Meter>);
+
+impl Leash {
+    pub(crate) fn meter(&self) -> Arc<Meter> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.interrupt();
+    }
+}
+
+/// Runs a step to its end. It is ended where this is dropped.
 pub(crate) async fn run(
     process: &str,
     component: &Component,
     limits: CallLimits,
 ) -> Result<(), ReleaseFailed> {
     let failed = |how: String| ReleaseFailed { process: process.to_owned(), how };
-    let instance = component.start(1, Arc::default()).await;
+    let leash = Leash::default();
+    let instance = component.start(1, leash.meter()).await;
     let instance = instance.map_err(|end| failed(format!("failed to start: {}", end.summary())))?;
     let report = instance.call_command(limits).await.report;
     match report.end {

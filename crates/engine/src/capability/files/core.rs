@@ -80,7 +80,7 @@ macro_rules! replace {
     }};
 }
 
-/// Of the functions that call the library's nothing else is known but that they went well.
+/// The functions that call the library's tell nothing else but that they went well.
 const SUCCESS: i32 = Errno::Success as i32;
 
 /// Replaces what opens and closes files. To be called on a linker that allows it.

@@ -35,7 +35,7 @@ pub(crate) type SharedCode = Arc<Compiled>;
 
 /// See the module.
 pub struct Cache {
-    directory: Option<Directory>,
+    directory: Option<Arc<Directory>>,
     /// Code that is loaded, or being loaded while its lock is held. Code that no type uses any more is forgotten.
     loaded: Mutex<HashMap<String, Arc<Mutex<Weak<Compiled>>>>>,
 }
@@ -56,7 +56,12 @@ impl Cache {
                 path.display()
             );
         }
-        Cache { directory: directory.ok(), ..Cache::off() }
+        Cache { directory: directory.ok().map(Arc::new), ..Cache::off() }
+    }
+
+    /// The same directory, for another engine: code that is loaded is of one engine alone.
+    pub(crate) fn beside(&self) -> Cache {
+        Cache { directory: self.directory.clone(), ..Cache::off() }
     }
 
     /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new

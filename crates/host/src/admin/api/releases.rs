@@ -31,7 +31,7 @@ pub struct RollbackRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum DeployEvent {
-    /// What will change, by type, for a person: `web: memory 128MiB -> 256MiB`. Empty where nothing does.
+    /// The changes to come, by type, for a person: `web: memory 128MiB -> 256MiB`. Empty where there are none.
     Changes {
         /// A line each.
         lines: Vec<String>,
@@ -45,7 +45,7 @@ pub enum DeployEvent {
     Compiling {
         /// How many.
         done: usize,
-        /// Of how many.
+        /// The number of all.
         of: usize,
     },
     /// A release step runs.
@@ -62,7 +62,7 @@ pub enum DeployEvent {
     Moving {
         /// How many.
         done: usize,
-        /// Of how many.
+        /// The number of all.
         of: usize,
     },
     /// The last line: the release is live.
@@ -144,7 +144,7 @@ pub struct ReleaseDetail {
     /// The release that was live before it, if it is still known.
     #[serde(default)]
     pub before: Option<u64>,
-    /// What it changed in the one that was live before it, by type, for a person.
+    /// Its changes to the one that was live before it, by type, for a person.
     pub changes: Vec<String>,
     /// The formation's text.
     pub formation: String,

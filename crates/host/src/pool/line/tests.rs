@@ -1,3 +1,5 @@
+mod versions;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -494,22 +496,4 @@ fn where_there_is_nothing_to_wait_for_nobody_waits() {
     assert_eq!(world.ask(Need::Any).1, Some(NoInstance::AllInBackoff));
     world.line.set_outlook(Outlook::Good);
     assert_eq!(world.ask(Need::Any).1, None);
-}
-
-#[test]
-fn instances_of_two_versions_are_lent_each_in_its_own_manner() {
-    let mut world = World::new(1, 100, KEPT).with_instances(1);
-    world.concurrency = 3;
-    world.admit();
-    // The newer one is used last, and has two more seats. The older one has none.
-    let first = world.any();
-    assert_eq!(world.lent[&first].instance.concurrency, 3);
-    let second = world.any();
-    assert_eq!(world.lent[&second].instance.concurrency, 1);
-    assert_eq!(world.line.room(), 2);
-    world.any();
-    world.any();
-    assert_eq!((world.line.room(), world.waiting.len()), (0, 0));
-    world.any();
-    assert_eq!(world.waiting.len(), 1);
 }
