@@ -60,6 +60,12 @@ impl Engine {
     /// An engine with a pool of its own, which shares everything else with this one: threads, clock, clients, the
     /// directory of the cache, and what guests may hold.
     pub fn with_pool(&self, options: EngineOptions) -> Arc<Engine> {
+        // Pools only grow: types that are changed in turn don't ask for another one each time.
+        let options = EngineOptions {
+            memory_bytes_max: options.memory_bytes_max.max(self.options.memory_bytes_max),
+            footprint: options.footprint.max(self.options.footprint),
+            ..options
+        };
         Arc::new(Engine {
             options,
             plain: OnceLock::new(),
@@ -80,9 +86,14 @@ impl Engine {
             && footprint.max(made_for.footprint) == made_for.footprint
     }
 
-    /// Whether all threads of its own still work: guests neither yield nor compute without them.
-    pub fn is_alive(&self) -> bool {
-        self.ticker.is_alive() && self.compute.is_alive()
+    /// Says later whether all threads of the engine still work: guests neither yield nor compute without them. Where the
+    /// engines that share them are gone they need not.
+    pub fn watch_threads(&self) -> impl Fn() -> bool + Send + use<> {
+        let (ticker, compute) = (Arc::downgrade(&self.ticker), Arc::downgrade(&self.compute));
+        move || {
+            ticker.upgrade().is_none_or(|ticker| ticker.is_alive())
+                && compute.upgrade().is_none_or(|compute| compute.is_alive())
+        }
     }
 
     /// Prepares the thread that calls this for guests. Each thread that will run them does so once.

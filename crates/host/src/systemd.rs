@@ -108,6 +108,9 @@ impl ServiceManager {
 
     /// Says that the host is going, and asks for more time as long as the guard lives, for `at_most` so long.
     pub(crate) fn stopping(&self, at_most: Duration) -> Extending {
+        if let Some(told) = &self.told {
+            told.is_ready.store(false, Relaxed);
+        }
         self.tell("STOPPING=1".to_owned());
         self.extend(Some(at_most))
     }
@@ -204,7 +207,10 @@ pub struct Reloading {
 
 impl Drop for Reloading {
     fn drop(&mut self) {
-        if let Some(manager) = &self.manager {
+        // A host that stops meanwhile isn't ready any more.
+        let is_ready =
+            |manager: &&ServiceManager| manager.told.as_ref().is_some_and(|told| told.is_ready.load(Relaxed));
+        if let Some(manager) = self.manager.as_ref().filter(is_ready) {
             manager.ready();
         }
     }

@@ -24,7 +24,7 @@ use super::api::{
 use super::jobs::page_size;
 use super::request::{Given, Nothing};
 use super::{Admin, ApiError, Shared};
-use crate::release::{NotTaken, TIMEOUT_DEFAULT, Wanted, change_lines};
+use crate::release::{NotTaken, TIMEOUT_DEFAULT, TIMEOUT_MAX, Wanted, change_lines};
 
 /// Releases in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 20;
@@ -89,9 +89,12 @@ fn order(admin: &Admin, wanted: Wanted, timeout_s: Option<f64>) -> Result<Respon
 
 fn timeout(seconds: Option<f64>) -> Result<Duration, ApiError> {
     let Some(seconds) = seconds else { return Ok(TIMEOUT_DEFAULT) };
-    let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero());
-    timeout.ok_or_else(|| {
-        ApiError::bad(format!("timeout_s: found {seconds}, expected a number of seconds above 0"))
+    let timeout = Duration::try_from_secs_f64(seconds).ok();
+    timeout.filter(|timeout| !timeout.is_zero() && *timeout <= TIMEOUT_MAX).ok_or_else(|| {
+        let most = TIMEOUT_MAX.as_secs();
+        ApiError::bad(format!(
+            "timeout_s: found {seconds}, expected seconds above 0, and {most} (a week) at most"
+        ))
     })
 }
 

@@ -164,7 +164,7 @@ impl Host {
         let counts = store::counts(&formation, &store, dir.left_by()).await?;
         let owner = store::take_ownership(&url, &store).await?;
         let number = match begin {
-            Begin::Again(number) => number,
+            Begin::Again { number, .. } => number,
             Begin::New => {
                 let new = record(&plan, START.to_owned(), true);
                 store.releases.add(new).await.map_err(failed)?
@@ -186,18 +186,16 @@ impl Host {
         let making =
             Making { engine: engine.clone(), capacity: capacity.clone(), services, learned: learned.clone() };
         let (release, _) = making.make(number, plan, &Default::default(), &*progress).await?;
-        run_release_steps(&release, |_| ()).await?;
+        if !matches!(begin, Begin::Again { is_rollback: true, .. }) {
+            run_release_steps(&release, |_| ()).await?;
+        }
         store.releases.make_live(number).await.map_err(failed)?;
         shelf.keep_in_background(&release);
 
         let lasting = Lasting::new();
         store.watch(&lasting);
-        // Weak, since the engine goes with its last instance.
-        let weak = Arc::downgrade(&engine);
+        lasting.watch_thread("a thread that guests run on", engine.watch_threads());
         drop(engine);
-        lasting.watch_thread("a thread that guests run on", move || {
-            weak.upgrade().is_none_or(|engine| engine.is_alive())
-        });
         for stream in [output.stdout(), output.stderr()] {
             let (name, stream) = (format!("the writer of {stream}"), stream.clone());
             lasting.watch_thread(&name, move || stream.is_alive());

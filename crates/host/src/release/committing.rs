@@ -20,9 +20,9 @@ impl Deploying {
         places: Vec<(usize, Arc<Pool>)>,
         changed: &HashSet<String>,
         opened: Option<Opened>,
-    ) -> Result<(), String> {
+    ) {
         self.parts.queues.know(known_queues(&next));
-        self.serve(&next, &places, changed, opened)?;
+        self.serve(&next, &places, changed, opened);
         self.trigger(&next, &places, changed).await;
         self.retire(&self.places, &places).await;
         let schedules = next.types.iter().filter(|kind| matches!(kind.planned.trigger, Trigger::Schedule(_)));
@@ -33,7 +33,6 @@ impl Deploying {
         next.formation.unworked_queues().iter().for_each(|unworked| warn!("{unworked}"));
         self.places = places;
         self.release = next;
-        Ok(())
     }
 
     fn serve(
@@ -42,7 +41,7 @@ impl Deploying {
         places: &[(usize, Arc<Pool>)],
         changed: &HashSet<String>,
         opened: Option<Opened>,
-    ) -> Result<(), String> {
+    ) {
         let mut webs = HashMap::new();
         let mut routes = vec![];
         for (kind, (place, pool)) in next.types.iter().zip(places) {
@@ -59,9 +58,7 @@ impl Deploying {
                 let served_at = opened.served_at();
                 let before = self.parts.live.load();
                 served_at.iter().filter(|place| !before.http.contains(place)).for_each(&self.parts.serving);
-                front
-                    .serve(http, opened, routes, *drain_delay, *grace)
-                    .map_err(|err| format!("the sockets can't be shared: {err}"))?;
+                front.serve(http, opened, routes, *drain_delay, *grace + *drain_delay);
                 self.tell_live(next, Some(served_at));
             }
             None if routes.is_empty() => {
@@ -74,7 +71,6 @@ impl Deploying {
             }
         }
         self.webs = webs;
-        Ok(())
     }
 
     async fn trigger(&mut self, next: &Release, places: &[(usize, Arc<Pool>)], changed: &HashSet<String>) {

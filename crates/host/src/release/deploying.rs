@@ -49,10 +49,16 @@ pub(crate) struct Deploying {
     /// The live one.
     pub(super) release: Release,
     /// The supervisor's place and the pool of each of its types.
-    pub(super) places: Vec<(usize, Arc<Pool>)>,
+    pub(super) places: Places,
     /// The `Web` that requests of each http type find, by its place.
     pub(super) webs: HashMap<usize, Arc<Web>>,
 }
+
+/// The supervisor's place and the pool of each type of a release.
+pub(super) type Places = Vec<(usize, Arc<Pool>)>;
+
+/// The longest that a deploy may take.
+pub(crate) const TIMEOUT_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// A release on its way.
 pub(super) struct Attempt<'a> {
@@ -101,9 +107,9 @@ impl Deploying {
         http.iter().for_each(&parts.serving);
         parts.live.store(Arc::new(Live { http, ..Live::none(&release.formation) }));
         let mut deploying = Deploying { parts, release: empty, places: vec![], webs: HashMap::new() };
-        let underway = deploying.adopt(&release, counts).await?;
+        let underway = deploying.adopt(&release, counts, false).await?;
         let changed = release.types.iter().map(|kind| kind.name().to_owned()).collect();
-        deploying.commit(release, underway.places, &changed, opened).await?;
+        deploying.commit(release, underway.places, &changed, opened).await;
         Ok(deploying)
     }
 
@@ -122,13 +128,11 @@ impl Deploying {
 
     async fn carry_out(&mut self, order: Order, intake: &CancellationToken) {
         let Order { wanted, timeout, events, _turn } = order;
-        let deadline = Instant::now() + timeout;
+        let begun = Instant::now();
+        let deadline = begun.checked_add(timeout).unwrap_or(begun + TIMEOUT_MAX);
         let waits_for = "the formation was read".to_owned();
         let mut attempt = Attempt { deadline, timeout, events: &events, number: None, waits_for };
-        let ended = tokio::select! {
-            ended = self.attempt(wanted, &mut attempt) => ended,
-            () = intake.cancelled() => Err("the host was told to stop".to_owned()),
-        };
+        let ended = self.attempt(wanted, &mut attempt, intake).await;
         let (live, number) = (self.release.number, attempt.number);
         let end = match ended {
             Ok(Done::Live(release)) => DeployEvent::Live { release },
@@ -144,9 +148,39 @@ impl Deploying {
             }
         };
         attempt.tell(end);
+        self.forget().await;
     }
 
-    async fn attempt(&mut self, wanted: Wanted, attempt: &mut Attempt<'_>) -> Result<Done, String> {
+    async fn attempt(
+        &mut self,
+        wanted: Wanted,
+        attempt: &mut Attempt<'_>,
+        intake: &CancellationToken,
+    ) -> Result<Done, String> {
+        let moved = tokio::select! {
+            moved = self.move_to(wanted, attempt) => moved?,
+            () = intake.cancelled() => return Err("the host was told to stop".to_owned()),
+        };
+        let Some((prepared, places)) = moved else { return Ok(Done::Unchanged) };
+        let Prepared { release: next, changed, engine, opened } = prepared;
+        let number = next.number;
+        if let Err(err) = self.parts.releases.make_live(number).await {
+            self.go_back(&places).await;
+            return Err(format!("that v{number} is live could not be stored: {err}"));
+        }
+        // Nothing fails from here on.
+        self.parts.making.engine = engine;
+        self.commit(next, places, &changed, opened).await;
+        info!("v{number} is live");
+        Ok(Done::Live(number))
+    }
+
+    /// Moves the instances, and comes back where that fails. Nothing is returned where there is nothing to move.
+    async fn move_to(
+        &mut self,
+        wanted: Wanted,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Option<(Prepared, Places)>, String> {
         let (plan, author) = attempt.within(self.read(wanted)).await??;
         let changes = self.changes(&plan);
         attempt.tell(DeployEvent::Changes { lines: change_lines(&changes) });
@@ -155,30 +189,19 @@ impl Deploying {
         }
         let is_dry = wanted == Wanted::File { dry_run: true };
         if is_dry || changes.is_empty() {
-            return Ok(Done::Unchanged);
+            return Ok(None);
         }
-        let Prepared { release: next, changed, engine, opened } =
-            self.prepare(plan, author, &changes, attempt).await?;
-        let number = next.number;
+        let prepared = self.prepare(plan, author, &changes, attempt).await?;
         // For types that come back.
         let counts =
             self.parts.counts.load().await.map_err(|err| format!("the counts can't be read: {err}"))?;
-        let underway = self.adopt(&next, &counts).await?;
+        let underway = self.adopt(&prepared.release, &counts, false).await?;
         let places = underway.places.clone();
-        let mut moved = self.watch(underway, attempt).await;
-        if moved.is_ok() {
-            let live = self.parts.releases.make_live(number).await;
-            moved = live.map_err(|err| format!("that v{number} is live could not be stored: {err}"));
-        }
-        if let Err(why) = moved {
+        if let Err(why) = self.watch(underway, attempt).await {
             self.go_back(&places).await;
             return Err(why);
         }
-        self.parts.making.engine = engine;
-        self.commit(next, places, &changed, opened).await?;
-        info!("v{number} is live");
-        self.forget().await;
-        Ok(Done::Live(number))
+        Ok(Some((prepared, places)))
     }
 
     // --- what is asked for

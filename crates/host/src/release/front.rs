@@ -30,7 +30,7 @@ pub(crate) struct Front {
 struct Serving {
     present: Option<Present>,
     /// Those that were replaced, and finish.
-    replaced: Vec<JoinHandle<()>>,
+    replaced: Vec<(Arc<Ingress>, JoinHandle<()>)>,
     is_draining: bool,
 }
 
@@ -43,7 +43,7 @@ struct Present {
 
 /// Places that are open, before anybody is served there.
 pub(crate) struct Opened {
-    listeners: Vec<(Wanted, Listener)>,
+    listeners: Vec<(Wanted, Listener, Spare)>,
     certificates: Option<Certificates>,
 }
 
@@ -73,14 +73,17 @@ impl Opened {
             if listeners.is_empty() {
                 listeners = listen(&wanted, http.socket_mode, handed_over).await?;
             }
-            opened.extend(listeners.into_iter().map(|listener| (wanted.clone(), listener)));
+            for listener in listeners {
+                let spare = listener.spare()?;
+                opened.push((wanted.clone(), listener, spare));
+            }
         }
         let certificates = http.tls.as_ref().map(Certificates::load).transpose();
         Ok(Opened { listeners: opened, certificates: certificates.map_err(StartError::Certificates)? })
     }
 
     pub(crate) fn served_at(&self) -> Vec<ServedAt> {
-        self.listeners.iter().map(|(_, listener)| listener.served_at().clone()).collect()
+        self.listeners.iter().map(|(_, listener, _)| listener.served_at().clone()).collect()
     }
 }
 
@@ -112,31 +115,36 @@ impl Front {
         &self,
         http: &Http,
         opened: Opened,
-        routes: impl IntoIterator<Item = (Route, Arc<Web>)>,
+        routes: Vec<(Route, Arc<Web>)>,
         drain_delay: Duration,
         grace: Duration,
-    ) -> std::io::Result<()> {
+    ) {
         let Opened { listeners, certificates } = opened;
-        let spares = listeners.iter().map(|(wanted, listener)| Ok((wanted.clone(), listener.spare()?)));
-        let spares = spares.collect::<std::io::Result<Vec<_>>>()?;
+        let mut spares = vec![];
+        let mut accepting = vec![];
+        for (wanted, listener, spare) in listeners {
+            spares.push((wanted, spare));
+            accepting.push(listener);
+        }
         let connections_max = self.capacity.connections(http.connections_max);
-        let ingress = Ingress::new(http, connections_max, routes, &self.stderr);
+        let ingress = Ingress::new(http, connections_max, routes.clone(), &self.stderr);
         let mut serving = self.lock();
         if serving.is_draining {
-            return Ok(());
+            return;
         }
-        let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
         let (running, watch) = (ingress.clone(), self.lasting.clone());
-        let run = async move { running.run(listeners, certificates, drain_delay, &watch).await };
+        let run = async move { running.run(accepting, certificates, drain_delay, &watch).await };
         let ended = self.lasting.spawn_replaced("the ingress", ingress.replaced(), run);
         let before = serving.present.replace(Present { ingress, ended, spares });
         serving.leave(before, grace);
-        Ok(())
+        serving.route_replaced(&routes);
     }
 
     /// Requests go these ways from now on.
-    pub(crate) fn set_routes(&self, routes: impl IntoIterator<Item = (Route, Arc<Web>)>) {
-        if let Some(present) = &self.lock().present {
+    pub(crate) fn set_routes(&self, routes: Vec<(Route, Arc<Web>)>) {
+        let serving = self.lock();
+        serving.route_replaced(&routes);
+        if let Some(present) = &serving.present {
             present.ingress.set_routes(routes);
         }
     }
@@ -164,7 +172,8 @@ impl Front {
             let mut serving = self.lock();
             (serving.present.take(), std::mem::take(&mut serving.replaced))
         };
-        for ended in replaced.into_iter().chain(present.map(|present| present.ended)) {
+        let replaced = replaced.into_iter().map(|(_, ended)| ended);
+        for ended in replaced.chain(present.map(|present| present.ended)) {
             let _ = ended.await;
         }
     }
@@ -185,7 +194,12 @@ impl Serving {
         drop(spares);
         ingress.replaced().cancel();
         ingress.drain(grace);
-        self.replaced.retain(|ended| !ended.is_finished());
-        self.replaced.push(ended);
+        self.replaced.retain(|(_, ended)| !ended.is_finished());
+        self.replaced.push((ingress, ended));
+    }
+
+    /// Connections that are left of those before go where the present release says.
+    fn route_replaced(&self, routes: &[(Route, Arc<Web>)]) {
+        self.replaced.iter().for_each(|(ingress, _)| ingress.set_routes(routes.to_vec()));
     }
 }

@@ -17,8 +17,8 @@ pub(crate) const START: &str = "start";
 /// Which release a start runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// The one that was live.
-    Again(u64),
+    /// The one that was live. A rollback runs no release steps, neither when it is made nor at a start.
+    Again { number: u64, is_rollback: bool },
     /// The file is a new one.
     New,
 }
@@ -35,8 +35,9 @@ pub(crate) async fn at_start(
         info!("release v{number} has failed: the last run ended before it was live");
     }
     let Some(live) = releases.live().await? else { return Ok((plan, Begin::New)) };
+    let again = Begin::Again { number: live.number, is_rollback: !live.of_file };
     if is_of(&live, &plan) {
-        return Ok((plan, Begin::Again(live.number)));
+        return Ok((plan, again));
     }
     // A start that failed is tried again: whoever starts the host sees how it goes. A deploy that failed is not.
     let is_barred = |latest: &Record| {
@@ -57,7 +58,7 @@ pub(crate) async fn at_start(
                 "{file} is that of v{}, {why}: v{} runs, as before; change the file, or `wasmhost deploy` it as it is",
                 latest.number, live.number
             );
-            Ok((restored, Begin::Again(live.number)))
+            Ok((restored, again))
         }
         Err(why) => {
             warn!("v{} was live, and can't be run again, so that {file} is: {why}", live.number);

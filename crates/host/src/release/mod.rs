@@ -33,7 +33,7 @@ use crate::ingress::ServedAt;
 use crate::plan::PlannedType;
 use crate::pool::Version;
 use crate::trigger::schedule::ScheduleTrigger;
-pub(crate) use deploying::{Deploying, Parts, change_lines};
+pub(crate) use deploying::{Deploying, Parts, TIMEOUT_MAX, change_lines};
 pub(crate) use front::{Front, Opened};
 pub(crate) use history::{Begin, START, at_start, record};
 pub(crate) use making::{Making, engine_options, run_release_steps};

@@ -23,6 +23,7 @@ impl Deploying {
         &self,
         next: &Release,
         counts: &BTreeMap<String, u32>,
+        is_way_back: bool,
     ) -> Result<Underway, String> {
         let types = next.types.iter().map(|kind| Adopted {
             place: self.place_of(kind),
@@ -30,7 +31,7 @@ impl Deploying {
         });
         let (reply, answer) = oneshot::channel();
         let grace = next.formation.grace;
-        let action = Action::Adopt { types: types.collect(), grace, reply };
+        let action = Action::Adopt { types: types.collect(), grace, is_way_back, reply };
         let stopping = "the host is stopping";
         self.parts.actions.send(action).await.map_err(|_| stopping.to_owned())?;
         answer.await.map_err(|_| stopping.to_owned())?.map_err(|refused| refused.to_string())
@@ -72,7 +73,7 @@ impl Deploying {
 
     /// The release that is live gets its instances back.
     pub(super) async fn go_back(&self, tried: &[(usize, Arc<Pool>)]) {
-        match self.adopt(&self.release, &Default::default()).await {
+        match self.adopt(&self.release, &Default::default(), true).await {
             Ok(underway) => {
                 self.retire(tried, &self.places).await;
                 match tokio::time::timeout(BACK_MAX, underway.ended).await {

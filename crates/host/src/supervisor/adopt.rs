@@ -50,13 +50,14 @@ pub(super) struct Move {
 }
 
 impl Supervisor {
-    pub(super) fn adopt(&mut self, types: Vec<Adopted>) -> Result<Underway, Refused> {
+    pub(super) fn adopt(&mut self, types: Vec<Adopted>, is_way_back: bool) -> Result<Underway, Refused> {
         if self.changes_refused {
             return Err(Refused::Conflict("the host is stopping".into()));
         }
-        let counts: Vec<(&str, u32)> =
-            types.iter().map(|adopted| (&*adopted.supervised.name, self.count(adopted))).collect();
-        self.capacity.check(&counts).map_err(|too_many| Refused::Conflict(too_many.to_string()))?;
+        // A way back asks for nothing that wasn't there.
+        if !is_way_back {
+            self.check_room(&types)?;
+        }
         let (progress, watched) = watch::channel((0, 0));
         let (ended, end) = oneshot::channel();
         let mut places = vec![];
@@ -74,6 +75,16 @@ impl Supervisor {
         Ok(Underway { places, progress: watched, ended: end })
     }
 
+    /// Whether there is room for these types, and for those that stay until the move is over.
+    fn check_room(&self, types: &[Adopted]) -> Result<(), Refused> {
+        let adopted = types.iter().map(|adopted| (&*adopted.supervised.name, self.count(adopted)));
+        let stays = |place: usize| types.iter().all(|adopted| adopted.place != Some(place));
+        let others = self.types.iter().filter(|(place, _)| stays(*place));
+        let others = others.map(|(_, kind)| (&*kind.given.name, kind.desired));
+        let counts: Vec<(&str, u32)> = adopted.chain(others).collect();
+        self.capacity.check(&counts).map_err(|too_many| Refused::Conflict(too_many.to_string()))
+    }
+
     /// The count that a type will have: the one that was set live, or the file's.
     fn count(&self, adopted: &Adopted) -> u32 {
         let live = match adopted.place.and_then(|place| self.types.get(place)) {
@@ -86,6 +97,10 @@ impl Supervisor {
     /// Returns the type's place, and whether it gets other instances.
     fn adopt_type(&mut self, adopted: Adopted) -> (usize, bool) {
         let count = self.count(&adopted);
+        // Those that leave anyway aren't moved first.
+        if let Some(place) = adopted.place.filter(|place| self.types.contains(*place)) {
+            self.desire(place, count);
+        }
         let (place, is_moving) = match adopted.place.filter(|place| self.types.contains(*place)) {
             Some(place) => (place, self.change_type(place, adopted.supervised)),
             None => (self.add_type(adopted.supervised), true),
@@ -139,6 +154,9 @@ impl Supervisor {
     pub(super) fn forget_retired(&mut self) {
         let roster = &self.roster;
         self.types.retain(|place, kind| !(kind.is_retired && roster.kind(place).is_gone()));
+        // Whoever waits for all types waits for those that there are.
+        let types = &self.types;
+        self.waiting.iter_mut().for_each(|(wanted, _)| wanted.retain(|place| types.contains(*place)));
     }
 
     // --- the move under way

@@ -57,7 +57,12 @@ pub(crate) enum Action {
     Reset { types: Vec<String>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
     /// Makes the types of a release those of the host. Answers when the move has begun. Types that aren't among them stay
     /// until they are retired.
-    Adopt { types: Vec<Adopted>, grace: Duration, reply: oneshot::Sender<Result<Underway, Refused>> },
+    Adopt {
+        types: Vec<Adopted>,
+        grace: Duration,
+        is_way_back: bool,
+        reply: oneshot::Sender<Result<Underway, Refused>>,
+    },
     /// These types aren't in the live release: their instances leave.
     Retire { places: Vec<usize> },
     /// Replaces instances, each by one that serves before it leaves. Answers when the old ones have been asked to.
@@ -215,9 +220,9 @@ impl Supervisor {
         match action {
             Action::Scale { changes, reply } => self.change(Asked { change: Change::Scale(changes), reply }),
             Action::Reset { types, reply } => self.change(Asked { change: Change::Reset(types), reply }),
-            Action::Adopt { types, grace, reply } => {
+            Action::Adopt { types, grace, is_way_back, reply } => {
                 self.grace = grace;
-                let _ = reply.send(self.adopt(types));
+                let _ = reply.send(self.adopt(types, is_way_back));
             }
             Action::Retire { places } => self.retire(&places),
             Action::Restart { target, reply } => {

@@ -213,6 +213,8 @@ impl Write for Forget {
         tx.sql(
             "DELETE FROM releases WHERE state NOT IN ('live', 'pending')
                AND number NOT IN (SELECT number FROM releases ORDER BY number DESC LIMIT ?1)
+               AND number NOT IN
+                 (SELECT number FROM releases WHERE live_at IS NOT NULL ORDER BY number DESC LIMIT ?1)
                AND number NOT IN (SELECT number FROM releases WHERE of_file = 1 ORDER BY number DESC LIMIT 1)",
         )?
         .execute([self.keep])?;

@@ -17,6 +17,11 @@ impl Roster {
         let kind = &mut self.kinds[type_index];
         kind.version = version;
         kind.is_moving = true;
+        // Before anything starts: members of this version stay.
+        let members = &kind.members;
+        kind.due.retain(|due| members.get(&due.member).is_some_and(|place| place.version != version));
+        // Those that leave already are in their last calls, for as long as these take.
+        kind.late = kind.leaving.keys().copied().collect();
         let members = kind.members.iter().map(|(member, place)| {
             let is_busy = place.phase == Phase::Serving && is_busy(*member);
             (is_busy, place.index, *member)
@@ -41,7 +46,6 @@ impl Roster {
             Phase::Queued | Phase::Starting => {}
             Phase::Backoff => self.try_again(type_index, member, true),
             Phase::Serving if place.version == kind.version => {
-                kind.due.retain(|due| due.member != member);
                 if let Some(successor) = successor {
                     self.forget_successor(type_index, successor);
                 }
