@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::warn;
 use wasmhost_config::{Run, Trigger};
 
@@ -16,6 +17,10 @@ use crate::supervisor::{Action, Adopted, Supervised, Underway};
 
 /// How long the instances of the release before may take to come back.
 const BACK_MAX: Duration = Duration::from_secs(60);
+
+/// How long a request is on its way from its route to the line of its type, and how long it may be in that line.
+const ROUTED_MAX: Duration = Duration::from_millis(100);
+const CALLED_MAX: Duration = Duration::from_secs(5);
 
 impl Deploying {
     /// Makes a release's types those of the supervisor.
@@ -94,8 +99,21 @@ impl Deploying {
         let places: Vec<usize> =
             former.iter().map(|(place, _)| *place).filter(|place| !stay.contains(place)).collect();
         if !places.is_empty() {
+            idle(former.iter().filter(|(place, _)| places.contains(place)).map(|(_, pool)| &**pool)).await;
             // An error says that the host is stopping, and everything leaves.
             let _ = self.parts.actions.send(Action::Retire { places }).await;
+        }
+    }
+}
+
+/// Waits until nobody waits for instances of these pools, that were called until now: a request that was routed a moment
+/// ago still finds its type.
+async fn idle(pools: impl Iterator<Item = &Pool>) {
+    let until = Instant::now() + CALLED_MAX;
+    tokio::time::sleep(ROUTED_MAX).await;
+    for pool in pools {
+        while pool.waiting() > 0 && Instant::now() < until {
+            tokio::time::sleep(ROUTED_MAX).await;
         }
     }
 }
