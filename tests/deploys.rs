@@ -62,7 +62,7 @@ fn requests_that_compute_or_take_long_finish_where_they_are() {
 
 #[test]
 fn an_answer_under_way_is_finished_by_the_old_version() {
-    let formation = versioned_web("one", "count = 2");
+    let formation = versioned_web("one", "count = 8");
     let host = Host::run(&formation);
     let held = host.hold();
     formation.build("web", "web-test", "two");

@@ -1,5 +1,6 @@
 //! Deploys that fail, in every way there is: each leaves the release that was live as it was.
 
+use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -158,9 +159,24 @@ fn a_web_type_whose_ready_path_never_answers_well() {
 }
 
 #[test]
+fn a_command_that_dies_during_the_move() {
+    let component = guest_file("cmd-test");
+    let extra =
+        format!("[process.extra]\ncomponent = {component:?}\nargs = [\"exit\", \"1\"]\n[process.other]");
+    Before::new("count = 4").change("[process.other]", &extra).fails("extra.1 exited with code 1");
+}
+
+/// Nobody asks meanwhile: those of these instances that start crash in each call.
+#[test]
 fn instances_that_die_during_the_move() {
     // All of them start with a probability of one in a billion.
-    Before::new("count = 30").put("flaky-start").fails("web");
+    let formation = versioned_web("one", "count = 30");
+    let host = Host::run(&formation);
+    fs::copy(guest_file("flaky-start"), formation.path("web.wasm")).unwrap();
+    host.cli(["deploy"]).failed(1, "v1 is live, as before");
+    assert_eq!((host.live(), host.version().as_str()), (1, "one"));
+    assert_eq!(host.ps().number("web", "actual"), 30);
+    host.stop().done();
 }
 
 fn with_step(args: &str) -> Before {
@@ -186,10 +202,10 @@ fn a_release_step_that_traps() {
 
 #[test]
 fn a_release_step_that_hangs() {
-    for step in ["args = [\"loop\"]", "args = [\"sleep\", \"2000\"]"] {
+    for step in ["args = [\"loop\"]", "args = [\"sleep\", \"5000\"]"] {
         let begun = Instant::now();
         let before = with_step(step);
-        let ended = before.host.cli(["deploy", "--timeout", "500ms"]).failed(1, "prepare");
+        let ended = before.host.cli(["deploy", "--timeout", "3s"]).failed(1, "prepare");
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
         let lines = before.host.stdout().clone();
         if step.contains("sleep") {
