@@ -18,7 +18,7 @@ use super::state::State;
 /// Bytes of fields, paths and names that the host keeps for one instance.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// What a field costs beside its text, in bytes.
+/// The bytes that a field costs beside its text.
 const FIELD_BYTES: usize = 64;
 
 /// Bodies that a guest may be writing at once: each keeps up to three pieces.

@@ -1,4 +1,5 @@
-//! What a stream of WASI 0.3 holds, for as long as it lasts. The library makes the stream, whose end a future tells.
+//! The things that a stream of WASI 0.3 holds for as long as it lasts. The library makes the stream, and a future tells
+//! its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

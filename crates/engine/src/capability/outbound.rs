@@ -46,7 +46,7 @@ const BODY_CHUNK_BYTES: usize = 128 << 10;
 /// How long a connection is kept that no request uses.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// What is read ahead of a guest that doesn't read: a head must fit in it, too.
+/// Bytes that are read ahead of a guest that doesn't read: a head must fit in it, too.
 const READ_AHEAD_BYTES: usize = 128 << 10;
 
 type Pooled = Client<HttpsConnector<Dialler>, Sent>;

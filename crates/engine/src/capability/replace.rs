@@ -59,7 +59,7 @@ impl Drop for Replacing<'_> {
     }
 }
 
-/// What a function returns to the guest: a value, an error that it knows, or a trap.
+/// The result of a function for the guest: a value, an error that it knows, or a trap.
 pub(crate) fn returned<T, E>(result: Result<T, TrappableError<E>>) -> wasmtime::Result<(Result<T, E>,)>
 where
     E: std::error::Error + Send + Sync + 'static,

@@ -15,7 +15,7 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 #[derive(Clone, Default)]
 pub struct Directories {
     opened: Vec<Directory>,
-    /// What instances get a copy of; all copies share the descriptors.
+    /// Each instance gets a copy; all copies share the descriptors.
     granted: WasiFilesystemCtx,
 }
 

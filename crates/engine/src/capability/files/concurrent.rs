@@ -85,7 +85,7 @@ fn can_be_opened(kind: &DescriptorType) -> bool {
     matches!(kind, DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink)
 }
 
-/// A descriptor more. Of the errors that WASI knows this one comes nearest to "too many open files".
+/// A descriptor more. This error comes nearest, among those that WASI knows, to "too many open files".
 fn take(state: &State) -> FilesystemResult<Permit> {
     state.holdings.descriptors.take().ok_or_else(|| ErrorCode::Quota.into())
 }

@@ -1,7 +1,7 @@
 //! Files: the library's interface of WASI 0.2 ([`plain`]), 0.3 ([`concurrent`]) and 0.1 ([`mod@core`]), with bounds.
 //!
 //! A guest opens regular files and directories alone: a FIFO or a device could hold one of the host's threads for
-//! ever. What it opens and lists is counted. A change that its grant doesn't allow is told to the person.
+//! ever. Files that it opens and lists are counted. A change that its grant doesn't allow is told to the person.
 
 pub(crate) mod concurrent;
 pub(crate) mod core;
