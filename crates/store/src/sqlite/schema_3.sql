@@ -18,12 +18,13 @@ UPDATE queues SET waiting_bytes = coalesce(
   (SELECT sum(bytes) FROM jobs
    WHERE jobs.queue = queues.queue AND state IN ('scheduled', 'available', 'retrying')), 0);
 
+-- The triggers compare with OR: for a list of three SQLite makes a table, each time that they run.
 DROP TRIGGER jobs_inserted;
 CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
   INSERT INTO queues (queue, scheduled, available, leased, retrying, done, dead, cancelled, waiting_bytes)
   VALUES (NEW.queue, NEW.state = 'scheduled', NEW.state = 'available', NEW.state = 'leased', NEW.state = 'retrying',
           NEW.state = 'done', NEW.state = 'dead', NEW.state = 'cancelled',
-          NEW.bytes * (NEW.state IN ('scheduled', 'available', 'retrying')))
+          NEW.bytes * (NEW.state = 'scheduled' OR NEW.state = 'available' OR NEW.state = 'retrying'))
   ON CONFLICT (queue) DO UPDATE SET
     scheduled = scheduled + excluded.scheduled, available = available + excluded.available,
     leased = leased + excluded.leased, retrying = retrying + excluded.retrying,
@@ -42,7 +43,8 @@ CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs BEGIN
     dead = dead + (NEW.state = 'dead') - (OLD.state = 'dead'),
     cancelled = cancelled + (NEW.state = 'cancelled') - (OLD.state = 'cancelled'),
     waiting_bytes = waiting_bytes + NEW.bytes * (
-      (NEW.state IN ('scheduled', 'available', 'retrying')) - (OLD.state IN ('scheduled', 'available', 'retrying')))
+      (NEW.state = 'scheduled' OR NEW.state = 'available' OR NEW.state = 'retrying')
+      - (OLD.state = 'scheduled' OR OLD.state = 'available' OR OLD.state = 'retrying'))
   WHERE queue = NEW.queue;
 END;
 
@@ -54,7 +56,8 @@ CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
     leased = leased - (OLD.state = 'leased'), retrying = retrying - (OLD.state = 'retrying'),
     done = done - (OLD.state = 'done'), dead = dead - (OLD.state = 'dead'),
     cancelled = cancelled - (OLD.state = 'cancelled'),
-    waiting_bytes = waiting_bytes - OLD.bytes * (OLD.state IN ('scheduled', 'available', 'retrying'))
+    waiting_bytes = waiting_bytes
+      - OLD.bytes * (OLD.state = 'scheduled' OR OLD.state = 'available' OR OLD.state = 'retrying')
   WHERE queue = OLD.queue;
 END;
 
