@@ -25,6 +25,23 @@ fn counts_that_can_not_be_stored_are_503_and_stay_as_they_were() {
     assert_eq!(api.host.cli(["scale", "web=2"]).done(), "web=2 clock=1\n");
 }
 
+#[test]
+fn a_canary_is_asked_for_in_whole_percents_and_ended_where_there_is_one() {
+    let api = Api::new();
+    for percent in ["0", "100", "1000"] {
+        let why = api.refused(400, "POST", "/v1/deploy", &format!("{{\"canary_percent\": {percent}}}"));
+        assert_eq!(why, format!("canary_percent: found {percent}, expected from 1 to 99"));
+    }
+    for percent in ["-1", "0.5", "\"10%\""] {
+        api.refused(400, "POST", "/v1/deploy", &format!("{{\"canary_percent\": {percent}}}"));
+    }
+    for target in ["/v1/promote", "/v1/abort"] {
+        let why = api.refused(409, "POST", target, "{}");
+        assert!(why.starts_with("no release is on canary"), "{why}");
+        assert!(api.refused(400, "POST", target, "{\"nonsense\": 1}").contains("nonsense"));
+    }
+}
+
 struct Api {
     formation: Formation,
     host: Host,

@@ -427,3 +427,40 @@ fn a_command_that_always_runs_is_replaced() {
     assert_eq!(host.ps().number("tool", "restarts"), 0);
     drop(formation);
 }
+
+#[test]
+fn a_type_that_comes_back_while_its_instances_finish_gives_new_ones_other_names() {
+    let formation = Formation::web("").process("other", "web-test", "route = \"/ok\"");
+    let host = Host::run(&formation);
+    let text = formation.text();
+    let held = host.hold();
+    let (without, rest) = text.split_once("[process.web]").unwrap();
+    let other = rest.split_once("[process.other]").unwrap().1;
+    let formation = formation.with_text(&format!("{without}[process.other]{other}"));
+    host.cli(["deploy"]).done();
+    assert_eq!(host.get("/instance").status, 404);
+    let formation = formation.with_text(&text);
+    host.cli(["deploy"]).done();
+    assert!(host.get("/instance").ok().starts_with("web\nweb.2\n"), "web.1 finishes a request");
+    held.end();
+    drop(formation);
+}
+
+#[test]
+fn the_instance_that_is_tried_first_has_a_name_of_its_own() {
+    let formation = versioned_web("one", "count = 2");
+    let host = Host::run(&formation);
+    let held = host.hold();
+    host.cli(["scale", "web=1"]).done();
+    // Often it's web.2.
+    let ps = host.ps();
+    let serving = ps.instances("web")[0]["name"].as_str().unwrap();
+    formation.build("web", "web-test", "two");
+    let formation = formation.replace("count = 2", "count = 2\nready = \"/log?lines=1\"");
+    let deploy = host.cli_beside(["deploy"]);
+    let line: Value = serde_json::from_str(&host.stdout().wait_for("\"line\"")).unwrap();
+    assert_ne!(line["instance"], serving);
+    held.end();
+    deploy.wait().done();
+    drop(formation);
+}

@@ -8,6 +8,8 @@
 mod admin;
 mod answers;
 mod cache;
+mod canary;
+mod canary_ends;
 mod cli;
 mod commands;
 mod completions;

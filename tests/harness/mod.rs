@@ -20,7 +20,7 @@ pub(crate) use host::{Host, Ps};
 pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};
 pub(crate) use process::{Ended, Lines, Process, command};
-pub(crate) use releases::{Standing, versioned_web};
+pub(crate) use releases::{Standing, versioned_web, versioned_worker};
 pub(crate) use service_manager::ServiceManager;
 pub(crate) use store::Store;
 pub(crate) use variant::variant;

@@ -3,11 +3,17 @@
 use serde_json::Value;
 
 use super::http::Request;
-use super::{Formation, Host, Load};
+use super::{Formation, Host, Load, Ps, eventually};
 
 /// A web type, `web`, whose component is a file beside the formation: this version of `web-test`.
 pub(crate) fn versioned_web(version: &str, keys: &str) -> Formation {
     Formation::new().versioned("web", "web-test", version, keys)
+}
+
+/// A worker that notes each call in `out/log`, with a component of its own.
+pub(crate) fn versioned_worker(formation: Formation, keys: &str) -> Formation {
+    let dirs = "dirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]";
+    formation.directory("out").versioned("worker", "job-test", "one", &format!("{dirs}\n{keys}"))
 }
 
 impl Host {
@@ -25,6 +31,23 @@ impl Host {
         let live: Vec<_> = releases.iter().filter(|release| release["state"] == "live").collect();
         assert_eq!(live.len(), 1, "{releases:#?}");
         live[0]["number"].as_u64().unwrap()
+    }
+
+    /// The host has one version of each type again, with as many instances as the type's count.
+    #[track_caller]
+    pub(crate) fn is_alone(&self, name: &str, count: u64) {
+        eventually("there is one version again", || {
+            let ps = self.ps();
+            let is_alone = ps.versions(name) == 1 && ps.0["canary"].is_null();
+            (is_alone && ps.number(name, "actual") == count && ps.names(name).len() as u64 == count)
+                .then_some(())
+        });
+    }
+
+    /// The states of releases, the newest first.
+    #[track_caller]
+    pub(crate) fn states(&self) -> Vec<String> {
+        self.releases().iter().map(|release| release["state"].as_str().unwrap().to_owned()).collect()
     }
 
     /// All that is known of a release.
@@ -64,6 +87,39 @@ impl Host {
             other => Err(format!("expected one of {versions:?}: {other:?}")),
         };
         Load::start(self.address(), threads, |_| Request::get("/version"), check)
+    }
+}
+
+impl Ps {
+    /// A type's canary.
+    #[track_caller]
+    pub(crate) fn canary(&self, name: &str) -> &Value {
+        let types = self.0["types"].as_array().unwrap();
+        let canary = types.iter().find(|view| view["process"] == name && view["canary"] == true);
+        canary.unwrap_or_else(|| panic!("no canary of {name} in {self:#?}"))
+    }
+
+    /// Instances that there should be: of the live version and of the canary.
+    #[track_caller]
+    pub(crate) fn parts(&self, name: &str) -> [u64; 2] {
+        [self.process(name), self.canary(name)].map(|view| view["desired"].as_u64().unwrap())
+    }
+
+    /// The names of all instances of a type that serve, in both versions.
+    pub(crate) fn names(&self, name: &str) -> Vec<String> {
+        let types = self.0["types"].as_array().unwrap();
+        let instances = types.iter().filter(|view| view["process"] == name);
+        let instances = instances.flat_map(|view| view["instances"].as_array().unwrap());
+        let mut names: Vec<_> =
+            instances.map(|instance| instance["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// How often a type is listed.
+    pub(crate) fn versions(&self, name: &str) -> usize {
+        let types = self.0["types"].as_array().unwrap();
+        types.iter().filter(|view| view["process"] == name).count()
     }
 }
 

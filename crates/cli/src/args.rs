@@ -20,7 +20,10 @@ use crate::complete;
 use exec::{EXEC_HELP, Exec};
 use jobs::{Enqueue, Jobs};
 pub(crate) use look::{Logs, Ps};
-use releases::{DEPLOY_HELP, Deploy, RELEASES_HELP, ROLLBACK_HELP, Releases, Rollback};
+use releases::{
+    ABORT_HELP, Abort, DEPLOY_HELP, Deploy, PROMOTE_HELP, Promote, RELEASES_HELP, ROLLBACK_HELP, Releases,
+    Rollback,
+};
 use setup::{Export, IMPORT_HELP, INIT_HELP, Import, Init};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
@@ -54,6 +57,12 @@ pub(crate) enum Verb {
     /// Make the formation's file, as it is now, what the host runs, without a gap.
     #[command(after_help = DEPLOY_HELP)]
     Deploy(Deploy),
+    /// Make the release that is on canary live.
+    #[command(after_help = PROMOTE_HELP)]
+    Promote(Promote),
+    /// End the release that is on canary: the live one has all requests and jobs again.
+    #[command(after_help = ABORT_HELP)]
+    Abort(Abort),
     /// Go back to a release that was live before.
     #[command(after_help = ROLLBACK_HELP)]
     Rollback(Rollback),

@@ -156,7 +156,10 @@ fn ask<T: DeserializeOwned>(path: &str) -> Option<T> {
 fn candidates(names: Vec<String>) -> Vec<CompletionCandidate> {
     // Names of the file may be wrong, and a shell would take some characters for its own.
     let is_name = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-.=".contains(c));
-    names.into_iter().filter(is_name).take(NAMES_MAX).map(CompletionCandidate::new).collect()
+    // A type with a canary is listed twice.
+    let mut seen = BTreeSet::new();
+    let names = names.into_iter().filter(is_name).filter(|name| seen.insert(name.clone()));
+    names.take(NAMES_MAX).map(CompletionCandidate::new).collect()
 }
 
 /// The formation that the line so far names.

@@ -1,4 +1,4 @@
-//! `wasmhost deploy` and `wasmhost rollback`: an order to the host, and what it tells of the way.
+//! `wasmhost deploy`, `rollback`, `promote` and `abort`: an order to the host, and what it tells of the way.
 //!
 //! The changes and the end are printed on standard output. The steps in between are told on standard error: on a
 //! terminal by one line that is written over, otherwise by a line each.
@@ -10,9 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use wasmhost_config::LoadError;
-use wasmhost_host::admin::api::{DeployEvent, DeployRequest, ReleaseDetail, RollbackRequest};
+use wasmhost_host::admin::api::{DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, RollbackRequest};
 
-use crate::args::releases::{Deploy, Rollback, Waiting};
+use crate::args::releases::{Abort, Deploy, Promote, Rollback, Waiting};
 use crate::client::{Client, Lines};
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
@@ -22,16 +22,34 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) async fn deploy(client: &Client, deploy: &Deploy) -> Outcome {
     let timeout_s = Some(deploy.waiting.timeout.as_secs_f64());
-    let request = DeployRequest { dry_run: deploy.dry_run, timeout_s };
-    let order = Order { verb: "deploy", dry_run: deploy.dry_run, waiting: &deploy.waiting };
+    let canary_percent = deploy.canary.map(|percent| percent.0);
+    let request = DeployRequest { dry_run: deploy.dry_run, canary_percent, timeout_s };
+    let order = Order {
+        act: "deploy",
+        dry_run: deploy.dry_run,
+        is_canary: deploy.canary.is_some(),
+        waiting: &deploy.waiting,
+    };
     order.give(client, "/v1/deploy", &request).await.map_err(|failed| explain(client, failed))
 }
 
 pub(crate) async fn rollback(client: &Client, rollback: &Rollback) -> Outcome {
     let timeout_s = Some(rollback.waiting.timeout.as_secs_f64());
     let request = RollbackRequest { to: rollback.to.map(|number| number.0), timeout_s };
-    let order = Order { verb: "rollback", dry_run: false, waiting: &rollback.waiting };
+    let order = Order { act: "rollback", dry_run: false, is_canary: false, waiting: &rollback.waiting };
     order.give(client, "/v1/rollback", &request).await
+}
+
+pub(crate) async fn promote(client: &Client, promote: &Promote) -> Outcome {
+    let timeout_s = Some(promote.waiting.timeout.as_secs_f64());
+    let order = Order { act: "promotion", dry_run: false, is_canary: false, waiting: &promote.waiting };
+    order.give(client, "/v1/promote", &PromoteRequest { timeout_s }).await
+}
+
+pub(crate) async fn abort(client: &Client, abort: &Abort) -> Outcome {
+    let waiting = Waiting { timeout: Duration::MAX, no_wait: false, json: abort.json };
+    let order = Order { act: "abort", dry_run: false, is_canary: false, waiting: &waiting };
+    order.give(client, "/v1/abort", &serde_json::Map::new()).await
 }
 
 /// Where the host is looked for follows from the file's `state_dir`, and a file with errors doesn't say it.
@@ -50,39 +68,49 @@ fn explain(client: &Client, failed: Failed) -> Failed {
 
 /// A person's order to the host.
 struct Order<'a> {
-    verb: &'static str,
+    /// A noun.
+    act: &'static str,
     dry_run: bool,
+    is_canary: bool,
     waiting: &'a Waiting,
 }
 
 impl Order<'_> {
     async fn give(&self, client: &Client, path: &str, request: &impl Serialize) -> Outcome {
         let mut events = client.post_stream(path, request).await?;
-        let mut told = Told::default();
+        let mut told = Told { is_canary: self.is_canary, ..Told::default() };
         let mut steps = Steps::new(self.waiting.json);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ended = tokio::select! {
             ended = self.follow(&mut events, &mut told, &mut steps) => ended?,
             _ = interrupt.recv() => {
                 steps.clear();
-                print::note(told.goes_on(self.verb));
+                print::note(told.goes_on(self.act));
                 return Ok(Exit::Interrupted);
             }
         };
         steps.clear();
         let Some(ended) = ended else {
             if !self.waiting.json {
-                print::line(told.goes_on(self.verb));
+                print::line(told.goes_on(self.act));
             }
             return Ok(Exit::Done);
         };
         match ended {
             DeployEvent::Failed { release, live, why } => {
-                Err(Failed::new(Exit::Failed, failure(self.verb, release, live, &why)))
+                Err(Failed::new(Exit::Failed, failure(self.act, release, live, &why)))
             }
             _ if self.waiting.json => Ok(Exit::Done),
             DeployEvent::Live { release } => {
                 print::line(format!("v{release} is live{}", self.again(client, release).await));
+                Ok(Exit::Done)
+            }
+            DeployEvent::Canary { release, percent, types, waits } => {
+                print::line(on_canary(release, percent, &types, &waits));
+                Ok(Exit::Done)
+            }
+            DeployEvent::Aborted { release, live } => {
+                print::line(format!("v{release} is aborted, and v{live} has all requests and jobs again"));
                 Ok(Exit::Done)
             }
             DeployEvent::Unchanged { release } => {
@@ -103,7 +131,7 @@ impl Order<'_> {
         loop {
             let Some(line) = events.next().await.ok().flatten() else {
                 steps.clear();
-                return Err(Failed::new(Exit::Failed, told.cut_off(self.verb)));
+                return Err(Failed::new(Exit::Failed, told.cut_off(self.act)));
             };
             let event: DeployEvent = serde_json::from_slice(&line)?;
             if self.waiting.json {
@@ -125,7 +153,7 @@ impl Order<'_> {
 
     /// Which release a rollback has brought back.
     async fn again(&self, client: &Client, release: u64) -> String {
-        if self.verb != "rollback" {
+        if self.act != "rollback" {
             return String::new();
         }
         // It is live whether the host can still be asked or not.
@@ -141,8 +169,22 @@ fn unchanged(live: u64, dry_run: bool, has_changes: bool) -> String {
     }
 }
 
-fn failure(verb: &str, release: Option<u64>, live: u64, why: &str) -> String {
-    let which = release.map_or_else(|| format!("the {verb} failed"), |release| format!("v{release} failed"));
+/// Says what there is, and what to do next.
+fn on_canary(release: u64, percent: u32, types: &[String], waits: &[String]) -> String {
+    let types = types.join(", ");
+    let wait = match waits {
+        [] => String::new(),
+        [one] => format!("{one} waits for the promotion\n"),
+        [..] => format!("{} wait for the promotion\n", waits.join(", ")),
+    };
+    format!(
+        "v{release} is on canary: it has {percent}% of the requests and jobs of {types}\n{wait}\
+         `wasmhost promote` makes it live, `wasmhost abort` ends it"
+    )
+}
+
+fn failure(act: &str, release: Option<u64>, live: u64, why: &str) -> String {
+    let which = release.map_or_else(|| format!("the {act} failed"), |release| format!("v{release} failed"));
     // Errors of a file have a line each.
     let break_or_space = if why.contains('\n') { '\n' } else { ' ' };
     format!("{which}:{break_or_space}{why}\nv{live} is live, as before")
@@ -151,6 +193,8 @@ fn failure(verb: &str, release: Option<u64>, live: u64, why: &str) -> String {
 /// The steps that were told so far.
 #[derive(Default)]
 struct Told {
+    /// Instances start beside others, and replace none.
+    is_canary: bool,
     release: Option<u64>,
     has_changes: bool,
     quarters_moved: Option<usize>,
@@ -177,11 +221,14 @@ impl Told {
                 if self.quarters_moved.replace(quarters) == Some(quarters) {
                     return None;
                 }
-                format!("moving instances: {done} of {of}")
+                let what = if self.is_canary { "starting" } else { "moving" };
+                format!("{what} instances: {done} of {of}")
             }
-            DeployEvent::Live { .. } | DeployEvent::Unchanged { .. } | DeployEvent::Failed { .. } => {
-                return None;
-            }
+            DeployEvent::Live { .. }
+            | DeployEvent::Canary { .. }
+            | DeployEvent::Aborted { .. }
+            | DeployEvent::Unchanged { .. }
+            | DeployEvent::Failed { .. } => return None,
         };
         Some(match self.release {
             Some(release) => format!("v{release}: {step}"),
@@ -189,20 +236,20 @@ impl Told {
         })
     }
 
-    fn goes_on(&self, verb: &str) -> String {
-        let which = self.which(verb);
+    fn goes_on(&self, act: &str) -> String {
+        let which = self.which(act);
         format!("{which} goes on in the host: `wasmhost releases` shows how it ends")
     }
 
-    fn cut_off(&self, verb: &str) -> String {
-        let which = self.which(verb);
+    fn cut_off(&self, act: &str) -> String {
+        let which = self.which(act);
         format!(
             "the host went away before {which} had ended: when it starts again, it runs the release that is live by then; `wasmhost releases` shows which"
         )
     }
 
-    fn which(&self, verb: &str) -> String {
-        self.release.map_or_else(|| format!("the {verb}"), |release| format!("v{release}"))
+    fn which(&self, act: &str) -> String {
+        self.release.map_or_else(|| format!("the {act}"), |release| format!("v{release}"))
     }
 }
 
@@ -282,6 +329,23 @@ mod tests {
         let moves: Vec<_> = moves.collect();
         assert_eq!(moves, [0, 250, 500, 750, 1000].map(|done| format!("moving instances: {done} of 1000")));
         assert_eq!(told.step(&DeployEvent::Moving { done: 0, of: 0 }), None);
+        let mut told = Told { is_canary: true, ..Told::default() };
+        let step = told.step(&DeployEvent::Moving { done: 0, of: 1 });
+        assert_eq!(step.as_deref(), Some("starting instances: 0 of 1"));
+    }
+
+    #[test]
+    fn a_canary_is_told_with_what_to_do_next() {
+        let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+        assert_eq!(
+            on_canary(8, 10, &names(&["web", "worker"]), &names(&["clock", "formation"])),
+            "v8 is on canary: it has 10% of the requests and jobs of web, worker\n\
+             clock, formation wait for the promotion\n\
+             `wasmhost promote` makes it live, `wasmhost abort` ends it"
+        );
+        let alone = on_canary(8, 10, &names(&["web"]), &[]);
+        assert_eq!(alone.lines().count(), 2, "{alone}");
+        assert!(on_canary(8, 10, &names(&["web"]), &names(&["clock"])).contains("clock waits for"));
     }
 
     #[test]

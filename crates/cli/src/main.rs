@@ -82,6 +82,10 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         Verb::Deploy(deploy) => {
             client::with(file(None), async |client| deploy::deploy(&client, &deploy).await)
         }
+        Verb::Promote(promote) => {
+            client::with(file(None), async |client| deploy::promote(&client, &promote).await)
+        }
+        Verb::Abort(abort) => client::with(file(None), async |client| deploy::abort(&client, &abort).await),
         Verb::Rollback(rollback) => {
             client::with(file(None), async |client| deploy::rollback(&client, &rollback).await)
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use wasmhost_host::admin::api::{CrashCause, CrashView, FormationView, InstanceView, TypeView};
+use wasmhost_host::admin::api::{CanaryView, CrashCause, CrashView, FormationView, InstanceView, TypeView};
 
 use crate::args::Ps;
 use crate::client::Client;
@@ -63,9 +63,9 @@ async fn look(client: &Client, ps: &Ps) -> Result<FormationView, Failed> {
 fn text(view: &FormationView, ps: &Ps) -> String {
     let now = Timestamp::now();
     let mut text = render(view);
-    match (&ps.process, view.types.first()) {
-        (Some(_), Some(process)) => text += &details(process, now),
-        _ => text += &notes(view, now),
+    match ps.process {
+        Some(_) => text += &details(&view.types, now),
+        None => text += &notes(view, now),
     }
     text
 }
@@ -73,14 +73,19 @@ fn text(view: &FormationView, ps: &Ps) -> String {
 fn render(view: &FormationView) -> String {
     let at: String = view.http.iter().map(|place| format!("  {place}")).collect();
     let (name, release, uptime) = (&view.name, view.release, short(view.uptime_s));
-    let mut text = format!("{name}  v{release}{at}  pid {}  up {uptime}\n", view.pid);
+    let canary =
+        view.canary.map(|CanaryView { release, percent }| format!("  v{release} on canary ({percent}%)"));
+    let canary = canary.unwrap_or_default();
+    let mut text = format!("{name}  v{release}{canary}{at}  pid {}  up {uptime}\n", view.pid);
     if view.paused {
         text += "jobs and ticks are paused; SIGUSR2 takes them again\n";
     }
     text.push('\n');
-    let types = view.types.iter().map(type_row);
+    // There isn't room for both.
+    let second = if view.canary.is_some() { "RELEASE" } else { "TRIGGER" };
+    let types = view.types.iter().map(|process| type_row(process, view.canary));
     text += &table(
-        &["TYPE", "TRIGGER", "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],
+        &["TYPE", second, "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],
         types,
     );
     let mut instances = view.types.iter().flat_map(|process| &process.instances).peekable();
@@ -100,7 +105,8 @@ fn notes(view: &FormationView, now: Timestamp) -> String {
         let noted = process.instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
         let before = lines.len();
         lines.extend(noted.map(|(name, note)| format!("{name}: {note}")));
-        if let Some(crash) = process.last_crash.as_ref().filter(|_| lines.len() == before) {
+        let is_told = process.canary || lines.len() != before;
+        if let Some(crash) = process.last_crash.as_ref().filter(|_| !is_told) {
             let (ago, name) = (ago(&crash.time, now), &process.process);
             lines.push(format!("`wasmhost ps {name}`: {} died {ago}: {}", crash.instance, crash.message));
         }
@@ -108,10 +114,13 @@ fn notes(view: &FormationView, now: Timestamp) -> String {
     paragraph(&lines)
 }
 
-/// All that is known of one type.
-fn details(process: &TypeView, now: Timestamp) -> String {
-    let noted = process.instances.iter().filter_map(|view| Some((&view.name, view.note.as_ref()?)));
+/// All that is known of one type, in one version or two.
+fn details(versions: &[TypeView], now: Timestamp) -> String {
+    let instances = versions.iter().flat_map(|process| &process.instances);
+    let noted = instances.filter_map(|view| Some((&view.name, view.note.as_ref()?)));
     let mut lines: Vec<_> = noted.map(|(name, note)| format!("{name}: {note}")).collect();
+    // The rest is known of the type, and the same of each version.
+    let Some(process) = versions.first() else { return paragraph(&lines) };
     if process.lines_dropped > 0 {
         let count = process.lines_dropped;
         let (lines_are, were) = if count == 1 { ("line", "was") } else { ("lines", "were") };
@@ -175,15 +184,23 @@ fn paragraph(lines: &[String]) -> String {
     let lines = lines.iter().map(|line| one_line(line, width().saturating_sub(1)) + "\n");
     begin.to_owned() + &lines.collect::<String>()
 }
-/// `desired (file)` where the two differ.
-fn type_row(view: &TypeView) -> Vec<String> {
-    let desired = match view.desired == view.in_file {
+
+/// `desired (file)` where the count isn't the file's.
+fn type_row(view: &TypeView, canary: Option<CanaryView>) -> Vec<String> {
+    let desired = match view.canary || view.count == view.in_file {
         true => view.desired.to_string(),
         false => format!("{} ({})", view.desired, view.in_file),
     };
+    let second = match canary {
+        None => view.trigger.clone(),
+        Some(canary) if view.canary && view.release == canary.release => {
+            format!("v{} ({}%)", view.release, canary.percent)
+        }
+        Some(_) => format!("v{}", view.release),
+    };
     vec![
         view.process.clone(),
-        view.trigger.clone(),
+        second,
         desired,
         view.actual.to_string(),
         view.replacing.to_string(),

@@ -37,12 +37,20 @@ pub(crate) async fn releases(client: &Client, releases: &Releases) -> Outcome {
 fn row(release: &ReleaseView, now: Timestamp) -> Vec<String> {
     vec![
         format!("v{}", release.number),
-        release.state.clone(),
+        state(release),
         ago(&release.created_at, now),
         release.author.clone(),
         release.changed.join(" "),
         release.why.as_deref().map(|why| one_line(why, WHY_CHARS)).unwrap_or_default(),
     ]
+}
+
+/// `live`, `canary (10%)`
+fn state(release: &ReleaseView) -> String {
+    match release.canary_percent {
+        Some(percent) => format!("{} ({percent}%)", release.state),
+        None => release.state.clone(),
+    }
 }
 
 /// `5m7s ago`, or the text itself if it is no time.
@@ -68,7 +76,7 @@ async fn show(client: &Client, show: &Show) -> Outcome {
 
 fn render(detail: &ReleaseDetail) -> String {
     let release = &detail.release;
-    let mut text = format!("v{}  {}\n", release.number, release.state);
+    let mut text = format!("v{}  {}\n", release.number, state(release));
     let mut add = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
             let _ = writeln!(text, "{name:<9}{}", value.replace('\n', "\n         "));
@@ -104,6 +112,7 @@ mod tests {
         ReleaseView {
             number,
             state: state.into(),
+            canary_percent: None,
             author: author.into(),
             created_at: "2026-11-28T08:00:00Z".into(),
             live_at: why.is_none().then(|| "2026-11-28T08:00:02Z".into()),
@@ -125,6 +134,8 @@ mod tests {
             row(&release(8, "live", "rollback to v6", None), now),
             ["v8", "live", "5m7s ago", "rollback to v6", "web worker", ""]
         );
+        let canary = ReleaseView { canary_percent: Some(10), ..release(8, "canary", "deploy", None) };
+        assert_eq!(row(&canary, now)[1], "canary (10%)");
         let failed = release(7, "failed", "deploy", Some("web.1 trapped\n  at main"));
         assert_eq!(row(&failed, now)[5], "web.1 trapped");
     }

@@ -1,6 +1,6 @@
 //! `wasmhost scale`
 
-use wasmhost_host::admin::api::{CountView, FormationView, ScaleRequest, ScaleResponse};
+use wasmhost_host::admin::api::{CountView, FormationView, ScaleRequest, ScaleResponse, TypeView};
 
 use crate::args::Scale;
 use crate::client::Client;
@@ -31,17 +31,10 @@ pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
 
 async fn show(client: &Client, json: bool) -> Outcome {
     let view: FormationView = client.get("/v1/formation").await?;
-    let types: Vec<CountView> = view
-        .types
-        .into_iter()
-        .filter(|process| !matches!(process.trigger.as_str(), "release" | "manual"))
-        .map(|process| CountView {
-            process: process.process,
-            desired: process.desired,
-            actual: process.actual,
-            note: None,
-        })
-        .collect();
+    let scalable =
+        view.types.into_iter().filter(|process| !matches!(process.trigger.as_str(), "release" | "manual"));
+    let scalable: Vec<TypeView> = scalable.collect();
+    let types = CountView::of(&scalable);
     if json {
         let settled = types.iter().all(|count| count.actual == count.desired);
         print::pretty_json(&ScaleResponse { settled, types })?;

@@ -1,5 +1,7 @@
 //! Events: what the supervisor is told of instances.
 
+use std::sync::Arc;
+
 use wasmhost_engine::{CallEnd, Instance};
 
 use crate::deaths::Death;
@@ -20,6 +22,8 @@ pub(crate) enum Event {
     Late { type_index: usize, member: MemberId },
     /// Time has passed: a move may be over.
     Look,
+    /// An instance that no type counts has no name any more.
+    NameFree { process: Arc<str>, index: u32 },
     /// The wait after a failure is over. The member may have been tried again before.
     BackoffOver { type_index: usize, member: MemberId },
 }
@@ -50,7 +54,7 @@ impl Event {
             | Event::Due { type_index, .. }
             | Event::Late { type_index, .. }
             | Event::BackoffOver { type_index, .. } => Some(*type_index),
-            Event::Look => None,
+            Event::Look | Event::NameFree { .. } => None,
         }
     }
 }

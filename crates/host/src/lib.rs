@@ -20,6 +20,7 @@ mod pool;
 mod program;
 mod release;
 mod services;
+mod share;
 mod state_dir;
 mod supervisor;
 mod systemd;

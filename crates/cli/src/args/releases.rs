@@ -14,6 +14,7 @@ Examples:
   wasmhost deploy --dry-run      says what would change
   wasmhost deploy
   wasmhost deploy --timeout 30s  for components that are compiled already
+  wasmhost deploy --canary 10%   gives it a tenth of requests and jobs first
 
 The host reads the formation again and checks it whole. It compiles what
 changed, runs the release steps, starts one instance of each changed type and,
@@ -21,8 +22,33 @@ where the type has `ready`, waits until it answers. Then it moves the type's
 instances, a quarter at a time. Types that didn't change are not touched.
 Whatever fails, the release that was live stays.
 
-Exits with 0 when the release is live (or nothing changed), 1 if it failed.
-Ctrl-C ends the waiting alone (130): the deploy goes on in the host.";
+With --canary the release isn't made live. Types that take requests or jobs,
+and change, have both versions: the new one gets that share of requests and of
+workers' instances, until `wasmhost promote` or `wasmhost abort`. All else
+that the release changes waits for `promote`.
+
+Exits with 0 when the release is live or on canary (or nothing changed), 1 if
+it failed. Ctrl-C ends the waiting alone (130): the deploy goes on in the host.";
+
+pub(crate) const PROMOTE_HELP: &str = "\
+Examples:
+  wasmhost deploy --canary 10%   gives a new release a share of requests
+  wasmhost promote               makes it live
+  wasmhost abort                 or ends it
+
+The release that is on canary gets all instances, a quarter at a time, as in a
+deploy. If they die, the release that was live stays, and the canary ends.
+
+Exits with 0 when the release is live, 1 if it failed or none is on canary.";
+
+pub(crate) const ABORT_HELP: &str = "\
+Examples:
+  wasmhost abort
+
+The release that was live gets all requests and jobs at once. Calls that the
+canary's instances have begun are finished. The release is `failed`.
+
+Exits with 0 when it is done, 1 if no release is on canary.";
 
 pub(crate) const ROLLBACK_HELP: &str = "\
 Examples:
@@ -53,8 +79,24 @@ pub(crate) struct Deploy {
     /// Say what would change, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Don't make it live: give it this share of requests and jobs, from 1% to 99%.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) canary: Option<Percent>,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+#[derive(Args)]
+pub(crate) struct Promote {
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Args)]
+pub(crate) struct Abort {
+    /// Print JSON: what happens, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -135,9 +177,34 @@ impl fmt::Display for Number {
     }
 }
 
+/// A share in percent, from 1 to 99, with the sign or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u64);
+
+impl FromStr for Percent {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_suffix('%').unwrap_or(text);
+        let percent = digits.parse().ok().filter(|percent| (1..=99).contains(percent));
+        let percent = percent.filter(|_| !digits.starts_with('+'));
+        percent.map(Percent).ok_or("expected a share from 1% to 99%, in whole percents, such as 10%")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_whole_percents() {
+        for (text, percent) in [("10%", 10), ("10", 10), ("1%", 1), ("99", 99), ("05%", 5)] {
+            assert_eq!(text.parse(), Ok(Percent(percent)), "{text}");
+        }
+        for text in ["", "%", "0", "0%", "100%", "-1%", "+5%", "0.5%", "10%%", "10 %", "1/10", "ten"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_release_is_named_by_its_number() {

@@ -31,11 +31,23 @@ pub struct FormationView {
     /// Whether no jobs are claimed and no ticks taken, since a person paused them by SIGUSR1.
     #[serde(default)]
     pub paused: bool,
-    /// In the file's order.
+    /// The release that is on canary, if one is.
+    #[serde(default)]
+    pub canary: Option<CanaryView>,
+    /// In the file's order. A type with a canary is there twice: the live version, and then the canary.
     pub types: Vec<TypeView>,
 }
 
-/// One process type.
+/// A release on canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryView {
+    /// Its number.
+    pub release: u64,
+    /// Its share of requests, and of workers' instances.
+    pub percent: u32,
+}
+
+/// One process type, in one version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TypeView {
     /// Its name.
@@ -45,7 +57,13 @@ pub struct TypeView {
     /// The release that brought its version.
     #[serde(default)]
     pub release: u64,
-    /// Instances that there should be.
+    /// Whether it is the version that is on canary, of a type that is listed before it too.
+    #[serde(default)]
+    pub canary: bool,
+    /// The type's count: of both versions, where one of them is on canary.
+    #[serde(default)]
+    pub count: u32,
+    /// Instances of this version that there should be.
     pub desired: u32,
     /// Instances that the file asks for.
     pub in_file: u32,
@@ -205,6 +223,31 @@ pub struct CountView {
     pub actual: u32,
     /// Why there are fewer, where it's known.
     pub note: Option<String>,
+}
+
+impl CountView {
+    /// The counts of types that are listed by version. Instances of a canary that are more than its type's count aren't
+    /// counted.
+    pub fn of(types: &[TypeView]) -> Vec<CountView> {
+        let mut counts: Vec<CountView> = vec![];
+        for view in types {
+            if counts.iter().any(|count| count.process == view.process) {
+                continue;
+            }
+            let versions = || types.iter().filter(|other| other.process == view.process);
+            let sum = |number: fn(&TypeView) -> u32| versions().map(number).fold(0, u32::saturating_add);
+            let more = sum(|version| version.desired).saturating_sub(view.count);
+            let actual = sum(|version| version.actual).saturating_sub(more);
+            let instances = || versions().flat_map(|version| &version.instances);
+            let note = (actual != view.count).then(|| {
+                let noted = instances().find_map(|instance| instance.note.clone());
+                noted.or_else(|| versions().find_map(|version| version.last_end.clone()))
+            });
+            let (process, desired) = (view.process.clone(), view.count);
+            counts.push(CountView { process, desired, actual, note: note.flatten() });
+        }
+        counts
+    }
 }
 
 /// `POST /v1/restart`

@@ -7,6 +7,7 @@
 //! | `POST /v1/restart` | replaces instances: [`RestartRequest`] -> [`RestartResponse`] |
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
 //! | `POST /v1/deploy`, `POST /v1/rollback` | [`api::DeployRequest`], [`api::RollbackRequest`] -> [`api::DeployEvent`]s |
+//! | `POST /v1/promote`, `POST /v1/abort` | the end of a canary: [`api::PromoteRequest`] or nothing -> [`api::DeployEvent`]s |
 //! | `GET /v1/releases?n=20`, `GET /v1/releases/{number}` | [`api::ReleasesView`], [`api::ReleaseDetail`] |
 //! | `GET /v1/logs?n=100&follow=true&target=web.1&since=TIME&until=TIME` | guests' lines, each a [`api::LogLine`] |
 //! | `GET /v1/logs?target=host&level=warn` | the host's own lines, as it writes them on standard error |
@@ -55,8 +56,8 @@ use crate::trigger::claimed::ClaimedJobs;
 use request::{Given, Nothing};
 
 use api::{
-    CountView, ErrorResponse, FormationView, RestartRequest, RestartResponse, ScaleRequest, ScaleResponse,
-    TypeView,
+    CanaryView, CountView, ErrorResponse, FormationView, RestartRequest, RestartResponse, ScaleRequest,
+    ScaleResponse, TypeView,
 };
 
 /// The longest body of a request. Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as
@@ -117,6 +118,9 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         paused,
+        canary: live
+            .canary
+            .map(|canary| CanaryView { release: canary.release, percent: canary.share.percent() }),
         types,
     }))
 }
@@ -143,15 +147,8 @@ async fn scale(
     info!("scaled to {}", summary.join(" "));
     let settled = admin.settled(vec![], wait_s).await?;
     let types = admin.look().await?.into_iter().filter(|view| counts.contains_key(&view.process));
-    Ok(Json(ScaleResponse { settled, types: types.map(count_view).collect() }))
-}
-
-fn count_view(view: TypeView) -> CountView {
-    let note = match view.actual == view.desired {
-        true => None,
-        false => view.instances.iter().find_map(|instance| instance.note.clone()).or(view.last_end),
-    };
-    CountView { process: view.process, desired: view.desired, actual: view.actual, note }
+    let types: Vec<TypeView> = types.collect();
+    Ok(Json(ScaleResponse { settled, types: CountView::of(&types) }))
 }
 
 async fn restart(

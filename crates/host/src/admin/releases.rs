@@ -1,7 +1,7 @@
 //! The admin API's part for releases: deploys and rollbacks, whose answers are streams, and the list of what there was.
 
 use std::convert::Infallible;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +19,14 @@ use wasmhost_store::StoreError;
 use wasmhost_store::releases::{RELEASES_MAX, Release, ReleaseState};
 
 use super::api::{
-    ComponentView, DeployEvent, DeployRequest, ReleaseDetail, ReleaseView, ReleasesView, RollbackRequest,
+    ComponentView, DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, ReleaseView, ReleasesView,
+    RollbackRequest,
 };
 use super::jobs::page_size;
 use super::request::{Given, Nothing};
 use super::{Admin, ApiError, Shared};
-use crate::release::{NotTaken, TIMEOUT_DEFAULT, TIMEOUT_MAX, Wanted, change_lines};
+use crate::release::{NotTaken, OnCanary, TIMEOUT_DEFAULT, TIMEOUT_MAX, Wanted, change_lines};
+use crate::share::Share;
 
 /// Releases in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 20;
@@ -36,6 +38,8 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/v1/deploy", post(deploy))
         .route("/v1/rollback", post(rollback))
+        .route("/v1/promote", post(promote))
+        .route("/v1/abort", post(abort))
         .route("/v1/releases", get(list))
         .route("/v1/releases/{number}", get(show))
 }
@@ -44,9 +48,26 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
 
 async fn deploy(
     State(admin): Shared,
-    Given(DeployRequest { dry_run, timeout_s }): Given<DeployRequest>,
+    Given(DeployRequest { dry_run, canary_percent, timeout_s }): Given<DeployRequest>,
 ) -> Result<Response, ApiError> {
-    order(&admin, Wanted::File { dry_run }, timeout_s)
+    let canary = canary_percent.map(share).transpose()?;
+    order(&admin, Wanted::File { dry_run, canary }, timeout_s)
+}
+
+fn share(percent: u64) -> Result<Share, ApiError> {
+    let found = || ApiError::bad(format!("canary_percent: found {percent}, expected from 1 to 99"));
+    Share::of_percent(percent).ok_or_else(found)
+}
+
+async fn promote(
+    State(admin): Shared,
+    Given(PromoteRequest { timeout_s }): Given<PromoteRequest>,
+) -> Result<Response, ApiError> {
+    order(&admin, Wanted::Promote, timeout_s)
+}
+
+async fn abort(State(admin): Shared, _: Nothing) -> Result<Response, ApiError> {
+    order(&admin, Wanted::Abort, None)
 }
 
 async fn rollback(
@@ -78,7 +99,7 @@ fn can_come_back(Release { number, state, .. }: &Release) -> Result<(), String> 
 /// Hands the order over. From then on it is carried out, whether its client stays or not.
 fn order(admin: &Admin, wanted: Wanted, timeout_s: Option<f64>) -> Result<Response, ApiError> {
     let steps = admin.deployer.order(wanted, timeout(timeout_s)?).map_err(|not_taken| match not_taken {
-        NotTaken::Busy => ApiError::conflict(not_taken.to_string()),
+        NotTaken::Busy | NotTaken::Canary(_) => ApiError::conflict(not_taken.to_string()),
         NotTaken::Stopping => ApiError::unavailable(not_taken.to_string()),
     })?;
     let lines = futures_util::stream::unfold(steps, |mut steps| async {
@@ -120,10 +141,10 @@ async fn list(
     let wanted = query.n.as_deref().map_or(Ok(PAGE_DEFAULT), |text| page_size("n", text, RELEASES_MAX))?;
     // All of them, since the oldest that is shown is compared with one that isn't.
     let releases = admin.releases.releases(RELEASES_MAX).await.map_err(unreadable)?;
-    let file = admin.live.load().formation.file.clone();
+    let (file, canary) = live(&admin);
     let views = blocking(move || {
         let shown = releases.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX));
-        shown.map(|release| view(release, before(release, &releases), &file)).collect()
+        shown.map(|release| view(release, before(release, &releases), canary, &file)).collect()
     });
     Ok(Json(ReleasesView { releases: views.await? }))
 }
@@ -138,7 +159,7 @@ async fn show(
         return Err(missing(&admin, number).await);
     };
     let releases = admin.releases.releases(RELEASES_MAX).await.map_err(unreadable)?;
-    let file = admin.live.load().formation.file.clone();
+    let (file, canary) = live(&admin);
     let detail = blocking(move || {
         let before = before(&release, &releases);
         let changes = before.map(|before| match changes(before, &release, &file) {
@@ -148,11 +169,17 @@ async fn show(
         ReleaseDetail {
             before: before.map(|before| before.number),
             changes: changes.unwrap_or_default(),
-            release: view(&release, before, &file),
+            release: view(&release, before, canary, &file),
             formation: release.formation.clone(),
         }
     });
     Ok(Json(detail.await?))
+}
+
+/// The formation's file, and the release that is on canary.
+fn live(admin: &Admin) -> (PathBuf, Option<OnCanary>) {
+    let live = admin.live.load();
+    (live.formation.file.clone(), live.canary)
 }
 
 /// Formations are read by it, which takes milliseconds each.
@@ -165,7 +192,15 @@ fn before<'a>(release: &Release, newest_first: &'a [Release]) -> Option<&'a Rele
     newest_first.iter().find(|older| older.number < release.number && older.live_at.is_some())
 }
 
-fn view(release: &Release, before: Option<&Release>, file: &FilePath) -> ReleaseView {
+fn view(
+    release: &Release,
+    before: Option<&Release>,
+    canary: Option<OnCanary>,
+    file: &FilePath,
+) -> ReleaseView {
+    // To the store it is pending.
+    let canary = canary.filter(|canary| canary.release == release.number);
+    let canary = canary.filter(|_| release.state == ReleaseState::Pending);
     let components = release.components.iter().map(|component| ComponentView {
         process: component.process.clone(),
         digest: component.digest.clone(),
@@ -174,7 +209,8 @@ fn view(release: &Release, before: Option<&Release>, file: &FilePath) -> Release
     });
     ReleaseView {
         number: release.number,
-        state: release.state.name().to_owned(),
+        state: canary.map_or(release.state.name(), |_| "canary").to_owned(),
+        canary_percent: canary.map(|canary| canary.share.percent()),
         author: release.author.clone(),
         created_at: release.created_at.to_string(),
         live_at: release.live_at.map(|time| time.to_string()),

@@ -48,8 +48,8 @@ async fn scale_http(actions: mpsc::Sender<Action>, step: Step) {
     };
     let to = match step {
         Step::Up => ScaleTo::More(1),
-        Step::Down if web.desired > 1 => ScaleTo::Count(web.desired - 1),
-        Step::Down => return info!("{}={} stays as it is", web.process, web.desired),
+        Step::Down if web.count > 1 => ScaleTo::Count(web.count - 1),
+        Step::Down => return info!("{}={} stays as it is", web.process, web.count),
     };
     let (reply, changed) = oneshot::channel();
     let changes = vec![ScaleChange { process: web.process.clone(), to }];

@@ -253,7 +253,7 @@ impl Host {
             cache: cache_directory,
             granted_by,
         };
-        let (deployer, orders) = Deployer::new();
+        let (deployer, orders) = Deployer::new(live.clone());
         let deploying =
             Deploying::begin(parts, release, opened, &counts).await.map_err(std::io::Error::other)?;
         lasting.spawn_on(&triggers, "what deploys", deploying.run(orders, intake.clone()));
@@ -312,7 +312,7 @@ impl Host {
     /// Reads the formation again, and deploys it: what a signal asks for. Ends when the deploy does; how it went is
     /// logged.
     pub fn deploy(&self) -> impl Future<Output = ()> + Send + use<> {
-        let order = self.deployer.order(Wanted::File { dry_run: false }, TIMEOUT_DEFAULT);
+        let order = self.deployer.order(Wanted::File { dry_run: false, canary: None }, TIMEOUT_DEFAULT);
         let reloading = self.state.manager.reloading();
         async move {
             let _reloading = reloading;
@@ -432,11 +432,16 @@ async fn at_work(actions: &mpsc::Sender<Action>) -> String {
     };
     // A supervisor that waits for the disk is no reason to wait for it here.
     let types = tokio::time::timeout(LOOK_MAX, look).await.unwrap_or_default();
-    let calls = types.iter().map(|view| {
-        let calls = view.instances.iter().map(|instance| u64::from(instance.calls_now));
-        (view.process.as_str(), calls.sum::<u64>())
-    });
-    let calls: Vec<_> = calls.filter(|(_, count)| *count > 0).collect();
+    let mut calls: Vec<(&str, u64)> = vec![];
+    for view in &types {
+        let count = view.instances.iter().map(|instance| u64::from(instance.calls_now)).sum();
+        // Of all versions together.
+        match calls.iter_mut().find(|(process, _)| *process == view.process) {
+            Some((_, calls)) => *calls += count,
+            None => calls.push((&view.process, count)),
+        }
+    }
+    calls.retain(|(_, count)| *count > 0);
     let each: Vec<_> = calls.iter().map(|(process, count)| format!("{process} {count}")).collect();
     match calls.iter().map(|(_, count)| count).sum() {
         0 => "no call is under way".to_owned(),

@@ -78,7 +78,7 @@ pub use handed_over::HandedOver;
 pub use listener::ServedAt;
 pub(crate) use listener::{Listener, Spare, Wanted, listen, listen_on_open};
 pub(crate) use tls::Certificates;
-pub(crate) use web::Web;
+pub(crate) use web::{Shared, Web};
 
 /// How long a handshake that has begun may take when the listener closes.
 const HANDSHAKE: Duration = Duration::from_millis(100);
@@ -446,7 +446,7 @@ impl Ingress {
     fn route(&self, head: &Head, request: &mut Request<RequestBody>) -> Result<Arc<Web>, Failure> {
         let authority = head.authority.to_str().map_err(|_| Failure::NO_AUTHORITY)?;
         let router = self.router.load();
-        let web = router.find(authority, request.uri().path()).ok_or(Failure::NO_ROUTE)?;
+        let web = router.find(authority, request.uri().path()).ok_or(Failure::NO_ROUTE)?.version();
         if let Some(bytes_max) = web.body_bytes_max {
             // What it says is known to be true: hyper reads no more.
             if request.body().size_hint().lower() > bytes_max {

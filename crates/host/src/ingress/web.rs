@@ -21,6 +21,7 @@ use super::body::{ReadAhead, RequestBody};
 use super::failures::{FailureLog, Outcome};
 use super::outgoing::check;
 use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
+use crate::share::Share;
 
 /// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
 /// hundreds of those over and over would take the time in which others are served. One that was in the line until its
@@ -28,12 +29,25 @@ use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
 const REFUSAL_HELD: Duration = Duration::from_millis(100);
 
 /// An http type, as the ingress sees it.
+#[derive(Clone)]
 pub(crate) struct Web {
     pub(crate) pool: Arc<Pool>,
     pub(crate) limits: CallLimits,
     pub(crate) wait_max: Duration,
     pub(crate) failures: Arc<FailureLog>,
     pub(crate) body_bytes_max: Option<u64>,
+    pub(crate) version: Shared,
+}
+
+/// Whether a type's requests are shared between two versions.
+#[derive(Clone)]
+pub(crate) enum Shared {
+    /// There is one version.
+    Not,
+    /// This is the live one, and that the canary.
+    WithCanary(Arc<Web>, Share),
+    /// This is the canary, and that the live one: it answers where this one has no instance to give.
+    WithLive(Arc<Web>),
 }
 
 /// What came of a call.
@@ -51,6 +65,15 @@ struct Failed<'a> {
 }
 
 impl Web {
+    /// The version that is to answer the next request. A canary without instances is passed over, so that a version that
+    /// doesn't start costs nobody an answer.
+    pub(super) fn version(self: &Arc<Self>) -> &Arc<Self> {
+        match &self.version {
+            Shared::WithCanary(canary, share) if share.falls_to_canary() && canary.pool.live() > 0 => canary,
+            _ => self,
+        }
+    }
+
     pub(super) async fn serve(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
@@ -72,7 +95,13 @@ impl Web {
         let (head, body) = request.into_parts();
         let lent = match self.pool.lend_in_turn(need, self.wait_max).await {
             Ok(lent) => lent,
-            Err(none) => return self.refuse(&head, none, served).await,
+            Err(none) => {
+                if let (Shared::WithLive(live), true) = (&self.version, none != NoInstance::TimedOut) {
+                    let request = Request::from_parts(head, body);
+                    return Box::pin(live.serve(request, scheme, room, served)).await;
+                }
+                return self.refuse(&head, none, served).await;
+            }
         };
         // A failure needs it, and by then the request is gone.
         let head = Arc::new(head);

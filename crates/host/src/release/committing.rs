@@ -8,7 +8,7 @@ use wasmhost_config::{Formation, Trigger};
 
 use super::deploying::Deploying;
 use super::{Live, Opened, Release, ReleaseType};
-use crate::ingress::{FailureLog, ServedAt, Web};
+use crate::ingress::{FailureLog, ServedAt, Shared, Web};
 use crate::pool::Pool;
 use crate::services::KnownQueues;
 
@@ -47,7 +47,7 @@ impl Deploying {
         for (kind, (place, pool)) in next.types.iter().zip(places) {
             let Trigger::Http { routes: of_type } = &kind.planned.trigger else { continue };
             let before = self.webs.get(place).filter(|_| !changed.contains(kind.name())).cloned();
-            let web = before.unwrap_or_else(|| web(kind, pool));
+            let web = before.unwrap_or_else(|| Arc::new(web(kind, pool)));
             routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
             webs.insert(*place, web);
         }
@@ -94,7 +94,8 @@ impl Deploying {
         let http = http.unwrap_or_else(|| self.parts.live.load().http.clone());
         let (number, formation) = (next.number, next.formation.clone());
         let schedules = self.parts.triggers.schedules();
-        self.parts.live.store(Arc::new(Live { number, formation, http, schedules }));
+        let canary = self.on_canary();
+        self.parts.live.store(Arc::new(Live { number, formation, http, canary, schedules }));
     }
 
     /// Releases that aren't kept any more go, with their components.
@@ -111,14 +112,15 @@ impl Deploying {
     }
 }
 
-fn web(kind: &ReleaseType, pool: &Arc<Pool>) -> Arc<Web> {
-    Arc::new(Web {
+pub(super) fn web(kind: &ReleaseType, pool: &Arc<Pool>) -> Web {
+    Web {
         pool: pool.clone(),
         limits: kind.limits(),
         wait_max: kind.planned.process.queue_timeout,
         failures: FailureLog::new(kind.name().into()),
         body_bytes_max: kind.planned.process.body_bytes_max,
-    })
+        version: Shared::Not,
+    }
 }
 
 /// The queues that a release says something of.

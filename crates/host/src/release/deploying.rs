@@ -14,6 +14,7 @@ use wasmhost_config::{Changes, How};
 use wasmhost_store::releases::{self, ReleaseState};
 use wasmhost_store::{Counts, Releases, StoreError, Ticks};
 
+use super::canary::Standing;
 use super::history::plan_of;
 use super::preparing::Prepared;
 use super::{Front, Live, Making, Opened, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
@@ -22,6 +23,7 @@ use crate::ingress::{ServedAt, Web};
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Pool;
 use crate::services::{GrantedBy, Queues};
+use crate::share::Share;
 use crate::supervisor::Action;
 
 /// The parts of a host that releases act on. They outlive each of them.
@@ -50,8 +52,10 @@ pub(crate) struct Deploying {
     pub(super) release: Release,
     /// The supervisor's place and the pool of each of its types.
     pub(super) places: Places,
-    /// The `Web` that requests of each http type find, by its place.
+    /// The `Web` that requests of each http type find, by its place. Where it has a canary they find both.
     pub(super) webs: HashMap<usize, Arc<Web>>,
+    /// The release on canary.
+    pub(super) canary: Option<Standing>,
 }
 
 /// The supervisor's place and the pool of each type of a release.
@@ -72,9 +76,25 @@ pub(super) struct Attempt<'a> {
 }
 
 /// How a deploy went that didn't fail.
-enum Done {
+pub(super) enum Done {
     Live(u64),
     Unchanged,
+    Canary {
+        release: u64,
+        share: Share,
+        /// The types that have both versions.
+        types: Vec<String>,
+        /// The changes that wait until it is promoted.
+        waits: Vec<String>,
+    },
+    Aborted(u64),
+}
+
+/// A change to be made.
+struct Change {
+    plan: Plan,
+    author: String,
+    changes: Changes,
 }
 
 impl Attempt<'_> {
@@ -106,7 +126,8 @@ impl Deploying {
         let http = opened.as_ref().map(Opened::served_at).unwrap_or_default();
         http.iter().for_each(&parts.serving);
         parts.live.store(Arc::new(Live { http, ..Live::none(&release.formation) }));
-        let mut deploying = Deploying { parts, release: empty, places: vec![], webs: HashMap::new() };
+        let mut deploying =
+            Deploying { parts, release: empty, places: vec![], webs: HashMap::new(), canary: None };
         let underway = deploying.adopt(&release, counts, false).await?;
         let changed = release.types.iter().map(|kind| kind.name().to_owned()).collect();
         deploying.commit(release, underway.places, &changed, opened).await;
@@ -124,6 +145,7 @@ impl Deploying {
             self.carry_out(order, &intake).await;
         }
         intake.cancelled().await;
+        self.fail_canary().await;
     }
 
     async fn carry_out(&mut self, order: Order, intake: &CancellationToken) {
@@ -137,6 +159,10 @@ impl Deploying {
         let end = match ended {
             Ok(Done::Live(release)) => DeployEvent::Live { release },
             Ok(Done::Unchanged) => DeployEvent::Unchanged { release: live },
+            Ok(Done::Canary { release, share, types, waits }) => {
+                DeployEvent::Canary { release, percent: share.percent(), types, waits }
+            }
+            Ok(Done::Aborted(release)) => DeployEvent::Aborted { release, live },
             Err(why) => {
                 warn!("{} failed, and v{live} is live as before: {why}", name(number));
                 if let Some(number) = number
@@ -157,12 +183,40 @@ impl Deploying {
         attempt: &mut Attempt<'_>,
         intake: &CancellationToken,
     ) -> Result<Done, String> {
-        let moved = tokio::select! {
-            moved = self.move_to(wanted, attempt) => moved?,
-            () = intake.cancelled() => return Err("the host was told to stop".to_owned()),
+        match wanted {
+            Wanted::Promote => return self.promote(attempt, intake).await,
+            Wanted::Abort => return self.abort(attempt).await,
+            Wanted::File { .. } | Wanted::Release(_) => {}
+        }
+        let stopped = || Err("the host was told to stop".to_owned());
+        let change = tokio::select! {
+            change = self.compare(wanted, attempt) => change?,
+            () = intake.cancelled() => return stopped(),
         };
-        let Some((prepared, places)) = moved else { return Ok(Done::Unchanged) };
-        let Prepared { release: next, changed, engine, opened } = prepared;
+        let Some(change) = change else { return Ok(Done::Unchanged) };
+        if let Wanted::File { canary: Some(share), .. } = wanted {
+            let changes = change.changes.clone();
+            let standing = tokio::select! {
+                standing = self.stand_beside(change, share, attempt) => standing?,
+                () = intake.cancelled() => return stopped(),
+            };
+            return Ok(self.share(standing, &changes).await);
+        }
+        let (prepared, places, opened) = tokio::select! {
+            moved = self.move_to(change, attempt) => moved?,
+            () = intake.cancelled() => return stopped(),
+        };
+        self.make_live(prepared, places, opened).await
+    }
+
+    /// All instances of a release have moved.
+    pub(super) async fn make_live(
+        &mut self,
+        prepared: Prepared,
+        places: Places,
+        opened: Option<Opened>,
+    ) -> Result<Done, String> {
+        let Prepared { release: next, changed, engine } = prepared;
         let number = next.number;
         if let Err(err) = self.parts.releases.make_live(number).await {
             self.go_back(&places).await;
@@ -175,33 +229,56 @@ impl Deploying {
         Ok(Done::Live(number))
     }
 
-    /// Moves the instances, and comes back where that fails. Nothing is returned where there is nothing to move.
-    async fn move_to(
-        &mut self,
-        wanted: Wanted,
-        attempt: &mut Attempt<'_>,
-    ) -> Result<Option<(Prepared, Places)>, String> {
+    /// Reads what is wanted, and says what that changes. Nothing is returned where there is nothing to do.
+    async fn compare(&self, wanted: Wanted, attempt: &mut Attempt<'_>) -> Result<Option<Change>, String> {
         let (plan, author) = attempt.within(self.read(wanted)).await??;
         let changes = self.changes(&plan);
         attempt.tell(DeployEvent::Changes { lines: change_lines(&changes) });
         if !changes.refused.is_empty() {
             return Err(format!("this can't be changed while the host runs: {}", changes.refused.join("; ")));
         }
-        let is_dry = wanted == Wanted::File { dry_run: true };
-        if is_dry || changes.is_empty() {
-            return Ok(None);
+        if let Wanted::File { canary: Some(share), .. } = wanted
+            && !changes.is_empty()
+        {
+            self.can_be_shared(&plan, &changes, share).await?;
         }
+        let is_dry = matches!(wanted, Wanted::File { dry_run: true, .. });
+        Ok((!is_dry && !changes.is_empty()).then_some(Change { plan, author, changes }))
+    }
+
+    async fn stand_beside(
+        &mut self,
+        change: Change,
+        share: Share,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Standing, String> {
+        let Change { plan, author, changes } = change;
         let prepared = self.prepare(plan, author, &changes, attempt).await?;
-        // For types that come back.
-        let counts =
-            self.parts.counts.load().await.map_err(|err| format!("the counts can't be read: {err}"))?;
+        self.start_beside(prepared, share, attempt).await
+    }
+
+    /// Moves the instances, and comes back where that fails.
+    async fn move_to(
+        &mut self,
+        change: Change,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<(Prepared, Places, Option<Opened>), String> {
+        let Change { plan, author, changes } = change;
+        let prepared = self.prepare(plan, author, &changes, attempt).await?;
+        let opened = self.open(&prepared.release).await?;
+        let counts = self.counts().await?;
         let underway = self.adopt(&prepared.release, &counts, false).await?;
         let places = underway.places.clone();
         if let Err(why) = self.watch(underway, attempt).await {
             self.go_back(&places).await;
             return Err(why);
         }
-        Ok(Some((prepared, places)))
+        Ok((prepared, places, opened))
+    }
+
+    /// Counts that were set live: for types that come back.
+    pub(super) async fn counts(&self) -> Result<BTreeMap<String, u32>, String> {
+        self.parts.counts.load().await.map_err(|err| format!("the counts can't be read: {err}"))
     }
 
     // --- what is asked for
@@ -210,8 +287,8 @@ impl Deploying {
     async fn read(&self, wanted: Wanted) -> Result<(Plan, String), String> {
         let file = self.release.formation.file.clone();
         let record = match wanted {
-            Wanted::File { .. } => None,
             Wanted::Release(number) => Some(self.find(number).await?),
+            Wanted::File { .. } | Wanted::Promote | Wanted::Abort => None,
         };
         let author =
             record.as_ref().map_or("deploy".to_owned(), |record| format!("rollback to v{}", record.number));

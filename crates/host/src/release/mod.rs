@@ -3,12 +3,14 @@
 //! ```text
 //! read -> compare -> keep -> compile -> release steps -> try -> move -> live
 //!                                                           -> move back, where an instance dies
+//!                                                           -> canary, which is moved or aborted later
 //! ```
 //!
 //! A [`Deployer`] takes one order at a time, and [`Deploying`] carries it out. Whatever fails before the move has changed
 //! nothing. The store says which release is live, and says so only when the move is over: a host that is killed in the
 //! middle starts with the release that was live.
 
+mod canary;
 mod committing;
 mod deploying;
 mod front;
@@ -24,6 +26,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use wasmhost_config::Formation;
 use wasmhost_engine::CallLimits;
@@ -32,6 +35,7 @@ use crate::admin::api::DeployEvent;
 use crate::ingress::ServedAt;
 use crate::plan::PlannedType;
 use crate::pool::Version;
+use crate::share::Share;
 use crate::trigger::schedule::ScheduleTrigger;
 pub(crate) use deploying::{Deploying, Parts, TIMEOUT_MAX, change_lines};
 pub(crate) use front::{Front, Opened};
@@ -60,6 +64,12 @@ pub(crate) struct ReleaseType {
     pub(crate) version: Arc<Version>,
 }
 
+impl Release {
+    pub(crate) fn find(&self, process: &str) -> Option<&ReleaseType> {
+        self.types.iter().find(|kind| kind.name() == process)
+    }
+}
+
 impl ReleaseType {
     pub(crate) fn name(&self) -> &str {
         &self.planned.process.name
@@ -71,19 +81,35 @@ impl ReleaseType {
 }
 
 /// The view that others have of the live release.
+#[derive(Clone)]
 pub(crate) struct Live {
     pub(crate) number: u64,
     pub(crate) formation: Formation,
     /// Where requests are served, if any type takes them.
     pub(crate) http: Vec<ServedAt>,
+    /// The release that has a share of requests and jobs beside this one, if one has.
+    pub(crate) canary: Option<OnCanary>,
     /// By their types' names.
     pub(crate) schedules: HashMap<String, Arc<ScheduleTrigger>>,
+}
+
+/// A release on canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OnCanary {
+    pub(crate) release: u64,
+    pub(crate) share: Share,
 }
 
 impl Live {
     /// Before the first release is live.
     pub(crate) fn none(formation: &Formation) -> Live {
-        Live { number: 0, formation: formation.clone(), http: vec![], schedules: HashMap::new() }
+        Live {
+            number: 0,
+            formation: formation.clone(),
+            http: vec![],
+            canary: None,
+            schedules: HashMap::new(),
+        }
     }
 }
 
@@ -93,9 +119,10 @@ pub(crate) struct Deployer {
     orders: mpsc::Sender<Order>,
     /// One order at a time.
     turn: Arc<Semaphore>,
+    live: Arc<ArcSwap<Live>>,
 }
 
-/// One deploy, or one way back.
+/// One deploy, one way back, or the end of a canary.
 pub(crate) struct Order {
     wanted: Wanted,
     timeout: Duration,
@@ -111,25 +138,34 @@ pub(crate) enum Wanted {
     File {
         /// Only say what would change.
         dry_run: bool,
+        /// Give it this share of requests and jobs, and don't make it live.
+        canary: Option<Share>,
     },
     /// A release of before: this one or, where none is named, the one that was live before the present one.
     Release(Option<u64>),
+    /// The release that is on canary.
+    Promote,
+    /// None: the live release is to be alone again.
+    Abort,
 }
 
 /// Why an order isn't taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotTaken {
     #[error("another deploy is under way: wait until it has ended")]
     Busy,
+    /// There is a release on canary, or none where one is meant.
+    #[error("{0}")]
+    Canary(String),
     #[error("the host is stopping")]
     Stopping,
 }
 
 impl Deployer {
     /// Returns where the orders arrive, too.
-    pub(crate) fn new() -> (Deployer, mpsc::Receiver<Order>) {
+    pub(crate) fn new(live: Arc<ArcSwap<Live>>) -> (Deployer, mpsc::Receiver<Order>) {
         let (orders, arrive) = mpsc::channel(1);
-        (Deployer { orders, turn: Arc::new(Semaphore::new(1)) }, arrive)
+        (Deployer { orders, turn: Arc::new(Semaphore::new(1)), live }, arrive)
     }
 
     /// Gives an order, if none is carried out now. Its steps come out, the last of which is its end.
@@ -139,6 +175,11 @@ impl Deployer {
         timeout: Duration,
     ) -> Result<mpsc::UnboundedReceiver<DeployEvent>, NotTaken> {
         let turn = self.turn.clone().try_acquire_owned().map_err(|_| NotTaken::Busy)?;
+        // Nothing changes it meanwhile: the turn is this order's.
+        if !matches!(wanted, Wanted::File { dry_run: true, .. }) {
+            let wants_canary = matches!(wanted, Wanted::Promote | Wanted::Abort);
+            OnCanary::refuse(&self.live, wants_canary).map_err(NotTaken::Canary)?;
+        }
         let (events, steps) = mpsc::unbounded_channel();
         let order = Order { wanted, timeout, events, _turn: turn };
         self.orders.try_send(order).map_err(|_| NotTaken::Stopping)?;

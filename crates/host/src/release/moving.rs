@@ -12,6 +12,7 @@ use wasmhost_config::{Run, Trigger};
 use super::deploying::{Attempt, Deploying};
 use super::{Release, ReleaseType};
 use crate::admin::api::DeployEvent;
+use crate::plan::PlannedType;
 use crate::pool::Pool;
 use crate::supervisor::{Action, Adopted, Supervised, Underway};
 
@@ -31,7 +32,7 @@ impl Deploying {
         is_way_back: bool,
     ) -> Result<Underway, String> {
         let types = next.types.iter().map(|kind| Adopted {
-            place: self.place_of(kind),
+            place: self.place_of(&kind.planned),
             supervised: supervised(kind, counts.get(kind.name()).copied()),
         });
         let (reply, answer) = oneshot::channel();
@@ -43,11 +44,10 @@ impl Deploying {
     }
 
     /// The place of the type that this one replaces. One that is called by other means is another type.
-    fn place_of(&self, kind: &ReleaseType) -> Option<usize> {
-        let before =
-            self.release.types.iter().zip(&self.places).find(|(before, _)| before.name() == kind.name());
-        let (before, (place, _)) = before?;
-        let (now, next) = (&before.planned, &kind.planned);
+    pub(super) fn place_of(&self, next: &PlannedType) -> Option<usize> {
+        let mut types = self.release.types.iter().zip(&self.places);
+        let (before, (place, _)) = types.find(|(before, _)| before.name() == next.process.name)?;
+        let now = &before.planned;
         let is_called_alike = std::mem::discriminant(&now.trigger) == std::mem::discriminant(&next.trigger)
             && now.runs_always() == next.runs_always();
         is_called_alike.then_some(*place)
@@ -118,7 +118,7 @@ async fn idle(pools: impl Iterator<Item = &Pool>) {
     }
 }
 
-fn supervised(kind: &ReleaseType, live: Option<u32>) -> Supervised {
+pub(super) fn supervised(kind: &ReleaseType, live: Option<u32>) -> Supervised {
     let (trigger, scalable) = match kind.planned.trigger {
         Trigger::Http { .. } => ("http", true),
         Trigger::Queue { .. } => ("queue", true),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use wasmhost_config::{Changes, How, Run, Trigger};
 use wasmhost_engine::Engine;
@@ -16,6 +17,7 @@ use crate::admin::api::DeployEvent;
 use crate::host::Progress;
 use crate::plan::Plan;
 use crate::pool::Version;
+use crate::supervisor::{Action, Name};
 
 /// A release that could be made live.
 pub(super) struct Prepared {
@@ -24,8 +26,6 @@ pub(super) struct Prepared {
     pub(super) changed: HashSet<String>,
     /// The engine that it was made for.
     pub(super) engine: Arc<Engine>,
-    /// Where it will serve, if that is elsewhere.
-    pub(super) opened: Option<Opened>,
 }
 
 impl Deploying {
@@ -45,7 +45,6 @@ impl Deploying {
         attempt.number = Some(number);
         attempt.tell(DeployEvent::Begun { release: number });
 
-        let has_http = plan.has_http();
         let kept = self.kept(&plan, changes);
         attempt.waits_for = "its components were compiled".to_owned();
         let events = attempt.events.clone();
@@ -65,20 +64,25 @@ impl Deploying {
         for kind in next.types.iter().filter(|kind| !kept.contains_key(kind.name())) {
             self.try_type(kind, attempt).await?;
         }
-        let is_open = self.is_open();
-        let opened = match has_http && (!is_open || self.release.formation.http != next.formation.http) {
-            true => Some(self.parts.front.open(&next.formation.http).await.map_err(|err| err.to_string())?),
-            false => None,
-        };
         let mut changed: HashSet<String> = changes.types.iter().map(|kind| kind.process.clone()).collect();
         if self.release.formation.queues != next.formation.queues {
             changed.extend(next.types.iter().map(|kind| kind.name().to_owned()));
         }
-        Ok(Prepared { release: next, changed, engine, opened })
+        Ok(Prepared { release: next, changed, engine })
     }
 
-    fn is_open(&self) -> bool {
-        self.release.types.iter().any(|kind| matches!(kind.planned.trigger, Trigger::Http { .. }))
+    /// Opens the places where a release will serve, if they are others.
+    pub(super) async fn open(&self, next: &Release) -> Result<Option<Opened>, String> {
+        let takes_requests = |kind: &ReleaseType| matches!(kind.planned.trigger, Trigger::Http { .. });
+        let is_open = self.release.types.iter().any(takes_requests);
+        let is_elsewhere = !is_open || self.release.formation.http != next.formation.http;
+        match next.types.iter().any(takes_requests) && is_elsewhere {
+            true => {
+                let opened = self.parts.front.open(&next.formation.http).await;
+                opened.map(Some).map_err(|err| err.to_string())
+            }
+            false => Ok(None),
+        }
     }
 
     /// Keeps a plan's components, so that it can be run again.
@@ -95,7 +99,7 @@ impl Deploying {
     }
 
     /// The versions of types whose instances stay.
-    fn kept(&self, plan: &Plan, changes: &Changes) -> HashMap<String, Arc<Version>> {
+    pub(super) fn kept(&self, plan: &Plan, changes: &Changes) -> HashMap<String, Arc<Version>> {
         let changed: HashSet<&str> = changes
             .types
             .iter()
@@ -117,13 +121,14 @@ impl Deploying {
             return Ok(());
         }
         attempt.tell(DeployEvent::Trying { process: kind.name().to_owned() });
+        let name = self.free_name(kind.name()).await?;
         let trial = Trial {
             process: kind.name(),
             trigger: &kind.planned.trigger,
             ready: kind.planned.process.ready.as_deref(),
             version: &kind.version,
             limits: kind.limits(),
-            index: self.free_index(kind.name()),
+            index: name.index,
         };
         attempt.waits_for = format!("the first instance of \"{}\" started", kind.name());
         let (deadline, waits_for) = (attempt.deadline, &mut attempt.waits_for);
@@ -133,10 +138,12 @@ impl Deploying {
         }
     }
 
-    /// A number that no instance of this type has.
-    fn free_index(&self, name: &str) -> u32 {
-        let at = self.release.types.iter().position(|kind| kind.name() == name);
-        let live = at.and_then(|at| self.places.get(at)).map_or(0, |(_, pool)| pool.live());
-        u32::try_from(live).unwrap_or(u32::MAX).saturating_add(1)
+    /// A name that no instance of this type has.
+    async fn free_name(&self, process: &str) -> Result<Name, String> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = "the host is stopping";
+        let action = Action::Name { process: process.into(), reply };
+        self.parts.actions.send(action).await.map_err(|_| stopping.to_owned())?;
+        answer.await.map_err(|_| stopping.to_owned())
     }
 }

@@ -79,6 +79,22 @@ impl Triggers {
         self.running.insert(place, running);
     }
 
+    /// Begins what calls a canary with jobs: those of the queues that the live version works. The rest is as the canary's
+    /// release says.
+    pub(crate) async fn begin_beside(
+        &mut self,
+        place: usize,
+        kind: &ReleaseType,
+        live: &ReleaseType,
+        pool: &Arc<Pool>,
+        settings: &BTreeMap<String, Queue>,
+    ) {
+        let Trigger::Queue { queues } = &live.planned.trigger else { return };
+        self.stop(place).await;
+        let running = self.begin_queue(kind, pool, queues, settings);
+        self.running.insert(place, running);
+    }
+
     fn begin_queue(
         &self,
         kind: &ReleaseType,

@@ -5,6 +5,7 @@
 //! start, a command that exits, and the third crash in a call end the move. The caller that began it hears why, and
 //! adopts the release before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,8 +59,6 @@ impl Supervisor {
         if !is_way_back {
             self.check_room(&types)?;
         }
-        let (progress, watched) = watch::channel((0, 0));
-        let (ended, end) = oneshot::channel();
         let mut places = vec![];
         let mut moving = vec![];
         for adopted in types {
@@ -71,18 +70,32 @@ impl Supervisor {
         }
         self.order = places.iter().map(|(place, _)| *place).collect();
         self.ages = self.age_timer();
+        Ok(self.begin_move(places, moving))
+    }
+
+    /// Watches from now on that these types get their instances.
+    pub(super) fn begin_move(&mut self, places: Vec<(usize, Arc<Pool>)>, moving: Vec<usize>) -> Underway {
+        let (progress, watched) = watch::channel((0, 0));
+        let (ended, end) = oneshot::channel();
         self.moving = Some(Move { places: moving, crashes: 0, failed: None, progress, ended });
-        Ok(Underway { places, progress: watched, ended: end })
+        Underway { places, progress: watched, ended: end }
     }
 
     /// Whether there is room for these types, and for those that stay until the move is over.
     fn check_room(&self, types: &[Adopted]) -> Result<(), Refused> {
-        let adopted = types.iter().map(|adopted| (&*adopted.supervised.name, self.count(adopted)));
-        let stays = |place: usize| types.iter().all(|adopted| adopted.place != Some(place));
-        let others = self.types.iter().filter(|(place, _)| stays(*place));
-        let others = others.map(|(_, kind)| (&*kind.given.name, kind.desired));
-        let counts: Vec<(&str, u32)> = adopted.chain(others).collect();
-        self.capacity.check(&counts).map_err(|too_many| Refused::Conflict(too_many.to_string()))
+        let known = |adopted: &Adopted| adopted.place.filter(|place| self.types.contains(*place));
+        let adopted = types.iter().flat_map(|adopted| {
+            let count = self.count(adopted);
+            let staying = known(adopted).into_iter().flat_map(move |place| self.counted(place, count));
+            let new = known(adopted).is_none().then(|| (adopted.supervised.name.to_string(), count));
+            staying.chain(new)
+        });
+        // With canaries of those that stay.
+        let stay: HashSet<usize> =
+            types.iter().filter_map(known).flat_map(|place| self.places_of(place)).collect();
+        let others = self.types.iter().filter(|(place, _)| !stay.contains(place));
+        let others = others.map(|(_, kind)| (kind.given.name.to_string(), kind.desired));
+        self.check_capacity(adopted.chain(others))
     }
 
     /// The count that a type will have: the one that was set live, or the file's.
@@ -99,13 +112,13 @@ impl Supervisor {
         let count = self.count(&adopted);
         // Those that leave anyway aren't moved first.
         if let Some(place) = adopted.place.filter(|place| self.types.contains(*place)) {
-            self.desire(place, count);
+            self.set_count(place, count);
         }
         let (place, is_moving) = match adopted.place.filter(|place| self.types.contains(*place)) {
             Some(place) => (place, self.change_type(place, adopted.supervised)),
             None => (self.add_type(adopted.supervised), true),
         };
-        self.desire(place, count);
+        self.set_count(place, count);
         (place, is_moving)
     }
 
@@ -123,7 +136,7 @@ impl Supervisor {
         is_other
     }
 
-    fn add_type(&mut self, supervised: Supervised) -> usize {
+    pub(super) fn add_type(&mut self, supervised: Supervised) -> usize {
         let entry = self.types.vacant_entry();
         let place = entry.key();
         let pool = Pool::new(PoolParts {
@@ -135,7 +148,7 @@ impl Supervisor {
             events: self.events.clone(),
             calls: self.calls.clone(),
         });
-        self.roster.begin(place, supervised.version.release);
+        self.roster.begin(place, supervised.name.clone(), supervised.version.release);
         entry.insert(Type::new(supervised, pool));
         place
     }
@@ -145,9 +158,14 @@ impl Supervisor {
         for place in places {
             if self.types.contains(*place) {
                 self.types[*place].is_retired = true;
-                self.desire(*place, 0);
+                self.set_count(*place, 0);
             }
         }
+        // One who gave up waiting for a canary retires it: nothing is left to be waited for.
+        if let Some(moving) = &mut self.moving {
+            moving.places.retain(|place| !places.contains(place));
+        }
+        self.part_from_canaries(places);
         self.forget_retired();
     }
 

@@ -94,12 +94,12 @@ impl Supervisor {
                     // A release may have retired it meanwhile.
                     if let Some(kind) = self.types.get_mut(type_index).filter(|kind| !kind.is_retired) {
                         kind.live = count;
-                        self.desire(type_index, wanted[&type_index]);
+                        self.set_count(type_index, wanted[&type_index]);
                     }
                 }
                 let scalable =
                     self.order.iter().map(|place| &self.types[*place]).filter(|kind| kind.given.scalable);
-                Ok(scalable.map(|kind| (kind.given.name.to_string(), kind.desired)).collect())
+                Ok(scalable.map(|kind| (kind.given.name.to_string(), kind.count)).collect())
             }
             Err(err) => Err(Refused::Unavailable(format!(
                 "the counts could not be saved, and were not changed: {err}"
@@ -132,7 +132,7 @@ impl Supervisor {
                     change.process
                 )));
             }
-            let now = wanted.get(&type_index).copied().unwrap_or(kind.desired);
+            let now = wanted.get(&type_index).copied().unwrap_or(kind.count);
             let count = match change.to {
                 ScaleTo::Count(count) => count,
                 ScaleTo::More(by) => now.saturating_add(by),
@@ -148,7 +148,7 @@ impl Supervisor {
         for name in types {
             self.index_of(name)?;
         }
-        let types = self.indexes_of(types);
+        let types = self.live_of(types);
         let in_file = |type_index: &usize| self.types[*type_index].given.count_in_file;
         Ok(Weighed {
             wanted: types.iter().map(|type_index| (*type_index, in_file(type_index))).collect(),
@@ -160,12 +160,11 @@ impl Supervisor {
     fn admit(&self, wanted: &BTreeMap<usize, u32>) -> Result<(), Refused> {
         let kinds = self.order.iter().map(|place| (*place, &self.types[*place]));
         let kinds = kinds.filter(|(_, kind)| kind.given.scalable);
-        let counts: Vec<(&str, u32)> = kinds
-            .map(|(type_index, kind)| {
-                (&*kind.given.name, wanted.get(&type_index).copied().unwrap_or(kind.desired))
-            })
-            .collect();
-        let fits = self.capacity.check(&counts);
+        let counts = kinds.flat_map(|(type_index, kind)| {
+            let count = wanted.get(&type_index).copied().unwrap_or(kind.count);
+            self.counted(type_index, count)
+        });
+        let fits = self.check_capacity(counts);
         fits.map_err(|too_many| Refused::Conflict(format!("{too_many}. Nothing was changed")))
     }
 }

@@ -10,8 +10,11 @@
 //! 60 s; a minute of health forgives.
 
 mod adopt;
+mod canary;
 mod counts;
+mod naming;
 mod pulse;
+mod replacing;
 mod roster;
 mod types;
 mod view;
@@ -22,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Interval;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use wasmhost_engine::services::InstanceName;
@@ -31,7 +34,9 @@ use wasmhost_store::Counts;
 
 use self::adopt::Move;
 pub(crate) use self::adopt::{Adopted, Underway};
+pub(crate) use self::canary::Canary;
 use self::counts::{Asked, Change, Saving, saved};
+pub(crate) use self::naming::Name;
 pub(crate) use self::pulse::Pulse;
 use self::roster::{Ending, Roster, Start, Wait};
 pub(crate) use self::types::{Backlog, Supervised};
@@ -41,13 +46,10 @@ use crate::capacity::Capacity;
 use crate::deaths::{Death, Deaths};
 use crate::event::{Ended, Event, MemberId};
 use crate::pool::{Learned, Pool, Slot};
+use crate::share::{Share, Takes};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-
-/// How often ages are looked at: a twentieth of the shortest `max_age`, within these.
-const AGES_EVERY_MIN: Duration = Duration::from_millis(50);
-const AGES_EVERY_MAX: Duration = Duration::from_secs(10);
 
 /// What the supervisor may be told to do.
 pub(crate) enum Action {
@@ -63,8 +65,14 @@ pub(crate) enum Action {
         is_way_back: bool,
         reply: oneshot::Sender<Result<Underway, Refused>>,
     },
+    /// Answers whether there is room for canaries of the types at these places.
+    CheckCanary { of: Vec<(usize, Takes)>, share: Share, reply: oneshot::Sender<Result<(), Refused>> },
+    /// Gives types a canary each. Answers when their instances start, as a move.
+    Canary { canaries: Vec<Canary>, share: Share, reply: oneshot::Sender<Result<Underway, Refused>> },
     /// These types aren't in the live release: their instances leave.
     Retire { places: Vec<usize> },
+    /// Answers with a name of this type that no instance has, nor will have before the answer is dropped.
+    Name { process: Arc<str>, reply: oneshot::Sender<Name> },
     /// Replaces instances, each by one that serves before it leaves. Answers when the old ones have been asked to.
     Restart { target: Target, reply: oneshot::Sender<Result<u32, Refused>> },
     /// Answers when every one of these types (or of all) has exactly the instances it should, and no replacement is
@@ -189,6 +197,9 @@ impl Supervisor {
     }
 
     fn hear(&mut self, event: Event) {
+        if let Event::NameFree { process, index } = &event {
+            return self.roster.free(process, *index);
+        }
         let Some(type_index) = event.type_index().filter(|place| self.types.contains(*place)) else { return };
         match event {
             Event::Started { member, result: Ok(instance), .. } => self.started(type_index, member, instance),
@@ -211,7 +222,7 @@ impl Supervisor {
             }
             Event::Due { member, .. } => self.roster.replace(type_index, member, false),
             Event::Late { member, .. } => self.roster.note_late(type_index, member),
-            Event::Look => {}
+            Event::NameFree { .. } | Event::Look => {}
         }
         self.types[type_index].tell_outlook(self.roster.kind(type_index));
     }
@@ -224,7 +235,14 @@ impl Supervisor {
                 self.grace = grace;
                 let _ = reply.send(self.adopt(types, is_way_back));
             }
+            Action::CheckCanary { of, share, reply } => {
+                let _ = reply.send(self.check_room_beside(&of, share));
+            }
+            Action::Canary { canaries, share, reply } => {
+                let _ = reply.send(self.begin_canary(canaries, share));
+            }
             Action::Retire { places } => self.retire(&places),
+            Action::Name { process, reply } => drop(reply.send(self.name(process))),
             Action::Restart { target, reply } => {
                 let _ = reply.send(self.restart(&target));
             }
@@ -234,7 +252,8 @@ impl Supervisor {
             }
             Action::Look { reply } => {
                 let retired = self.types.iter().filter(|(_, kind)| kind.is_retired).map(|(place, _)| place);
-                let places = self.order.iter().copied().chain(retired);
+                let live = self.order.iter().flat_map(|place| self.places_of(*place));
+                let places = live.chain(retired);
                 let views = places.map(|place| self.types[place].view(self.roster.kind(place)));
                 let _ = reply.send(views.collect());
             }
@@ -351,53 +370,6 @@ impl Supervisor {
         });
     }
 
-    /// Gives each chosen member a successor, behind which it leaves.
-    fn restart(&mut self, target: &Target) -> Result<u32, Refused> {
-        if self.changes_refused {
-            return Err(Refused::Conflict("the host is stopping".into()));
-        }
-        let type_index = self.index_of(&target.process)?;
-        let members = self.roster.kind(type_index).members();
-        let count = members.len();
-        let mut chosen: Vec<(u32, MemberId)> = members
-            .filter(|(_, place)| target.index.is_none_or(|index| index == place.index))
-            .map(|(member, place)| (place.index, member))
-            .collect();
-        chosen.sort_unstable();
-        if let (Some(index), true) = (target.index, chosen.is_empty()) {
-            return Err(Refused::Conflict(format!(
-                "there is no {}.{index}: {} has {count} instances",
-                target.process, target.process,
-            )));
-        }
-        for (_, member) in &chosen {
-            self.roster.restart(type_index, *member);
-        }
-        self.types[type_index].tell_outlook(self.roster.kind(type_index));
-        Ok(u32::try_from(chosen.len()).unwrap_or(u32::MAX))
-    }
-
-    fn age_timer(&self) -> Option<Interval> {
-        let shortest = self.types.iter().filter_map(|(_, kind)| kind.given.max_age).min()?;
-        let mut timer = tokio::time::interval((shortest / 20).clamp(AGES_EVERY_MIN, AGES_EVERY_MAX));
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Some(timer)
-    }
-
-    fn replace_the_old(&mut self) {
-        let now = Instant::now();
-        for (type_index, kind) in &self.types {
-            let slots = kind.slots.iter().filter(|(_, slot)| slot.is_expired(now));
-            let mut old: Vec<(Instant, MemberId)> =
-                slots.map(|(member, slot)| (slot.since, *member)).collect();
-            old.sort_unstable();
-            for (_, member) in old {
-                // Those that are leaving already aren't members any more.
-                self.roster.replace(type_index, member, false);
-            }
-        }
-    }
-
     // --- who asks
 
     fn answer_settled(&mut self) {
@@ -423,8 +395,13 @@ impl Supervisor {
         })
     }
 
-    /// The types of these names, or all where there are none.
+    /// The types of these names, or all where there are none, with their canaries.
     fn indexes_of(&self, names: &[String]) -> Vec<usize> {
+        self.live_of(names).into_iter().flat_map(|place| self.places_of(place)).collect()
+    }
+
+    /// The same without canaries.
+    fn live_of(&self, names: &[String]) -> Vec<usize> {
         let is_wanted = |kind: &Type| names.iter().any(|name| **name == *kind.given.name);
         let all = self.order.iter().copied();
         all.filter(|place| names.is_empty() || is_wanted(&self.types[*place])).collect()
@@ -452,7 +429,11 @@ async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: 
 /// How many instances serve, and how many there should be: `web=4/4 worker=1/2`.
 fn standing(types: &Slab<Type>, order: &[usize]) -> String {
     let scalable = order.iter().map(|place| &types[*place]).filter(|kind| kind.given.scalable);
-    let each = scalable.map(|kind| format!("{}={}/{}", kind.given.name, kind.pool.live(), kind.desired));
+    let each = scalable.map(|kind| {
+        let canary = kind.canary.and_then(|beside| types.get(beside.place));
+        let canary = canary.map_or((0, 0), |canary| (canary.pool.live(), canary.desired));
+        format!("{}={}/{}", kind.given.name, kind.pool.live() + canary.0, kind.desired + canary.1)
+    });
     each.collect::<Vec<_>>().join(" ")
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use wasmhost_engine::{CallLimits, Meter};
 
+use super::canary::Beside;
 use super::roster::Kind;
 use crate::event::MemberId;
 use crate::pool::{Outlook, Pool, Slot, Version};
@@ -53,7 +54,14 @@ impl Backlog {
 pub(super) struct Type {
     pub(super) given: Supervised,
     pub(super) pool: Arc<Pool>,
+    /// The type's count, of both versions where it has a canary.
+    pub(super) count: u32,
+    /// Instances that there should be at this place.
     pub(super) desired: u32,
+    /// Where its canary is, if it has one.
+    pub(super) canary: Option<Beside>,
+    /// It is a canary itself.
+    pub(super) is_canary: bool,
     /// The count that a person set live.
     pub(super) live: Option<u32>,
     /// The live release doesn't have it any more.
@@ -84,7 +92,10 @@ pub(super) struct Retry {
 impl Type {
     pub(super) fn new(given: Supervised, pool: Arc<Pool>) -> Type {
         Type {
+            count: 0,
             desired: 0,
+            canary: None,
+            is_canary: false,
             live: given.live,
             is_retired: false,
             given,

@@ -26,6 +26,8 @@ impl Type {
             process: self.given.name.to_string(),
             trigger: self.given.trigger.to_owned(),
             release: self.given.version.release,
+            canary: self.is_canary,
+            count: self.count,
             desired: self.desired,
             in_file: self.given.count_in_file,
             actual: as_u32(count("idle") + count("busy")),

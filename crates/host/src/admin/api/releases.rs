@@ -10,6 +10,10 @@ pub struct DeployRequest {
     /// Only say what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// Don't make it live: give it this share of requests and jobs, from 1 to 99, until `POST /v1/promote` or
+    /// `POST /v1/abort`.
+    #[serde(default)]
+    pub canary_percent: Option<u64>,
     /// Seconds after which the deploy fails. 300 where nothing is said.
     #[serde(default)]
     pub timeout_s: Option<f64>,
@@ -27,7 +31,16 @@ pub struct RollbackRequest {
     pub timeout_s: Option<f64>,
 }
 
-/// One line of the answer to a deploy or a rollback.
+/// `POST /v1/promote`: makes the release that is on canary live. The answer is that of a deploy.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// Seconds after which it fails. 300 where nothing is said.
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
+}
+
+/// One line of the answer to a deploy, a rollback, or the end of a canary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum DeployEvent {
@@ -70,6 +83,24 @@ pub enum DeployEvent {
         /// The number.
         release: u64,
     },
+    /// The last line: the release has its share of requests and jobs, beside the one that is live.
+    Canary {
+        /// The number.
+        release: u64,
+        /// Its share.
+        percent: u32,
+        /// The types of which it has a share.
+        types: Vec<String>,
+        /// Types that change and wait until it is promoted; `formation` stands for what belongs to no type.
+        waits: Vec<String>,
+    },
+    /// The last line: the release isn't on canary any more, and has failed.
+    Aborted {
+        /// The number.
+        release: u64,
+        /// The release that is live.
+        live: u64,
+    },
     /// The last line: nothing was to change, or it was a dry run.
     Unchanged {
         /// The release that is live.
@@ -89,7 +120,19 @@ pub enum DeployEvent {
 impl DeployEvent {
     /// Whether nothing follows.
     pub fn is_last(&self) -> bool {
-        matches!(self, DeployEvent::Live { .. } | DeployEvent::Unchanged { .. } | DeployEvent::Failed { .. })
+        match self {
+            DeployEvent::Live { .. }
+            | DeployEvent::Canary { .. }
+            | DeployEvent::Aborted { .. }
+            | DeployEvent::Unchanged { .. }
+            | DeployEvent::Failed { .. } => true,
+            DeployEvent::Changes { .. }
+            | DeployEvent::Begun { .. }
+            | DeployEvent::Compiling { .. }
+            | DeployEvent::Step { .. }
+            | DeployEvent::Trying { .. }
+            | DeployEvent::Moving { .. } => false,
+        }
     }
 }
 
@@ -105,8 +148,11 @@ pub struct ReleasesView {
 pub struct ReleaseView {
     /// `v7` is number 7.
     pub number: u64,
-    /// `pending`, `live`, `replaced` or `failed`.
+    /// `pending`, `canary`, `live`, `replaced` or `failed`.
     pub state: String,
+    /// Its share of requests and jobs, if it is on canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_percent: Option<u32>,
     /// `start`, `deploy`, `rollback to v3`.
     pub author: String,
     /// RFC 3339, UTC.

@@ -1,12 +1,16 @@
 //! One type of the [roster](super): its members, and the steps by which they change.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use crate::event::MemberId;
 
 /// One type.
 #[derive(Default)]
 pub(crate) struct Kind {
+    /// What its instances are called. Several kinds may have one name: the live version and its canary, or a type that
+    /// leaves and the one that came in its place.
+    pub(super) name: Arc<str>,
     pub(super) desired: usize,
     pub(super) members: HashMap<MemberId, Member>,
     pub(super) successors: HashMap<MemberId, Successor>,
@@ -191,11 +195,10 @@ impl Kind {
         self.members.len() - self.tally.starting - self.tally.serving
     }
 
-    /// The lowest indexes that no instance has, those that are leaving included.
-    pub(super) fn free_indexes(&self, count: usize) -> Vec<u32> {
+    /// The indexes that instances have, those that are leaving included.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = u32> {
         let members = self.members.values().map(|place| place.index);
-        let taken: HashSet<u32> = members.chain(self.leaving.values().copied()).collect();
-        (1..=u32::MAX).filter(|index| !taken.contains(index)).take(count).collect()
+        members.chain(self.leaving.values().copied())
     }
 
     /// The next member that is to be replaced, if its type may have one more successor: a quarter of a type at once

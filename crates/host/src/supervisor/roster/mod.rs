@@ -17,10 +17,12 @@
 
 mod kind;
 mod moving;
+mod names;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use self::kind::Due;
 pub(super) use self::kind::{Kind, Member, Phase, Successor, Wanted};
@@ -38,6 +40,8 @@ pub(super) struct Roster {
     starts: Vec<Start>,
     /// Starts that aren't wanted any more, to be ended.
     cancelled: Vec<MemberId>,
+    /// Names of instances that no type counts.
+    reserved: Vec<(Arc<str>, u32)>,
     /// Nothing starts any more.
     stopped: bool,
 }
@@ -83,16 +87,17 @@ impl Roster {
             queue: VecDeque::new(),
             starts: vec![],
             cancelled: vec![],
+            reserved: vec![],
             stopped: false,
         }
     }
 
     /// A type without members begins at this place, where there was none or one that is gone.
-    pub(super) fn begin(&mut self, type_index: usize, version: u64) {
+    pub(super) fn begin(&mut self, type_index: usize, name: Arc<str>, version: u64) {
         if self.kinds.len() <= type_index {
             self.kinds.resize_with(type_index + 1, Kind::default);
         }
-        self.kinds[type_index] = Kind { version, ..Kind::default() };
+        self.kinds[type_index] = Kind { name, version, ..Kind::default() };
     }
 
     pub(super) fn kind(&self, type_index: usize) -> &Kind {
@@ -122,7 +127,7 @@ impl Roster {
         if self.stopped || missing == 0 {
             return;
         }
-        for index in kind.free_indexes(missing) {
+        for index in self.free_indexes(&kind.name, missing) {
             self.add(type_index, Member::queued(index));
         }
         self.fill();

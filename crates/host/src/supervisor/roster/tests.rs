@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Both have one name, as a type and its canary do.
+const NAME: &str = "web";
 const TYPES: usize = 2;
 
 /// Instances as a host has them, driven by a roster.
@@ -22,7 +24,7 @@ struct World {
 
 fn roster(slots: usize) -> Roster {
     let mut roster = Roster::new(slots);
-    (0..TYPES).for_each(|type_index| roster.begin(type_index, 1));
+    (0..TYPES).for_each(|type_index| roster.begin(type_index, NAME.into(), 1));
     roster
 }
 
@@ -118,8 +120,13 @@ impl World {
     fn check(&self) {
         let live = self.starting.len() + self.serving.len() + self.leaving.len();
         assert!(live <= self.slots, "{live} instances in {} slots", self.slots);
-        let places: BTreeSet<_> = self.serving.values().collect();
-        assert_eq!(places.len(), self.serving.len(), "two instances have one place: {:?}", self.serving);
+        let names: BTreeSet<_> = self.serving.values().map(|(_, index)| *index).collect();
+        assert_eq!(names.len(), self.serving.len(), "two instances have one name: {:?}", self.serving);
+        let members = (0..TYPES).flat_map(|type_index| self.roster.kind(type_index).members());
+        let mut taken = BTreeSet::new();
+        for (_, Member { index, .. }) in members {
+            assert!(taken.insert(*index), "two members have the index {index}");
+        }
         let mut held = 0;
         for type_index in 0..TYPES {
             let kind = self.roster.kind(type_index);
@@ -463,4 +470,29 @@ fn a_start_of_the_old_version_that_comes_late_is_replaced() {
     assert!(!world.roster.kind(0).is_settled());
     world.settle();
     assert!(!world.serving.contains_key(&old) && world.serving.len() == 1);
+}
+
+#[test]
+fn an_index_is_free_when_nothing_of_that_name_has_it() {
+    let mut world = World::with_counts(40, [2, 1]);
+    let other: Arc<str> = "worker".into();
+    assert_eq!(world.roster.reserve(other.clone()), 1, "another name");
+    assert_eq!(world.roster.reserve(NAME.into()), 4);
+    world.desire(0, 3);
+    assert!(world.roster.kind(0).members().any(|(_, place)| place.index == 5));
+    world.roster.free(NAME, 4);
+    // One that leaves has its index until it has left.
+    world.start_all();
+    world.desire(1, 0);
+    world.desire(0, 5);
+    let indexes: BTreeSet<u32> = world.roster.kind(0).members().map(|(_, place)| place.index).collect();
+    assert_eq!(indexes, BTreeSet::from([1, 2, 4, 5, 6]));
+    assert_eq!(world.roster.reserve(other), 2);
+    // A type that comes back while its instances leave.
+    world.start_all();
+    world.desire(0, 0);
+    world.roster.begin(2, NAME.into(), 1);
+    world.roster.desire(2, 2, |_| false);
+    let indexes: BTreeSet<u32> = world.roster.kind(2).members().map(|(_, place)| place.index).collect();
+    assert_eq!(indexes, BTreeSet::from([7, 8]), "all others leave");
 }
