@@ -142,6 +142,7 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
         | StartError::Store { .. }
         | StartError::Listen { .. }
         | StartError::Certificates(_)
+        | StartError::Lost(_)
         | StartError::Release(_)
         | StartError::Io(_) => Exit::NotStarted,
     }

@@ -65,7 +65,7 @@ pub enum StateDirError {
     },
     /// A link may be pointed elsewhere by whoever can write beside it.
     #[error(
-        "{} is a symbolic link, and the state directory, its lock and its socket may not be: remove the link, or name the directory itself in `state_dir`",
+        "{} is a symbolic link, and the state directory and what the host keeps in it may not be: remove the link, or name the directory itself in `state_dir`",
         .0.display()
     )]
     Link(PathBuf),

@@ -3,8 +3,9 @@
 //! ```text
 //!            make_live              make_live of another
 //! pending ──────────────> live ──────────────> replaced
-//!    │ fail
-//!    └──────> failed
+//!    │ ↑
+//!    │ └── retry ──┐
+//!    └── fail ──> failed
 //! ```
 //!
 //! At most one release is live. A release keeps the formation as text and names its components by their digest: their
@@ -25,10 +26,13 @@ pub const FORMATION_BYTES_MAX: usize = 4 << 20;
 /// Components that a release names at most.
 pub const COMPONENTS_MAX: usize = 10_000;
 
-/// A name, an author, a fingerprint, or a file's path has at most so many bytes.
+/// A name, an author, or a file's path has at most so many bytes.
 pub const TEXT_BYTES_MAX: usize = 4 << 10;
 
-/// The most that [`Releases::releases`] lists.
+/// A fingerprint has at most so many bytes: it may have a line for each component.
+pub const FINGERPRINT_BYTES_MAX: usize = 4 << 20;
+
+/// The most that [`Releases::numbers`] lists.
 pub const RELEASES_MAX: u32 = 1_000;
 
 /// Where a release stands; see the diagram of [`releases`](self).
@@ -117,7 +121,7 @@ pub struct NewRelease {
 pub struct Release {
     /// Its number: people see 3 as `v3`.
     pub number: u64,
-    /// When it was made.
+    /// When it was made, or made pending again.
     pub created_at: Timestamp,
     /// When it became live; `None` where it never was.
     pub live_at: Option<Timestamp>,
@@ -195,7 +199,15 @@ pub trait Releases: Send + Sync + 'static {
     /// [`StoreError::Invalid`] where it isn't pending, or isn't known.
     async fn fail(&self, number: u64, why: String) -> Result<(), StoreError>;
 
-    /// Says the same of all pending releases: those that a host left that is dead. Returns their numbers, in order.
+    /// Makes a failed release pending again, which is tried once more. It begins anew: its time is that of this call, and why
+    /// it failed is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] where it hasn't failed, or isn't known.
+    async fn retry(&self, number: u64) -> Result<(), StoreError>;
+
+    /// Says of all pending releases that they have failed: a host left them that is dead. Returns their numbers, in order.
     async fn fail_pending(&self, why: &str) -> Result<Vec<u64>, StoreError>;
 
     /// The live release; `None` before the first.
@@ -207,8 +219,14 @@ pub trait Releases: Send + Sync + 'static {
     /// The latest release that was made of the file, whatever its state.
     async fn latest_of_file(&self) -> Result<Option<Release>, StoreError>;
 
-    /// The last `limit` releases, newest first; at most [`RELEASES_MAX`].
-    async fn releases(&self, limit: u32) -> Result<Vec<Release>, StoreError>;
+    /// The latest release below that number which was live at some time.
+    async fn live_before(&self, number: u64) -> Result<Option<Release>, StoreError>;
+
+    /// The release that was live until the present one was.
+    async fn last_replaced(&self) -> Result<Option<Release>, StoreError>;
+
+    /// The numbers of the last `limit` releases, newest first; at most [`RELEASES_MAX`].
+    async fn numbers(&self, limit: u32) -> Result<Vec<u64>, StoreError>;
 
     /// Forgets all releases but the newest `keep`, the live one, pending ones, and the latest of the file. (Without the
     /// last one a host would take a file that was rolled back from for a new one.) Returns the digests that releases
@@ -225,7 +243,7 @@ pub(crate) fn check(release: &NewRelease) -> Result<(), StoreError> {
     at_most("the release's formation", release.formation.len(), FORMATION_BYTES_MAX)?;
     at_most("the release's .env", release.dotenv.as_ref().map_or(0, String::len), FORMATION_BYTES_MAX)?;
     at_most("the release's author", release.author.len(), TEXT_BYTES_MAX)?;
-    at_most("the release's fingerprint", release.fingerprint.len(), TEXT_BYTES_MAX)?;
+    at_most("the release's fingerprint", release.fingerprint.len(), FINGERPRINT_BYTES_MAX)?;
     if release.components.len() > COMPONENTS_MAX {
         let found = release.components.len();
         return Err(StoreError::Invalid(format!("{found} components; {COMPONENTS_MAX} is the most")));
@@ -255,9 +273,13 @@ pub(crate) fn check(release: &NewRelease) -> Result<(), StoreError> {
 
 /// The error where a release can't be made `to`, since it is in another state or, with `None`, isn't known.
 pub(crate) fn cannot_become(number: u64, found: Option<ReleaseState>, to: ReleaseState) -> StoreError {
+    let from = match to {
+        ReleaseState::Pending => "failed",
+        _ => "pending",
+    };
     StoreError::Invalid(match found {
         None => format!("there is no release v{number}"),
-        Some(found) => format!("release v{number} is {found}; only a pending one can become {to}"),
+        Some(found) => format!("release v{number} is {found}; only a {from} one can become {to}"),
     })
 }
 

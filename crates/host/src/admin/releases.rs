@@ -139,14 +139,16 @@ async fn list(
 ) -> Result<Json<ReleasesView>, ApiError> {
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let wanted = query.n.as_deref().map_or(Ok(PAGE_DEFAULT), |text| page_size("n", text, RELEASES_MAX))?;
-    // All of them, since the oldest that is shown is compared with one that isn't.
-    let releases = admin.releases.releases(RELEASES_MAX).await.map_err(unreadable)?;
     let (file, canary) = live(&admin);
-    let views = blocking(move || {
-        let shown = releases.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX));
-        shown.map(|release| view(release, before(release, &releases), canary, &file)).collect()
-    });
-    Ok(Json(ReleasesView { releases: views.await? }))
+    let mut releases = Vec::new();
+    // One after the other: a release has megabytes of text at most.
+    for number in admin.releases.numbers(wanted).await.map_err(unreadable)? {
+        let Some(release) = admin.releases.release(number).await.map_err(unreadable)? else { continue };
+        let before = admin.releases.live_before(number).await.map_err(unreadable)?;
+        let file = file.clone();
+        releases.push(blocking(move || view(&release, before.as_ref(), canary, &file)).await?);
+    }
+    Ok(Json(ReleasesView { releases }))
 }
 
 async fn show(
@@ -158,19 +160,18 @@ async fn show(
     let Some(release) = admin.releases.release(number).await.map_err(unreadable)? else {
         return Err(missing(&admin, number).await);
     };
-    let releases = admin.releases.releases(RELEASES_MAX).await.map_err(unreadable)?;
+    let before = admin.releases.live_before(number).await.map_err(unreadable)?;
     let (file, canary) = live(&admin);
     let detail = blocking(move || {
-        let before = before(&release, &releases);
-        let changes = before.map(|before| match changes(before, &release, &file) {
+        let changes = before.as_ref().map(|before| match changes(before, &release, &file) {
             Some(changes) => change_lines(&changes),
             None => by_components(before, &release).iter().map(|name| format!("{name}: component")).collect(),
         });
         ReleaseDetail {
-            before: before.map(|before| before.number),
+            before: before.as_ref().map(|before| before.number),
             changes: changes.unwrap_or_default(),
-            release: view(&release, before, canary, &file),
-            formation: release.formation.clone(),
+            release: view(&release, before.as_ref(), canary, &file),
+            formation: release.formation,
         }
     });
     Ok(Json(detail.await?))
@@ -185,11 +186,6 @@ fn live(admin: &Admin) -> (PathBuf, Option<OnCanary>) {
 /// Formations are read by it, which takes milliseconds each.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|err| ApiError::unavailable(err.to_string()))
-}
-
-/// The release that was live when this one was made.
-fn before<'a>(release: &Release, newest_first: &'a [Release]) -> Option<&'a Release> {
-    newest_first.iter().find(|older| older.number < release.number && older.live_at.is_some())
 }
 
 fn view(
@@ -269,11 +265,8 @@ fn read_number(text: &str) -> Result<u64, ApiError> {
 }
 
 async fn missing(admin: &Admin, number: u64) -> ApiError {
-    match admin.releases.releases(RELEASES_MAX).await {
-        Ok(releases) => {
-            let known: Vec<u64> = releases.iter().map(|release| release.number).collect();
-            ApiError::missing(no_release(number, &known))
-        }
+    match admin.releases.numbers(RELEASES_MAX).await {
+        Ok(known) => ApiError::missing(no_release(number, &known)),
         Err(err) => unreadable(err),
     }
 }
@@ -335,13 +328,8 @@ mod tests {
         let web = "name = \"shop\"\n[process.web]\ncomponent = \"web.wasm\"\n";
         let one = release(1, web, &[("web", "aa")]);
         let two = release(2, &format!("{web}memory = \"64MiB\"\n"), &[("web", "bb")]);
-        let failed =
-            Release { live_at: None, state: ReleaseState::Failed, ..release(3, web, &[("web", "cc")]) };
         let four = release(4, &web.replace("shop", "store"), &[("web", "bb")]);
         let file = FilePath::new("/srv/formation.toml");
-        let all = [four.clone(), failed.clone(), two.clone(), one.clone()];
-        let number_before = |release| before(release, &all).map(|before| before.number);
-        assert_eq!([&one, &two, &failed, &four].map(number_before), [None, Some(1), Some(2), Some(2)]);
         assert_eq!(changed(&one, &two, file), ["web"]);
         assert_eq!(changed(&two, &four, file), ["web", "formation"]);
         let lines = change_lines(&changes(&one, &two, file).unwrap());

@@ -45,6 +45,9 @@ pub enum StartError {
         /// Why.
         err: std::io::Error,
     },
+    /// The release that was live can't be run again, and the file isn't to be.
+    #[error("{0}")]
+    Lost(String),
     /// A release step failed.
     #[error(transparent)]
     Release(#[from] ReleaseFailed),

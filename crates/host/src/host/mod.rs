@@ -32,8 +32,8 @@ use crate::output::Output;
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Learned;
 use crate::release::{
-    Begin, Deployer, Deploying, Front, Live, Making, Opened, Parts, START, Shelf, TIMEOUT_DEFAULT, Triggers,
-    Wanted, at_start, engine_options, record, run_release_steps,
+    Begin, Deployer, Deploying, Front, Live, Making, NothingToRun, Opened, Parts, START, Shelf,
+    TIMEOUT_DEFAULT, Triggers, Wanted, at_start, engine_options, record, run_release_steps,
 };
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
@@ -151,9 +151,13 @@ impl Host {
         let (url, state_dir) = (plan.formation.store.clone(), plan.formation.state_dir.clone());
         let failed = |err| StartError::Store { url: url.to_string(), err };
         let store = store::open(&url)?;
-        let shelf = Arc::new(Shelf::of(&state_dir));
+        let shelf = Arc::new(Shelf::of(&state_dir)?);
         let surroundings = Surroundings { cache: cache_directory.as_deref(), granted_by };
-        let (plan, begin) = at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(failed)?;
+        let (plan, begin) =
+            at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(|why| match why {
+                NothingToRun::Store(err) => failed(err),
+                NothingToRun::Lost(why) => StartError::Lost(why),
+            })?;
         let formation = plan.formation.clone();
         // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
         let opened = match plan.has_http() {
@@ -165,6 +169,10 @@ impl Host {
         let owner = store::take_ownership(&url, &store).await?;
         let number = match begin {
             Begin::Again { number, .. } => number,
+            Begin::Retry { number } => {
+                store.releases.retry(number).await.map_err(failed)?;
+                number
+            }
             Begin::New => {
                 let new = record(&plan, START.to_owned(), true);
                 store.releases.add(new).await.map_err(failed)?
@@ -179,17 +187,28 @@ impl Host {
             enqueue: queues.clone(),
             refusals: Arc::new(Refusals::new(granted_by)),
         };
-        let capacity = Capacity::find(&plan, &counts)?;
-        capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
-        let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
-        let learned = Learned::open(&state_dir);
-        let making =
-            Making { engine: engine.clone(), capacity: capacity.clone(), services, learned: learned.clone() };
-        let (release, _) = making.make(number, plan, &Default::default(), &*progress).await?;
-        if !matches!(begin, Begin::Again { is_rollback: true, .. }) {
-            run_release_steps(&release, |_| ()).await?;
-        }
-        store.releases.make_live(number).await.map_err(failed)?;
+        let made = async {
+            let capacity = Capacity::find(&plan, &counts)?;
+            capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
+            let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
+            let learned = Learned::open(&state_dir);
+            let making = Making { engine, capacity, services, learned };
+            let (release, _) = making.make(number, plan, &Default::default(), &*progress).await?;
+            if !matches!(begin, Begin::Again { is_rollback: true, .. }) {
+                run_release_steps(&release, |_| ()).await?;
+            }
+            store.releases.make_live(number).await.map_err(failed)?;
+            Ok::<_, StartError>((making, release))
+        };
+        let (making, release) = match made.await {
+            Ok(made) => made,
+            Err(err) => {
+                store::release_failed(&store, begin, number, &err).await;
+                return Err(err);
+            }
+        };
+        let Making { engine, capacity, learned, .. } = &making;
+        let (engine, capacity, learned) = (engine.clone(), capacity.clone(), learned.clone());
         shelf.keep_in_background(&release);
 
         let lasting = Lasting::new();

@@ -10,6 +10,7 @@ use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob, Receipt};
 use wasmhost_store::{Counts, Jobs, Releases, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
+use crate::release::Begin;
 use crate::services::{KnownQueues, Queues};
 use crate::state_dir::{StateDir, StateDirError};
 
@@ -70,6 +71,16 @@ pub(super) async fn counts(
     );
     store.counts.save(counts.into_keys().map(|process| (process, None)).collect()).await.map_err(failed)?;
     Ok(BTreeMap::new())
+}
+
+/// Stores why a start could not make its release live. One that was live before stays it.
+pub(super) async fn release_failed(store: &Store, begin: Begin, number: u64, why: &StartError) {
+    if matches!(begin, Begin::Again { .. }) {
+        return;
+    }
+    if let Err(err) = store.releases.fail(number, why.to_string()).await {
+        warn!("that v{number} failed could not be stored: {err}");
+    }
 }
 
 /// Copies a store that no host need be using. Returns the copy's length in bytes.

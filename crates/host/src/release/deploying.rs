@@ -317,9 +317,7 @@ impl Deploying {
         let releases = &self.parts.releases;
         let failed = |err: StoreError| err.to_string();
         let Some(number) = number else {
-            let all = releases.releases(u32::MAX).await.map_err(failed)?;
-            let before = all.into_iter().filter(|record| record.state == ReleaseState::Replaced);
-            let last = before.max_by_key(|record| (record.live_at, record.number));
+            let last = releases.last_replaced().await.map_err(failed)?;
             return last.ok_or_else(|| "no release was live before this one".to_owned());
         };
         if number == self.release.number {

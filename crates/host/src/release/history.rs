@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tracing::{info, warn};
+use tracing::info;
 use wasmhost_config::{Formation, Source, restore};
 use wasmhost_store::releases::{NewRelease, Release as Record, ReleaseComponent, ReleaseState};
 use wasmhost_store::{Releases, StoreError};
@@ -19,8 +19,20 @@ pub(crate) const START: &str = "start";
 pub(crate) enum Begin {
     /// The one that was live. A rollback runs no release steps, neither when it is made nor at a start.
     Again { number: u64, is_rollback: bool },
+    /// The one that the last start could not make live.
+    Retry { number: u64 },
     /// The file is a new one.
     New,
+}
+
+/// Why a start runs none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NothingToRun {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// For a person.
+    #[error("{0}")]
+    Lost(String),
 }
 
 /// Decides which release a start runs. A file that was rolled back from, or that failed to become live, doesn't come back
@@ -30,41 +42,42 @@ pub(crate) async fn at_start(
     shelf: &Shelf,
     plan: Plan,
     surroundings: &Surroundings<'_>,
-) -> Result<(Plan, Begin), StoreError> {
+) -> Result<(Plan, Begin), NothingToRun> {
     for number in releases.fail_pending("its host ended before it was live").await? {
         info!("release v{number} has failed: the last run ended before it was live");
     }
-    let Some(live) = releases.live().await? else { return Ok((plan, Begin::New)) };
-    let again = Begin::Again { number: live.number, is_rollback: !live.of_file };
-    if is_of(&live, &plan) {
-        return Ok((plan, again));
+    let live = releases.live().await?;
+    let again = |live: &Record| Begin::Again { number: live.number, is_rollback: !live.of_file };
+    if let Some(live) = live.as_ref().filter(|live| is_of(live, &plan)) {
+        return Ok((plan, again(live)));
     }
-    // A start that failed is tried again: whoever starts the host sees how it goes. A deploy that failed is not.
-    let is_barred = |latest: &Record| {
-        let failed_to_start = latest.state == ReleaseState::Failed && latest.author == START;
-        latest.number != live.number && !failed_to_start && is_of(latest, &plan)
-    };
-    let Some(latest) = releases.latest_of_file().await?.filter(is_barred) else {
+    let Some(latest) = releases.latest_of_file().await?.filter(|latest| is_of(latest, &plan)) else {
         return Ok((plan, Begin::New));
     };
-    let file = plan.formation.file.display().to_string();
-    match plan_of(&live, shelf, &plan.formation.file, surroundings) {
-        Ok(restored) => {
-            let why = match &latest.why {
-                Some(why) => format!("which failed ({})", why.lines().next().unwrap_or_default()),
-                None => "which was rolled back from".to_owned(),
-            };
-            info!(
-                "{file} is that of v{}, {why}: v{} runs, as before; change the file, or `wasmhost deploy` it as it is",
-                latest.number, live.number
-            );
-            Ok((restored, again))
-        }
-        Err(why) => {
-            warn!("v{} was live, and can't be run again, so that {file} is: {why}", live.number);
-            Ok((plan, Begin::New))
-        }
+    // A start that failed is tried again: whoever starts the host sees how it goes. A deploy that failed is not.
+    if latest.state == ReleaseState::Failed && latest.author == START {
+        // The list goes by numbers, so that only the last one can be it once more.
+        let is_last = releases.numbers(1).await?.first() == Some(&latest.number);
+        let begin = if is_last { Begin::Retry { number: latest.number } } else { Begin::New };
+        return Ok((plan, begin));
     }
+    let Some(live) = live else { return Ok((plan, Begin::New)) };
+    let (now, file) = (live.number, &plan.formation.file);
+    let of_file = match &latest.why {
+        Some(why) => {
+            format!("that of v{}, which failed ({})", latest.number, why.lines().next().unwrap_or_default())
+        }
+        None => format!("that of v{}, which was rolled back from", latest.number),
+    };
+    let restored = plan_of(&live, shelf, file, surroundings).map_err(|why| {
+        let file = file.display();
+        NothingToRun::Lost(format!(
+            "v{now} was live, and can't be run again: {why}\n{file} is {of_file}, and isn't run by a start: change it, or build a component again, to run it"
+        ))
+    })?;
+    let file = file.display();
+    info!("{file} is {of_file}: v{now} runs, as before; change the file, or `wasmhost deploy` it as it is");
+    Ok((restored, again(&live)))
 }
 
 /// The plan of a release of before, with the components that were kept of it. An error is for a person.
@@ -76,16 +89,13 @@ pub(crate) fn plan_of(
 ) -> Result<Plan, String> {
     let source = Source { text: record.formation.clone(), dotenv: record.dotenv.clone() };
     let formation = restore(file, &source).map_err(|err| err.to_string())?;
+    let trusted: HashMap<&str, bool> =
+        formation.processes.iter().map(|process| (&*process.name, process.trust_cwasm)).collect();
     let mut kept: HashMap<&str, PathBuf> = HashMap::new();
-    for component in &record.components {
-        let found = shelf.find(&component.digest).ok_or_else(|| {
-            format!(
-                "the component of \"{}\" ({}) isn't kept any more",
-                component.process,
-                component.digest.get(..12).unwrap_or(&component.digest)
-            )
-        })?;
-        kept.insert(&component.process, found);
+    for ReleaseComponent { process, digest, .. } in &record.components {
+        let trusted = trusted.get(process.as_str()).copied().unwrap_or_default();
+        let checked = shelf.check(digest, trusted);
+        kept.insert(process, checked.map_err(|what| format!("process.{process}: {what}"))?);
     }
     let file_of = |process: &wasmhost_config::ProcessType| {
         kept.get(process.name.as_str()).cloned().unwrap_or_else(|| process.component.clone())
@@ -93,7 +103,7 @@ pub(crate) fn plan_of(
     let plan = Plan::from_files(formation, surroundings, &file_of).map_err(|err| err.to_string())?;
     match digests(&plan.types) == record.fingerprint {
         true => Ok(plan),
-        false => Err("what was kept of its components isn't what they were".to_owned()),
+        false => Err("its types aren't those of the components that were kept".to_owned()),
     }
 }
 

@@ -39,7 +39,7 @@ use crate::share::Share;
 use crate::trigger::schedule::ScheduleTrigger;
 pub(crate) use deploying::{Deploying, Parts, TIMEOUT_MAX, change_lines};
 pub(crate) use front::{Front, Opened};
-pub(crate) use history::{Begin, START, at_start, record};
+pub(crate) use history::{Begin, NothingToRun, START, at_start, record};
 pub(crate) use making::{Making, engine_options, run_release_steps};
 pub(crate) use shelf::Shelf;
 pub(crate) use triggers::Triggers;

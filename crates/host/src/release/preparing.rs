@@ -39,7 +39,7 @@ impl Deploying {
     ) -> Result<Prepared, String> {
         let is_rollback = author != "deploy";
         attempt.waits_for = "its components were kept".to_owned();
-        attempt.within(self.keep(&plan)).await??;
+        let plan = attempt.within(self.keep(plan)).await??;
         let number = self.parts.releases.add(record(&plan, author, !is_rollback)).await;
         let number = number.map_err(|err| format!("the release could not be stored: {err}"))?;
         attempt.number = Some(number);
@@ -86,13 +86,11 @@ impl Deploying {
     }
 
     /// Keeps a plan's components, so that it can be run again.
-    async fn keep(&self, plan: &Plan) -> Result<(), String> {
+    async fn keep(&self, plan: Plan) -> Result<Plan, String> {
         let shelf = self.parts.shelf.clone();
-        let missing = plan.types.iter().filter(|planned| shelf.find(&planned.code.digest()).is_none());
-        let missing: Vec<(String, Vec<u8>)> =
-            missing.map(|planned| (planned.code.digest(), planned.code.contents().to_vec())).collect();
         let keeping = tokio::task::spawn_blocking(move || {
-            missing.iter().try_for_each(|(digest, bytes)| shelf.put(digest, bytes))
+            let mut codes = plan.types.iter().map(|planned| &planned.code);
+            codes.try_for_each(|code| shelf.put(&code.digest(), code.contents())).map(|()| plan)
         });
         let kept = keeping.await.map_err(std::io::Error::other).and_then(|kept| kept);
         kept.map_err(|err| format!("its components can't be kept in the state directory: {err}"))

@@ -1,9 +1,12 @@
 //! The shelf keeps the components of releases in the state directory, by digest: a release of before can be run after its
 //! files were overwritten.
+//!
+//! A file on it may be damaged, or not be what its name says. A component that is kept again replaces such a file, and
+//! [`Shelf::check`] tells of one that is needed.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,6 +16,10 @@ use wasmhost_config::{ProcessType, read_file};
 use wasmhost_engine::{Code, FILE_BYTES_MAX};
 
 use super::Release;
+use crate::state_dir::StateDirError;
+
+/// Digits of a digest that a person is shown.
+const DIGEST_SHOWN: usize = 12;
 
 /// Where components are kept. Its files are never written in place.
 pub(crate) struct Shelf {
@@ -22,22 +29,50 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// The shelf of a state directory; it is made with its first component.
-    pub(crate) fn of(state_dir: &Path) -> Shelf {
-        Shelf { directory: state_dir.join("components"), changing: Mutex::new(()) }
+    /// The shelf of a state directory; it is made with its first component. A link in its place is refused: files would be
+    /// written, and deleted, elsewhere.
+    pub(crate) fn of(state_dir: &Path) -> Result<Shelf, StateDirError> {
+        let directory = state_dir.join("components");
+        match is_link(&directory) {
+            true => Err(StateDirError::Link(directory)),
+            false => Ok(Shelf { directory, changing: Mutex::new(()) }),
+        }
     }
 
     /// Where the component of this digest is, if it's kept.
     pub(crate) fn find(&self, digest: &str) -> Option<PathBuf> {
-        let path = self.path(digest)?;
-        path.is_file().then_some(path)
+        let path = self.path(digest).filter(|_| !is_link(&self.directory))?;
+        length(&path).is_some().then_some(path)
     }
 
-    /// Keeps a component. It is on the disk when this returns.
+    /// Where the component of this digest is, if what is kept is what it was. An error is for a person.
+    pub(crate) fn check(&self, digest: &str, trust_compiled: bool) -> Result<PathBuf, String> {
+        let shown = |digest: &str| digest.get(..DIGEST_SHOWN).unwrap_or(digest).to_owned();
+        let path = self.find(digest).ok_or_else(|| {
+            format!("the component {} isn't kept any more in {}", shown(digest), self.directory.display())
+        })?;
+        let found = match read_file(&path, FILE_BYTES_MAX) {
+            Err(err) => format!("can't be read: {err}"),
+            Ok(None) => "is longer than any component".to_owned(),
+            Ok(Some(bytes)) => match Code::new(bytes, trust_compiled) {
+                Err(err) => err.to_string(),
+                Ok((code, _)) if code.digest() != digest => {
+                    format!("has the digest {}, not the one of its name", shown(&code.digest()))
+                }
+                Ok(_) => return Ok(path),
+            },
+        };
+        Err(format!(
+            "the kept component {} isn't what it was (it {found}): a deploy of the same component puts it back",
+            path.display()
+        ))
+    }
+
+    /// Keeps a component. It is on the disk when this returns. A file of that name with other contents is replaced.
     pub(crate) fn put(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(digest).ok_or_else(|| io::Error::other("the digest is none"))?;
-        let _changing = self.changing();
-        if path.is_file() {
+        let _changing = self.changing()?;
+        if length(&path) == Some(bytes.len() as u64) && fs::read(&path).is_ok_and(|kept| kept == bytes) {
             return Ok(());
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
@@ -57,16 +92,25 @@ impl Shelf {
             // Run by its flags: there is no way back to it.
             return;
         }
-        let missing = release.types.iter().filter(|kind| self.find(&kind.digest).is_none());
-        let files: Vec<_> = missing.map(|kind| (kind.digest.clone(), kind.planned.process.clone())).collect();
+        let kinds = release.types.iter();
+        let files: Vec<_> = kinds.map(|kind| (kind.digest.clone(), kind.planned.process.clone())).collect();
         let shelf = self.clone();
         drop(tokio::task::spawn_blocking(move || {
-            for (digest, process) in files {
+            for (digest, process) in
+                files.into_iter().filter(|(digest, process)| !shelf.seems_to_have(digest, process))
+            {
                 if let Err(err) = shelf.keep_file(&digest, &process) {
                     warn!("the component of \"{}\" can't be kept for a rollback: {err}", process.name);
                 }
             }
         }));
+    }
+
+    /// Whether a file of this digest is as long as the component's own. A start has no time to read both.
+    fn seems_to_have(&self, digest: &str, process: &ProcessType) -> bool {
+        let Some(kept) = self.find(digest).and_then(|path| length(&path)) else { return false };
+        // A component that is gone can't be kept again.
+        fs::metadata(&process.component).map_or(true, |file| file.len() == kept)
     }
 
     fn keep_file(&self, digest: &str, process: &ProcessType) -> io::Result<()> {
@@ -78,35 +122,49 @@ impl Shelf {
         }
     }
 
-    /// Keeps these, and nothing else.
+    /// Keeps these, and no other component. Goes on past one that can't be deleted; returns the last such error.
     pub(crate) fn keep_only(&self, digests: &[String]) -> io::Result<()> {
-        let _changing = self.changing();
+        let _changing = self.changing()?;
         let kept: HashSet<&str> = digests.iter().map(String::as_str).collect();
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
             Err(err) => return Err(err),
         };
+        let mut deleted = Ok(());
         for entry in entries {
             let path = entry?.path();
             let is_kept =
                 path.file_name().and_then(|name| name.to_str()).is_some_and(|name| kept.contains(name));
-            if !is_kept {
-                fs::remove_file(&path)?;
+            if !is_kept && let Err(err) = fs::remove_file(&path) {
+                deleted = Err(io::Error::new(err.kind(), format!("{}: {err}", path.display())));
             }
         }
-        Ok(())
+        deleted
     }
 
-    fn changing(&self) -> MutexGuard<'_, ()> {
+    /// One at a time changes it. A link that has come in its place is refused.
+    fn changing(&self) -> io::Result<MutexGuard<'_, ()>> {
+        if is_link(&self.directory) {
+            return Err(io::Error::other(StateDirError::Link(self.directory.clone())));
+        }
         // A file that is half done has another name.
-        self.changing.lock().unwrap_or_else(|poison| poison.into_inner())
+        Ok(self.changing.lock().unwrap_or_else(|poison| poison.into_inner()))
     }
 
     fn path(&self, digest: &str) -> Option<PathBuf> {
         let is_digest = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_alphanumeric());
         is_digest.then(|| self.directory.join(digest))
     }
+}
+
+/// The length of a file that is one itself, and no link to one.
+fn length(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len())
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -122,11 +180,13 @@ mod tests {
     #[test]
     fn components_are_kept_by_digest_until_nobody_names_them() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::of(folder.path());
+        let shelf = Shelf::of(folder.path()).unwrap();
         shelf.keep_only(&[]).unwrap();
-        shelf.put("aa", b"one").unwrap();
+        shelf.put("aa", b"on").unwrap();
         shelf.put("bb", b"two").unwrap();
-        shelf.put("aa", b"never written in place").unwrap();
+        let old = File::open(shelf.find("aa").unwrap()).unwrap();
+        shelf.put("aa", b"one").unwrap();
+        assert_eq!(io::read_to_string(old).unwrap(), "on", "never written in place");
         assert_eq!(fs::read(shelf.find("aa").unwrap()).unwrap(), b"one");
         shelf.keep_only(&["bb".to_owned(), "cc".to_owned()]).unwrap();
         assert_eq!((shelf.find("aa"), shelf.find("bb").is_some(), shelf.find("cc")), (None, true, None));
@@ -135,10 +195,45 @@ mod tests {
     #[test]
     fn a_name_that_is_no_digest_leads_nowhere() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::of(folder.path());
+        let shelf = Shelf::of(folder.path()).unwrap();
         for name in ["", "..", "../lock", "a/b"] {
             assert_eq!(shelf.find(name), None);
             assert!(shelf.put(name, b"x").is_err());
         }
+    }
+
+    #[test]
+    fn a_folder_among_them_keeps_nobody_from_deleting_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::of(folder.path()).unwrap();
+        shelf.put("zz", b"old").unwrap();
+        fs::create_dir(folder.path().join("components/aa")).unwrap();
+        let err = shelf.keep_only(&[]).unwrap_err().to_string();
+        assert!(err.contains("components/aa"), "{err}");
+        assert_eq!((shelf.find("zz"), shelf.find("aa")), (None, None));
+    }
+
+    #[test]
+    fn links_are_no_part_of_it() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::of(folder.path()).unwrap();
+        shelf.put("aa", b"one").unwrap();
+        fs::rename(folder.path().join("components"), folder.path().join("elsewhere")).unwrap();
+        symlink("elsewhere", folder.path().join("components")).unwrap();
+        assert!(Shelf::of(folder.path()).is_err());
+        assert_eq!(shelf.find("aa"), None);
+        for refused in [shelf.put("bb", b"two"), shelf.keep_only(&[])] {
+            assert!(refused.unwrap_err().to_string().contains("components is a symbolic link"));
+        }
+        assert_eq!(fs::read_dir(folder.path().join("elsewhere")).unwrap().count(), 1);
+
+        fs::remove_file(folder.path().join("components")).unwrap();
+        fs::create_dir(folder.path().join("components")).unwrap();
+        symlink("../elsewhere/aa", folder.path().join("components/aa")).unwrap();
+        assert_eq!(shelf.find("aa"), None);
+        shelf.put("aa", b"two").unwrap();
+        assert_eq!(fs::read(folder.path().join("elsewhere/aa")).unwrap(), b"one");
+        assert_eq!(fs::read(shelf.find("aa").unwrap()).unwrap(), b"two");
     }
 }

@@ -97,6 +97,7 @@ where
             a_schedule_whose_times_change_begins_now, a_schedule_that_was_away_begins_anew;
         releases: a_new_release_is_seen_as_it_was_passed, there_is_no_release_at_first, one_release_is_live,
             the_live_release_stays_it, only_a_pending_release_becomes_live, only_a_pending_release_fails,
+            a_failed_release_is_tried_again_under_its_number, releases_that_were_live_before_are_found,
             releases_that_a_dead_host_left_fail, the_latest_of_the_file_is_found_whatever_its_state,
             releases_are_listed_newest_first, the_newest_releases_are_kept, what_is_needed_is_kept_however_old,
             a_digest_is_named_once, numbers_are_never_used_again, a_large_release_is_kept,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{START, Subject, crowd::crowd};
 use crate::releases::{
-    COMPONENTS_MAX, FORMATION_BYTES_MAX, NewRelease, Release, ReleaseComponent, ReleaseState, TEXT_BYTES_MAX,
+    COMPONENTS_MAX, FINGERPRINT_BYTES_MAX, FORMATION_BYTES_MAX, NewRelease, Release, ReleaseComponent,
+    ReleaseState, TEXT_BYTES_MAX,
 };
 use crate::{Releases, StoreError};
 
@@ -58,8 +59,11 @@ async fn get<S: Releases>(s: &Subject<S>, number: u64) -> Release {
 
 /// Numbers and states, newest first.
 async fn states<S: Releases>(s: &Subject<S>) -> Vec<(u64, ReleaseState)> {
-    let all = s.store.releases(u32::MAX).await.unwrap();
-    all.iter().map(|release| (release.number, release.state)).collect()
+    let mut states = Vec::new();
+    for number in s.store.numbers(u32::MAX).await.unwrap() {
+        states.push((number, get(s, number).await.state));
+    }
+    states
 }
 
 fn invalid<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
@@ -94,7 +98,7 @@ pub(super) async fn a_new_release_is_seen_as_it_was_passed<S: Releases>(s: &Subj
         components: new.components,
     };
     assert_eq!(get(s, number).await, expected);
-    assert_eq!(s.store.releases(1).await.unwrap().as_slice(), std::slice::from_ref(&expected));
+    assert_eq!(s.store.numbers(1).await.unwrap(), [1]);
     assert_eq!(s.store.latest_of_file().await.unwrap(), Some(expected));
     // A `.env` without a line isn't none, and a formation may have no types.
     let empty = NewRelease { dotenv: Some(String::new()), components: Vec::new(), ..rollback(1) };
@@ -106,12 +110,15 @@ pub(super) async fn a_new_release_is_seen_as_it_was_passed<S: Releases>(s: &Subj
 pub(super) async fn there_is_no_release_at_first<S: Releases>(s: &Subject<S>) {
     assert_eq!(s.store.live().await.unwrap(), None);
     assert_eq!(s.store.latest_of_file().await.unwrap(), None);
-    assert_eq!(s.store.releases(10).await.unwrap(), []);
+    assert_eq!(s.store.last_replaced().await.unwrap(), None);
+    assert_eq!(s.store.numbers(10).await.unwrap(), Vec::<u64>::new());
     assert_eq!(s.store.forget(10).await.unwrap(), Vec::<String>::new());
     assert_eq!(s.store.fail_pending("why").await.unwrap(), Vec::<u64>::new());
     for number in [0, 1, u64::MAX] {
         assert_eq!(s.store.release(number).await.unwrap(), None);
+        assert_eq!(s.store.live_before(number).await.unwrap(), None);
         let text = format!("there is no release v{number}");
+        assert_eq!(invalid(s.store.retry(number).await), text);
         assert_eq!(invalid(s.store.make_live(number).await), text);
         assert_eq!(invalid(s.store.fail(number, "why".to_string()).await), text);
     }
@@ -172,6 +179,52 @@ pub(super) async fn only_a_pending_release_fails<S: Releases>(s: &Subject<S>) {
     assert_eq!(get(s, 2).await.why, None);
 }
 
+pub(super) async fn a_failed_release_is_tried_again_under_its_number<S: Releases>(s: &Subject<S>) {
+    add_live(s, 2).await;
+    add(s, of_file(3)).await;
+    for (number, state) in [(1, "replaced"), (2, "live"), (3, "pending")] {
+        let text = format!("release v{number} is {state}; only a failed one can become pending");
+        assert_eq!(invalid(s.store.retry(number).await), text);
+    }
+    s.store.fail(3, "no".to_string()).await.unwrap();
+    s.clock.advance(Duration::from_secs(1));
+    s.store.retry(3).await.unwrap();
+    let again = get(s, 3).await;
+    assert_eq!((again.state, again.why, again.live_at), (Pending, None, None));
+    assert_eq!(again.created_at, START + Duration::from_secs(1));
+    assert_eq!((again.formation, again.components), (of_file(3).formation, of_file(3).components));
+    s.store.fail(3, "no again".to_string()).await.unwrap();
+    s.store.retry(3).await.unwrap();
+    s.store.make_live(3).await.unwrap();
+    assert_eq!(states(s).await, [(3, Live), (2, Replaced), (1, Replaced)]);
+}
+
+pub(super) async fn releases_that_were_live_before_are_found<S: Releases>(s: &Subject<S>) {
+    let number = |found: Result<Option<Release>, StoreError>| found.unwrap().map(|release| release.number);
+    add_live(s, 2).await;
+    add(s, of_file(3)).await;
+    s.store.fail(3, "no".to_string()).await.unwrap();
+    add(s, rollback(1)).await;
+    let mut before = Vec::new();
+    for of in [1, 2, 3, 4, u64::MAX] {
+        before.push(number(s.store.live_before(of).await));
+    }
+    assert_eq!(before, [None, Some(1), Some(2), Some(2), Some(2)]);
+    assert_eq!(number(s.store.last_replaced().await), Some(1));
+    s.clock.advance(Duration::from_secs(1));
+    s.store.make_live(4).await.unwrap();
+    assert_eq!(number(s.store.last_replaced().await), Some(2));
+    // The one that was live last, whatever its number.
+    add(s, of_file(5)).await;
+    s.store.retry(3).await.unwrap();
+    s.clock.advance(Duration::from_secs(1));
+    s.store.make_live(5).await.unwrap();
+    s.clock.advance(Duration::from_secs(1));
+    s.store.make_live(3).await.unwrap();
+    assert_eq!(number(s.store.last_replaced().await), Some(5));
+    assert_eq!(s.store.last_replaced().await.unwrap().unwrap().components, of_file(5).components);
+}
+
 pub(super) async fn releases_that_a_dead_host_left_fail<S: Releases>(s: &Subject<S>) {
     add_live(s, 1).await;
     for number in [2, 3] {
@@ -198,9 +251,7 @@ pub(super) async fn the_latest_of_the_file_is_found_whatever_its_state<S: Releas
 
 pub(super) async fn releases_are_listed_newest_first<S: Releases>(s: &Subject<S>) {
     add_live(s, 3).await;
-    let numbers = async |limit| -> Vec<u64> {
-        s.store.releases(limit).await.unwrap().iter().map(|release| release.number).collect()
-    };
+    let numbers = async |limit| -> Vec<u64> { s.store.numbers(limit).await.unwrap() };
     assert_eq!(numbers(10).await, [3, 2, 1]);
     assert_eq!(numbers(2).await, [3, 2]);
     assert_eq!(numbers(0).await, Vec::<u64>::new());
@@ -255,12 +306,14 @@ pub(super) async fn a_large_release_is_kept<S: Releases>(s: &Subject<S>) {
         author: "a".repeat(TEXT_BYTES_MAX),
         formation: "f".repeat(FORMATION_BYTES_MAX),
         dotenv: Some("d".repeat(FORMATION_BYTES_MAX)),
+        fingerprint: "p".repeat(FINGERPRINT_BYTES_MAX),
         components,
         ..of_file(1)
     };
     let number = add(s, large.clone()).await;
     let found = get(s, number).await;
     assert_eq!((found.formation, found.dotenv), (large.formation, large.dotenv));
+    assert_eq!(found.fingerprint, large.fingerprint);
     assert_eq!(found.components, large.components);
 }
 
@@ -279,7 +332,7 @@ pub(super) async fn a_release_that_is_wrong_is_refused<S: Releases>(s: &Subject<
             "the release's .env",
         ),
         (NewRelease { author: long(), ..of_file(1) }, "author is 4097 bytes long; 4096 is the most"),
-        (NewRelease { fingerprint: long(), ..of_file(1) }, "fingerprint"),
+        (NewRelease { fingerprint: "f".repeat(FINGERPRINT_BYTES_MAX + 1), ..of_file(1) }, "fingerprint"),
         (NewRelease { components: too_many, ..of_file(1) }, "10001 components; 10000 is the most"),
         (NewRelease { components: vec![component("web", 1); 2], ..of_file(1) }, "web has two components"),
         (one(|component| component.digest = "ABC".to_string()), "the digest of web's component is \"ABC\""),
@@ -290,7 +343,7 @@ pub(super) async fn a_release_that_is_wrong_is_refused<S: Releases>(s: &Subject<
         let found = invalid(s.store.add(release).await);
         assert!(found.contains(text), "{found}, not {text}");
     }
-    assert_eq!(s.store.releases(10).await.unwrap(), []);
+    assert_eq!(s.store.numbers(10).await.unwrap(), Vec::<u64>::new());
 }
 
 pub(super) async fn one_of_many_is_live<S: Releases>(s: &Subject<S>) {

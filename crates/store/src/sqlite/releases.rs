@@ -31,6 +31,14 @@ impl Releases for SqliteStore {
         }
     }
 
+    async fn retry(&self, number: u64) -> Result<(), StoreError> {
+        let found = self.write(Retry(number)).await?;
+        match found {
+            Some(ReleaseState::Failed) => Ok(()),
+            other => Err(releases::cannot_become(number, other, ReleaseState::Pending)),
+        }
+    }
+
     async fn fail_pending(&self, why: &str) -> Result<Vec<u64>, StoreError> {
         self.write(FailPending { why: rules::cut(why.to_string()) }).await
     }
@@ -50,9 +58,24 @@ impl Releases for SqliteStore {
         self.read(|connection, _| Ok(find(connection, LATEST, [])?.pop())).await
     }
 
-    async fn releases(&self, limit: u32) -> Result<Vec<Release>, StoreError> {
+    async fn live_before(&self, number: u64) -> Result<Option<Release>, StoreError> {
+        const BEFORE: &str = "WHERE number < ?1 AND live_at IS NOT NULL ORDER BY number DESC LIMIT 1";
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.read(move |connection, _| Ok(find(connection, BEFORE, [number])?.pop())).await
+    }
+
+    async fn last_replaced(&self) -> Result<Option<Release>, StoreError> {
+        const LAST: &str = "WHERE state = 'replaced' ORDER BY live_at DESC, number DESC LIMIT 1";
+        self.read(|connection, _| Ok(find(connection, LAST, [])?.pop())).await
+    }
+
+    async fn numbers(&self, limit: u32) -> Result<Vec<u64>, StoreError> {
+        const NUMBERS: &str = "SELECT number FROM releases ORDER BY number DESC LIMIT ?1";
         let limit = limit.min(RELEASES_MAX);
-        self.read(move |connection, _| find(connection, "ORDER BY number DESC LIMIT ?1", [limit])).await
+        self.read(move |connection, _| {
+            connection.prepare_cached(NUMBERS)?.query_map([limit], |row| row.get(0))?.collect()
+        })
+        .await
     }
 
     async fn forget(&self, keep: u32) -> Result<Vec<String>, StoreError> {
@@ -144,7 +167,7 @@ impl Write for Add {
     }
 }
 
-/// Each of the two answers with the state that it found, and does nothing unless that is pending.
+/// Each of the three answers with the state that it found, and does nothing unless it is the right one.
 struct MakeLive(u64);
 
 impl Write for MakeLive {
@@ -174,6 +197,21 @@ impl Write for Fail {
         if found == Some(ReleaseState::Pending) {
             tx.sql("UPDATE releases SET state = 'failed', why = ?2 WHERE number = ?1")?
                 .execute(params![self.number, self.why])?;
+        }
+        Ok(found)
+    }
+}
+
+struct Retry(u64);
+
+impl Write for Retry {
+    type Answer = Option<ReleaseState>;
+
+    fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Option<ReleaseState>> {
+        let found = state(tx, self.0)?;
+        if found == Some(ReleaseState::Failed) {
+            tx.sql("UPDATE releases SET state = 'pending', why = NULL, created_at = ?2 WHERE number = ?1")?
+                .execute(params![self.0, tx.now])?;
         }
         Ok(found)
     }
