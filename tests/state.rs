@@ -175,10 +175,40 @@ fn formations_that_name_one_state_directory_are_told_apart() {
     assert_eq!(host.ps().number("web", "desired"), 3);
     host.stop().done();
 
+    // The directory stays that of the formation whose jobs, counts and releases are in it.
+    let refused = formation.cli(["run", "other.toml"]);
+    let refused = refused.failed(3, &format!("holds the jobs and releases of {ours}, and this is")).stderr;
+    assert!(refused.contains("other.toml: give this formation another `state_dir`"), "{refused}");
+    let host = Host::run(&formation);
+    assert_eq!((host.ps().number("web", "desired"), host.live()), (3, 1));
+    host.stop().done();
+    for file in ["formation.toml", "same.toml"] {
+        fs::remove_file(formation.path(file)).unwrap();
+    }
     let other = Process::start(formation.folder(), ["run", "other.toml"]);
-    other.stderr.wait_for("counts that were set there are forgotten");
     other.stderr.wait_for("all instances are up");
-    assert_eq!(formation.cli(["-f", "other.toml", "scale"]).done(), "wasmhost scale web=2\n");
+    assert_eq!(formation.cli(["-f", "other.toml", "scale"]).done(), "wasmhost scale web=3\n");
+}
+
+#[test]
+fn a_folder_that_was_copied_has_a_state_of_its_own() {
+    let formation = Formation::web("count = 2");
+    let host = Host::run(&formation);
+    host.cli(["scale", "web=3"]).done();
+    host.stop().done();
+    let copy = formation.path("copy");
+    fs::create_dir_all(copy.join(".wasmhost")).unwrap();
+    chmod(&copy.join(".wasmhost"), 0o700);
+    fs::copy(formation.file(), copy.join("formation.toml")).unwrap();
+    for file in
+        fs::read_dir(formation.path(".wasmhost")).unwrap().flatten().filter(|entry| entry.path().is_file())
+    {
+        fs::copy(file.path(), copy.join(".wasmhost").join(file.file_name())).unwrap();
+    }
+    let other = Process::start(&copy, ["run"]);
+    other.stderr.wait_for("all instances are up");
+    assert_eq!(Process::start(&copy, ["scale"]).wait().done(), "wasmhost scale web=3\n");
+    Host::run(&formation).stop().done();
 }
 
 #[test]

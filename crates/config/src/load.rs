@@ -77,13 +77,20 @@ pub fn load_with(
 }
 
 /// Reads a formation of these texts as if they were in that file and in the `.env` beside it: paths are relative to its
-/// folder, and the environment is the process's. The file itself isn't read, and need not be there.
+/// folder, and the environment is the process's. The file itself isn't read, and need not be there. Where the text is a
+/// Procfile's and the file is none, or the other way round, the text is that of the other file beside it.
 ///
 /// # Errors
 ///
 /// [`LoadError::Invalid`], with every problem in the texts; [`LoadError::Unreadable`] where there is no working
 /// directory that a relative path could be relative to.
 pub fn restore(file: &Path, source: &Source) -> Result<Formation, LoadError> {
+    let beside = match (procfile::is_text(&source.text), is_procfile(file)) {
+        (true, false) => Some(file.with_file_name("Procfile")),
+        (false, true) => Some(file.with_file_name("formation.toml")),
+        _ => None,
+    };
+    let file = beside.as_deref().unwrap_or(file);
     let absolute = std::path::absolute(file);
     let absolute = absolute.map_err(|source| LoadError::Unreadable { file: file.to_owned(), source })?;
     let folder = folder_of(&absolute);

@@ -61,6 +61,29 @@ fn three_lines_are_three_types() {
 }
 
 #[test]
+fn a_text_is_restored_as_what_it_is_whatever_the_file_has_become() {
+    let restored = |file: &str, text: &str| {
+        let source = Source { text: text.to_owned(), dotenv: Some("SET=x\n".to_owned()) };
+        let formation = restore(Path::new(file), &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let name = formation.file.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, formation.processes[0].component.clone(), formation.source == source)
+    };
+    let is = |name: &str| (name.to_owned(), "/srv/shop/a:b.wasm".into(), true);
+    for text in ["web: a:b.wasm", "\u{feff}# [process.web]\r\n\n \tweb : X=1 a:b.wasm $SET=\n"] {
+        assert_eq!(restored("/srv/shop/Procfile.dev", text), is("Procfile.dev"));
+        assert_eq!(restored("/srv/shop/shop.toml", text), is("Procfile"));
+    }
+    for text in [
+        "# web: a:b.wasm\n[process.web]\ncomponent = \"a:b.wasm\"",
+        "\"process\".web.component = 'a:b.wasm' # web: a",
+        "process = { web = { component = \"a:b.wasm\" } }",
+    ] {
+        assert_eq!(restored("/srv/shop/shop.toml", text), is("shop.toml"));
+        assert_eq!(restored("/srv/shop/Procfile", text), is("formation.toml"));
+    }
+}
+
+#[test]
 fn words_are_those_of_a_shell() {
     for (command, expected) in [
         ("", &[][..]),

@@ -1,13 +1,15 @@
 //! The state directory: what one host has to itself.
 //!
-//! A lock in it sees to it that there is one host, and says which formation that host runs. The directory is private:
+//! A lock in it sees to it that there is one host, and says which formation the directory belongs to ([`User`]): that of
+//! the host that had it last, as long as its file is there. The directory is private:
 //! its owner is this process's user, no other user can write to it, and no symbolic link stands in for it or for the
 //! lock. The admin socket in it has mode 0600 before anybody can connect.
 
+mod user;
+
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +18,9 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
+use tracing::warn;
+
+use user::User;
 
 /// The longest path that a unix socket may have, in bytes: `sun_path` of unix(7), less its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -27,15 +32,10 @@ const CLIENTS_WAITING_MAX: i32 = 128;
 const BORROWED_MAX: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// The longest lock file that is read: two paths of at most 4 KiB each.
-const LOCK_BYTES_MAX: u64 = 16 << 10;
-
 /// A state directory that is this host's until it is dropped.
 pub(crate) struct StateDir {
     path: PathBuf,
     _lock: File,
-    /// The other formation that used this directory last, if its file is still there.
-    left_by: Option<PathBuf>,
 }
 
 /// Why the directory can't be used.
@@ -61,6 +61,19 @@ pub enum StateDirError {
         /// The formation's file that is run with it.
         running: PathBuf,
         /// The one that isn't.
+        wanted: PathBuf,
+    },
+    /// It holds what another formation has left there.
+    #[error(
+        "the state directory {} holds the jobs and releases of {}, and this is {}: give this formation another `state_dir`; if it takes the place of the other, remove or rename that file first",
+        .path.display(), .owner.display(), .wanted.display()
+    )]
+    OfOtherFormation {
+        /// The directory.
+        path: PathBuf,
+        /// The formation's file that it belongs to.
+        owner: PathBuf,
+        /// The one that it doesn't.
         wanted: PathBuf,
     },
     /// A link may be pointed elsewhere by whoever can write beside it.
@@ -138,7 +151,7 @@ pub fn holder(state_dir: &Path, file: &Path) -> Holder {
         None => Holder::Nobody,
         // A host that has only begun hasn't written its file yet.
         Some(mut lock) => match User::read(&mut lock) {
-            Some(user) if !user.is(&User::of(file)) => Holder::Other(user.file),
+            Some(user) if !user.is(&User::of(file, state_dir)) => Holder::Other(user.file),
             _ => Holder::This,
         },
     }
@@ -163,8 +176,8 @@ impl StateDir {
         let directory = open_private(path)?;
         let lock_path = path.join("lock");
         let mut lock = open_lock(&directory, &lock_path)?;
-        let user = User::of(file);
-        let before = User::read(&mut lock).filter(|before| !before.is(&user)).map(|before| before.file);
+        let user = User::of(file, path);
+        let before = User::read(&mut lock).filter(|before| !before.is(&user));
         // Nobody borrows it from here on, so that it comes free however many want to. Should somebody else hold this one,
         // the lock itself still decides.
         let _ = lock_within(BORROWED_MAX, &directory, path);
@@ -174,7 +187,7 @@ impl StateDir {
                 return Err(match before {
                     Some(running) => StateDirError::InUseByOther {
                         path: path.to_owned(),
-                        running,
+                        running: running.file,
                         wanted: file.to_owned(),
                     },
                     None => StateDirError::InUse { lock: lock_path },
@@ -182,29 +195,32 @@ impl StateDir {
             }
             Err(err) => return Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
         }
-        user.write(&mut lock).map_err(|err| StateDirError::Io { what: "write", path: lock_path, err })?;
-        // A file that is gone was renamed or moved: this formation is what became of it.
-        let left_by = before.filter(|before| before.exists());
-        Ok(StateDir { path: path.to_owned(), _lock: lock, left_by })
+        refuse_other(before, &user, path)?;
+        if let Err(err) = user.write(&mut lock) {
+            // The lock is held all the same.
+            warn!(
+                "{} can't say which formation runs ({err}): verbs can't tell others' hosts from this one",
+                lock_path.display()
+            );
+        }
+        Ok(StateDir { path: path.to_owned(), _lock: lock })
     }
 
-    /// Keeps hosts off the directory for a moment, for one who changes the store while no host runs.
-    pub(crate) fn borrow(path: &Path) -> Result<BorrowedDir, StateDirError> {
+    /// Keeps hosts off the directory for a moment, for one who reads or changes the store while no host runs, and works with
+    /// the formation of this file.
+    pub(crate) fn borrow(path: &Path, file: &Path) -> Result<BorrowedDir, StateDirError> {
         let directory = open_private(path)?;
         let lock_path = path.join("lock");
-        let lock = open_lock(&directory, &lock_path)?;
+        let mut lock = open_lock(&directory, &lock_path)?;
         // A host that waits for the lock holds the directory's own, and comes first.
         let taken = flock(&directory, FlockOperation::NonBlockingLockExclusive);
         match taken.and_then(|()| flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => Ok(BorrowedDir { _lock: lock }),
-            Err(Errno::WOULDBLOCK) => Err(StateDirError::InUse { lock: lock_path }),
-            Err(err) => Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(StateDirError::InUse { lock: lock_path }),
+            Err(err) => return Err(StateDirError::Io { what: "lock", path: lock_path, err: err.into() }),
         }
-    }
-
-    /// The other formation that used this directory last, if its file is still there. Its counts aren't ours.
-    pub(crate) fn left_by(&self) -> Option<&Path> {
-        self.left_by.as_deref()
+        refuse_other(User::read(&mut lock), &User::of(file, path), path)?;
+        Ok(BorrowedDir { _lock: lock })
     }
 
     /// Opens the admin socket, for this user alone. One that is there already is a dead host's.
@@ -238,6 +254,18 @@ impl StateDir {
 /// See [`StateDir::borrow`]. The directory still belongs to the formation whose host had it last.
 pub(crate) struct BorrowedDir {
     _lock: File,
+}
+
+/// Refuses a directory that belongs to another formation. Its jobs would be worked, and its releases deleted.
+fn refuse_other(before: Option<User>, user: &User, path: &Path) -> Result<(), StateDirError> {
+    match before.filter(|before| before.keeps_it_from(user)) {
+        None => Ok(()),
+        Some(owner) => Err(StateDirError::OfOtherFormation {
+            path: path.to_owned(),
+            owner: owner.file,
+            wanted: user.file.clone(),
+        }),
+    }
 }
 
 /// Takes the lock, for which it waits where nobody listens on the socket: the holder is no host then, or one that has
@@ -324,172 +352,5 @@ fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink())
 }
 
-/// The formation that uses the directory, as the lock file says: its path as it was given and as it was resolved,
-/// each with a zero byte behind it.
-struct User {
-    file: PathBuf,
-    resolved: PathBuf,
-}
-
-impl User {
-    fn of(file: &Path) -> User {
-        let resolved = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        User { file: file.to_owned(), resolved }
-    }
-
-    /// A formation that was moved behind a link is the same one, and so is one that is found by another way.
-    fn is(&self, other: &User) -> bool {
-        self.file == other.file || self.resolved == other.resolved
-    }
-
-    fn read(lock: &mut File) -> Option<User> {
-        let mut text = Vec::new();
-        lock.take(LOCK_BYTES_MAX).read_to_end(&mut text).ok()?;
-        let mut paths = text
-            .split(|byte| *byte == 0)
-            .map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())));
-        let user = User { file: paths.next()?, resolved: paths.next()? };
-        user.file.is_absolute().then_some(user)
-    }
-
-    fn write(&self, lock: &mut File) -> io::Result<()> {
-        let mut text = Vec::new();
-        for path in [&self.file, &self.resolved] {
-            text.extend_from_slice(path.as_os_str().as_bytes());
-            text.push(0);
-        }
-        lock.rewind()?;
-        lock.set_len(0)?;
-        lock.write_all(&text)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let path = std::env::temp_dir().join(format!("wasmhost-state-{name}-{}", fastrand::u64(..)));
-            fs::create_dir(&path).unwrap();
-            Folder(path)
-        }
-
-        fn take(&self, file: &str) -> Result<StateDir, StateDirError> {
-            StateDir::take(&self.0.join("state"), &self.file(file))
-        }
-
-        fn file(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn folders_above_it_that_are_missing_are_made_as_private() {
-        let folder = Folder::new("above");
-        let path = folder.file("a/b/state");
-        let _dir = StateDir::take(&path, &folder.file("formation.toml")).unwrap();
-        assert_eq!((mode(&folder.file("a")), mode(&folder.file("a/b")), mode(&path)), (0o700, 0o700, 0o700));
-    }
-
-    #[test]
-    fn others_who_can_write_there_are_an_error_and_others_who_can_read_are_not() {
-        let folder = Folder::new("writable");
-        fs::create_dir(folder.file("state")).unwrap();
-        for refused in [0o777, 0o775, 0o707, 0o1777] {
-            fs::set_permissions(folder.file("state"), Permissions::from_mode(refused)).unwrap();
-            let err = folder.take("formation.toml").err().unwrap().to_string();
-            assert!(err.contains(&format!("mode {refused:03o}")) && err.contains("/state"), "{err}");
-        }
-        fs::set_permissions(folder.file("state"), Permissions::from_mode(0o755)).unwrap();
-        assert!(folder.take("formation.toml").is_ok());
-    }
-
-    #[test]
-    fn no_link_is_followed() {
-        let folder = Folder::new("link");
-        fs::create_dir(folder.file("elsewhere")).unwrap();
-        symlink("elsewhere", folder.file("state")).unwrap();
-        assert!(
-            matches!(folder.take("formation.toml"), Err(StateDirError::Link(path)) if path.ends_with("state"))
-        );
-        fs::remove_file(folder.file("state")).unwrap();
-        symlink("nowhere", folder.file("state")).unwrap();
-        assert!(matches!(folder.take("formation.toml"), Err(StateDirError::Link(_))));
-        fs::remove_file(folder.file("state")).unwrap();
-
-        fs::create_dir(folder.file("state")).unwrap();
-        fs::set_permissions(folder.file("state"), Permissions::from_mode(0o700)).unwrap();
-        fs::write(folder.file("precious"), "text").unwrap();
-        symlink("../precious", folder.file("state/lock")).unwrap();
-        assert!(
-            matches!(folder.take("formation.toml"), Err(StateDirError::Link(path)) if path.ends_with("lock"))
-        );
-        assert!(!is_in_use(&folder.file("state")));
-        assert_eq!(fs::read_to_string(folder.file("precious")).unwrap(), "text");
-    }
-
-    #[tokio::test]
-    async fn a_directory_has_one_host_and_says_of_which_formation() {
-        let folder = Folder::new("one");
-        let (ours, other) = (folder.file("formation.toml"), folder.file("many.toml"));
-        fs::write(&ours, "").unwrap();
-        symlink("formation.toml", folder.file("link.toml")).unwrap();
-        let state = folder.file("state");
-        assert_eq!(holder(&state, &ours), Holder::Nobody);
-        let dir = folder.take("formation.toml").unwrap();
-        let _listener = dir.listen().unwrap();
-        assert_eq!(holder(&state, &ours), Holder::This);
-        assert_eq!(holder(&state, &folder.file("link.toml")), Holder::This);
-        assert_eq!(holder(&state, &other), Holder::Other(ours.clone()));
-        assert!(matches!(folder.take("formation.toml"), Err(StateDirError::InUse { .. })));
-        let refused = folder.take("many.toml").err().unwrap().to_string();
-        assert!(refused.contains("/formation.toml") && refused.contains("/many.toml"), "{refused}");
-        drop(dir);
-        assert_eq!(holder(&state, &ours), Holder::Nobody);
-        assert!(!is_in_use(&state));
-    }
-
-    #[test]
-    fn a_host_waits_for_one_who_has_borrowed_the_directory_and_finds_it_as_it_was() {
-        let folder = Folder::new("borrowed");
-        fs::write(folder.file("formation.toml"), "").unwrap();
-        let dir = folder.take("formation.toml").unwrap();
-        let state = folder.file("state");
-        assert!(matches!(StateDir::borrow(&state), Err(StateDirError::InUse { .. })));
-        drop(dir);
-        let borrowed = StateDir::borrow(&state).unwrap();
-        assert!(matches!(StateDir::borrow(&state), Err(StateDirError::InUse { .. })));
-        std::thread::scope(|scope| {
-            let taking =
-                scope.spawn(|| folder.take("many.toml").map(|dir| dir.left_by().map(Path::to_owned)));
-            drop(borrowed);
-            assert_eq!(taking.join().unwrap().unwrap(), Some(folder.file("formation.toml")));
-        });
-    }
-
-    #[test]
-    fn a_formation_that_comes_after_another_is_told_unless_the_file_was_only_moved() {
-        let folder = Folder::new("after");
-        let ours = folder.file("formation.toml");
-        fs::write(&ours, "").unwrap();
-        drop(folder.take("formation.toml").unwrap());
-        assert_eq!(folder.take("formation.toml").unwrap().left_by(), None);
-        assert_eq!(folder.take("many.toml").unwrap().left_by(), Some(ours.as_path()));
-        // many.toml was never there: what used the directory last is taken for the same formation under another name.
-        assert_eq!(folder.take("formation.toml").unwrap().left_by(), None);
-    }
-}
+mod tests;

@@ -45,6 +45,16 @@ pub fn is_procfile(file: &Path) -> bool {
     name == "Procfile" || (name.starts_with("Procfile.") && !is_other)
 }
 
+/// Whether a text that was read once was a Procfile's. No text is both: the first line of a Procfile that isn't a comment
+/// begins with a name and a colon, which no line of TOML does.
+pub(crate) fn is_text(text: &str) -> bool {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(|line| line.trim_matches([' ', '\t']));
+    let first = lines.into_iter().find(|line| !line.is_empty() && !line.starts_with('#'));
+    let name =
+        first.and_then(|line| line.split_once(':')).map(|(name, _)| name.trim_end_matches([' ', '\t']));
+    name.is_some_and(|name| name_problem(name).is_none())
+}
+
 /// A Procfile that was read.
 pub(crate) struct Read {
     pub(crate) draft: Draft,

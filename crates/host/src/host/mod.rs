@@ -148,6 +148,7 @@ impl Host {
             manager,
         } = options;
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
+        let file = plan.formation.file.clone();
         let (url, state_dir) = (plan.formation.store.clone(), plan.formation.state_dir.clone());
         let failed = |err| StartError::Store { url: url.to_string(), err };
         let store = store::open(&url)?;
@@ -165,7 +166,7 @@ impl Host {
             false => None,
         };
         let admin_listener = dir.listen()?;
-        let counts = store::counts(&formation, &store, dir.left_by()).await?;
+        let counts = store.counts.load().await.map_err(failed)?;
         let owner = store::take_ownership(&url, &store).await?;
         let number = match begin {
             Begin::Again { number, .. } => number,
@@ -267,6 +268,7 @@ impl Host {
                 running: Default::default(),
             },
             queues: queues.clone(),
+            file,
             live: live.clone(),
             serving,
             cache: cache_directory,

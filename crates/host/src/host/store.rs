@@ -1,6 +1,5 @@
 //! The store of a host: opened, taken over from the boot before, and copied.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,25 +53,6 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
     })
 }
 
-/// The counts that were set live. Those that were set for another formation, which used the state directory before,
-/// are forgotten: its types may have the same names.
-pub(super) async fn counts(
-    formation: &Formation,
-    store: &Store,
-    left_by: Option<&Path>,
-) -> Result<BTreeMap<String, u32>, StartError> {
-    let failed = |err| StartError::Store { url: formation.store.to_string(), err };
-    let counts = store.counts.load().await.map_err(failed)?;
-    let Some(other) = left_by else { return Ok(counts) };
-    warn!(
-        "the state directory {} was last used by {}, whose jobs are in its store; counts that were set there are forgotten. A formation has a state directory of its own unless `state_dir` says otherwise",
-        formation.state_dir.display(),
-        other.display()
-    );
-    store.counts.save(counts.into_keys().map(|process| (process, None)).collect()).await.map_err(failed)?;
-    Ok(BTreeMap::new())
-}
-
 /// Stores why a start could not make its release live. One that was live before stays it.
 pub(super) async fn release_failed(store: &Store, begin: Begin, number: u64, why: &StartError) {
     if matches!(begin, Begin::Again { .. }) {
@@ -109,7 +89,7 @@ pub async fn enqueue_without_host(
     queue: &str,
     jobs: Vec<NewJob>,
 ) -> Result<Result<Vec<Receipt>, EnqueueRefusal>, StateDirError> {
-    let _lock = StateDir::borrow(&formation.state_dir)?;
+    let _lock = StateDir::borrow(&formation.state_dir, &formation.file)?;
     if matches!(formation.store, StoreUrl::Memory) {
         let message = "the store is in the memory of a host, and no host runs".to_owned();
         return Ok(Err(EnqueueRefusal::Unavailable(message)));

@@ -37,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) front: Arc<Front>,
     pub(crate) triggers: Triggers,
     pub(crate) queues: Arc<Queues>,
+    /// The formation's file. That of the live release may be the other one of a Procfile and a formation.toml.
+    pub(crate) file: PathBuf,
     pub(crate) live: Arc<ArcSwap<Live>>,
     /// Is told each new place where requests are served.
     pub(crate) serving: Box<dyn Fn(&ServedAt) + Send + Sync>,
@@ -285,7 +287,7 @@ impl Deploying {
 
     /// The plan that is to become live, and who says so.
     async fn read(&self, wanted: Wanted) -> Result<(Plan, String), String> {
-        let file = self.release.formation.file.clone();
+        let file = self.parts.file.clone();
         let record = match wanted {
             Wanted::Release(number) => Some(self.find(number).await?),
             Wanted::File { .. } | Wanted::Promote | Wanted::Abort => None,
