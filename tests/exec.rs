@@ -65,6 +65,26 @@ fn its_memory_is_the_types() {
 }
 
 #[test]
+fn what_computes_for_longer_than_its_cpu_is_ended() {
+    let formation = tool("args = [\"loop\"]\ncpu = \"200ms\"");
+    exec(&formation, ["tool"])
+        .failed(124, "tool computed for longer than its `cpu` of 200ms in [process.tool], and was ended");
+    // Waiting is no computing.
+    assert_eq!(exec(&formation, ["tool", "sleep", "400"]).done(), "slept\n");
+}
+
+#[test]
+fn no_time_at_all_is_refused() {
+    let formation = tool("");
+    for time in ["0s", "0", "0ms"] {
+        let ended = exec(&formation, ["--timeout", time, "tool"]);
+        assert!(ended.code == 2 && ended.stdout.is_empty(), "{ended:#?}");
+    }
+    let ended = exec(&formation, ["--timeout", "0s", "tool"]);
+    assert!(ended.stderr.contains("expected more than no time"), "{ended:#?}");
+}
+
+#[test]
 fn streams_are_passed_byte_by_byte() {
     let formation = tool("args = [\"cat\"]");
     let input: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();

@@ -51,6 +51,54 @@ fn what_is_imported_is_understood_as_the_procfile_is() {
 }
 
 #[test]
+fn what_is_written_never_takes_the_place_of_what_it_is_made_of() {
+    let formation = procfile();
+    let text = formation.read("Procfile");
+    for output in ["Procfile", "./Procfile", ".env", "web.wasm"] {
+        formation
+            .cli(["import", "-o", output, "--force"])
+            .failed(2, "which this is made of, and stays as it is: name another file");
+    }
+    formation.cli(["import", "--force"]).done();
+    let imported = formation.read("formation.toml");
+    for output in ["formation.toml", ".env", "worker.wasm"] {
+        formation.cli(["export", "procfile", "-o", output, "--force"]).failed(2, "which this is made of");
+    }
+    let shop = formation.with_file("shop.service", &imported);
+    shop.cli(["-f", "shop.service", "export", "systemd", ".", "--name", "shop", "--force"])
+        .failed(2, "which this is made of");
+    assert_eq!((shop.read("Procfile"), shop.read("formation.toml")), (text, imported.clone()));
+    assert_eq!((shop.read("shop.service"), shop.read(".env").as_str()), (imported, "KEY=s3cret\nPORT=0\n"));
+    shop.cli(["check", "Procfile"]).done();
+}
+
+#[test]
+fn programs_are_told_what_was_written() {
+    let json = |ended: crate::harness::Ended| -> Value { serde_json::from_str(&ended.done()).unwrap() };
+    let formation = procfile();
+    let printed = json(formation.cli(["import", "-o", "-", "--json"]));
+    assert!(
+        printed["file"].is_null() && printed["text"].as_str().unwrap().contains("[process.web]"),
+        "{printed}"
+    );
+    let written = json(formation.cli(["import", "--force", "--json"]));
+    assert_eq!(
+        written,
+        serde_json::json!({ "file": "formation.toml", "types": ["web", "worker", "once", "release"] })
+    );
+    let exported = json(formation.cli(["export", "procfile", "--json"]));
+    let left_out = exported["left_out"].as_array().unwrap();
+    assert!(exported["text"].as_str().unwrap().starts_with("web: web.wasm"), "{exported}");
+    assert!(left_out.iter().any(|line| line.as_str().unwrap().contains("env.KEY")), "{exported}");
+    let units = json(formation.cli(["export", "systemd", "units", "--name", "shop", "--json"]));
+    assert_eq!(units["files"][0], "units/shop.service", "{units}");
+    assert!(units["note"].as_str().unwrap().contains("systemctl enable --now shop.service"), "{units}");
+    let found = json(formation.with_guest("empty", "empty.wasm").cli(["-f", "other.toml", "init", "--json"]));
+    assert_eq!((&found["file"], &found["types"][0]), (&"other.toml".into(), &"tools".into()), "{found}");
+    assert!(found["left_out"][0].as_str().unwrap().contains("empty.wasm exports nothing"), "{found}");
+}
+
+#[test]
 fn an_import_fills_in_what_a_procfile_cannot_say() {
     let formation = Formation::new()
         .with_guest("web-test", "web.wasm")

@@ -9,8 +9,7 @@ use serde_json::Value;
 use crate::harness::{Formation, Host, guest_file};
 
 /// Verbs whose output is a program's, a shell's or a file's, that go on for as long as a host does, or have others below.
-const WITHOUT_JSON: [&str; 9] =
-    ["run", "exec", "completions", "jobs", "import", "export", "export systemd", "export procfile", "init"];
+const WITHOUT_JSON: [&str; 5] = ["run", "exec", "completions", "jobs", "export"];
 
 /// A verb, with those above it.
 type Verb = Vec<String>;
@@ -91,6 +90,12 @@ fn with_json(component: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["check"],
         vec!["compile", component, "-o", "compiled.cwasm"],
+        vec!["init", "-f", "found.toml"],
+        vec!["import", "-o", "imported.toml"],
+        vec!["import", "-o", "-"],
+        vec!["export", "systemd", "units"],
+        vec!["export", "procfile"],
+        vec!["export", "procfile", "-o", "Procfile.exported"],
         vec!["ps"],
         vec!["ps", "web"],
         vec!["scale"],
@@ -129,7 +134,9 @@ fn what_each_verb_prints_as_json_can_be_read() {
             "tick-test",
             "schedule = \"@yearly\"\ndirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]",
         )
-        .directory("out");
+        .directory("out")
+        .with_guest("cmd-test", "tools.wasm")
+        .with_file("Procfile", "tools: tools.wasm\n");
     let component = guest_file("cmd-test-core");
     let calls = with_json(component.to_str().unwrap());
     for verb in all(&formation) {

@@ -149,7 +149,12 @@ fn run_command(mut plan: Plan, file: &Path, flags: &AppFlags) -> Outcome {
     let Some(planned) = plan.types.pop() else {
         return Err(Failed::new(Exit::Component, format!("{shown} has nothing to run")));
     };
-    let words = Words { name: shown.to_string(), memory: "--memory".into(), timeout: "--timeout".into() };
+    let words = Words {
+        name: shown.to_string(),
+        memory: "--memory".into(),
+        timeout: "--timeout".into(),
+        cpu: "`cpu`".into(),
+    };
     let one_off = OneOff::without_formation(planned, name);
     host_log::with_program(|| program::run(one_off, &words, std::future::pending()))
 }

@@ -152,7 +152,7 @@ pub(crate) struct AppFlags {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
     /// How long a request, or the command, may take [default: 30s, or no limit for a command].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = time_limit)]
     pub(crate) timeout: Option<Duration>,
     /// It may be a .cwasm: native code, which runs outside of the sandbox.
     #[arg(long)]
@@ -278,6 +278,14 @@ pub(crate) struct Ticks {
 
 fn duration(text: &str) -> Result<Duration, String> {
     wasmhost_config::units::parse_duration(text).map_err(|err| err.to_string())
+}
+
+/// A time that something may take. None at all would be no time, or no limit.
+fn time_limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected more than no time; leave it out for no limit of its own".to_owned()),
+        limit => Ok(limit),
+    }
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -44,7 +44,7 @@ pub(crate) fn plan_failed(file: &FormationFile, err: &PlanError) -> Failed {
 }
 
 /// A contradiction in the file comes first: it has to be mended anyway.
-fn exit_of(err: &PlanError) -> Exit {
+pub(crate) fn exit_of(err: &PlanError) -> Exit {
     match err.problems.iter().all(|problem| problem.in_component) {
         true => Exit::Component,
         false => Exit::Usage,

@@ -121,6 +121,12 @@ impl Client {
         Ok(serde_json::from_slice(&read(response).await?)?)
     }
 
+    /// The same for one who can do without a host.
+    pub(crate) async fn try_get<T: DeserializeOwned>(&self, path: &str) -> Result<T, NoAnswer> {
+        let response = self.try_send(Method::GET, path, Bytes::new()).await?;
+        Ok(serde_json::from_slice(&read(response).await?).map_err(Failed::from)?)
+    }
+
     /// The same for one who can do without a host, or tells refusals apart.
     pub(crate) async fn try_post<T: DeserializeOwned>(
         &self,

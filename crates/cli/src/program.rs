@@ -15,6 +15,8 @@ pub(crate) struct Words {
     pub(crate) memory: String,
     /// The option or key that sets its time.
     pub(crate) timeout: String,
+    /// The key that sets its CPU time.
+    pub(crate) cpu: String,
 }
 
 /// Runs a program to its end, or until `cut_short` gives an exit code.
@@ -44,7 +46,7 @@ fn not_started(err: StartError, words: &Words) -> Failed {
 }
 
 fn outcome(ended: CallEnd<i32>, words: &Words) -> Outcome {
-    let Words { name, memory, timeout } = words;
+    let Words { name, memory, timeout, cpu } = words;
     match ended {
         // The system takes the lowest eight bits, too.
         CallEnd::Returned(code) | CallEnd::Exited(code) => Ok(Exit::OfProgram(code.to_le_bytes()[0])),
@@ -56,10 +58,12 @@ fn outcome(ended: CallEnd<i32>, words: &Words) -> Outcome {
         CallEnd::Timeout => {
             Err(Failed::new(Exit::CutOff, format!("{name} took longer than its {timeout}, and was ended")))
         }
-        end @ (CallEnd::OutOfCpu
-        | CallEnd::Interrupted
-        | CallEnd::Host(_)
-        | CallEnd::ErrorCode(_)
-        | CallEnd::Refused(_)) => Err(Failed::new(Exit::Failed, format!("{name}: {}", end.summary()))),
+        CallEnd::OutOfCpu => Err(Failed::new(
+            Exit::CutOff,
+            format!("{name} computed for longer than its {cpu}, and was ended"),
+        )),
+        end @ (CallEnd::Interrupted | CallEnd::Host(_) | CallEnd::ErrorCode(_) | CallEnd::Refused(_)) => {
+            Err(Failed::new(Exit::Failed, format!("{name}: {}", end.summary())))
+        }
     }
 }

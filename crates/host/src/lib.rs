@@ -36,6 +36,7 @@ pub use logs::{HostLine, HostLog, LogFormat, render};
 pub use output::{Output, Source, until, write_all};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType, Surroundings, Understood, memory_problem};
 pub use program::{OneOff, run_program};
+pub use release::LiveRelease;
 pub use services::GrantedBy;
 pub use state_dir::{Holder, StateDirError, holder, is_in_use, is_trusted_user, socket_path};
 pub use systemd::{Reloading, ServiceManager};

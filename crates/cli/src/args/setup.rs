@@ -52,6 +52,9 @@ pub(crate) struct Import {
     /// Write over a file that is there.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -87,6 +90,9 @@ pub(crate) struct Systemd {
     /// Write over units that are there.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -97,6 +103,9 @@ pub(crate) struct ToProcfile {
     /// Write over a file that is there.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -104,6 +113,9 @@ pub(crate) struct Init {
     /// The folder with the components [default: this one]
     #[arg(value_name = "FOLDER")]
     pub(crate) folder: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `web=2`, or `all=2`.

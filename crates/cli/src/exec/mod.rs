@@ -2,16 +2,15 @@
 //! and with its grants.
 
 mod queues;
+mod subject;
 
 use std::sync::Arc;
 
-use wasmhost_config::{EnvVar, Formation, units};
-use wasmhost_host::{GrantedBy, OneOff, PlannedType, Surroundings};
+use wasmhost_config::{EnvVar, units};
+use wasmhost_host::{GrantedBy, OneOff, PlannedType};
 
 use crate::app::{env, refuse_set_by_host};
 use crate::args::exec::Exec;
-use crate::cache;
-use crate::check::plan_failed;
 use crate::client::Client;
 use crate::exit::{Failed, Outcome};
 use crate::formation_file::FormationFile;
@@ -19,17 +18,17 @@ use crate::host_log;
 use crate::program::{self, Words};
 use crate::signals;
 use queues::QueuesOfFormation;
+use subject::Subject;
 
 pub(crate) fn exec(file: FormationFile, exec: Exec) -> Outcome {
     host_log::with_program(|| run(file, exec))
 }
 
 fn run(file: FormationFile, exec: Exec) -> Outcome {
-    let formation = formation(&file)?;
-    let mut planned = plan(&file, &formation, &exec.process)?;
+    let Subject { formation, state_dir, mut planned } = subject::find(&file, &exec)?;
     give(&mut planned, &exec)?;
     let words = words(&planned, &exec);
-    let client = Client::of(file, formation.state_dir.clone());
+    let client = Client::of(file, state_dir);
     let one_off = OneOff {
         planned,
         argv0: exec.process,
@@ -37,18 +36,6 @@ fn run(file: FormationFile, exec: Exec) -> Outcome {
         enqueue: Arc::new(QueuesOfFormation::new(client, formation)),
     };
     program::run(one_off, &words, signals::end_of_program())
-}
-
-/// The formation that the one-off is a part of: the file's. The release of a running host, whose components may be others
-/// than the file's by now, would be read here.
-fn formation(file: &FormationFile) -> Result<Formation, Failed> {
-    file.read()
-}
-
-fn plan(file: &FormationFile, formation: &Formation, process: &str) -> Result<PlannedType, Failed> {
-    let cache = cache::directory();
-    let surroundings = Surroundings { cache: cache.as_deref(), granted_by: GrantedBy::Formation };
-    PlannedType::one_off(formation, process, &surroundings).map_err(|err| plan_failed(file, &err))
 }
 
 /// The command line's values take the place of the file's.
@@ -81,5 +68,9 @@ fn words(planned: &PlannedType, exec: &Exec) -> Words {
         }
         (None, None) => "`timeout`".to_owned(),
     };
-    Words { name: process.clone(), memory: format!("`memory` in [process.{process}]"), timeout }
+    let cpu = match planned.process.cpu {
+        Some(cpu) => format!("`cpu` of {} in [process.{process}]", units::format_duration(cpu)),
+        None => "`cpu`".to_owned(),
+    };
+    Words { name: process.clone(), memory: format!("`memory` in [process.{process}]"), timeout, cpu }
 }

@@ -2,13 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use wasmhost_config::{Draft, Formation, LoadError, is_procfile, load, load_procfile, read_file};
 use wasmhost_engine::{FILE_BYTES_MAX, Inspection, inspect};
 
-use super::{counted, triggers, write_file};
+use super::{counted, refuse_source, triggers, write_file};
 use crate::args::setup::{Count, Import};
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
+
+/// `--json`
+#[derive(Serialize)]
+struct Imported<'a> {
+    /// The file that was written; null where its text is printed.
+    file: Option<&'a Path>,
+    /// The process types' names.
+    types: Vec<&'a str>,
+    /// The formation, where it wasn't written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
 
 pub(crate) fn import(file: Option<PathBuf>, import: Import) -> Outcome {
     let procfile = import.procfile.or(file).unwrap_or_else(|| PathBuf::from("Procfile"));
@@ -37,11 +50,20 @@ pub(crate) fn import(file: Option<PathBuf>, import: Import) -> Outcome {
     ];
     let text = draft.to_toml();
     let output = output(&procfile, import.output)?;
+    if let Some(output) = &output {
+        refuse_source(output, &formation)?;
+        write_file(output, &text, import.force, "--force writes over it, and -o names another file")?;
+    }
+    if import.json {
+        let types = draft.types.iter().map(|process| process.name.as_str()).collect();
+        let text = output.is_none().then_some(text.as_str());
+        print::json(&Imported { file: output.as_deref(), types, text })?;
+        return Ok(Exit::Done);
+    }
     let Some(output) = output else {
         print::text(&text);
         return Ok(Exit::Done);
     };
-    write_file(&output, &text, import.force, "--force writes over it, and -o names another file")?;
     let shown = output.display();
     print::line(format_args!(
         "wrote {shown} with {}; `wasmhost check` says what is understood, `wasmhost run` runs it",

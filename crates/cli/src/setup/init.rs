@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use wasmhost_config::{Draft, DraftType, name_problem, read_file, shown};
 use wasmhost_engine::{FILE_BYTES_MAX, Inspection, inspect};
 
@@ -11,6 +12,17 @@ use super::{counted, is_there, triggers, write_file};
 use crate::args::setup::Init;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
+
+/// `--json`
+#[derive(Serialize)]
+struct Written<'a> {
+    /// The file that was written.
+    file: &'a Path,
+    /// The process types' names.
+    types: Vec<&'a str>,
+    /// Files that were left out and why, for a person.
+    left_out: &'a [String],
+}
 
 pub(crate) fn init(file: Option<PathBuf>, init: Init) -> Outcome {
     let folder = init.folder.unwrap_or_default();
@@ -35,6 +47,11 @@ pub(crate) fn init(file: Option<PathBuf>, init: Init) -> Outcome {
     }
     triggers::add(&mut draft.types, &seen);
     write_file(&file, &draft.to_toml(), false, instead)?;
+    if init.json {
+        let types = draft.types.iter().map(|process| process.name.as_str()).collect();
+        print::json(&Written { file: &file, types, left_out: &draft.tail })?;
+        return Ok(Exit::Done);
+    }
     let run = match file.file_name() == Some("formation.toml".as_ref()) && folder == Path::new(".") {
         true => "wasmhost run".to_owned(),
         false => format!("wasmhost run {}", file.display()),

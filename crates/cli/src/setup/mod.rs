@@ -14,7 +14,28 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use wasmhost_config::Formation;
+
 use crate::exit::{Exit, Failed};
+
+/// Refuses to write over a file that a formation was read from, or that it names: what is written is made of it.
+fn refuse_source(path: &Path, formation: &Formation) -> Result<(), Failed> {
+    let Ok(output) = fs::canonicalize(path) else { return Ok(()) };
+    let dotenv = formation.file.with_file_name(".env");
+    let components = formation.processes.iter().map(|process| &process.component);
+    let mut sources = [&formation.file, &dotenv].into_iter().chain(components).chain(&formation.secret_files);
+    match sources.find(|source| fs::canonicalize(source).is_ok_and(|source| source == output)) {
+        None => Ok(()),
+        Some(source) => Err(Failed::new(
+            Exit::Usage,
+            format!(
+                "{} is {}, which this is made of, and stays as it is: name another file",
+                path.display(),
+                source.display()
+            ),
+        )),
+    }
+}
 
 /// Writes a file that isn't there yet, or replaces one as a whole.
 fn write_file(path: &Path, text: &str, force: bool, instead: &str) -> Result<(), Failed> {

@@ -10,12 +10,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use wasmhost_config::{Formation, StoreUrl, load_with, units};
 use wasmhost_host::Plan;
 
 use super::sockets::{self, Sockets};
 use super::unit::{self, Unit, Unnameable, shell_word};
-use super::write_file;
+use super::{refuse_source, write_file};
 use crate::args::setup::Systemd;
 use crate::check::plan;
 use crate::exit::{Exit, Failed, Outcome};
@@ -47,6 +48,21 @@ struct Service<'a> {
     sockets: &'a Sockets,
 }
 
+/// `--json`
+#[derive(Serialize)]
+struct Exported<'a> {
+    /// The files that were written.
+    files: &'a [PathBuf],
+    /// Their user.
+    user: &'a str,
+    /// Variables that the formation takes from the environment, which belong in `/etc/default/NAME`.
+    variables: &'a BTreeSet<String>,
+    /// Steps that enable them, and more that a person has to know.
+    note: &'a str,
+    /// Places that no unit has, for a person.
+    left: &'a [String],
+}
+
 pub(crate) fn export(file: &FormationFile, to: &Systemd) -> Outcome {
     let plan = plan(file)?;
     let name = to.name.clone().unwrap_or_else(|| slug(&plan.formation.name));
@@ -59,15 +75,25 @@ pub(crate) fn export(file: &FormationFile, to: &Systemd) -> Outcome {
         Failed::new(Exit::Failed, format!("can't make the folder {}: {err}", to.dir.display()))
     })?;
     let units = std::iter::once((format!("{name}.service"), text)).chain(sockets.units);
-    let mut written = Vec::new();
+    let (mut written, mut files) = (Vec::new(), Vec::new());
     for (unit, text) in units {
         let path = to.dir.join(&unit);
+        refuse_source(&path, &plan.formation)?;
         write_file(&path, &text, to.force, "--force writes over it, and --name takes another name")?;
-        print::line(format_args!("wrote {}", path.display()));
+        if !to.json {
+            print::line(format_args!("wrote {}", path.display()));
+        }
         written.push(unit);
+        files.push(path);
     }
     let variables = variables_of_environment(file);
-    print::text(&note(&plan.formation, &to.dir, &name, &user, &written, &variables));
+    let note = note(&plan.formation, &to.dir, &name, &user, &written, &variables);
+    if to.json {
+        let (user, note) = (user.as_str(), note.as_str());
+        print::json(&Exported { files: &files, user, variables: &variables, note, left: &sockets.left })?;
+        return Ok(Exit::Done);
+    }
+    print::text(&note);
     for left in sockets.left {
         print::note(format_args!("note: {left}"));
     }

@@ -19,8 +19,8 @@ use wasmhost_store::StoreError;
 use wasmhost_store::releases::{RELEASES_MAX, Release, ReleaseState};
 
 use super::api::{
-    ComponentView, DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, ReleaseView, ReleasesView,
-    RollbackRequest,
+    ComponentView, DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, ReleaseSource, ReleaseView,
+    ReleasesView, RollbackRequest,
 };
 use super::jobs::page_size;
 use super::request::{Given, Nothing};
@@ -42,6 +42,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/v1/abort", post(abort))
         .route("/v1/releases", get(list))
         .route("/v1/releases/{number}", get(show))
+        .route("/v1/releases/{number}/source", get(source))
 }
 
 // --- orders
@@ -183,6 +184,30 @@ fn live(admin: &Admin) -> (PathBuf, Option<OnCanary>) {
     (live.formation.file.clone(), live.canary)
 }
 
+async fn source(
+    State(admin): Shared,
+    Path(number): Path<String>,
+    _: Nothing,
+) -> Result<Json<ReleaseSource>, ApiError> {
+    let release = match number.as_str() {
+        "live" => {
+            let live = admin.releases.live().await.map_err(unreadable)?;
+            live.ok_or_else(|| ApiError::missing("no release is live yet".to_owned()))?
+        }
+        number => {
+            let number = read_number(number)?;
+            let found = admin.releases.release(number).await.map_err(unreadable)?;
+            match found {
+                Some(release) => release,
+                None => return Err(missing(&admin, number).await),
+            }
+        }
+    };
+    let components = components(&release);
+    let Release { number, formation, dotenv, .. } = release;
+    Ok(Json(ReleaseSource { number, formation, dotenv, components }))
+}
+
 /// Formations are read by it, which takes milliseconds each.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|err| ApiError::unavailable(err.to_string()))
@@ -197,12 +222,6 @@ fn view(
     // To the store it is pending.
     let canary = canary.filter(|canary| canary.release == release.number);
     let canary = canary.filter(|_| release.state == ReleaseState::Pending);
-    let components = release.components.iter().map(|component| ComponentView {
-        process: component.process.clone(),
-        digest: component.digest.clone(),
-        bytes: component.bytes,
-        file: component.file.clone(),
-    });
     ReleaseView {
         number: release.number,
         state: canary.map_or(release.state.name(), |_| "canary").to_owned(),
@@ -212,8 +231,18 @@ fn view(
         live_at: release.live_at.map(|time| time.to_string()),
         why: release.why.clone(),
         changed: before.map(|before| changed(before, release, file)).unwrap_or_default(),
-        components: components.collect(),
+        components: components(release),
     }
+}
+
+fn components(release: &Release) -> Vec<ComponentView> {
+    let components = release.components.iter().map(|component| ComponentView {
+        process: component.process.clone(),
+        digest: component.digest.clone(),
+        bytes: component.bytes,
+        file: component.file.clone(),
+    });
+    components.collect()
 }
 
 /// A release's changes to the one before it. None where one of them can't be read any more: a variable that it names

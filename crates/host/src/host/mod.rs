@@ -32,8 +32,8 @@ use crate::output::Output;
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Learned;
 use crate::release::{
-    Begin, Deployer, Deploying, Front, Live, Making, NothingToRun, Opened, Parts, START, Shelf,
-    TIMEOUT_DEFAULT, Triggers, Wanted, at_start, engine_options, record, run_release_steps,
+    Deployer, Deploying, Front, Live, Making, NothingToRun, Opened, Parts, Shelf, TIMEOUT_DEFAULT, Triggers,
+    Wanted, at_start, engine_options, run_release_steps,
 };
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::StateDir;
@@ -160,26 +160,6 @@ impl Host {
                 NothingToRun::Lost(why) => StartError::Lost(why),
             })?;
         let formation = plan.formation.clone();
-        // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
-        let opened = match plan.has_http() {
-            true => Some(Opened::first(&formation.http, &mut handed_over).await?),
-            false => None,
-        };
-        let admin_listener = dir.listen()?;
-        let counts = store.counts.load().await.map_err(failed)?;
-        let owner = store::take_ownership(&url, &store).await?;
-        let number = match begin {
-            Begin::Again { number, .. } => number,
-            Begin::Retry { number } => {
-                store.releases.retry(number).await.map_err(failed)?;
-                number
-            }
-            Begin::New => {
-                let new = record(&plan, START.to_owned(), true);
-                store.releases.add(new).await.map_err(failed)?
-            }
-        };
-
         let logs = Logs::new(&output, log_format);
         let deaths = Deaths::new(&logs);
         let queues = Arc::new(Queues::new(store.jobs.clone()));
@@ -189,22 +169,30 @@ impl Host {
             refusals: Arc::new(Refusals::new(granted_by)),
         };
         let made = async {
+            // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
+            let opened = match plan.has_http() {
+                true => Some(Opened::first(&formation.http, &mut handed_over).await?),
+                false => None,
+            };
+            let admin_listener = dir.listen()?;
+            let counts = store.counts.load().await.map_err(failed)?;
+            let owner = store::take_ownership(&url, &store).await?;
             let capacity = Capacity::find(&plan, &counts)?;
             capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
             let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
             let learned = Learned::open(&state_dir);
             let making = Making { engine, capacity, services, learned };
-            let (release, _) = making.make(number, plan, &Default::default(), &*progress).await?;
-            if !matches!(begin, Begin::Again { is_rollback: true, .. }) {
+            let (release, _) = making.make(begin.number, plan, &Default::default(), &*progress).await?;
+            if !begin.is_rollback {
                 run_release_steps(&release, |_| ()).await?;
             }
-            store.releases.make_live(number).await.map_err(failed)?;
-            Ok::<_, StartError>((making, release))
+            store.releases.make_live(begin.number).await.map_err(failed)?;
+            Ok::<_, StartError>((opened, admin_listener, counts, owner, making, release))
         };
-        let (making, release) = match made.await {
+        let (opened, admin_listener, counts, owner, making, release) = match made.await {
             Ok(made) => made,
             Err(err) => {
-                store::release_failed(&store, begin, number, &err).await;
+                store::release_failed(&store, begin, &err).await;
                 return Err(err);
             }
         };

@@ -54,12 +54,12 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
 }
 
 /// Stores why a start could not make its release live. One that was live before stays it.
-pub(super) async fn release_failed(store: &Store, begin: Begin, number: u64, why: &StartError) {
-    if matches!(begin, Begin::Again { .. }) {
+pub(super) async fn release_failed(store: &Store, begin: Begin, why: &StartError) {
+    if begin.was_live {
         return;
     }
-    if let Err(err) = store.releases.fail(number, why.to_string()).await {
-        warn!("that v{number} failed could not be stored: {err}");
+    if let Err(err) = store.releases.fail(begin.number, why.to_string()).await {
+        warn!("that v{} failed could not be stored: {err}", begin.number);
     }
 }
 

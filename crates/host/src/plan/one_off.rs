@@ -1,6 +1,8 @@
 //! One type that is to be run by itself, once, whatever calls it in the formation. The other types' components aren't
 //! looked at: they may not even be built yet.
 
+use std::path::Path;
+
 use wasmhost_config::{Formation, Run, Trigger};
 use wasmhost_engine::{Code, Handler};
 
@@ -11,7 +13,8 @@ use super::{
 
 impl PlannedType {
     /// Plans a run of this type's `main`, with the grants and limits that the formation gives it. Time limits are those
-    /// that were written: the defaults are for requests, jobs and ticks.
+    /// that were written: the defaults are for requests, jobs and ticks. `component` is read in place of the file that the
+    /// formation names, if it is given.
     ///
     /// # Errors
     ///
@@ -20,10 +23,11 @@ impl PlannedType {
     pub fn one_off(
         formation: &Formation,
         name: &str,
+        component: Option<&Path>,
         surroundings: &Surroundings<'_>,
     ) -> Result<PlannedType, PlanError> {
         let mut problems = grant_problems(formation, name, surroundings);
-        match plan(formation, name) {
+        match plan(formation, name, component) {
             Ok(mut planned) => {
                 procfile::share_queue_with(&mut planned, formation);
                 problems.extend(memory_problem(&planned));
@@ -37,7 +41,7 @@ impl PlannedType {
     }
 }
 
-fn plan(formation: &Formation, name: &str) -> Result<PlannedType, PlanProblem> {
+fn plan(formation: &Formation, name: &str, component: Option<&Path>) -> Result<PlannedType, PlanProblem> {
     let problem =
         |in_component| move |message| PlanProblem { process: name.to_owned(), message, in_component };
     let Some(process) = formation.processes.iter().find(|process| process.name == name) else {
@@ -46,8 +50,9 @@ fn plan(formation: &Formation, name: &str) -> Result<PlannedType, PlanProblem> {
         return Err(problem(false)(message));
     };
     let directories = open_dirs(process)?;
-    let path = process.component.display();
-    let bytes = read(&process.component).map_err(problem(true))?;
+    let component = component.unwrap_or(&process.component);
+    let path = component.display();
+    let bytes = read(component).map_err(problem(true))?;
     let code = Code::new(bytes, process.trust_cwasm);
     let (code, seen) = code.map_err(|err| problem(true)(format!("{path} {err}")))?;
     let Some(handler) = seen.handlers.iter().copied().find(|handler| handler.is_command()) else {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tracing::info;
+use tracing::{info, warn};
 use wasmhost_config::{Formation, Source, restore};
 use wasmhost_store::releases::{NewRelease, Release as Record, ReleaseComponent, ReleaseState};
 use wasmhost_store::{Releases, StoreError};
@@ -12,17 +12,22 @@ use super::Shelf;
 use crate::plan::{Plan, PlannedType, Surroundings};
 
 /// The author of releases that a start makes of the file.
-pub(crate) const START: &str = "start";
+const START: &str = "start";
 
-/// Which release a start runs.
+/// The release that a start runs. The store knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begin {
-    /// The one that was live. A rollback runs no release steps, neither when it is made nor at a start.
-    Again { number: u64, is_rollback: bool },
-    /// The one that the last start could not make live.
-    Retry { number: u64 },
-    /// The file is a new one.
-    New,
+pub(crate) struct Begin {
+    pub(crate) number: u64,
+    /// It was live before, and stays it if the start fails.
+    pub(crate) was_live: bool,
+    /// A rollback runs no release steps, neither when it is made nor at a start.
+    pub(crate) is_rollback: bool,
+}
+
+impl Begin {
+    fn again(live: &Record) -> Begin {
+        Begin { number: live.number, was_live: true, is_rollback: !live.of_file }
+    }
 }
 
 /// Why a start runs none.
@@ -47,21 +52,20 @@ pub(crate) async fn at_start(
         info!("release v{number} has failed: the last run ended before it was live");
     }
     let live = releases.live().await?;
-    let again = |live: &Record| Begin::Again { number: live.number, is_rollback: !live.of_file };
     if let Some(live) = live.as_ref().filter(|live| is_of(live, &plan)) {
-        return Ok((plan, again(live)));
+        return Ok((plan, Begin::again(live)));
     }
-    let Some(latest) = releases.latest_of_file().await?.filter(|latest| is_of(latest, &plan)) else {
-        return Ok((plan, Begin::New));
-    };
+    let latest = releases.latest_of_file().await?.filter(|latest| is_of(latest, &plan));
     // A start that failed is tried again: whoever starts the host sees how it goes. A deploy that failed is not.
-    if latest.state == ReleaseState::Failed && latest.author == START {
-        // The list goes by numbers, so that only the last one can be it once more.
-        let is_last = releases.numbers(1).await?.first() == Some(&latest.number);
-        let begin = if is_last { Begin::Retry { number: latest.number } } else { Begin::New };
-        return Ok((plan, begin));
-    }
-    let Some(live) = live else { return Ok((plan, Begin::New)) };
+    let failed_to_start =
+        latest.as_ref().filter(|latest| latest.state == ReleaseState::Failed && latest.author == START);
+    let barred = latest.as_ref().filter(|_| failed_to_start.is_none());
+    let (Some(live), Some(latest)) = (&live, barred) else {
+        return match numbered(releases, &plan, failed_to_start).await {
+            Ok(number) => Ok((plan, Begin { number, was_live: false, is_rollback: false })),
+            Err(err) => without_room(err, live, shelf, plan, surroundings),
+        };
+    };
     let (now, file) = (live.number, &plan.formation.file);
     let of_file = match &latest.why {
         Some(why) => {
@@ -69,7 +73,7 @@ pub(crate) async fn at_start(
         }
         None => format!("that of v{}, which was rolled back from", latest.number),
     };
-    let restored = plan_of(&live, shelf, file, surroundings).map_err(|why| {
+    let restored = plan_of(live, shelf, file, surroundings).map_err(|why| {
         let file = file.display();
         NothingToRun::Lost(format!(
             "v{now} was live, and can't be run again: {why}\n{file} is {of_file}, and isn't run by a start: change it, or build a component again, to run it"
@@ -77,7 +81,38 @@ pub(crate) async fn at_start(
     })?;
     let file = file.display();
     info!("{file} is {of_file}: v{now} runs, as before; change the file, or `wasmhost deploy` it as it is");
-    Ok((restored, again(&live)))
+    Ok((restored, Begin::again(live)))
+}
+
+/// The number of a new release of the file: that of the start which failed to make it live, or the next one.
+async fn numbered(releases: &dyn Releases, plan: &Plan, failed: Option<&Record>) -> Result<u64, StoreError> {
+    // The list goes by numbers, so that only the last one can be it once more.
+    if let Some(Record { number, .. }) = failed
+        && releases.numbers(1).await?.first() == Some(number)
+    {
+        releases.retry(*number).await?;
+        return Ok(*number);
+    }
+    releases.add(record(plan, START.to_owned(), true)).await
+}
+
+/// A full disk keeps no release that was live from running again.
+fn without_room(
+    err: StoreError,
+    live: Option<Record>,
+    shelf: &Shelf,
+    plan: Plan,
+    surroundings: &Surroundings<'_>,
+) -> Result<(Plan, Begin), NothingToRun> {
+    let (StoreError::Full(why), Some(live)) = (&err, live) else { return Err(err.into()) };
+    let file = &plan.formation.file;
+    let Ok(restored) = plan_of(&live, shelf, file, surroundings) else { return Err(err.into()) };
+    warn!(
+        "{} is a new release, which can't be stored: v{} runs, as before; `wasmhost deploy` takes the file when there is room ({why})",
+        file.display(),
+        live.number
+    );
+    Ok((restored, Begin::again(&live)))
 }
 
 /// The plan of a release of before, with the components that were kept of it. An error is for a person.

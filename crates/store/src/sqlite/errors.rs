@@ -33,6 +33,14 @@ pub(super) fn full(path: &str) -> StoreError {
     ))
 }
 
+/// The text about a store that can't be opened for want of room.
+pub(super) fn no_room(path: &std::path::Path) -> String {
+    format!(
+        "the disk that holds {} is full, so that it can't be opened: free some space on it",
+        path.display()
+    )
+}
+
 /// The text about a damaged file.
 pub(super) fn damaged(path: &str, error: &rusqlite::Error) -> String {
     format!(

@@ -54,6 +54,7 @@ use crate::jobs::{
     Claim, EnqueueError, Enqueued, Failure, Holder, Intervened, Intervention, JobDetail, JobFilter, JobId,
     JobView, Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
 };
+use crate::releases::Release;
 use crate::{Clock, Complaint, StoreError, SystemClock, Timestamp, rules};
 
 use self::backup::Copying;
@@ -100,11 +101,14 @@ impl SqliteStore {
         backup::clean_up(path);
         let opened = Opened::open(path, &mut host, clock.now()).or_else(|error| {
             // On a full disk SQLite can't make the log's index, and the ids can't go on.
-            if Reserve::give_up_at_start(path) {
-                Opened::open(path, &mut host, clock.now())
-            } else {
-                Err(error)
+            match Reserve::give_up_at_start(path) {
+                true => Opened::open(path, &mut host, clock.now()),
+                false => Err(error),
             }
+        });
+        let opened = opened.map_err(|error| match reserve::is_full(path) {
+            true => StoreError::Full(errors::no_room(path)),
+            false => error,
         });
         let Opened { writing, reading, copying } = opened?;
         let damage = Arc::new(Damage::of(path));
@@ -210,6 +214,12 @@ impl SqliteStore {
     /// Writes the same copy of a store that no host need have open, and that need not be writable. Blocks while it does.
     pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
         backup::copy_file(&resolved(from), to, SystemClock::new().now())
+    }
+
+    /// The live release of a store, whether a host has it open or not; it need not be writable, and isn't changed. None
+    /// where there is no file yet. Blocks meanwhile.
+    pub fn live_release(path: &Path) -> Result<Option<Release>, StoreError> {
+        releases::live_in_file(&resolved(path))
     }
 
     /// How much was written since it was opened: operations per commit say how well group commit works.

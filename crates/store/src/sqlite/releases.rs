@@ -1,10 +1,16 @@
 //! Releases in SQLite: an index allows one live release.
+//!
+//! [`live_in_file`] asks a file without being its host, whether one has it open or not.
+
+use std::fs::File;
+use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::SqliteStore;
+use super::ids::beside;
 use super::writer::{Tx, Write};
+use super::{SqliteStore, errors, schema};
 use crate::releases::{self, NewRelease, RELEASES_MAX, Release, ReleaseComponent, ReleaseState, Releases};
 use crate::{StoreError, rules};
 
@@ -81,6 +87,25 @@ impl Releases for SqliteStore {
     async fn forget(&self, keep: u32) -> Result<Vec<String>, StoreError> {
         self.write(Forget { keep }).await
     }
+}
+
+/// The live release of a store's file. None where there is no file, or one of a version without releases.
+pub(super) fn live_in_file(path: &Path) -> Result<Option<Release>, StoreError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    // As long as this is held no host opens the store.
+    let host = File::open(beside(path, "-host")).ok().filter(|host| host.try_lock_shared().is_ok());
+    let is_whole = std::fs::metadata(beside(path, "-wal")).map_or(true, |log| log.len() == 0);
+    let connection = match host.is_some() && is_whole {
+        true => schema::open_still(path)?,
+        false => schema::open_reader(path)?,
+    };
+    if schema::version_of(&connection, path)? < schema::WITH_RELEASES {
+        return Ok(None);
+    }
+    let found = find(&connection, "WHERE state = 'live'", []);
+    found.map(|mut found| found.pop()).map_err(|error| errors::from_sqlite(&connection, &error))
 }
 
 /// The releases that are meant, with their components: all of it sees one state of the tables.

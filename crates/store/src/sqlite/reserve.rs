@@ -40,6 +40,11 @@ pub(super) struct Reserve {
     tried: RefCell<Option<Instant>>,
 }
 
+/// Whether the disk that holds this file has no room that is worth mentioning.
+pub(super) fn is_full(database: &Path) -> bool {
+    disk(database).is_ok_and(|disk| disk.free < BYTES_MIN)
+}
+
 impl Reserve {
     /// Keeps room back beside this database, if there is any.
     pub(super) fn keep(database: &Path) -> Reserve {
@@ -56,8 +61,7 @@ impl Reserve {
 
     /// Gives it up before the store is open. False where the disk isn't full, or nothing was kept back.
     pub(super) fn give_up_at_start(database: &Path) -> bool {
-        disk(database).is_ok_and(|disk| disk.free < BYTES_MIN)
-            && std::fs::remove_file(beside(database, "-reserve")).is_ok()
+        is_full(database) && std::fs::remove_file(beside(database, "-reserve")).is_ok()
     }
 
     /// Lets the log grow to no more pages than are kept back. When the disk is full they are copied into the database, which

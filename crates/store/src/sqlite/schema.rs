@@ -21,6 +21,9 @@ const MIGRATIONS: &[&str] = &[
 /// The first version with a [`HostFile`](super::ids::HostFile) beside the database.
 pub(super) const WITH_MARK: usize = 3;
 
+/// The first version with releases.
+pub(super) const WITH_RELEASES: usize = 4;
+
 /// Marks the file as wasmhost's, for `file` and for us: "wmhs".
 const APPLICATION_ID: i64 = 0x776d_6873;
 
@@ -85,6 +88,25 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     open().map_err(|error| opening_failed(path, &error))
 }
 
+/// Opens a file for reading that nobody changes meanwhile, and that has no log. Nothing is written beside it.
+pub(super) fn open_still(path: &Path) -> Result<Connection, StoreError> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri + "?immutable=1", flags);
+    connection
+        .and_then(|connection| prepare(&connection).map(|()| connection))
+        .map_err(|error| opening_failed(path, &error))
+}
+
 /// Whether this connection's file is a store of ours, of whatever version.
 pub(super) fn is_ours(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let id = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0));
@@ -128,7 +150,8 @@ pub(super) fn sync_directory(of: &Path) -> std::io::Result<()> {
     }
 }
 
-fn version_of(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+/// The version of a store of ours; 0 for an empty file. Another program's file, and one that is too new, is an error.
+pub(super) fn version_of(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let pragma =
         |name: &str| -> rusqlite::Result<i64> { connection.pragma_query_value(None, name, |row| row.get(0)) };
     let facts = || -> rusqlite::Result<(i64, i64, i64)> {

@@ -182,6 +182,20 @@ pub struct ComponentView {
     pub file: String,
 }
 
+/// `GET /v1/releases/7/source`, and `GET /v1/releases/live/source` for the one that is live: all that one needs to run a
+/// part of it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ReleaseSource {
+    /// Its number.
+    pub number: u64,
+    /// The formation's text.
+    pub formation: String,
+    /// The text of the `.env` that was beside it, if there was one. Passwords may be in it.
+    pub dotenv: Option<String>,
+    /// Its components.
+    pub components: Vec<ComponentView>,
+}
+
 /// `GET /v1/releases/7`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReleaseDetail {
