@@ -1,8 +1,8 @@
-//! Deploys, rollbacks, scales and broken deploys in random order, under load on two web types and a stream of jobs; and
-//! `kill -9` at a random moment of a deploy.
+//! Deploys, canaries, rollbacks, scales and broken deploys in random order, under load on two web types and a stream of
+//! jobs; and `kill -9` at a random moment of a deploy.
 //!
 //! `WASMHOST_FAULT_DEPLOYS=200` makes it longer (`cargo xtask test --faults`): so many deploys, half as many rollbacks and
-//! scales, and a tenth as many deploys that are broken in each way. `WASMHOST_FAULT_SEED=...` repeats their order and the
+//! scales, a fifth as many canaries, and a tenth as many deploys that are broken in each way. `WASMHOST_FAULT_SEED=...` repeats their order and the
 //! moments of kills.
 
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ const DEPLOYS_FIRST: usize = 10;
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Deploy,
+    Canary,
     Rollback,
     Scale,
     Broken(Broken),
@@ -149,6 +150,7 @@ fn seeded() -> Rng {
 fn acts(deploys: usize, random: &mut Rng) -> Vec<Act> {
     let (half, tenth) = (deploys / 2, deploys / 10);
     let mut acts = vec![Act::Deploy; deploys.saturating_sub(DEPLOYS_FIRST)];
+    acts.extend(vec![Act::Canary; deploys / 5]);
     acts.extend(vec![Act::Rollback; half]);
     acts.extend(vec![Act::Scale; half]);
     ALL_BROKEN.into_iter().for_each(|broken| acts.extend(vec![Act::Broken(broken); tenth]));
@@ -156,7 +158,7 @@ fn acts(deploys: usize, random: &mut Rng) -> Vec<Act> {
     [vec![Act::Deploy; deploys.min(DEPLOYS_FIRST)], acts].concat()
 }
 
-/// Two web types of one version, and a worker.
+/// Two web types and a worker of one version.
 struct Site {
     formation: Formation,
     text: String,
@@ -172,7 +174,7 @@ impl Site {
             .directory("out")
             .versioned("web", "web-test", VERSIONS[0], web)
             .versioned("side", "web-test", VERSIONS[0], &format!("route = \"side.example/\"\n{web}"))
-            .process("worker", "job-test", worker);
+            .versioned("worker", "job-test", VERSIONS[0], worker);
         let text = formation.text();
         Site { formation, text }
     }
@@ -180,6 +182,7 @@ impl Site {
     fn build(&self, version: &str) {
         self.formation.build("web", "web-test", version);
         self.formation.build("side", "web-test", version);
+        self.formation.build("worker", "job-test", version);
     }
 
     fn write(&self, text: &str) {
@@ -194,6 +197,7 @@ impl Site {
                 host.cli(["deploy"]).done();
                 assert_eq!(self.served_whole(host), next);
             }
+            Act::Canary => self.share(host, random),
             Act::Rollback => {
                 host.cli(["rollback"]).done();
                 self.served_whole(host);
@@ -203,6 +207,23 @@ impl Site {
                 host.cli(["scale", &counts[0], &counts[1], &counts[2]]).done();
             }
             Act::Broken(broken) => self.fail(host, broken),
+        }
+    }
+
+    /// A canary of all types, which is scaled, and then promoted or aborted.
+    fn share(&self, host: &Host, random: &mut Rng) {
+        let before = self.served_whole(host);
+        let next = self.other_than(before);
+        self.build(next);
+        host.cli(["deploy", "--canary", &format!("{}%", random.u32(1..=99))]).done();
+        self.act(host, Act::Scale, random);
+        if random.bool() {
+            host.cli(["promote"]).done();
+            assert_eq!(self.served_whole(host), next);
+        } else {
+            host.cli(["abort"]).done();
+            self.build(before);
+            assert_eq!(self.served_whole(host), before);
         }
     }
 

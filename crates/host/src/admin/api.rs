@@ -295,3 +295,36 @@ pub struct ErrorResponse {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queue_full: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn version(process: &str, count: u32, desired: u32, actual: u32) -> TypeView {
+        let view = json!({
+            "process": process, "trigger": "http", "count": count, "desired": desired, "in_file": count,
+            "actual": actual, "replacing": 0, "draining": 0, "waiting": 0, "restarts": 0, "recycled": 0,
+            "last_end": "trapped", "instances": [],
+        });
+        serde_json::from_value(view).unwrap()
+    }
+
+    #[test]
+    fn versions_of_a_type_are_counted_together_and_what_a_canary_has_beside_the_count_is_not() {
+        let types = [
+            version("web", 4, 4, 4),
+            version("web", 4, 1, 1),
+            version("worker", 4, 3, 3),
+            version("worker", 4, 1, 0),
+            // One that leaves.
+            version("web", 0, 0, 0),
+        ];
+        let counts = CountView::of(&types);
+        let each: Vec<_> = counts.iter().map(|of| (&*of.process, of.desired, of.actual)).collect();
+        assert_eq!(each, [("web", 4, 4), ("worker", 4, 3)]);
+        let notes: Vec<_> = counts.iter().map(|of| of.note.as_deref()).collect();
+        assert_eq!(notes, [None, Some("trapped")]);
+    }
+}

@@ -89,7 +89,7 @@ fn can_come_back(Release { number, state, .. }: &Release) -> Result<(), String> 
     match state {
         ReleaseState::Replaced => Ok(()),
         ReleaseState::Live => Err(format!("v{number} is live already")),
-        ReleaseState::Pending => Err(format!("v{number} is being deployed, and was never live")),
+        ReleaseState::Pending => Err(format!("v{number} is being deployed or on canary, and was never live")),
         ReleaseState::Failed => Err(format!(
             "v{number} failed and was never live: `wasmhost rollback` goes to the release that was live before, and `wasmhost deploy` \
              tries the formation's file again"

@@ -151,7 +151,7 @@ impl Deploying {
     }
 
     async fn carry_out(&mut self, order: Order, intake: &CancellationToken) {
-        let Order { wanted, timeout, events, _turn } = order;
+        let Order { wanted, timeout, events, turn } = order;
         let begun = Instant::now();
         let deadline = begun.checked_add(timeout).unwrap_or(begun + TIMEOUT_MAX);
         let waits_for = "the formation was read".to_owned();
@@ -175,8 +175,10 @@ impl Deploying {
                 DeployEvent::Failed { release: number, live, why }
             }
         };
-        attempt.tell(end);
         self.forget().await;
+        // Whoever hears of the end may give the next order at once.
+        drop(turn);
+        attempt.tell(end);
     }
 
     async fn attempt(

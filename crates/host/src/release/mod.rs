@@ -130,7 +130,7 @@ pub(crate) struct Order {
     timeout: Duration,
     /// Is told of each step. The last event is the end. Nobody need listen.
     events: mpsc::UnboundedSender<DeployEvent>,
-    _turn: OwnedSemaphorePermit,
+    turn: OwnedSemaphorePermit,
 }
 
 /// The formation or release that is to become live.
@@ -183,7 +183,7 @@ impl Deployer {
             OnCanary::refuse(&self.live, wants_canary).map_err(NotTaken::Canary)?;
         }
         let (events, steps) = mpsc::unbounded_channel();
-        let order = Order { wanted, timeout, events, _turn: turn };
+        let order = Order { wanted, timeout, events, turn };
         self.orders.try_send(order).map_err(|_| NotTaken::Stopping)?;
         Ok(steps)
     }
