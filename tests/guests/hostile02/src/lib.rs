@@ -75,7 +75,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hostile {
                 let mut streams = streams.iter().zip(&permitted);
                 take(count, || {
                     let (stream, permitted) = streams.next().unwrap();
-                    stream.write(&vec![b'\n'; *permitted])
+                    stream.write(&vec![b'x'; *permitted])
                 })
             }
             "/lookup" => {
