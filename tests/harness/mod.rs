@@ -26,7 +26,7 @@ pub(crate) use store::Store;
 pub(crate) use variant::variant;
 
 /// Longer than anything takes on a busy machine. What is awaited is there at once on a free one.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until there is an answer.
 #[track_caller]
