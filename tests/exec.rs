@@ -60,8 +60,10 @@ fn it_has_the_types_directories_and_no_others() {
 #[test]
 fn its_memory_is_the_types() {
     let formation = Formation::new().process("tool", "wasi02", "run = \"never\"\nmemory = \"16MiB\"");
-    let ended = exec(&formation, ["tool", "do", "memory"]);
-    assert!(ended.code == 134 || ended.code == 1, "{ended:#?}");
+    assert_eq!(exec(&formation, ["tool", "do", "grow", "4"]).done(), "took 4 MiB\n");
+    let ended = exec(&formation, ["tool", "do", "grow"]);
+    let told = "error: tool ran out of the memory granted to it: `memory` in [process.tool] grants more\n";
+    assert!(ended.code == 134 && ended.stderr.ends_with(told), "{ended:#?}");
 }
 
 #[test]
