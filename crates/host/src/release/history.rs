@@ -51,20 +51,22 @@ pub(crate) async fn at_start(
     for number in releases.fail_pending("its host ended before it was live").await? {
         info!("release v{number} has failed: the last run ended before it was live");
     }
-    let live = releases.live().await?;
-    if let Some(live) = live.as_ref().filter(|live| is_of(live, &plan)) {
-        return Ok((plan, Begin::again(live)));
-    }
-    let latest = releases.latest_of_file().await?.filter(|latest| is_of(latest, &plan));
-    // A start that failed is tried again: whoever starts the host sees how it goes. A deploy that failed is not.
-    let failed_to_start =
-        latest.as_ref().filter(|latest| latest.state == ReleaseState::Failed && latest.author == START);
-    let barred = latest.as_ref().filter(|_| failed_to_start.is_none());
-    let (Some(live), Some(latest)) = (&live, barred) else {
-        return match numbered(releases, &plan, failed_to_start).await {
-            Ok(number) => Ok((plan, Begin { number, was_live: false, is_rollback: false })),
-            Err(err) => without_room(err, live, shelf, plan, surroundings),
-        };
+    let (live, latest) = (releases.live().await?, releases.latest_of_file().await?);
+    let newest = releases.numbers(1).await?.first().copied();
+    let (live, latest) = match decide(live.as_ref(), latest.as_ref(), newest, &|record| is_of(record, &plan))
+    {
+        Decision::Again(live) => return Ok((plan, Begin::again(live))),
+        Decision::Back { live, from } => (live, from),
+        decision @ (Decision::Retry(_) | Decision::New) => {
+            let stored = match decision {
+                Decision::Retry(number) => releases.retry(number).await.map(|()| number),
+                _ => releases.add(record(&plan, START.to_owned(), true)).await,
+            };
+            return match stored {
+                Ok(number) => Ok((plan, Begin { number, was_live: false, is_rollback: false })),
+                Err(err) => without_room(err, live.as_ref(), shelf, plan, surroundings),
+            };
+        }
     };
     let (now, file) = (live.number, &plan.formation.file);
     let of_file = match &latest.why {
@@ -84,35 +86,60 @@ pub(crate) async fn at_start(
     Ok((restored, Begin::again(live)))
 }
 
-/// The number of a new release of the file: that of the start which failed to make it live, or the next one.
-async fn numbered(releases: &dyn Releases, plan: &Plan, failed: Option<&Record>) -> Result<u64, StoreError> {
-    // The list goes by numbers, so that only the last one can be it once more.
-    if let Some(Record { number, .. }) = failed
-        && releases.numbers(1).await?.first() == Some(number)
-    {
-        releases.retry(*number).await?;
-        return Ok(*number);
+/// The release that a start is to run.
+#[derive(Debug)]
+enum Decision<'a> {
+    /// The live one, of which the file is.
+    Again(&'a Record),
+    /// The one that the last start could not make live.
+    Retry(u64),
+    /// A new one of the file.
+    New,
+    /// The live one, since the file is that of a release that was rolled back from, or whose deploy failed.
+    Back { live: &'a Record, from: &'a Record },
+}
+
+/// `latest` is the last release that was made of the file, as it was then; `newest` is the highest number of all.
+fn decide<'a>(
+    live: Option<&'a Record>,
+    latest: Option<&'a Record>,
+    newest: Option<u64>,
+    is_of_file: &dyn Fn(&Record) -> bool,
+) -> Decision<'a> {
+    if let Some(live) = live.filter(|live| is_of_file(live)) {
+        return Decision::Again(live);
     }
-    releases.add(record(plan, START.to_owned(), true)).await
+    match (live, latest.filter(|latest| is_of_file(latest))) {
+        (_, None) => Decision::New,
+        // Whoever starts the host sees how it goes. The list goes by numbers, so that only the last one can be it again.
+        (_, Some(latest)) if latest.state == ReleaseState::Failed && latest.author == START => {
+            match newest == Some(latest.number) {
+                true => Decision::Retry(latest.number),
+                false => Decision::New,
+            }
+        }
+        (Some(live), Some(from)) => Decision::Back { live, from },
+        (None, Some(_)) => Decision::New,
+    }
 }
 
 /// A full disk keeps no release that was live from running again.
 fn without_room(
     err: StoreError,
-    live: Option<Record>,
+    live: Option<&Record>,
     shelf: &Shelf,
     plan: Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<(Plan, Begin), NothingToRun> {
     let (StoreError::Full(why), Some(live)) = (&err, live) else { return Err(err.into()) };
     let file = &plan.formation.file;
-    let Ok(restored) = plan_of(&live, shelf, file, surroundings) else { return Err(err.into()) };
+    let Ok(restored) = plan_of(live, shelf, file, surroundings) else { return Err(err.into()) };
     warn!(
         "{} is a new release, which can't be stored: v{} runs, as before; `wasmhost deploy` takes the file when there is room ({why})",
         file.display(),
         live.number
     );
-    Ok((restored, Begin::again(&live)))
+    Ok((restored, Begin::again(live)))
 }
 
 /// The plan of a release of before, with the components that were kept of it. An error is for a person.
@@ -170,4 +197,67 @@ fn is_of(record: &Record, plan: &Plan) -> bool {
 /// A line for each type, with the digest of its component.
 fn digests(types: &[PlannedType]) -> String {
     types.iter().map(|planned| format!("{} {}\n", planned.process.name, planned.code.digest())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmhost_store::Timestamp;
+
+    use super::*;
+
+    /// A release of the file with this text.
+    fn release(number: u64, state: ReleaseState, author: &str, text: &str) -> Record {
+        Record {
+            number,
+            created_at: Timestamp::now(),
+            live_at: None,
+            author: author.to_owned(),
+            of_file: !author.starts_with("rollback"),
+            state,
+            why: None,
+            formation: text.to_owned(),
+            dotenv: None,
+            fingerprint: String::new(),
+            components: vec![],
+        }
+    }
+
+    #[track_caller]
+    fn decided(live: Option<&Record>, latest: Option<&Record>, newest: u64) -> String {
+        match decide(live, latest, Some(newest), &|record| record.formation == "new") {
+            Decision::Again(live) => format!("v{} again", live.number),
+            Decision::Retry(number) => format!("v{number} once more"),
+            Decision::New => "a new one".to_owned(),
+            Decision::Back { live, from } => format!("v{}, not v{}", live.number, from.number),
+        }
+    }
+
+    #[test]
+    fn a_start_runs_the_file_unless_somebody_had_enough_of_it() {
+        use ReleaseState::{Failed, Live, Replaced};
+        let old = release(1, Live, START, "old");
+        assert_eq!(decided(None, None, 0), "a new one");
+        assert_eq!(decided(Some(&old), Some(&old), 1), "a new one");
+        let live = release(2, Live, "deploy", "new");
+        assert_eq!(decided(Some(&live), Some(&live), 2), "v2 again");
+        // A rollback to what the file is again.
+        let back = release(3, Live, "rollback to v1", "new");
+        assert_eq!(decided(Some(&back), Some(&release(2, Replaced, "deploy", "bad")), 3), "v3 again");
+        // A rollback from what the file is, and a deploy that failed.
+        let back = release(3, Live, "rollback to v1", "old");
+        assert_eq!(decided(Some(&back), Some(&release(2, Replaced, "deploy", "new")), 3), "v3, not v2");
+        assert_eq!(decided(Some(&old), Some(&release(2, Failed, "deploy", "new")), 2), "v1, not v2");
+        // Once it has changed it is one of many.
+        assert_eq!(decided(Some(&back), Some(&release(2, Replaced, "deploy", "bad")), 3), "a new one");
+    }
+
+    #[test]
+    fn a_start_that_failed_is_tried_again_under_its_number_while_it_is_the_last_one() {
+        use ReleaseState::{Failed, Live};
+        let (old, failed) = (release(1, Live, START, "old"), release(2, Failed, START, "new"));
+        assert_eq!(decided(Some(&old), Some(&failed), 2), "v2 once more");
+        assert_eq!(decided(None, Some(&failed), 2), "v2 once more");
+        assert_eq!(decided(Some(&release(3, Live, "rollback to v1", "old")), Some(&failed), 3), "a new one");
+        assert_eq!(decided(Some(&old), Some(&release(2, Failed, START, "mended since")), 2), "a new one");
+    }
 }
