@@ -72,14 +72,14 @@ impl FailureLog {
         failure
     }
 
-    /// A request that a fresh instance has answered, after one that had served others crashed on it.
-    pub(super) fn repeated(&self, request: &Parts, instance: &str, crash: &CallEnd) {
+    /// A request that another instance has answered, after one crashed on it.
+    pub(super) fn repeated(&self, request: &Parts, instance: &str, crash: &CallEnd, again: &str) {
         if self.lines.has_room(REPEATED) {
             let (method, path) = (shown_method(&request.method), shown_path(&request.uri));
             let why = crash.summary();
             info!(
                 instance,
-                "{method} {path} was repeated on a fresh instance, since this one crashed: {why}"
+                "{method} {path} was repeated on another instance ({again}), since this one crashed: {why}"
             );
         }
     }

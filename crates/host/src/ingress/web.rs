@@ -2,7 +2,9 @@
 //!
 //! A request that an instance crashes on is repeated once, on a fresh one, if the instance had been called before
 //! (so that the fault may be its own, and not the request's), nothing was answered yet, and HTTP lets a proxy repeat
-//! it: its method is safe, and it has no body. A request that its guest never saw is repeated once whatever its method,
+//! it: its method is safe, and it has no body. While the type moves from one version to another, such a request is
+//! repeated on an instance of the other version, whether its instance had been called before or not: it's the version that
+//! may be at fault. A request that its guest never saw is repeated once whatever its method,
 //! if it has no body. An error code that the guest answers with is an answer, and never repeated.
 
 use std::sync::Arc;
@@ -136,7 +138,8 @@ impl Web {
             // The client is to blame, who is told so, and not the guest, whatever it did about a body that broke off.
             return failure.response().map(Either::Right);
         }
-        let to_blame = end.is_crash() && reused != Reused::Not;
+        let is_moving = || self.pool.has_other_than(slot.version.release);
+        let to_blame = end.is_crash() && (reused != Reused::Not || repeatable && is_moving());
         let unseen = matches!(end, CallEnd::Refused(_));
         if to_blame && repeatable || unseen && !has_body {
             // Boxed, since it would make every request's future twice as large.
@@ -169,7 +172,8 @@ impl Web {
         failure.response().map(Either::Right)
     }
 
-    /// Lets another instance answer: a fresh one, if a reused one crashed.
+    /// Lets another instance answer: one of the other version where the type moves, or a fresh one, if a reused one
+    /// crashed.
     async fn repeat(
         &self,
         head: Arc<Parts>,
@@ -180,7 +184,13 @@ impl Web {
         let Failed { slot: failed_slot, reused, end } = failed;
         let instance = failed_slot.name.to_string();
         let crashed = end.is_crash();
-        let need = if crashed { Need::Fresh } else { Need::Any };
+        let release = failed_slot.version.release;
+        let is_moving = crashed && self.pool.has_other_than(release);
+        let need = match crashed {
+            true if is_moving => Need::OtherThan(release),
+            true => Need::Fresh,
+            false => Need::Any,
+        };
         let Ok(lease) = self.pool.lend(need, self.wait_max).await else {
             return self.failures.ended(&head, &instance, &end).response().map(Either::Right);
         };
@@ -190,8 +200,10 @@ impl Web {
         match answer {
             Ok(answer) if !crashed => self.pass(answer, &head, &slot),
             Ok(answer) => {
-                self.failures.repeated(&head, &instance, &end);
-                self.pool.was_repeated(failed_slot, reused);
+                self.failures.repeated(&head, &instance, &end, &again);
+                if !is_moving {
+                    self.pool.was_repeated(failed_slot, reused);
+                }
                 self.pass(answer, &head, &slot)
             }
             Err(end) => self.failures.ended(&head, &again, &end).response().map(Either::Right),

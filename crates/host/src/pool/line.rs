@@ -9,14 +9,18 @@
 //!
 //! A call never goes before one that waits for the same. An idle instance goes to the call that waits longest; of
 //! several idle ones the one used last goes first, since its memory is still in the processor's caches. Calls that need
-//! an unused instance have a line of their own, which goes first: an instance was made for them.
+//! an unused instance have a line of their own, which goes first: an instance was made for them. So have calls that a
+//! version has failed while its type moves, and that the other one is to serve ([`other`]).
 //!
 //! Whoever makes room calls [`Line::next`] until it has nothing more to give.
 
+mod other;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+
+use self::other::OtherCalls;
 
 use super::seats::{Left, Seats};
 use crate::event::{Ended, MemberId};
@@ -40,6 +44,9 @@ pub(super) trait Lendable: Sized {
     /// It serves one call, and a fresh one comes after it. To be asked under the lock: what calls teach changes it
     /// there.
     fn is_for_one_call(&self) -> bool;
+
+    /// The release whose version it is of.
+    fn release(&self) -> u64;
 }
 
 /// A call that waits.
@@ -56,6 +63,8 @@ pub(super) struct Line<I, C> {
     calls: VecDeque<C>,
     /// Calls that need an instance that was not called yet.
     fresh_calls: VecDeque<C>,
+    /// Calls that need an instance of another version than one that failed them.
+    other_calls: OtherCalls<C>,
     calls_max: usize,
     /// Calls that were promised one of those that are idle. There may be more than are idle once some of these had to
     /// leave.
@@ -80,6 +89,8 @@ pub(crate) enum Need {
     Fresh,
     /// One that was not called yet or, where all are busy, a seat beside other calls.
     FreshOrSeat,
+    /// One of another version than this release's.
+    OtherThan(u64),
 }
 
 /// Whether a call that waits has something to wait for.
@@ -146,6 +157,8 @@ pub(super) enum Turn {
     First,
     /// For an instance that was not called yet.
     Fresh,
+    /// For an instance of another version than this release's.
+    OtherThan(u64),
 }
 
 /// What is to become of an instance that a call has left.
@@ -166,6 +179,7 @@ impl<I: Lendable, C: Caller> Line<I, C> {
             seats: Seats::new(),
             calls: VecDeque::new(),
             fresh_calls: VecDeque::new(),
+            other_calls: OtherCalls::default(),
             calls_max,
             promised: 0,
             renewing: 0,
@@ -198,10 +212,14 @@ impl<I: Lendable, C: Caller> Line<I, C> {
             if some_have_gone() {
                 self.calls.retain(|call| !call.has_gone());
                 self.fresh_calls.retain(|call| !call.has_gone());
+                self.other_calls.drop_gone();
             }
             if self.places_taken() >= self.calls_max {
                 return Asked::Refused(NoInstance::LineFull);
             }
+        }
+        if let Need::OtherThan(release) = need {
+            return Asked::Wait { turn: Turn::OtherThan(release), renew: None };
         }
         // Those that are idle have been called, or they would have been lent: one makes room for a fresh one.
         let wants_fresh = need == Need::Fresh || (need == Need::FreshOrSeat && self.free() > 0);
@@ -219,6 +237,7 @@ impl<I: Lendable, C: Caller> Line<I, C> {
             Need::Any if is_first => self.lend_any(by_promise),
             Need::Any => None,
             Need::Fresh => self.lend_fresh(),
+            Need::OtherThan(release) => self.lend_other(release),
             Need::FreshOrSeat => {
                 if let Some(handed) = self.lend_fresh() {
                     return Some(handed);
@@ -235,6 +254,7 @@ impl<I: Lendable, C: Caller> Line<I, C> {
             Turn::Last => self.calls.push_back(call),
             Turn::First => self.calls.push_front(call),
             Turn::Fresh => self.fresh_calls.push_back(call),
+            Turn::OtherThan(release) => self.other_calls.push(call, release),
         }
     }
 
@@ -259,6 +279,9 @@ impl<I: Lendable, C: Caller> Line<I, C> {
 
     /// The next call that need not wait any more, and what it gets.
     pub(super) fn next(&mut self, by_promise: bool) -> Option<(C, Handed<I>)> {
+        if let Some(next) = self.next_other() {
+            return Some(next);
+        }
         drop_gone(&mut self.fresh_calls);
         drop_gone(&mut self.calls);
         if !self.fresh_calls.is_empty()
@@ -329,7 +352,8 @@ impl<I: Lendable, C: Caller> Line<I, C> {
         match outlook {
             Outlook::Good => vec![],
             Outlook::NoCount | Outlook::AllInBackoff => {
-                self.fresh_calls.drain(..).chain(self.calls.drain(..)).collect()
+                let others = self.other_calls.take();
+                others.chain(self.fresh_calls.drain(..)).chain(self.calls.drain(..)).collect()
             }
         }
     }
@@ -352,7 +376,8 @@ impl<I: Lendable, C: Caller> Line<I, C> {
 
     /// Calls that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.calls.iter().chain(&self.fresh_calls).filter(|call| !call.has_gone()).count()
+        let calls = self.calls.iter().chain(&self.fresh_calls).chain(self.other_calls.iter());
+        calls.filter(|call| !call.has_gone()).count()
     }
 
     /// Idle instances that weren't promised.
@@ -362,7 +387,7 @@ impl<I: Lendable, C: Caller> Line<I, C> {
 
     /// Places in the line, those of calls included that have gone.
     fn places_taken(&self) -> usize {
-        self.calls.len() + self.fresh_calls.len()
+        self.calls.len() + self.fresh_calls.len() + self.other_calls.len()
     }
 
     /// Whether a call that needs no fresh instance would go before another.

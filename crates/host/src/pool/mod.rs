@@ -24,7 +24,7 @@ mod slot;
 mod version;
 mod whole;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -87,8 +87,8 @@ pub(crate) struct PoolParts {
 
 struct Inner {
     line: Line<Whole, Waiting>,
-    /// Those that serve and don't drain, idle or lent.
-    live: HashSet<MemberId>,
+    /// Those that serve and don't drain, idle or lent, with the releases whose versions they are of.
+    live: HashMap<MemberId, u64>,
 }
 
 /// Held by a call while it waits. Where it's dropped before there is an answer, what is in the line for it is of no
@@ -110,7 +110,7 @@ impl Pool {
     /// To be called where instances will start: on the runtime of the I/O threads.
     pub(crate) fn new(parts: PoolParts) -> Arc<Pool> {
         let PoolParts { type_index, name, version, learned, line_max, events, calls } = parts;
-        let inner = Inner { line: Line::new(line_max), live: HashSet::new() };
+        let inner = Inner { line: Line::new(line_max), live: HashMap::new() };
         let pool = Arc::new(Pool {
             type_index,
             name,
@@ -246,7 +246,7 @@ impl Pool {
         instance: Instance,
         instead_of: Option<&Arc<Slot>>,
     ) {
-        self.lock().live.insert(slot.member);
+        self.lock().live.insert(slot.member, slot.version.release);
         if let Some(replaced) = instead_of {
             self.drain(std::slice::from_ref(replaced));
         }
@@ -256,7 +256,7 @@ impl Pool {
     /// A new instance that is never lent: it runs its `main`.
     pub(crate) fn admit_running(&self, slot: Arc<Slot>) {
         slot.busy.store(true, Relaxed);
-        self.lock().live.insert(slot.member);
+        self.lock().live.insert(slot.member, slot.version.release);
     }
 
     /// The slot that a new instance of this version is admitted with.
@@ -426,6 +426,11 @@ impl Pool {
     /// Those that serve and don't drain.
     pub(crate) fn live(&self) -> usize {
         self.lock().live.len()
+    }
+
+    /// Whether instances of another version than this release's serve too: the type is moving.
+    pub(crate) fn has_other_than(&self, release: u64) -> bool {
+        self.lock().live.values().any(|other| *other != release)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

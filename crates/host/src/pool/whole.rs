@@ -40,6 +40,10 @@ impl Lendable for Whole {
     fn is_for_one_call(&self) -> bool {
         self.slot.version.is_fresh_each_call()
     }
+
+    fn release(&self) -> u64 {
+        self.slot.version.release
+    }
 }
 
 pub(super) type Waiting = oneshot::Sender<Result<Lent, NoInstance>>;

@@ -1,11 +1,12 @@
+pub(super) mod things;
 mod versions;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use proptest::prelude::*;
 
+use self::things::{Call, Thing};
 use super::*;
 
 /// How a type is called.
@@ -18,52 +19,6 @@ struct Manner {
 const KEPT: Manner = Manner { fresh_each_call: false, by_promise: false };
 const FRESH: Manner = Manner { fresh_each_call: true, by_promise: false };
 const PROMISED: Manner = Manner { fresh_each_call: false, by_promise: true };
-
-#[derive(Clone)]
-struct Thing {
-    member: MemberId,
-    concurrency: u32,
-    for_one_call: bool,
-    leaving: Rc<Cell<bool>>,
-}
-
-impl Lendable for Thing {
-    fn member(&self) -> MemberId {
-        self.member
-    }
-
-    fn share(&self) -> Option<Thing> {
-        (self.concurrency > 1).then(|| self.clone())
-    }
-
-    fn is_joinable(&self) -> bool {
-        !self.leaving.get()
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.leaving.get()
-    }
-
-    fn concurrency(&self) -> u32 {
-        self.concurrency
-    }
-
-    fn is_for_one_call(&self) -> bool {
-        self.for_one_call
-    }
-}
-
-#[derive(Clone)]
-struct Call {
-    number: u32,
-    gone: Rc<Cell<bool>>,
-}
-
-impl Caller for Call {
-    fn has_gone(&self) -> bool {
-        self.gone.get()
-    }
-}
 
 /// A line with those who use it.
 struct World {
@@ -110,6 +65,7 @@ impl World {
             concurrency: self.concurrency,
             for_one_call: self.manner.fresh_each_call,
             leaving: Rc::default(),
+            release: 1,
         };
         self.next_member += 1;
         self.put(thing, 0);
