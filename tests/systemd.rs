@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Formation, Host, ServiceManager};
+use crate::harness::{Formation, Host, ServiceManager, eventually, versioned_web};
 
 /// A formation whose host tells this manager how it stands.
 fn managed(formation: Formation, manager: &ServiceManager) -> Formation {
@@ -91,6 +91,48 @@ fn a_drain_that_takes_long_asks_for_more_time_and_says_what_it_waits_for() {
     assert!(times[1] - times[0] < Duration::from_micros(usec), "{:?}", manager.all());
     held.end();
     host.wait().done();
+}
+
+#[test]
+fn a_reload_that_is_refused_ends_no_other_one() {
+    let keys = "ready = \"/read?path=/out/ready\"\n\
+                dirs = [{ host = \"out\", guest = \"/out\", access = \"read\" }]";
+    let formation = versioned_web("one", keys).directory("out");
+    let manager = ServiceManager::in_folder(formation.folder());
+    let formation = managed(formation, &manager);
+    let host = Host::run(&formation);
+    manager.wait_for("READY=1");
+    formation.build("web", "web-test", "two");
+    host.signal(Signal::HUP);
+    manager.wait_until("a reload", |messages| {
+        messages.iter().any(|message| message.starts_with("RELOADING=1\nMONOTONIC_USEC=")).then_some(())
+    });
+    eventually("it is under way", || (host.releases().len() == 2).then_some(()));
+    host.signal(Signal::HUP);
+    host.stderr().wait_for("the formation is not deployed: another deploy is under way");
+    manager.wait_until("a second reload", |messages| {
+        let reloads = messages.iter().filter(|message| message.starts_with("RELOADING=1\n"));
+        (reloads.count() == 2).then_some(())
+    });
+    fs::write(formation.path("out/ready"), "yes").unwrap();
+    eventually("it is live", || (host.live() == 2).then_some(()));
+    // One that is refused while no other reload runs has an end of its own.
+    fs::remove_file(formation.path("out/ready")).unwrap();
+    formation.build("web", "web-test", "three");
+    let deploy = host.cli_beside(["deploy"]);
+    deploy.stderr.wait_for("starting a first instance of web");
+    host.signal(Signal::HUP);
+    manager.wait_until("the end of the third reload", |messages| {
+        (messages.iter().filter(|message| **message == "READY=1").count() == 3).then_some(())
+    });
+    fs::write(formation.path("out/ready"), "yes").unwrap();
+    deploy.wait().done();
+    host.stop().done();
+    let all = manager.all();
+    let told = all.iter().filter_map(|message| message.split('=').next());
+    let told: Vec<_> = told.filter(|what| ["READY", "RELOADING", "STOPPING"].contains(what)).collect();
+    let expected = ["READY", "RELOADING", "RELOADING", "READY", "RELOADING", "READY", "STOPPING"];
+    assert_eq!(told, expected, "{all:#?}");
 }
 
 // --- the watchdog

@@ -47,6 +47,8 @@ struct Told {
     line: Mutex<Line>,
     /// The manager knows that the host is up.
     is_ready: AtomicBool,
+    /// Reloads under way. Locked while the manager is told, so that no end is told after the next begin.
+    reloads: Mutex<u32>,
     has_failed: AtomicBool,
 }
 
@@ -72,7 +74,13 @@ impl ServiceManager {
                 return ServiceManager::nobody();
             }
         };
-        let told = Told { socket, line: Mutex::default(), is_ready: false.into(), has_failed: false.into() };
+        let told = Told {
+            socket,
+            line: Mutex::default(),
+            is_ready: false.into(),
+            reloads: Mutex::default(),
+            has_failed: false.into(),
+        };
         let watchdog =
             watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id());
         ServiceManager { told: Some(Arc::new(told)), watchdog }
@@ -96,14 +104,17 @@ impl ServiceManager {
         self.tell("READY=1".to_owned());
     }
 
-    /// Says that a new release is on its way, and that it has ended (one way or the other) when the guard is dropped.
-    /// Meanwhile the manager is asked for more time. A host that wasn't ready before isn't ready after that either.
+    /// Says that a new release is on its way, and that it has ended (one way or the other) when the guard is dropped; of
+    /// several guards when the last one is. Meanwhile the manager is asked for more time. A host that wasn't ready before
+    /// isn't ready after that either.
     pub fn reloading(&self) -> Reloading {
-        let is_told = self.told.as_ref().is_some_and(|told| told.is_ready.load(Relaxed));
-        if is_told {
+        let told = self.told.as_ref().filter(|told| told.is_ready.load(Relaxed));
+        if let Some(told) = told {
+            let mut reloads = told.reloads();
+            *reloads += 1;
             self.tell(format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_usec()));
         }
-        Reloading { manager: is_told.then(|| self.clone()), _extending: self.extend(None) }
+        Reloading { manager: told.map(|_| self.clone()), _extending: self.extend(None) }
     }
 
     /// Says that the host is going, and asks for more time as long as the guard lives, for `at_most` so long.
@@ -160,6 +171,10 @@ impl ServiceManager {
 }
 
 impl Told {
+    fn reloads(&self) -> MutexGuard<'_, u32> {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,10 +222,12 @@ pub struct Reloading {
 
 impl Drop for Reloading {
     fn drop(&mut self) {
+        let Some(manager) = &self.manager else { return };
+        let Some(told) = &manager.told else { return };
+        let mut reloads = told.reloads();
+        *reloads -= 1;
         // A host that stops meanwhile isn't ready any more.
-        let is_ready =
-            |manager: &&ServiceManager| manager.told.as_ref().is_some_and(|told| told.is_ready.load(Relaxed));
-        if let Some(manager) = self.manager.as_ref().filter(is_ready) {
+        if *reloads == 0 && told.is_ready.load(Relaxed) {
             manager.ready();
         }
     }
@@ -301,7 +318,13 @@ mod tests {
         let manager = UnixDatagram::bind(&place).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let socket = connect(place.as_os_str()).unwrap();
-        let told = Told { socket, line: Mutex::default(), is_ready: false.into(), has_failed: false.into() };
+        let told = Told {
+            socket,
+            line: Mutex::default(),
+            is_ready: false.into(),
+            reloads: Mutex::default(),
+            has_failed: false.into(),
+        };
         (manager, ServiceManager { told: Some(Arc::new(told)), watchdog: None })
     }
 
@@ -349,6 +372,22 @@ mod tests {
         assert_eq!(next(&manager), "READY=1");
         let status = next(&manager);
         assert_eq!(status.lines().count(), 1, "{status}");
+    }
+
+    #[tokio::test]
+    async fn the_last_of_several_reloads_ends_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manager, service) = told(folder.path());
+        service.ready();
+        let (one, other) = (service.reloading(), service.reloading());
+        drop(other);
+        service.status("one goes on");
+        drop(one);
+        assert_eq!(next(&manager), "READY=1");
+        for _ in 0..2 {
+            assert!(next(&manager).starts_with("RELOADING=1\n"));
+        }
+        assert_eq!([next(&manager), next(&manager)], ["STATUS=one goes on", "READY=1"]);
     }
 
     #[tokio::test]
