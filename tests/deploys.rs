@@ -280,6 +280,31 @@ fn a_schedule_changes() {
 }
 
 #[test]
+fn a_tick_that_a_person_wants_is_run_by_one_schedule_or_the_other() {
+    let keys = "schedule = \"@yearly\"\noverlap = \"allow\"\n\
+                dirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]";
+    let formation = Formation::new().directory("out").process("clock", "tick-test", keys);
+    let host = Host::run(&formation);
+    thread::scope(|scope| {
+        let deploys = scope.spawn(|| {
+            let mut formation = formation;
+            for (old, new) in [("@yearly", "@monthly"), ("@monthly", "@yearly")].repeat(4) {
+                formation = formation.replace(old, new);
+                host.cli(["deploy"]).done();
+            }
+            formation
+        });
+        while !deploys.is_finished() {
+            let ended = host.cli(["tick", "clock"]);
+            // Two in one millisecond are one.
+            assert!(ended.code == 0 || ended.stderr.contains("of the same millisecond"), "{ended:#?}");
+        }
+        deploys.join().unwrap()
+    });
+    host.stop().done();
+}
+
+#[test]
 fn sighup_deploys() {
     let formation = versioned_web("one", "");
     let host = Host::run(&formation);

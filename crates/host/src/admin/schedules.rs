@@ -1,13 +1,16 @@
 //! `/v1/schedules`: where schedules stand, what became of their ticks, and a tick that a person wants now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
+use tokio::time::Instant;
 use wasmhost_config::Times;
+use wasmhost_store::Timestamp;
 use wasmhost_store::ticks::{self, TickEnd};
 
 use super::api::{NextTick, ScheduleView, SchedulesView, TickResponse, TickView, TicksView};
@@ -20,6 +23,10 @@ use crate::trigger::schedule::{ScheduleTrigger, TickError};
 
 /// Times to come that are shown.
 const NEXT: usize = 5;
+
+/// How long a tick waits while a deploy replaces its schedule, and how often it looks.
+const REPLACED_MAX: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Ticks that are listed, where nobody says how many.
 const TICKS_DEFAULT: u32 = 20;
@@ -97,7 +104,7 @@ async fn tick(
     Path(process): Path<String>,
     _: Nothing,
 ) -> Result<Json<TickResponse>, ApiError> {
-    match find(&admin, &process)?.run_now().await {
+    match run_now(&admin, &process).await? {
         Ok((nominal, end)) => {
             let error = match end {
                 TickEnd::Done => None,
@@ -105,10 +112,21 @@ async fn tick(
             };
             Ok(Json(TickResponse { nominal: nominal.to_string(), error }))
         }
-        Err(err @ (TickError::Taken | TickError::Overlaps(_))) => {
+        Err(err @ (TickError::Taken | TickError::Overlaps(_) | TickError::Replaced(_))) => {
             Err(ApiError::refused(Refused::Conflict(err.to_string())))
         }
         Err(err @ (TickError::Store(_) | TickError::Stopping)) => Err(ApiError::unavailable(err.to_string())),
+    }
+}
+
+/// Where a deploy replaces the schedule at this moment, the next one runs the tick.
+async fn run_now(admin: &Admin, process: &str) -> Result<Result<(Timestamp, TickEnd), TickError>, ApiError> {
+    let until = Instant::now() + REPLACED_MAX;
+    loop {
+        match find(admin, process)?.run_now().await {
+            Err(TickError::Replaced(_)) if Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
+            ran => return Ok(ran),
+        }
     }
 }
 

@@ -145,6 +145,7 @@ impl Triggers {
             calls,
             told_of_no_count: AtomicBool::new(false),
             triggering: triggering.clone(),
+            host_intake: self.triggering.intake.clone(),
         });
         let schedule = Some((process.name.clone(), trigger.clone()));
         self.spawn(format!("the schedule of \"{}\"", process.name), triggering, schedule, trigger.run())

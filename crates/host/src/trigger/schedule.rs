@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 use wasmhost_config::Overlap;
@@ -41,6 +42,8 @@ pub(crate) struct ScheduleTrigger {
     /// It was told that ticks are skipped since the count is 0.
     pub(crate) told_of_no_count: AtomicBool,
     pub(crate) triggering: Triggering,
+    /// That of all triggers. It outlives this one's, where a release has another schedule.
+    pub(crate) host_intake: CancellationToken,
 }
 
 /// Why a tick that a person asked for was not run.
@@ -52,6 +55,8 @@ pub(crate) enum TickError {
     Taken,
     #[error("a tick of \"{0}\" is still running, and its `overlap` is \"skip\": wait until it has ended")]
     Overlaps(String),
+    #[error("a deploy is replacing the schedule of \"{0}\": try again")]
+    Replaced(String),
     #[error("the host is stopping")]
     Stopping,
 }
@@ -101,8 +106,11 @@ impl ScheduleTrigger {
     /// Runs a tick now, because a person asked for it, and says how it ended. One who gives up waiting (drops this)
     /// doesn't end the call.
     pub(crate) async fn run_now(self: &Arc<Self>) -> Result<(Timestamp, TickEnd), TickError> {
-        if self.triggering.intake.is_cancelled() {
+        if self.host_intake.is_cancelled() {
             return Err(TickError::Stopping);
+        }
+        if self.triggering.intake.is_cancelled() {
+            return Err(TickError::Replaced(self.timeline.process.to_string()));
         }
         if self.timeline.schedule.overlap == Overlap::Skip && !self.calls.is_empty() {
             return Err(TickError::Overlaps(self.timeline.process.to_string()));
