@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use wasmhost_config::{LoadError, default_state_dir};
 use wasmhost_host::admin::api::ErrorResponse;
-use wasmhost_host::{Holder, holder, is_in_use, is_trusted_user, socket_path};
+use wasmhost_host::{Holder, holder, is_in_use, is_trusted_user, running_state_dir, socket_path};
 
 use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
@@ -37,13 +37,17 @@ pub(crate) fn with(file: FormationFile, verb: impl AsyncFnOnce(Client) -> Outcom
 }
 
 /// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be
-/// set in the host's environment alone. Then the host is looked for in the usual place.
+/// set in the host's environment alone. Then the host is looked for in the usual place. Where none is there, its
+/// `state_dir` may have been changed since the host began.
 fn state_dir(file: &FormationFile) -> Result<PathBuf, Failed> {
-    match wasmhost_config::load(file.path()) {
-        Ok(formation) => Ok(formation.state_dir),
-        Err(LoadError::Invalid(_)) => Ok(default_state_dir(&std::path::absolute(file.path())?)),
-        Err(err) => Err(file.failed(Exit::Usage, err)),
-    }
+    let absolute = std::path::absolute(file.path())?;
+    let said = match wasmhost_config::load(file.path()) {
+        Ok(formation) => formation.state_dir,
+        Err(LoadError::Invalid(_)) => default_state_dir(&absolute),
+        Err(err) => return Err(file.failed(Exit::Usage, err)),
+    };
+    let elsewhere = if is_in_use(&said) { None } else { running_state_dir(&absolute) };
+    Ok(elsewhere.unwrap_or(said))
 }
 
 /// Two formations may name one state directory: a verb for one of them is not for the other's host.

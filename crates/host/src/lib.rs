@@ -38,6 +38,8 @@ pub use plan::{Plan, PlanError, PlanProblem, PlannedType, Surroundings, Understo
 pub use program::{OneOff, run_program};
 pub use release::LiveRelease;
 pub use services::GrantedBy;
-pub use state_dir::{Holder, StateDirError, holder, is_in_use, is_trusted_user, socket_path};
+pub use state_dir::{
+    Holder, StateDirError, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
+};
 pub use systemd::{Reloading, ServiceManager};
 pub use trigger::release::ReleaseFailed;

@@ -5,6 +5,7 @@
 //! its owner is this process's user, no other user can write to it, and no symbolic link stands in for it or for the
 //! lock. The admin socket in it has mode 0600 before anybody can connect.
 
+mod elsewhere;
 mod user;
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -21,6 +22,8 @@ use tokio::net::UnixListener;
 use tracing::warn;
 
 use user::User;
+
+pub use elsewhere::running_state_dir;
 
 /// The longest path that a unix socket may have, in bytes: `sun_path` of unix(7), less its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
