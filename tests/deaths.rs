@@ -52,6 +52,22 @@ fn a_trap_is_told_with_its_backtrace_and_its_last_lines() {
 }
 
 #[test]
+fn a_type_that_was_removed_takes_its_death_along() {
+    let formation = Formation::web("").process("other", "web-test", "route = \"/trap\"");
+    let host = Host::run(&formation);
+    let both = formation.text();
+    host.get("/trap").is_error(502, "H13");
+    report(&host, "other", "unreachable");
+    let one = both.split_once("[process.other]").unwrap().0.to_owned();
+    let formation = formation.with_text(&one);
+    host.cli(["deploy"]).done();
+    eventually("it is gone", || (host.ps().0["types"].as_array().unwrap().len() == 1).then_some(()));
+    let _formation = formation.with_text(&both);
+    host.cli(["deploy"]).done();
+    assert_eq!(host.ps().process("other")["last_crash"], Value::Null);
+}
+
+#[test]
 fn the_last_twenty_lines_are_those_of_the_one_that_died() {
     let host = Host::run(&Formation::web("count = 1\ntimeout = \"1s\""));
     host.get("/log?lines=30").ok();

@@ -116,6 +116,11 @@ impl Deaths {
         self.lock().get(process).cloned()
     }
 
+    /// There is no such type any more.
+    pub(crate) fn forget(&self, process: &str) {
+        self.lock().remove(process);
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, CrashView>> {
         // No code that runs under the lock panics.
         self.last.lock().unwrap_or_else(|poison| poison.into_inner())

@@ -171,7 +171,15 @@ impl Supervisor {
 
     pub(super) fn forget_retired(&mut self) {
         let roster = &self.roster;
-        self.types.retain(|place, kind| !(kind.is_retired && roster.kind(place).is_gone()));
+        let mut gone = vec![];
+        self.types.retain(|place, kind| {
+            let is_gone = kind.is_retired && roster.kind(place).is_gone();
+            gone.extend(is_gone.then(|| kind.given.name.clone()));
+            !is_gone
+        });
+        // Another type may have had the name since.
+        gone.retain(|name| self.types.iter().all(|(_, kind)| kind.given.name != *name));
+        gone.iter().for_each(|name| self.deaths.forget(name));
         // Whoever waits for all types waits for those that there are.
         let types = &self.types;
         self.waiting.iter_mut().for_each(|(wanted, _)| wanted.retain(|place| types.contains(*place)));
@@ -237,10 +245,7 @@ impl Supervisor {
         if !is_over {
             return;
         }
-        let Some(Move { places, failed, ended, .. }) = self.moving.take() else { return };
-        if failed.is_none() {
-            places.iter().for_each(|place| self.roster.has_moved(*place));
-        }
+        let Some(Move { failed, ended, .. }) = self.moving.take() else { return };
         let _ = ended.send(failed.map_or(Ok(()), Err));
     }
 
@@ -264,13 +269,15 @@ impl Supervisor {
         false
     }
 
-    /// Members of a moving type were asked to leave. Those whose last call takes longer than others' is granted aren't
-    /// waited for.
+    /// Members were asked to leave. Where their type moves, those whose last call takes longer than others' is granted
+    /// aren't waited for.
     pub(super) fn wait_for_leaving(&self, type_index: usize, leaving: &[MemberId]) {
-        if self.moving.is_none() {
-            return;
-        }
-        for member in leaving.iter().copied() {
+        let kind = &self.types[type_index];
+        let is_of_before = |member: &MemberId| {
+            let slot = kind.slots.get(member);
+            slot.is_some_and(|slot| slot.version.release != kind.given.version.release)
+        };
+        for member in leaving.iter().copied().filter(is_of_before) {
             let (events, grace) = (self.events.clone(), self.grace);
             tokio::spawn(async move {
                 tokio::time::sleep(grace).await;

@@ -26,8 +26,6 @@ pub(crate) struct Kind {
     pub(super) unwanted: HashSet<MemberId>,
     /// The version that instances are started of.
     pub(super) version: u64,
-    /// Members are being replaced by those of another version.
-    pub(super) is_moving: bool,
     /// How many members are in each phase, and how many successors.
     pub(super) tally: Tally,
     pub(super) successors_tally: Tally,
@@ -202,15 +200,23 @@ impl Kind {
     }
 
     /// The next member that is to be replaced, if its type may have one more successor: a quarter of a type at once
-    /// is enough, and leaves room for others.
+    /// is enough, and leaves room for others. Where it moves to another version, those that leave count too.
     pub(super) fn next_due(&mut self) -> Option<(Due, u32)> {
         let successors_max = (self.members.len() / 4).max(1);
-        let leaving = if self.is_moving { self.leaving.len() - self.late.len() } else { 0 };
-        while self.successors.len() + leaving < successors_max {
-            let due = self.due.pop_front()?;
-            if let Some(Member { index, phase: Phase::Serving, .. }) = self.members.get(&due.member) {
-                return Some((due, *index));
+        while let Some(due) = self.due.front().copied() {
+            let Some(Member { index, phase: Phase::Serving, version, .. }) = self.members.get(&due.member)
+            else {
+                self.due.pop_front();
+                continue;
+            };
+            let is_moving = *version != self.version;
+            let leaving = if is_moving { self.leaving.len() - self.late.len() } else { 0 };
+            if self.successors.len() + leaving >= successors_max {
+                return None;
             }
+            let index = *index;
+            self.due.pop_front();
+            return Some((due, index));
         }
         None
     }

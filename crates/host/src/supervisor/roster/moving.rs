@@ -16,7 +16,6 @@ impl Roster {
     ) {
         let kind = &mut self.kinds[type_index];
         kind.version = version;
-        kind.is_moving = true;
         // Before anything starts: members of this version stay.
         let members = &kind.members;
         kind.due.retain(|due| members.get(&due.member).is_some_and(|place| place.version != version));
@@ -65,12 +64,6 @@ impl Roster {
         if kind.leaving.contains_key(&member) {
             kind.late.insert(member);
         }
-        self.fill();
-    }
-
-    /// All have been replaced.
-    pub(in crate::supervisor) fn has_moved(&mut self, type_index: usize) {
-        self.kinds[type_index].is_moving = false;
         self.fill();
     }
 }
