@@ -179,6 +179,22 @@ fn instances_that_die_during_the_move() {
     host.stop().done();
 }
 
+/// The new version starts, and has too little memory for any call.
+#[test]
+fn a_version_that_crashes_in_every_call_costs_no_safe_request() {
+    let formation = versioned_web("one", "count = 4\nmemory = \"64MiB\"");
+    let host = Host::run(&formation);
+    let load = Load::get(host.address(), 3, "/fill?mib=32");
+    load.wait_for(20);
+    let _formation = formation.replace("64MiB", "16MiB");
+    host.cli(["deploy"]).failed(1, "3 instances crashed during the move");
+    load.wait_for(20);
+    load.stop();
+    host.stderr().wait_for("was repeated on another instance (web.");
+    assert_eq!((host.live(), host.version().as_str()), (1, "one"));
+    host.stop().never_panicked().done();
+}
+
 fn with_step(args: &str) -> Before {
     let step = "args = [\"echo\", \"prepared\"]\nrun = \"release\"";
     let mut before = Before::of(versioned_web("one", "").process("prepare", "cmd-test", step));
@@ -205,7 +221,8 @@ fn a_release_step_that_hangs() {
     for step in ["args = [\"loop\"]", "args = [\"sleep\", \"5000\"]"] {
         let begun = Instant::now();
         let before = with_step(step);
-        let ended = before.host.cli(["deploy", "--timeout", "3s"]).failed(1, "prepare");
+        let why = "it wasn't done within 3s: the release step \"prepare\" was running";
+        let ended = before.host.cli(["deploy", "--timeout", "3s"]).failed(1, why);
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
         let lines = before.host.stdout().clone();
         if step.contains("sleep") {
@@ -251,24 +268,49 @@ fn a_listener_that_is_taken() {
 
 #[test]
 fn a_state_directory_or_a_store_that_would_be_another() {
-    Before::new("")
-        .build("two")
-        .change("name = \"test\"", "name = \"test\"\nstate_dir = \"elsewhere\"")
-        .fails_elsewhere();
-    Before::new("")
-        .build("two")
-        .change("[http]", "[store]\nurl = \"sqlite:elsewhere.db\"\n\n[http]")
-        .fails("store");
+    for (old, new, keys) in [
+        ("name = \"test\"", "name = \"test\"\nstate_dir = \"elsewhere\"", &["state_dir", "store.url"][..]),
+        ("[http]", "[store]\nurl = \"sqlite:elsewhere.db\"\n\n[http]", &["store.url"]),
+    ] {
+        let before = Before::new("").build("two").change(old, new);
+        // The host is found though the file says that it is elsewhere.
+        let ended = before.host.cli(["deploy"]).failed(1, "this can't change while the host runs: ");
+        for key in keys {
+            assert_eq!(ended.stderr.matches(key).count(), 1, "{key} in {ended:#?}");
+        }
+        assert_eq!(ended.stderr.matches("while the host runs").count(), 1, "{ended:#?}");
+        assert!(ended.stderr.contains("Stop the host, and start it again"), "{ended:#?}");
+        before.holds_unharmed(&ended);
+    }
 }
 
-impl Before {
-    /// The client looks where the file says that the host is: there is none.
-    #[track_caller]
-    fn fails_elsewhere(self) {
-        let ended = self.host.cli(["deploy"]).never_panicked();
-        assert!(ended.code == 1 || ended.code == 5, "{ended:#?}");
-        self.holds_unharmed(&ended);
-    }
+#[test]
+fn a_path_that_alone_is_new_and_never_answers_well() {
+    let ready = "component = \"web.wasm\"\nready = ";
+    Before::new("")
+        .change("component = \"web.wasm\"", &format!("{ready}\"/status?code=503\""))
+        .fails_with(&["deploy", "--timeout", "2s"], "GET /status?code=503 with 503");
+    let before = Before::new("").change("component = \"web.wasm\"", &format!("{ready}\"/ok\""));
+    let ended = before.host.cli(["deploy"]);
+    assert!(ended.stderr.contains("starting a first instance of web"), "{ended:#?}");
+    ended.done();
+    assert_eq!((before.host.live(), before.host.version().as_str()), (2, "one"));
+    before.load.stop();
+}
+
+#[test]
+fn a_supervisor_that_hangs_holds_up_neither_a_deploy_nor_a_drain() {
+    let formation = versioned_web("one", "");
+    let now = formation.path("now");
+    let formation = formation.variable("WASMHOST_FAULT_HANG", format!("the supervisor:{}", now.display()));
+    let host = Host::run(&formation);
+    fs::write(now, "").unwrap();
+    host.stderr().wait_for("the supervisor hangs");
+    formation.build("web", "web-test", "two");
+    let why = "it wasn't done within 3s: the supervisor had not answered";
+    host.cli(["deploy", "--timeout", "3s"]).failed(1, why);
+    assert_eq!((host.live(), host.version().as_str()), (1, "one"));
+    host.stop().never_panicked().done();
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn a_unix_socket_drains_without_a_reset() {
 }
 
 /// `wasmhost run` with these sockets as its descriptors 3 and 4, as systemd would start it.
-fn activated(formation: &Formation, sockets: &[BorrowedFd<'_>], names: &str) -> Child {
+pub(crate) fn activated(formation: &Formation, sockets: &[BorrowedFd<'_>], names: &str) -> Child {
     // Copies that the shell inherits, with numbers that none of its redirections takes.
     let copies: Vec<_> =
         sockets.iter().map(|socket| rustix::io::fcntl_dupfd_cloexec(socket, 10).unwrap()).collect();

@@ -73,6 +73,15 @@ fn connect(
     trusted: &Certified,
     protocols: &[&[u8]],
 ) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
+    connect_to(address(host), name, trusted, protocols)
+}
+
+fn connect_to(
+    address: SocketAddr,
+    name: &str,
+    trusted: &Certified,
+    protocols: &[&[u8]],
+) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der.clone()).unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -83,7 +92,7 @@ fn connect(
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = TcpStream::connect(address(host)).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut stream).map_err(|err| err.to_string())?;
@@ -150,6 +159,64 @@ fn changed_certificates_are_taken_and_broken_ones_are_not() {
     // A connection that was there goes on.
     let answer = exchange(&mut kept, GET);
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn a_deploy_reads_the_certificates_again() {
+    let [old, new, newest] = [(); 3].map(|()| certify("shop.example"));
+    let formation = formation(&[("shop", &old)]);
+    let host = Host::run(&formation);
+    // Whoever looks at the files from time to time may be first, and then the deploy finds nothing to do.
+    write(&formation, "shop", &new);
+    let said = host.cli(["deploy"]).done();
+    assert!(said.ends_with(" changes: v1 is live\n"), "{said}");
+    connect(&host, "shop.example", &new, &[]).unwrap();
+    assert!(connect(&host, "shop.example", &old, &[]).is_err());
+    // One that can't be used fails a deploy that changes something else, too.
+    fs::write(formation.path("shop.key"), &newest.key).unwrap();
+    let formation = formation.replace("component", "count = 2\ncomponent");
+    for _ in 0..2 {
+        let ended = host.cli(["deploy"]).failed(1, "shop.key can't be used together");
+        assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+    }
+    connect(&host, "shop.example", &new, &[]).unwrap();
+    fs::write(formation.path("shop.pem"), &newest.cert).unwrap();
+    let said = host.cli(["deploy"]).done();
+    assert!(said.ends_with("v2 is live\n"), "{said}");
+    connect(&host, "shop.example", &newest, &[]).unwrap();
+}
+
+#[test]
+fn ports_move_between_plain_and_https() {
+    let shop = certify("shop.example");
+    let formation = formation(&[("shop", &shop)])
+        .replace("listen = []", "listen = \"127.0.0.1:0\"")
+        .replace("name = \"test\"", "name = \"test\"\ndrain_delay = \"5m\"");
+    let host = Host::run(&formation);
+    let places = host.served_at();
+    let address = |scheme: &str| -> SocketAddr {
+        let place = places.iter().find_map(|place| place.strip_prefix(scheme)).unwrap();
+        place.trim_end_matches('/').parse().unwrap()
+    };
+    let (mut plain, mut secure) = (address("http://"), address("https://"));
+    // From any port to the ones that it got.
+    let (before, tls) =
+        formation.text().split_once("[http.tls]").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let text = |plain: SocketAddr, secure: SocketAddr| {
+        let any = "127.0.0.1:0";
+        let (before, tls) = (before.replace(any, &plain.to_string()), tls.replace(any, &secure.to_string()));
+        format!("{before}[http.tls]{tls}")
+    };
+    let mut formation = formation;
+    for _ in 0..3 {
+        formation = formation.with_text(&text(plain, secure));
+        host.cli(["deploy"]).done();
+        let answer = exchange(connect_to(secure, "shop.example", &shop, &[]).unwrap(), GET);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let answer = exchange(TcpStream::connect(plain).unwrap(), GET);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        (plain, secure) = (secure, plain);
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod deaths;
 mod deploy_faults;
 mod deploys;
 mod deploys_failing;
+mod deploys_listeners;
 mod disk_full;
 mod drain;
 mod exec;

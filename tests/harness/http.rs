@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -128,6 +129,15 @@ impl Connection {
     /// Sends these bytes as they are.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Whether anything comes within this time.
+    pub(crate) fn has_answer(&self, within: Duration) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(Some(within)).unwrap();
+        let come = stream.peek(&mut [0; 1]).is_ok_and(|bytes| bytes > 0);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        come
     }
 
     /// Sends nothing more.

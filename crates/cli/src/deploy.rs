@@ -165,6 +165,8 @@ impl Order<'_> {
 fn unchanged(live: u64, dry_run: bool, has_changes: bool) -> String {
     match (dry_run, has_changes) {
         (true, true) => format!("v{live} is live: this was a dry run, and nothing was changed"),
+        // Files beside the formation, which no release keeps.
+        (false, true) => format!("nothing else changes: v{live} is live"),
         _ => format!("nothing changes: v{live} is live"),
     }
 }
@@ -365,6 +367,7 @@ mod tests {
     fn nothing_to_do_is_told_apart_from_a_dry_run() {
         assert_eq!(unchanged(6, false, false), "nothing changes: v6 is live");
         assert_eq!(unchanged(6, true, false), "nothing changes: v6 is live");
+        assert_eq!(unchanged(6, false, true), "nothing else changes: v6 is live");
         assert_eq!(unchanged(6, true, true), "v6 is live: this was a dry run, and nothing was changed");
     }
 }

@@ -46,7 +46,7 @@ const HIDDEN: &str = "(its value isn't shown)";
 /// How a new formation differs from an old one. Each text is one line for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Changes {
-    /// Differences that no running host can make: with what to do.
+    /// Differences that no running host can make.
     pub refused: Vec<String>,
     /// The types that differ, in the new file's order; those that were removed come last.
     pub types: Vec<TypeChange>,
@@ -93,10 +93,7 @@ impl Changes {
         let (before, after) = (Shape::of(old), Shape::of(new));
         for difference in differences(&before.leaves(""), &after.leaves("")) {
             match difference.key.as_str() {
-                "store.url" | "state_dir" | "max_instances" => changes.refused.push(format!(
-                    "{} can't change while the host runs: stop the host, and start it again",
-                    difference.line
-                )),
+                "store.url" | "state_dir" | "max_instances" => changes.refused.push(difference.line),
                 key if key.starts_with("http.") => changes.http.push(difference.line),
                 _ => changes.others.push(difference.line),
             }

@@ -143,7 +143,6 @@ fn of_file(old: &str, new: &str) -> Changes {
 
 #[test]
 fn what_a_running_host_stands_on_is_refused() {
-    let why = "can't change while the host runs: stop the host, and start it again";
     let refused = |old: &str, new: &str| {
         let changes = of_file(old, new);
         assert!(changes.types.is_empty() && changes.others.is_empty() && changes.http.is_empty());
@@ -151,12 +150,12 @@ fn what_a_running_host_stands_on_is_refused() {
     };
     assert_eq!(
         refused("", "[store]\nurl = \"memory:\""),
-        [format!("store.url sqlite:/srv/shop/.wasmhost/store.db -> memory: {why}")]
+        ["store.url sqlite:/srv/shop/.wasmhost/store.db -> memory:"]
     );
-    assert_eq!(refused("", "max_instances = 9"), [format!("max_instances default -> 9 {why}")]);
+    assert_eq!(refused("", "max_instances = 9"), ["max_instances default -> 9"]);
     assert_eq!(
         refused("[store]\nurl = \"memory:\"", "state_dir = \"/s\"\n[store]\nurl = \"memory:\""),
-        [format!("state_dir /srv/shop/.wasmhost -> /s {why}")]
+        ["state_dir /srv/shop/.wasmhost -> /s"]
     );
 }
 

@@ -26,7 +26,7 @@ use crate::admin::api::DeployEvent;
 use crate::admin::{self, Admin};
 use crate::capacity::{Capacity, capacity_warnings};
 use crate::deaths::Deaths;
-use crate::ingress::{HandedOver, ServedAt};
+use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
 use crate::plan::{Plan, Surroundings};
@@ -144,7 +144,7 @@ impl Host {
             progress,
             serving,
             granted_by,
-            mut handed_over,
+            handed_over,
             manager,
         } = options;
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
@@ -168,10 +168,11 @@ impl Host {
             enqueue: queues.clone(),
             refusals: Arc::new(Refusals::new(granted_by)),
         };
+        let mut sockets = Sockets::new(handed_over);
         let made = async {
             // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
             let opened = match plan.has_http() {
-                true => Some(Opened::first(&formation.http, &mut handed_over).await?),
+                true => Some(Opened::open(&formation.http, &mut sockets).await?),
                 false => None,
             };
             let admin_listener = dir.listen()?;
@@ -235,7 +236,7 @@ impl Host {
         let prune = prune(store.jobs.clone(), live.clone(), intake.clone());
         lasting.spawn_on(&triggers, "what deletes old jobs", prune);
 
-        let front = Front::new(lasting.clone(), output.stderr().clone(), capacity, handed_over);
+        let front = Front::new(lasting.clone(), output.stderr().clone(), capacity, sockets);
         let front = Arc::new(front);
         let parts = Parts {
             making,
@@ -371,9 +372,9 @@ impl Host {
         let within = grace + drain_delay;
         let _extending = state.manager.stopping(within + ENDED_MAX);
         intake.cancel();
-        front.drain(within);
-        // An error says that the supervisor was lost: nothing changes counts any more.
-        let _ = actions.send(Action::RefuseChanges).await;
+        front.drain(drain_delay, grace);
+        // One that is lost or hangs changes no counts any more.
+        let _ = tokio::time::timeout(LOOK_MAX, actions.send(Action::RefuseChanges)).await;
         // Last, so that all of it is true for whom this line wakes.
         let at_work_now = at_work(&actions).await;
         info!("draining: {at_work_now}; calls under way may take {grace:?}");
@@ -413,7 +414,7 @@ impl Host {
         let _ = tokio::time::timeout(ANSWERED_MAX, &mut admin).await;
         admin.abort();
         supervisor.abort();
-        let _ = supervisor.await;
+        let _ = tokio::time::timeout(ANSWERED_MAX, supervisor).await;
         state.store.sqlite.close().await;
         if cut_off > 0 {
             warn!("{cut_off} calls were cut off");
@@ -459,11 +460,16 @@ async fn at_work(actions: &mpsc::Sender<Action>) -> String {
     }
 }
 
-/// Ends every instance; says how many were busy.
+/// Ends every instance; says how many were busy. A supervisor that hangs ends none, and holds nothing up.
 async fn interrupt(actions: &mpsc::Sender<Action>) -> usize {
     let (reply, interrupted) = oneshot::channel();
-    match actions.send(Action::InterruptAll { reply }).await {
-        Ok(()) => interrupted.await.unwrap_or(0),
-        Err(_) => 0,
-    }
+    let interrupt = async {
+        let _ = actions.send(Action::InterruptAll { reply }).await;
+        interrupted.await.unwrap_or(0)
+    };
+    let busy = tokio::time::timeout(INTERRUPTED_MAX, interrupt).await;
+    busy.unwrap_or_else(|_| {
+        warn!("the supervisor doesn't answer: calls that run are not counted, and end with the process");
+        0
+    })
 }

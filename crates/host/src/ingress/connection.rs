@@ -24,7 +24,7 @@ use wasmhost_engine::RequestScheme;
 use super::answer::Failure;
 use super::forwarding::Peer;
 use super::gauge::{Gauge, Overdue};
-use super::listener::Stream;
+use super::socket::Stream;
 use super::stream::{Plain, Transport, Watched};
 use super::{Ingress, Seat};
 

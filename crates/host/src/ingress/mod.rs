@@ -6,7 +6,8 @@
 //! ```
 //!
 //! When the host drains, each listener stays open for `drain_delay`, then takes the connections that had come by then,
-//! and closes. Answers say `Connection: close` from the beginning, so that clients come back elsewhere. Connections that
+//! and closes. The same goes for a release that listens elsewhere; where it has a listener on the same socket, that one
+//! accepts at once. Answers say `Connection: close` from the beginning, so that clients come back elsewhere. Connections that
 //! stay silent are closed after a moment, and each request that was read is answered.
 
 mod access;
@@ -25,9 +26,12 @@ mod head;
 mod identity;
 mod lines;
 mod listener;
+mod open;
 mod outgoing;
 mod refusals;
 mod router;
+mod socket;
+mod sockets;
 mod stream;
 mod streams;
 mod tls;
@@ -50,7 +54,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::warn;
 use wasmhost_config::{Http, Route, TrustedProxies};
 use wasmhost_engine::{AfterSlices, ResponseBody};
 
@@ -65,9 +69,9 @@ use framing::Found;
 use gauge::Timeouts;
 use head::Head;
 use identity::X_REQUEST_ID;
-use listener::Stream;
 use refusals::{Asked, RefusalLog};
 use router::Router;
+use socket::Stream;
 use streams::Streams;
 
 use crate::few_lines::FewLines;
@@ -75,9 +79,10 @@ use crate::host::Lasting;
 use crate::output;
 
 pub use handed_over::HandedOver;
+pub(crate) use listener::Listener;
 pub use listener::ServedAt;
-pub(crate) use listener::{Listener, Spare, Wanted, listen, listen_on_open};
-pub(crate) use tls::Certificates;
+pub(crate) use sockets::Sockets;
+pub(crate) use tls::{Certificates, Renewal};
 pub(crate) use web::{Shared, Web};
 
 /// How long a handshake that has begun may take when the listener closes.
@@ -137,10 +142,14 @@ pub(crate) struct Ingress {
     /// Set before `hang_up` is, and cheaper to look at.
     draining: AtomicBool,
     hang_up: CancellationToken,
+    /// Accept no more, whatever is left of `drain_delay`.
+    closes: CancellationToken,
     /// Another ingress takes its place.
     replaced: CancellationToken,
-    /// Set when the host drains.
+    /// Set when the host drains, or another ingress takes its place.
     grace_ends: OnceLock<Instant>,
+    /// How long to accept from then on.
+    drain_delay: OnceLock<Duration>,
 }
 
 /// What an open connection holds: one of those of its address, and a part of all connections. They are given back in
@@ -201,8 +210,10 @@ impl Ingress {
             connections: TaskTracker::new(),
             draining: AtomicBool::new(false),
             hang_up: CancellationToken::new(),
+            closes: CancellationToken::new(),
             replaced: CancellationToken::new(),
             grace_ends: OnceLock::new(),
+            drain_delay: OnceLock::new(),
         })
     }
 
@@ -215,14 +226,13 @@ impl Ingress {
     pub(crate) async fn run(
         self: Arc<Self>,
         listeners: Vec<Listener>,
-        certificates: Option<Certificates>,
-        drain_delay: Duration,
+        certificates: Option<Arc<Certificates>>,
         lasting: &Lasting,
     ) {
         let tls = certificates.as_ref().and_then(|certificates| {
             certificates.acceptor().inspect_err(|err| warn!("TLS can't be served: {err}")).ok()
         });
-        let follow = |certificates: Certificates| {
+        let follow = |certificates: Arc<Certificates>| {
             lasting.spawn("what follows the files of certificates", certificates.follow())
         };
         let following = certificates.map(follow);
@@ -234,7 +244,7 @@ impl Ingress {
                     .unwrap_or(HeaderValue::from_static("localhost")),
             };
             let name = format!("what accepts connections at {}", listener.served_at());
-            let accept = self.clone().accept(listener, Arc::new(via), drain_delay);
+            let accept = self.clone().accept(listener, Arc::new(via));
             lasting.spawn_until(&accepting, name, self.replaced(), accept);
         }
         accepting.close();
@@ -250,12 +260,18 @@ impl Ingress {
     }
 
     /// Takes no more connections, once `drain_delay` has passed, and says from now on that the old ones close. Those that
-    /// wait for nothing but their clients end within `grace`.
-    pub(crate) fn drain(&self, grace: Duration) {
+    /// wait for nothing but their clients end within `grace` from then.
+    pub(crate) fn drain(&self, drain_delay: Duration, grace: Duration) {
         // Only the first one counts.
-        let _ = self.grace_ends.set(Instant::now() + grace);
+        let _ = self.grace_ends.set(Instant::now() + drain_delay + grace);
+        let _ = self.drain_delay.set(drain_delay);
         self.draining.store(true, Ordering::SeqCst);
         self.hang_up.cancel();
+    }
+
+    /// Accepts no more from now on.
+    pub(crate) fn close(&self) {
+        self.closes.cancel();
     }
 
     /// Cancelled where another ingress takes its place: then this one may end while the host goes on.
@@ -267,23 +283,28 @@ impl Ingress {
         self.draining.load(Ordering::Relaxed)
     }
 
-    async fn accept(self: Arc<Self>, mut listener: Listener, via: Arc<Via>, drain_delay: Duration) {
+    async fn accept(self: Arc<Self>, listener: Listener, via: Arc<Via>) {
         let mut left = Vec::new();
         {
-            let over = async {
+            let drained = async {
                 self.hang_up.cancelled().await;
-                tokio::time::sleep(drain_delay).await;
+                let drain_delay = self.drain_delay.get().copied().unwrap_or_default();
+                let _ = tokio::time::timeout(drain_delay, self.closes.cancelled()).await;
+            };
+            let over = async {
+                tokio::select! {
+                    () = drained => {}
+                    () = listener.is_succeeded() => {}
+                }
             };
             left.extend(self.accept_until(over, &listener, &via).await);
         }
-        if !listener.is_kept() {
-            if let Err(err) = listener.refuse() {
-                // Some kernels allow it to root alone. The time without it is as long as one system call.
-                debug!("a client that connects at this moment may be reset: {err}");
-            }
+        if listener.begin_end(self.replaced.is_cancelled()) {
             let over = tokio::time::sleep(HANDSHAKE);
             left.extend(self.accept_until(over, &listener, &via).await);
             left.extend(listener.close());
+        } else {
+            drop(listener);
         }
         for stream in left {
             // The others end now, if there are too many.

@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::framing::Requests;
 use super::gauge::Gauge;
-use super::listener::Stream;
+use super::socket::Stream;
 
 /// The bytes that a client begins HTTP/2 with: RFC 9113, section 3.4.
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

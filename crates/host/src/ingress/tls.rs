@@ -1,9 +1,9 @@
 //! Certificates are loaded from PEM files, chosen by the name that the client asks for, and loaded again when their
-//! files change. Files that can't be used leave the certificates from before in use.
+//! files change, or a deploy asks for it. Files that can't be used leave the certificates from before in use.
 
 use std::fs;
-use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use rustls::client::verify_server_name;
@@ -30,8 +30,15 @@ pub(super) const HTTP_2: &[u8] = b"h2";
 pub(crate) struct Certificates {
     files: Vec<CertificateFiles>,
     /// What the files had in them when they were last used.
-    contents: Contents,
+    contents: Mutex<Contents>,
     in_use: Arc<InUse>,
+}
+
+/// Certificates that were read again and can be used.
+pub(crate) struct Renewal {
+    certificates: Arc<Certificates>,
+    contents: Contents,
+    keys: Vec<Arc<CertifiedKey>>,
 }
 
 /// The bytes of each certificate's file and of its key's.
@@ -42,14 +49,29 @@ struct InUse(RwLock<Vec<Arc<CertifiedKey>>>);
 
 impl Certificates {
     /// Loads them; an error says what is wrong with which file.
-    pub(crate) fn load(tls: &Tls) -> Result<Certificates, String> {
+    pub(crate) fn load(tls: &Tls) -> Result<Arc<Certificates>, String> {
         let contents = read(&tls.certificates)?;
         let keys = certified(&tls.certificates, &contents)?;
-        Ok(Certificates {
+        Ok(Arc::new(Certificates {
             files: tls.certificates.clone(),
-            contents,
+            contents: Mutex::new(contents),
             in_use: Arc::new(InUse(RwLock::new(keys))),
-        })
+        }))
+    }
+
+    /// Reads the files again. None where they are as they were; an error says what is wrong with which.
+    pub(crate) fn read_again(self: Arc<Self>) -> Result<Option<Renewal>, String> {
+        let contents = read(&self.files)?;
+        if contents == *self.contents() {
+            return Ok(None);
+        }
+        let keys = certified(&self.files, &contents)?;
+        Ok(Some(Renewal { certificates: self, contents, keys }))
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        // No code that runs under the lock panics.
+        self.contents.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     /// What makes a connection one by TLS.
@@ -63,43 +85,45 @@ impl Certificates {
     }
 
     /// Looks at the files from time to time, for as long as it is polled.
-    pub(super) async fn follow(mut self) {
+    pub(super) async fn follow(self: Arc<Self>) {
         // A certificate and its key can't be replaced at once: only what stays wrong is worth a line.
-        let mut wrong: Option<(Result<Contents, String>, bool)> = None;
+        let mut wrong: Option<(String, bool)> = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let files = self.files.clone();
-            let Ok(found) = tokio::task::spawn_blocking(move || read(&files)).await else { continue };
-            if found.as_ref().is_ok_and(|found| *found == self.contents) {
-                wrong = None;
-                continue;
-            }
-            let problem = match &found {
-                Ok(contents) => certified(&self.files, contents),
-                Err(problem) => Err(problem.clone()),
+            let this = self.clone();
+            let Ok(found) = tokio::task::spawn_blocking(move || this.read_again()).await else { continue };
+            wrong = match found {
+                Ok(None) => None,
+                Ok(Some(renewal)) => {
+                    renewal.take_effect();
+                    None
+                }
+                Err(problem) => {
+                    let stays = wrong.filter(|(before, _)| *before == problem);
+                    if let Some((_, false)) = stays {
+                        error!("{problem}; the certificates from before stay in use");
+                    }
+                    Some((problem, stays.is_some()))
+                }
             };
-            match (problem, found) {
-                (Ok(keys), Ok(contents)) => {
-                    self.contents = contents;
-                    wrong = None;
-                    *self.in_use.0.write().unwrap_or_else(|poison| poison.into_inner()) = keys;
-                    info!("the certificates have changed: new connections get the new ones");
-                }
-                (Err(problem), found) => {
-                    let told = match &wrong {
-                        Some((before, told)) if *before == found => {
-                            if !told {
-                                error!("{problem}; the certificates from before stay in use");
-                            }
-                            true
-                        }
-                        _ => false,
-                    };
-                    wrong = Some((found, told));
-                }
-                (Ok(_), Err(_)) => {}
-            }
         }
+    }
+}
+
+impl Renewal {
+    /// The files of certificates that differ, themselves or by their keys.
+    pub(crate) fn changed(&self) -> Vec<PathBuf> {
+        let before = self.certificates.contents();
+        let files = self.certificates.files.iter().zip(before.iter().zip(&self.contents));
+        files.filter(|(_, (before, now))| before != now).map(|(files, _)| files.cert.clone()).collect()
+    }
+
+    /// New connections get the new ones.
+    pub(crate) fn take_effect(self) {
+        let Renewal { certificates, contents, keys } = self;
+        *certificates.contents() = contents;
+        *certificates.in_use.0.write().unwrap_or_else(|poison| poison.into_inner()) = keys;
+        info!("the certificates have changed: new connections get the new ones");
     }
 }
 

@@ -21,7 +21,7 @@ use wasmhost_config::{Changes, How, Trigger};
 
 use super::committing::web;
 use super::deploying::{Attempt, Deploying, Done, Places};
-use super::moving::supervised;
+use super::moving::{UNANSWERED, supervised};
 use super::preparing::Prepared;
 use super::{Live, OnCanary, Opened, Release, ReleaseType};
 use crate::admin::api::DeployEvent;
@@ -70,6 +70,7 @@ impl Deploying {
         plan: &Plan,
         changes: &Changes,
         share: Share,
+        attempt: &mut Attempt<'_>,
     ) -> Result<(), String> {
         let kept = self.kept(plan, changes);
         let changed = plan.types.iter().filter(|planned| !kept.contains_key(&planned.process.name));
@@ -82,7 +83,8 @@ impl Deploying {
                     .to_owned(),
             );
         }
-        self.ask(|reply| Action::CheckCanary { of, share, reply }).await
+        attempt.waits_for = UNANSWERED.to_owned();
+        attempt.within(self.ask(|reply| Action::CheckCanary { of, share, reply })).await?
     }
 
     /// Starts the instances of a release that was prepared, beside those of the live one.
@@ -99,7 +101,8 @@ impl Deploying {
             takes: *takes,
         });
         let canaries: Vec<Canary> = canaries.collect();
-        let underway = self.ask(|reply| Action::Canary { canaries, share, reply }).await?;
+        attempt.waits_for = UNANSWERED.to_owned();
+        let underway = attempt.within(self.ask(|reply| Action::Canary { canaries, share, reply })).await??;
         let places = underway.places.clone();
         let beside = shared.iter().zip(&places).map(|((live, _, kind), (place, pool))| Beside {
             process: kind.name().to_owned(),
@@ -230,9 +233,8 @@ impl Deploying {
             return Err(NONE.to_owned());
         };
         attempt.tell(DeployEvent::Begun { release: next.number });
-        let opened = self.open(next).await?;
-        let counts = self.counts().await?;
-        let underway = self.adopt(next, &counts, false).await?;
+        let opened = self.open(next, attempt).await?;
+        let underway = self.begin_move(next, attempt).await?;
         attempt.number = Some(next.number);
         let places = underway.places.clone();
         match self.watch(underway, attempt).await {

@@ -2,15 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 use wasmhost_config::{Formation, Trigger};
 
-use super::deploying::Deploying;
+use super::deploying::{Deploying, Places};
+use super::moving::retire;
 use super::{Live, Opened, Release, ReleaseType};
 use crate::ingress::{FailureLog, ServedAt, Shared, Web};
 use crate::pool::Pool;
 use crate::services::KnownQueues;
+
+/// How long connections of a closed ingress may bring requests.
+const CLOSED_MAX: Duration = Duration::from_secs(2);
 
 impl Deploying {
     /// Whatever calls instances is as the release says from now on.
@@ -22,9 +27,13 @@ impl Deploying {
         opened: Option<Opened>,
     ) {
         self.parts.queues.know(known_queues(&next));
-        self.serve(&next, &places, changed, opened);
+        let before = std::mem::take(&mut self.webs);
+        let stays_open = self.serve(&next, &places, &before, changed, opened);
         self.trigger(&next, &places, changed).await;
-        self.retire(&self.places, &places).await;
+        let (webs, others): (Places, Places) =
+            self.places.iter().cloned().partition(|(place, _)| !stays_open && before.contains_key(place));
+        self.retire(&others, &places).await;
+        self.retire_closed(webs, next.formation.drain_delay);
         let schedules = next.types.iter().filter(|kind| matches!(kind.planned.trigger, Trigger::Schedule(_)));
         let names: Vec<String> = schedules.map(|kind| kind.name().to_owned()).collect();
         if let Err(err) = self.parts.ticks.keep_only(&names).await {
@@ -35,22 +44,26 @@ impl Deploying {
         self.release = next;
     }
 
+    /// Requests go where the release says. False where nobody is to send any more.
     fn serve(
         &mut self,
         next: &Release,
         places: &[(usize, Arc<Pool>)],
+        before: &HashMap<usize, Arc<Web>>,
         changed: &HashSet<String>,
         opened: Option<Opened>,
-    ) {
+    ) -> bool {
         let mut webs = HashMap::new();
         let mut routes = vec![];
         for (kind, (place, pool)) in next.types.iter().zip(places) {
             let Trigger::Http { routes: of_type } = &kind.planned.trigger else { continue };
-            let before = self.webs.get(place).filter(|_| !changed.contains(kind.name())).cloned();
+            let before = before.get(place).filter(|_| !changed.contains(kind.name())).cloned();
             let web = before.unwrap_or_else(|| Arc::new(web(kind, pool)));
             routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
             webs.insert(*place, web);
         }
+        self.webs = webs;
+        let has_routes = !routes.is_empty();
         let Formation { http, drain_delay, grace, .. } = &next.formation;
         let front = &self.parts.front;
         match opened {
@@ -58,11 +71,11 @@ impl Deploying {
                 let served_at = opened.served_at();
                 let before = self.parts.live.load();
                 served_at.iter().filter(|place| !before.http.contains(place)).for_each(&self.parts.serving);
-                front.serve(http, opened, routes, *drain_delay, *grace + *drain_delay);
+                front.serve(http, opened, routes, *drain_delay, *grace);
                 self.tell_live(next, Some(served_at));
             }
-            None if routes.is_empty() => {
-                front.close(*grace);
+            None if !has_routes => {
+                front.close(*drain_delay, *grace);
                 self.tell_live(next, Some(vec![]));
             }
             None => {
@@ -70,7 +83,20 @@ impl Deploying {
                 self.tell_live(next, None);
             }
         }
-        self.webs = webs;
+        has_routes
+    }
+
+    /// Types of an ingress that has closed leave when no more requests can come by it.
+    fn retire_closed(&self, webs: Places, drain_delay: Duration) {
+        if webs.is_empty() {
+            return;
+        }
+        let (front, actions) = (self.parts.front.clone(), self.parts.actions.clone());
+        tokio::spawn(async move {
+            if front.closed(drain_delay + CLOSED_MAX).await {
+                retire(&actions, &webs).await;
+            }
+        });
     }
 
     async fn trigger(&mut self, next: &Release, places: &[(usize, Arc<Pool>)], changed: &HashSet<String>) {

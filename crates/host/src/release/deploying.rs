@@ -19,7 +19,7 @@ use super::history::plan_of;
 use super::preparing::Prepared;
 use super::{Front, Live, Making, Opened, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
 use crate::admin::api::DeployEvent;
-use crate::ingress::{ServedAt, Web};
+use crate::ingress::{Renewal, ServedAt, Web};
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Pool;
 use crate::services::{GrantedBy, Queues};
@@ -237,16 +237,28 @@ impl Deploying {
     async fn compare(&self, wanted: Wanted, attempt: &mut Attempt<'_>) -> Result<Option<Change>, String> {
         let (plan, author) = attempt.within(self.read(wanted)).await??;
         let changes = self.changes(&plan);
-        attempt.tell(DeployEvent::Changes { lines: change_lines(&changes) });
+        attempt.waits_for = "the certificates were read".to_owned();
+        let renewal = attempt.within(self.read_certificates(wanted, &plan)).await??;
+        let renewed = renewal.iter().flat_map(Renewal::changed);
+        let renewed = renewed.map(|file| format!("http.tls.cert {} has changed", file.display()));
+        attempt.tell(DeployEvent::Changes {
+            lines: change_lines(&changes).into_iter().chain(renewed).collect(),
+        });
         if !changes.refused.is_empty() {
-            return Err(format!("this can't be changed while the host runs: {}", changes.refused.join("; ")));
+            return Err(format!(
+                "this can't change while the host runs: {}. Stop the host, and start it again",
+                changes.refused.join("; ")
+            ));
         }
         if let Wanted::File { canary: Some(share), .. } = wanted
             && !changes.is_empty()
         {
-            self.can_be_shared(&plan, &changes, share).await?;
+            self.can_be_shared(&plan, &changes, share, attempt).await?;
         }
         let is_dry = matches!(wanted, Wanted::File { dry_run: true, .. });
+        if let Some(renewal) = renewal.filter(|_| !is_dry) {
+            renewal.take_effect();
+        }
         Ok((!is_dry && !changes.is_empty()).then_some(Change { plan, author, changes }))
     }
 
@@ -269,20 +281,14 @@ impl Deploying {
     ) -> Result<(Prepared, Places, Option<Opened>), String> {
         let Change { plan, author, changes } = change;
         let prepared = self.prepare(plan, author, &changes, attempt).await?;
-        let opened = self.open(&prepared.release).await?;
-        let counts = self.counts().await?;
-        let underway = self.adopt(&prepared.release, &counts, false).await?;
+        let opened = self.open(&prepared.release, attempt).await?;
+        let underway = self.begin_move(&prepared.release, attempt).await?;
         let places = underway.places.clone();
         if let Err(why) = self.watch(underway, attempt).await {
             self.go_back(&places).await;
             return Err(why);
         }
         Ok((prepared, places, opened))
-    }
-
-    /// Counts that were set live: for types that come back.
-    pub(super) async fn counts(&self) -> Result<BTreeMap<String, u32>, String> {
-        self.parts.counts.load().await.map_err(|err| format!("the counts can't be read: {err}"))
     }
 
     // --- what is asked for
@@ -367,6 +373,5 @@ pub(crate) fn change_lines(changes: &Changes) -> Vec<String> {
         };
         what.into_iter().map(|what| format!("{}: {what}", kind.process))
     });
-    let http = changes.http.iter().map(|what| format!("[http] {what}"));
-    of_types.chain(http).chain(changes.others.iter().cloned()).collect()
+    of_types.chain(changes.http.iter().cloned()).chain(changes.others.iter().cloned()).collect()
 }

@@ -1,19 +1,21 @@
 //! The front: the ingress of the live release. A release with other routes changes its router. One with another `[http]`
-//! gets an ingress of its own: new listeners open before the old ones close, and a socket that both want is shared, so that
-//! no client is refused in between.
+//! gets an ingress of its own: new listeners open before the old ones close, and have the sockets that are open already, so
+//! that no client is refused in between.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use wasmhost_config::{Http, Route};
 
 use crate::capacity::Capacity;
 use crate::host::{Lasting, StartError};
-use crate::ingress::{
-    Certificates, HandedOver, Ingress, Listener, ServedAt, Spare, Wanted, Web, listen, listen_on_open,
-};
+use crate::ingress::{Certificates, Ingress, Listener, Renewal, ServedAt, Sockets, Web};
 use crate::output;
+
+/// How often it is looked whether an ingress has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub(crate) struct Front {
@@ -21,7 +23,7 @@ pub(crate) struct Front {
     stderr: output::Stream,
     capacity: Capacity,
     /// One that opens places at a time.
-    handed_over: tokio::sync::Mutex<HandedOver>,
+    sockets: tokio::sync::Mutex<Sockets>,
     serving: Mutex<Serving>,
 }
 
@@ -37,53 +39,25 @@ struct Serving {
 struct Present {
     ingress: Arc<Ingress>,
     ended: JoinHandle<()>,
-    /// For the next ingress, which may want the same places.
-    spares: Vec<(Wanted, Spare)>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 /// Places that are open, before anybody is served there.
 pub(crate) struct Opened {
-    listeners: Vec<(Wanted, Listener, Spare)>,
-    certificates: Option<Certificates>,
+    listeners: Vec<Listener>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Opened {
-    /// The listeners that are open before there is a front.
-    pub(crate) async fn first(http: &Http, handed_over: &mut HandedOver) -> Result<Opened, StartError> {
-        Opened::open(http, handed_over, |_| Ok(vec![])).await
-    }
-
-    async fn open(
-        http: &Http,
-        handed_over: &mut HandedOver,
-        shared: impl Fn(&Wanted) -> std::io::Result<Vec<Listener>>,
-    ) -> Result<Opened, StartError> {
-        let places = Wanted::by(http);
-        // Sockets that were handed over are found by their addresses first: `systemd` takes all that are left.
-        let mut found = Vec::new();
-        for wanted in &places {
-            let mut listeners = shared(wanted)?;
-            if listeners.is_empty() {
-                listeners.extend(listen_on_open(wanted, handed_over).await?);
-            }
-            found.push(listeners);
-        }
-        let mut opened = Vec::new();
-        for (wanted, mut listeners) in places.into_iter().zip(found) {
-            if listeners.is_empty() {
-                listeners = listen(&wanted, http.socket_mode, handed_over).await?;
-            }
-            for listener in listeners {
-                let spare = listener.spare()?;
-                opened.push((wanted.clone(), listener, spare));
-            }
-        }
+    /// Opens all places that `[http]` names, on the sockets that are open there already.
+    pub(crate) async fn open(http: &Http, sockets: &mut Sockets) -> Result<Opened, StartError> {
+        let listeners = sockets.open(http).await?;
         let certificates = http.tls.as_ref().map(Certificates::load).transpose();
-        Ok(Opened { listeners: opened, certificates: certificates.map_err(StartError::Certificates)? })
+        Ok(Opened { listeners, certificates: certificates.map_err(StartError::Certificates)? })
     }
 
     pub(crate) fn served_at(&self) -> Vec<ServedAt> {
-        self.listeners.iter().map(|(_, listener, _)| listener.served_at().clone()).collect()
+        self.listeners.iter().map(|listener| listener.served_at().clone()).collect()
     }
 }
 
@@ -92,25 +66,27 @@ impl Front {
         lasting: Lasting,
         stderr: output::Stream,
         capacity: Capacity,
-        handed_over: HandedOver,
+        sockets: Sockets,
     ) -> Front {
-        let handed_over = tokio::sync::Mutex::new(handed_over);
-        Front { lasting, stderr, capacity, handed_over, serving: Mutex::default() }
+        let sockets = tokio::sync::Mutex::new(sockets);
+        Front { lasting, stderr, capacity, sockets, serving: Mutex::default() }
     }
 
-    /// Opens all places that `[http]` names. Those where the present ingress listens are shared with it.
+    /// Opens all places that `[http]` names. Where the host listens already, it goes on until the new ingress serves.
     pub(crate) async fn open(&self, http: &Http) -> Result<Opened, StartError> {
-        let mut handed_over = self.handed_over.lock().await;
-        Opened::open(http, &mut handed_over, |wanted| self.shared(wanted)).await
+        Opened::open(http, &mut *self.sockets.lock().await).await
     }
 
-    fn shared(&self, wanted: &Wanted) -> std::io::Result<Vec<Listener>> {
-        let serving = self.lock();
-        let spares = serving.present.iter().flat_map(|present| &present.spares);
-        spares.filter(|(place, _)| place == wanted).map(|(_, spare)| spare.listener()).collect()
+    /// Reads the certificates again that are in use. None where their files are as they were.
+    pub(crate) async fn read_certificates(&self) -> Result<Option<Renewal>, StartError> {
+        let present = self.lock().present.as_ref().and_then(|present| present.certificates.clone());
+        let Some(certificates) = present else { return Ok(None) };
+        let read = tokio::task::spawn_blocking(move || certificates.read_again());
+        read.await.map_err(std::io::Error::other)?.map_err(StartError::Certificates)
     }
 
-    /// Serves at these places from now on, and nowhere else. The ingress before finishes what it has, within `grace`.
+    /// Serves at these places from now on, and nowhere else. The ingress before accepts where nobody else does for
+    /// `drain_delay`, and finishes what it has within `grace` after that.
     pub(crate) fn serve(
         &self,
         http: &Http,
@@ -120,23 +96,21 @@ impl Front {
         grace: Duration,
     ) {
         let Opened { listeners, certificates } = opened;
-        let mut spares = vec![];
-        let mut accepting = vec![];
-        for (wanted, listener, spare) in listeners {
-            spares.push((wanted, spare));
-            accepting.push(listener);
-        }
         let connections_max = self.capacity.connections(http.connections_max);
         let ingress = Ingress::new(http, connections_max, routes.clone(), &self.stderr);
         let mut serving = self.lock();
         if serving.is_draining {
             return;
         }
-        let (running, watch) = (ingress.clone(), self.lasting.clone());
-        let run = async move { running.run(accepting, certificates, drain_delay, &watch).await };
+        let before = serving.present.take();
+        // First: its listeners end where the new ones have their turn.
+        before.iter().for_each(|before| before.ingress.replaced().cancel());
+        listeners.iter().for_each(|listener| listener.take_turn(http.socket_mode));
+        let (running, watch, followed) = (ingress.clone(), self.lasting.clone(), certificates.clone());
+        let run = async move { running.run(listeners, followed, &watch).await };
         let ended = self.lasting.spawn_replaced("the ingress", ingress.replaced(), run);
-        let before = serving.present.replace(Present { ingress, ended, spares });
-        serving.leave(before, grace);
+        serving.present = Some(Present { ingress, ended, certificates });
+        serving.leave(before, drain_delay, grace);
         serving.route_replaced(&routes);
     }
 
@@ -149,20 +123,36 @@ impl Front {
         }
     }
 
-    /// No type takes requests any more.
-    pub(crate) fn close(&self, grace: Duration) {
+    /// No type takes requests any more. Those that come within `drain_delay` still go the ways from before.
+    pub(crate) fn close(&self, drain_delay: Duration, grace: Duration) {
         let mut serving = self.lock();
         let before = serving.present.take();
-        serving.leave(before, grace);
+        serving.leave(before, drain_delay, grace);
+    }
+
+    /// Waits until the ingresses that were replaced have ended, or for this long. False where the host drains.
+    pub(crate) async fn closed(&self, at_most: Duration) -> bool {
+        let until = Instant::now() + at_most;
+        loop {
+            let (is_open, is_draining) = {
+                let serving = self.lock();
+                (serving.replaced.iter().any(|(_, ended)| !ended.is_finished()), serving.is_draining)
+            };
+            if is_draining || !is_open || Instant::now() >= until {
+                return !is_draining;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// The host drains: nobody is served who comes after this.
-    pub(crate) fn drain(&self, grace: Duration) {
+    pub(crate) fn drain(&self, drain_delay: Duration, grace: Duration) {
         let mut serving = self.lock();
         serving.is_draining = true;
+        // They were left already.
+        serving.replaced.iter().for_each(|(ingress, _)| ingress.close());
         if let Some(present) = &mut serving.present {
-            present.spares.clear();
-            present.ingress.drain(grace);
+            present.ingress.drain(drain_delay, grace);
         }
     }
 
@@ -185,15 +175,11 @@ impl Front {
 }
 
 impl Serving {
-    /// An ingress finishes. Sockets that the present one shares with it stay open.
-    fn leave(&mut self, before: Option<Present>, grace: Duration) {
-        let Some(Present { ingress, ended, spares }) = before else { return };
-        let now: Vec<&Wanted> =
-            self.present.iter().flat_map(|present| &present.spares).map(|(wanted, _)| wanted).collect();
-        spares.iter().filter(|(wanted, _)| now.contains(&wanted)).for_each(|(_, spare)| spare.keep());
-        drop(spares);
+    /// An ingress finishes.
+    fn leave(&mut self, before: Option<Present>, drain_delay: Duration, grace: Duration) {
+        let Some(Present { ingress, ended, .. }) = before else { return };
         ingress.replaced().cancel();
-        ingress.drain(grace);
+        ingress.drain(drain_delay, grace);
         self.replaced.retain(|(_, ended)| !ended.is_finished());
         self.replaced.push((ingress, ended));
     }

@@ -109,7 +109,10 @@ fn keeping(planned: &PlannedType) -> Keeping {
 }
 
 /// Runs the release steps, one after another in the file's order. `begun` is told of each as it begins.
-pub(crate) async fn run_release_steps(release: &Release, begun: impl Fn(&str)) -> Result<(), StartError> {
+pub(crate) async fn run_release_steps(
+    release: &Release,
+    mut begun: impl FnMut(&str),
+) -> Result<(), StartError> {
     for kind in &release.types {
         if matches!(kind.planned.trigger, Trigger::Command { run: Run::Release }) {
             begun(kind.name());

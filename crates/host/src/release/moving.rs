@@ -4,26 +4,52 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 use wasmhost_config::{Run, Trigger};
 
-use super::deploying::{Attempt, Deploying};
+use super::deploying::{Attempt, Deploying, Places};
 use super::{Release, ReleaseType};
 use crate::admin::api::DeployEvent;
 use crate::plan::PlannedType;
 use crate::pool::Pool;
 use crate::supervisor::{Action, Adopted, Supervised, Underway};
 
+/// A deploy's wait for the supervisor, for a person.
+pub(super) const UNANSWERED: &str = "the supervisor had not answered";
+
 /// How long the instances of the release before may take to come back.
 const BACK_MAX: Duration = Duration::from_secs(60);
+
+/// How long the supervisor may take until they begin to.
+const ADOPTED_MAX: Duration = Duration::from_secs(5);
 
 /// How long a request is on its way from its route to the line of its type, and how long it may be in that line.
 const ROUTED_MAX: Duration = Duration::from_millis(100);
 const CALLED_MAX: Duration = Duration::from_secs(5);
 
 impl Deploying {
+    /// Begins to move the instances to a release, if there is time.
+    pub(super) async fn begin_move(
+        &self,
+        next: &Release,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Underway, String> {
+        attempt.waits_for = "the counts were read".to_owned();
+        // Those that were set live are for types that come back.
+        let counts = attempt.within(self.parts.counts.load()).await?;
+        let counts = counts.map_err(|err| format!("the counts can't be read: {err}"))?;
+        attempt.waits_for = UNANSWERED.to_owned();
+        match attempt.within(self.adopt(next, &counts, false)).await {
+            Ok(underway) => underway,
+            Err(why) => {
+                self.go_back(&[]).await;
+                Err(why)
+            }
+        }
+    }
+
     /// Makes a release's types those of the supervisor.
     pub(super) async fn adopt(
         &self,
@@ -78,32 +104,37 @@ impl Deploying {
 
     /// The release that is live gets its instances back.
     pub(super) async fn go_back(&self, tried: &[(usize, Arc<Pool>)]) {
-        match self.adopt(&self.release, &Default::default(), true).await {
-            Ok(underway) => {
-                self.retire(tried, &self.places).await;
-                match tokio::time::timeout(BACK_MAX, underway.ended).await {
-                    Ok(Ok(Ok(()))) => {}
-                    Ok(Ok(Err(why))) => warn!("v{} has trouble coming back: {why}", self.release.number),
-                    Ok(Err(_)) | Err(_) => {
-                        warn!("v{} hasn't got all its instances back yet", self.release.number);
-                    }
-                }
-            }
-            Err(why) => warn!("v{} could not come back: {why}", self.release.number),
+        let number = self.release.number;
+        let counts = BTreeMap::new();
+        let underway = match timeout(ADOPTED_MAX, self.adopt(&self.release, &counts, true)).await {
+            Ok(Ok(underway)) => underway,
+            Ok(Err(why)) => return warn!("v{number} could not come back: {why}"),
+            Err(_) => return warn!("v{number} could not come back: the supervisor doesn't answer"),
+        };
+        self.retire(tried, &self.places).await;
+        match timeout(BACK_MAX, underway.ended).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(why))) => warn!("v{number} has trouble coming back: {why}"),
+            Ok(Err(_)) | Err(_) => warn!("v{number} hasn't got all its instances back yet"),
         }
     }
 
     /// Types of the former that the latter doesn't have leave.
     pub(super) async fn retire(&self, former: &[(usize, Arc<Pool>)], latter: &[(usize, Arc<Pool>)]) {
         let stay: HashSet<usize> = latter.iter().map(|(place, _)| *place).collect();
-        let places: Vec<usize> =
-            former.iter().map(|(place, _)| *place).filter(|place| !stay.contains(place)).collect();
-        if !places.is_empty() {
-            idle(former.iter().filter(|(place, _)| places.contains(place)).map(|(_, pool)| &**pool)).await;
-            // An error says that the host is stopping, and everything leaves.
-            let _ = self.parts.actions.send(Action::Retire { places }).await;
+        let gone: Places = former.iter().filter(|(place, _)| !stay.contains(place)).cloned().collect();
+        if !gone.is_empty() {
+            retire(&self.parts.actions, &gone).await;
         }
     }
+}
+
+/// These types leave, when nobody waits for them any more.
+pub(super) async fn retire(actions: &mpsc::Sender<Action>, gone: &[(usize, Arc<Pool>)]) {
+    idle(gone.iter().map(|(_, pool)| &**pool)).await;
+    let places = gone.iter().map(|(place, _)| *place).collect();
+    // An error says that the host is stopping, and everything leaves.
+    let _ = actions.send(Action::Retire { places }).await;
 }
 
 /// Waits until nobody waits for instances of these pools, that were called until now: a request that was routed a moment

@@ -11,10 +11,12 @@ use wasmhost_engine::Engine;
 use super::deploying::{Attempt, Deploying};
 use super::history::record;
 use super::making::run_release_steps;
+use super::moving::UNANSWERED;
 use super::trial::Trial;
-use super::{Opened, Release, ReleaseType};
+use super::{Opened, Release, ReleaseType, Wanted};
 use crate::admin::api::DeployEvent;
 use crate::host::Progress;
+use crate::ingress::Renewal;
 use crate::plan::Plan;
 use crate::pool::Version;
 use crate::supervisor::{Action, Name};
@@ -57,11 +59,9 @@ impl Deploying {
         let (next, engine) = made.map_err(|err| err.to_string())?;
 
         if !is_rollback {
-            attempt.waits_for = "a release step ran".to_owned();
-            let begun = |process: &str| attempt.tell(DeployEvent::Step { process: process.to_owned() });
-            attempt.within(run_release_steps(&next, begun)).await?.map_err(|err| err.to_string())?;
+            self.prepare_data(&next, attempt).await?;
         }
-        for kind in next.types.iter().filter(|kind| !kept.contains_key(kind.name())) {
+        for kind in next.types.iter().filter(|kind| !kept.contains_key(kind.name()) || self.asks_anew(kind)) {
             self.try_type(kind, attempt).await?;
         }
         let mut changed: HashSet<String> = changes.types.iter().map(|kind| kind.process.clone()).collect();
@@ -72,16 +72,58 @@ impl Deploying {
     }
 
     /// Opens the places where a release will serve, if they are others.
-    pub(super) async fn open(&self, next: &Release) -> Result<Option<Opened>, String> {
-        let takes_requests = |kind: &ReleaseType| matches!(kind.planned.trigger, Trigger::Http { .. });
-        let is_open = self.release.types.iter().any(takes_requests);
-        let is_elsewhere = !is_open || self.release.formation.http != next.formation.http;
-        match next.types.iter().any(takes_requests) && is_elsewhere {
-            true => {
-                let opened = self.parts.front.open(&next.formation.http).await;
-                opened.map(Some).map_err(|err| err.to_string())
+    pub(super) async fn open(
+        &self,
+        next: &Release,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Option<Opened>, String> {
+        let is_elsewhere =
+            !takes_requests(&self.release) || self.release.formation.http != next.formation.http;
+        if !takes_requests(next) || !is_elsewhere {
+            return Ok(None);
+        }
+        attempt.waits_for = "its listeners were opened".to_owned();
+        let opened = attempt.within(self.parts.front.open(&next.formation.http)).await?;
+        opened.map(Some).map_err(|err| err.to_string())
+    }
+
+    /// Runs the release steps. One that takes too long is named.
+    async fn prepare_data(&self, next: &Release, attempt: &mut Attempt<'_>) -> Result<(), String> {
+        let (deadline, events) = (attempt.deadline, attempt.events);
+        let waits_for = &mut attempt.waits_for;
+        let begun = |process: &str| {
+            *waits_for = format!("the release step \"{process}\" was running");
+            // The one that asked may have gone.
+            let _ = events.send(DeployEvent::Step { process: process.to_owned() });
+        };
+        match timeout_at(deadline, run_release_steps(next, begun)).await {
+            Ok(ran) => ran.map_err(|err| err.to_string()),
+            Err(_) => Err(attempt.overdue()),
+        }
+    }
+
+    /// Whether a type whose instances stay is to be asked by another path whether it is ready.
+    fn asks_anew(&self, kind: &ReleaseType) -> bool {
+        let ready = |kind: &ReleaseType| kind.planned.process.ready.clone();
+        let before = self.release.find(kind.name());
+        ready(kind).is_some() && before.is_some_and(|before| ready(before) != ready(kind))
+    }
+
+    /// Reads the certificates again that the release goes on with. Those of a `[http]` that has changed are read when it
+    /// is opened, and a way back doesn't depend on what somebody does to the files at the time.
+    pub(super) async fn read_certificates(
+        &self,
+        wanted: Wanted,
+        plan: &Plan,
+    ) -> Result<Option<Renewal>, String> {
+        let stays = plan.has_http()
+            && takes_requests(&self.release)
+            && self.release.formation.http == plan.formation.http;
+        match wanted {
+            Wanted::File { .. } if stays => {
+                self.parts.front.read_certificates().await.map_err(|err| err.to_string())
             }
-            false => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -119,7 +161,8 @@ impl Deploying {
             return Ok(());
         }
         attempt.tell(DeployEvent::Trying { process: kind.name().to_owned() });
-        let name = self.free_name(kind.name()).await?;
+        attempt.waits_for = UNANSWERED.to_owned();
+        let name = attempt.within(self.free_name(kind.name())).await??;
         let trial = Trial {
             process: kind.name(),
             trigger: &kind.planned.trigger,
@@ -144,4 +187,8 @@ impl Deploying {
         self.parts.actions.send(action).await.map_err(|_| stopping.to_owned())?;
         answer.await.map_err(|_| stopping.to_owned())
     }
+}
+
+fn takes_requests(release: &Release) -> bool {
+    release.types.iter().any(|kind| matches!(kind.planned.trigger, Trigger::Http { .. }))
 }

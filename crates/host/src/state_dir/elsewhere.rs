@@ -17,7 +17,8 @@ pub fn running_state_dir(file: &Path) -> Option<PathBuf> {
     let mut directories = sockets.split(|byte| *byte == b'\n').filter_map(directory);
     directories.find(|directory| {
         let lock = locked(directory).filter(is_trusted);
-        lock.and_then(|mut lock| User::read(&mut lock)).is_some_and(|user| user.is(&User::of(file, directory)))
+        lock.and_then(|mut lock| User::read(&mut lock))
+            .is_some_and(|user| user.is(&User::of(file, directory)))
     })
 }
 

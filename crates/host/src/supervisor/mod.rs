@@ -231,6 +231,8 @@ impl Supervisor {
         match action {
             Action::Scale { changes, reply } => self.change(Asked { change: Change::Scale(changes), reply }),
             Action::Reset { types, reply } => self.change(Asked { change: Change::Reset(types), reply }),
+            // Nobody would watch the move.
+            Action::Adopt { reply, .. } | Action::Canary { reply, .. } if reply.is_closed() => {}
             Action::Adopt { types, grace, is_way_back, reply } => {
                 self.grace = grace;
                 let _ = reply.send(self.adopt(types, is_way_back));
@@ -251,9 +253,13 @@ impl Supervisor {
                 self.waiting.push((wanted, reply));
             }
             Action::Look { reply } => {
-                let retired = self.types.iter().filter(|(_, kind)| kind.is_retired).map(|(place, _)| place);
-                let live = self.order.iter().flat_map(|place| self.places_of(*place));
-                let places = live.chain(retired);
+                let mut places: Vec<usize> =
+                    self.order.iter().flat_map(|place| self.places_of(*place)).collect();
+                // Types that the live release doesn't have any more.
+                let others = self.types.iter().map(|(place, _)| place);
+                let others: Vec<usize> = others.filter(|place| !places.contains(place)).collect();
+                places.extend(others);
+                let places = places.into_iter();
                 let views = places.map(|place| self.types[place].view(self.roster.kind(place)));
                 let _ = reply.send(views.collect());
             }

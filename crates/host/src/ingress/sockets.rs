@@ -1,0 +1,178 @@
+//! All sockets that the host has open for requests. A release finds there what it wants to listen on, whichever release
+//! opened it: a system doesn't let anybody open an address a second time.
+//!
+//! Sockets that were handed over stay open as long as the host does, since nobody can open them again. The others are
+//! open as long as a listener is on them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use wasmhost_config::{Http, Listen};
+
+use super::HandedOver;
+use super::handed_over::Named;
+use super::listener::{Listener, Wanted};
+use super::open::{Claim, Open};
+use super::socket::{Place, Socket, SocketFile};
+use crate::host::StartError;
+
+/// See the module.
+pub(crate) struct Sockets {
+    handed_over: Vec<Given>,
+    /// In the order in which they were opened.
+    made: Vec<Weak<Open>>,
+}
+
+/// A socket that was handed over.
+struct Given {
+    name: String,
+    /// An error where it is no listening socket.
+    open: Result<Arc<Open>, (io::ErrorKind, String)>,
+}
+
+/// The sockets of one `[http]`, while they are opened. None of them is taken twice.
+struct Taking<'a> {
+    sockets: &'a mut Sockets,
+    taken: Vec<Arc<Open>>,
+}
+
+impl Sockets {
+    pub(crate) fn new(HandedOver(given): HandedOver) -> Sockets {
+        let given = given.into_iter().map(|Named { name, socket }| {
+            let open = socket.and_then(Open::handed_over).map_err(|err| (err.kind(), err.to_string()));
+            Given { name, open }
+        });
+        Sockets { handed_over: given.collect(), made: vec![] }
+    }
+
+    /// A listener at each place that `[http]` names, on the socket that is open there, or else on a new one. None
+    /// accepts before its turn.
+    pub(crate) async fn open(&mut self, http: &Http) -> Result<Vec<Listener>, StartError> {
+        self.made.retain(|open| open.strong_count() > 0);
+        let mut taking = Taking { sockets: self, taken: vec![] };
+        // Those that are known by their addresses first: `systemd` takes all that are left.
+        let mut claims = vec![];
+        for wanted in Wanted::by(http) {
+            let claim = taking.find(&wanted).await;
+            claims.push((wanted, claim));
+        }
+        let mut listeners = vec![];
+        for (wanted, found) in claims {
+            let failed = |err| StartError::Listen { listen: wanted.place.to_string(), err };
+            let claims = match found {
+                Some(claim) => vec![claim],
+                None => taking.make(&wanted, http.socket_mode).await.map_err(failed)?,
+            };
+            for claim in claims {
+                listeners.push(Listener::new(claim, wanted.tls).map_err(failed)?);
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn given(&self) -> impl Iterator<Item = Arc<Open>> {
+        self.handed_over.iter().filter_map(|given| given.open.as_ref().ok()).cloned()
+    }
+
+    fn made(&self) -> impl DoubleEndedIterator<Item = Arc<Open>> {
+        self.made.iter().filter_map(Weak::upgrade)
+    }
+
+    /// Those that were handed over first, then the latest.
+    fn all(&self) -> impl Iterator<Item = Arc<Open>> {
+        self.given().chain(self.made().rev())
+    }
+}
+
+impl Taking<'_> {
+    /// Takes the socket that listens on this address or path already, if there is one. systemd opens what the formation
+    /// names, so that one formation runs with it and without it.
+    async fn find(&mut self, wanted: &Wanted) -> Option<Claim> {
+        // A start without any has no name to look up yet.
+        self.sockets.all().next()?;
+        match &wanted.place {
+            Listen::Tcp(address) => {
+                // A name that can't be looked up is told of by binding to it.
+                let addresses: Vec<_> = tokio::net::lookup_host(address).await.ok()?.collect();
+                self.take(|open| match &open.place {
+                    // Any port is right, and the one that it has is the best.
+                    Place::Tcp(_) if addresses.iter().any(|address| address.port() == 0) => {
+                        open.is_made_for(wanted)
+                    }
+                    Place::Tcp(address) => addresses.contains(address),
+                    Place::Unix(_) => false,
+                })
+            }
+            Listen::Unix(path) => {
+                self.take(|open| matches!(&open.place, Place::Unix(place) if place == path))
+            }
+            Listen::HandedOver(_) => None,
+        }
+    }
+
+    fn take(&mut self, is_wanted: impl Fn(&Open) -> bool) -> Option<Claim> {
+        let candidates = self.sockets.all().filter(|open| is_wanted(open) && !self.has(open));
+        let claim = candidates.filter_map(|open| open.claim()).next()?;
+        self.taken.push(claim.open.clone());
+        Some(claim)
+    }
+
+    fn has(&self, open: &Arc<Open>) -> bool {
+        self.taken.iter().any(|taken| Arc::ptr_eq(taken, open))
+    }
+
+    /// Opens one place: one socket, or as many as were handed over for it. `mode` is a unix socket's.
+    async fn make(&mut self, wanted: &Wanted, mode: u32) -> io::Result<Vec<Claim>> {
+        let (socket, file) = match &wanted.place {
+            Listen::Tcp(address) => {
+                let addresses: Vec<SocketAddr> = tokio::net::lookup_host(address).await?.collect();
+                let others: Vec<_> = self.sockets.made().filter(|open| !self.has(open)).collect();
+                let others: Vec<_> = others.iter().filter_map(|open| open.tcp()).collect();
+                (Socket::tcp(&addresses, &others)?, None)
+            }
+            Listen::Unix(path) => {
+                let (socket, file) = SocketFile::listen(path, mode)?;
+                (socket, Some(file))
+            }
+            Listen::HandedOver(name) => return self.take_given(name.as_deref()),
+        };
+        let open = Open::made(socket, file, wanted.clone())?;
+        self.sockets.made.push(Arc::downgrade(&open));
+        self.taken.push(open.clone());
+        Ok(open.claim().into_iter().collect())
+    }
+
+    /// Takes the sockets of this name that were handed over, or all that are left. There has to be one.
+    fn take_given(&mut self, name: Option<&str>) -> io::Result<Vec<Claim>> {
+        let left = self.sockets.handed_over.iter().filter(|given| match &given.open {
+            Ok(open) => !self.has(open),
+            Err(_) => true,
+        });
+        let left: Vec<&Given> = left.collect();
+        let wanted = left.iter().filter(|given| name.is_none_or(|name| given.name == name));
+        let wanted: Vec<_> = wanted.map(|given| given.open.clone()).collect();
+        if wanted.is_empty() {
+            let lacks = lacks(name, self.sockets.handed_over.is_empty(), &left);
+            return Err(io::Error::new(io::ErrorKind::NotFound, lacks));
+        }
+        let mut claims = vec![];
+        for open in wanted {
+            let open = open.map_err(|(kind, why)| io::Error::new(kind, why))?;
+            claims.extend(open.claim());
+            self.taken.push(open);
+        }
+        Ok(claims)
+    }
+}
+
+fn lacks(name: Option<&str>, is_nothing_given: bool, left: &[&Given]) -> String {
+    if is_nothing_given {
+        return "no socket was handed over (LISTEN_FDS and LISTEN_PID say which)".to_owned();
+    }
+    if left.is_empty() || name.is_none() {
+        return "every socket that was handed over is taken already".to_owned();
+    }
+    let names = left.iter().map(|given| format!("{:?}", given.name));
+    format!("no socket of this name was handed over; there are {}", names.collect::<Vec<_>>().join(", "))
+}
