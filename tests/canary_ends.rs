@@ -276,3 +276,62 @@ fn programs_are_told_of_each_step_and_the_api_refuses_what_makes_no_sense() {
     assert_eq!(promoted.last().unwrap(), &serde_json::json!({ "event": "live", "release": 3 }));
     assert!(promoted.iter().any(|event| event["event"] == "moving"), "{promoted:#?}");
 }
+
+#[test]
+fn where_the_canary_is_full_the_live_version_answers() {
+    let formation = versioned_web("one", "count = 1\nbacklog = 1");
+    let host = on_canary(&formation, "99%");
+    // Each of them may go to the live version too, by chance.
+    eventually("a request comes while the canary is full", || {
+        let mut late: Vec<Connection> = (0..2).map(|_| host.connect()).collect();
+        for client in &mut late {
+            client.send_raw(b"GET /sleep?ms=1000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        }
+        eventually("both are begun or wait", || {
+            let ps = host.ps();
+            let [live, canary] = [ps.process("web"), ps.canary("web")].map(|view| {
+                let is_busy = view["instances"][0]["state"] == "busy";
+                u64::from(is_busy) + view["waiting"].as_u64().unwrap()
+            });
+            (live + canary >= 2).then_some(())
+        });
+        let is_full = || host.ps().canary("web")["waiting"] == 1;
+        let was_full = is_full();
+        let version = host.version();
+        let was_full = was_full && is_full();
+        for mut client in late {
+            assert_eq!(client.read_answer(false).unwrap().ok(), "slept\n");
+        }
+        assert!(!was_full || version == "one", "{version}");
+        was_full.then_some(())
+    });
+}
+
+#[test]
+fn types_that_keep_instances_in_other_ways_have_canaries_too() {
+    for (guest, keys, path) in [
+        ("wasi03-service", "count = 2\nconcurrency = 8", "/hello"),
+        ("web-test", "count = 2\nisolation = \"call\"", "/version"),
+        ("web-test", "count = 2\nmax_calls = 20", "/spin?ms=1"),
+    ] {
+        let formation = Formation::new().versioned("web", guest, "one", keys);
+        let host = Host::run(&formation);
+        let load = Load::get(host.address(), 4, path);
+        for end in ["abort", "promote"] {
+            formation.build("web", guest, end);
+            host.cli(["deploy", "--canary", "50%"]).done();
+            load.wait_for(60);
+            eventually("the canary has its share", || {
+                let ps = host.ps();
+                let canary = ps.canary("web");
+                // Calls begin anew with a replacement.
+                (canary["instances"][0]["calls"] != 0 || canary["recycled"] != 0).then_some(())
+            });
+            host.cli_of(vec![end]).done();
+            load.wait_for(30);
+        }
+        load.stop();
+        host.is_alone("web", 2);
+        host.stop().never_panicked().done();
+    }
+}

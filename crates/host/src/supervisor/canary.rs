@@ -33,9 +33,12 @@ impl Supervisor {
         }
         let of: Vec<(usize, Takes)> = canaries.iter().map(|canary| (canary.of, canary.takes)).collect();
         self.check_room_beside(&of, share)?;
+        if !of.iter().all(|(place, _)| self.types.contains(*place)) {
+            return Err(Refused::Conflict("a type of the live release is gone".into()));
+        }
         let mut places = vec![];
         for Canary { of, supervised, takes } in canaries {
-            let Some(count) = self.types.get(of).map(|kind| kind.count) else { continue };
+            let count = self.types[of].count;
             let place = self.add_type(supervised);
             self.types[place].is_canary = true;
             self.types[of].canary = Some(Beside { place, share, takes });
