@@ -145,7 +145,7 @@ fn a_host_that_was_killed_on_a_full_disk_starts_again() {
         host = disk.run();
         assert_eq!(version(&host), "one");
     }
-    // What its store's end made room for is taken, too.
+    // The room that the store's end has made is taken, too.
     host.signal(Signal::TERM);
     host.wait().done();
     disk.fill();

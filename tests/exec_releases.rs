@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Ended, Formation, Host, eventually};
+use crate::harness::{Ended, Formation, Host, eventually, guest_file};
 
 /// `tool`, whose component is a file beside the formation, echoes this word.
 fn tool(word: &str) -> Formation {
@@ -66,7 +66,7 @@ fn the_live_release_is_run_with_its_host_and_without_it() {
     let host = run(&formation);
     host.cli(["rollback", "v1"]).done();
     is_of_release(exec(&formation), 4, "old\n", changed);
-    // What it was asked to run goes before what the release has, as ever.
+    // Arguments go before those of the release, as ever.
     assert_eq!(formation.cli(["exec", "tool", "echo", "asked"]).done(), "asked\n");
     host.stop().done();
 }
@@ -99,6 +99,22 @@ fn the_component_that_was_kept_is_run_whatever_became_of_its_file() {
     // The formation's own file will do where it's the same.
     formation.build("tool", "cmd-test", "1");
     is_plain(exec(&formation), "kept\n");
+}
+
+#[test]
+fn compiled_code_is_kept_and_run_as_well() {
+    let core = guest_file("cmd-test-core");
+    let formation = Formation::new();
+    formation.cli(["compile", core.to_str().unwrap(), "-o", "tool.cwasm"]).done();
+    let keys = "trust_cwasm = true\nargs = [\"echo\", \"kept\"]\nrun = \"never\"";
+    let formation = formation.table(&format!("[process.tool]\ncomponent = \"tool.cwasm\"\n{keys}"));
+    let host = run(&formation);
+    is_plain(exec(&formation), "kept\n");
+    fs::remove_file(formation.path("tool.cwasm")).unwrap();
+    let changed =
+        format!("{} has changed", fs::canonicalize(formation.folder()).unwrap().join("tool.cwasm").display());
+    is_of_release(exec(&formation), 1, "kept\n", &changed);
+    host.stop().done();
 }
 
 #[test]
@@ -143,7 +159,7 @@ fn a_host_with_its_store_in_memory_says_which_release_is_live() {
     let formation = formation.replace("old", "new");
     is_of_release(exec(&formation), 1, "old\n", "tool has changed in formation.toml");
     host.stop().done();
-    // What was in its memory is gone with it.
+    // The release went with the memory.
     is_plain(exec(&formation), "new\n");
 }
 

@@ -182,7 +182,7 @@ fn a_procfile_and_its_import_are_gone_back_to_from_each_other() {
 
     host.cli(["rollback"]).done();
     assert_ne!(host.version(), "imported");
-    // What a Procfile means holds again: its types share a queue.
+    // The rules of a Procfile hold again: its types share a queue.
     assert_eq!(host.post("/enqueue?queue=default", "print:a job\nok").status, 201);
     host.stdout().wait_for("a job");
     host.cli(["rollback", "v2"]).done();

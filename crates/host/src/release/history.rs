@@ -111,7 +111,7 @@ fn decide<'a>(
     }
     match (live, latest.filter(|latest| is_of_file(latest))) {
         (_, None) => Decision::New,
-        // Whoever starts the host sees how it goes. The list goes by numbers, so that only the last one can be it again.
+        // A person who starts the host sees how it goes. The list goes by numbers, so that only the last one can be it again.
         (_, Some(latest)) if latest.state == ReleaseState::Failed && latest.author == START => {
             match newest == Some(latest.number) {
                 true => Decision::Retry(latest.number),

@@ -86,7 +86,7 @@ fn digest_of(process: &ProcessType) -> Option<String> {
     Some(Code::new(bytes, process.trust_cwasm).ok()?.0.digest())
 }
 
-/// What others may have written is not run with the rights of this user.
+/// A file that others may have written is not run with the rights of this user.
 fn refuse_stranger(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     let ours = rustix::process::geteuid().as_raw();

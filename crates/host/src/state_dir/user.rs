@@ -35,8 +35,8 @@ impl User {
     }
 
     /// Whether the directory is this one's, who used it last, and not the other's. A file that is gone was renamed or moved:
-    /// the other is what became of it. A Procfile and the formation.toml that was imported from it are one formation. And
-    /// what was copied belongs to who has the copy.
+    /// the other is what became of it. A Procfile and the formation.toml that was imported from it are one formation. A copied
+    /// directory belongs to the formation that was copied with it.
     pub(super) fn keeps_it_from(&self, other: &User) -> bool {
         let is_beside = self.file.parent() == other.file.parent();
         let is_import = is_beside && (is_procfile(&self.file) || is_procfile(&other.file));
