@@ -7,11 +7,13 @@
 
 mod admin;
 mod answers;
+mod bounds_of_files;
 mod cache;
 mod canary;
 mod canary_ends;
 mod cli;
 mod commands;
+mod compiling;
 mod completions;
 mod crash;
 mod database;

@@ -12,6 +12,7 @@ mod releases;
 mod service_manager;
 mod store;
 mod variant;
+pub(crate) mod wasm;
 
 use std::time::{Duration, Instant};
 

@@ -206,6 +206,12 @@ pub(crate) struct Compile {
     /// The file to write [default: that file's name with .cwasm, beside it]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// The most memory that the compiler may take [default: 4GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// The most CPU time that it may take [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) cpu: Option<Duration>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

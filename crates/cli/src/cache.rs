@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tracing::warn;
 use wasmhost_config::units::parse_size;
-use wasmhost_engine::Cache;
+use wasmhost_engine::{Cache, Compiler};
 
 use crate::exit::{Exit, Failed};
 
@@ -15,7 +15,7 @@ const BYTES_MAX_DEFAULT: u64 = 1 << 30;
 pub(crate) fn from_environment() -> Result<Cache, Failed> {
     match text("WASMHOST_CACHE")?.as_deref() {
         None | Some("on") => {}
-        Some("off") => return Ok(Cache::off()),
+        Some("off") => return Ok(Cache::off().compiled_by(compiler()?)),
         Some(found) => {
             let message = format!("WASMHOST_CACHE: found {found:?}, expected \"on\" or \"off\"");
             return Err(Failed::new(Exit::Usage, message));
@@ -30,9 +30,15 @@ pub(crate) fn from_environment() -> Result<Cache, Failed> {
         warn!(
             "compiled components are not kept, and each start compiles them again: neither HOME nor XDG_CACHE_HOME is set; WASMHOST_CACHE_DIR names a directory, WASMHOST_CACHE=off does without one"
         );
-        return Ok(Cache::off());
+        return Ok(Cache::off().compiled_by(compiler()?));
     };
-    Ok(Cache::open(&directory, bytes_max))
+    Ok(Cache::open(&directory, bytes_max).compiled_by(compiler()?))
+}
+
+/// Components are compiled in processes of their own, which `main` knows by their first argument.
+pub(crate) fn compiler() -> Result<Compiler, Failed> {
+    let failed = |err| Failed::new(Exit::NotStarted, format!("can't find this program's own file: {err}"));
+    Compiler::of_this_program().map_err(failed)
 }
 
 fn text(name: &str) -> Result<Option<String>, Failed> {

@@ -1,14 +1,15 @@
 //! `wasmhost compile`
 
 use std::fs::Permissions;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use wasmhost_config::{read_file, units};
-use wasmhost_engine::FILE_BYTES_MAX;
+use wasmhost_config::{CompileLimits, read_file, units};
+use wasmhost_engine::{CompiledFile, FILE_BYTES_MAX, inspect};
 
 use crate::args::Compile;
+use crate::cache::compiler;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
 
@@ -20,8 +21,15 @@ pub(crate) fn compile(compile: &Compile) -> Outcome {
         return Err(Failed::new(Exit::Usage, message));
     }
     let wasm = read(component).map_err(|message| Failed::new(Exit::Component, message))?;
-    let compiled = wasmhost_engine::compile(&wasm)
-        .map_err(|err| Failed::new(Exit::Component, format!("{} {err}", component.display())))?;
+    let refused =
+        |err: &dyn std::fmt::Display| Failed::new(Exit::Component, format!("{} {err}", component.display()));
+    inspect(&wasm).map_err(|err| refused(&err))?;
+    let default = CompileLimits::default();
+    let limits = CompileLimits {
+        memory_bytes_max: compile.memory.unwrap_or(default.memory_bytes_max),
+        cpu: compile.cpu.unwrap_or(default.cpu),
+    };
+    let compiled = compiler()?.compile(&wasm, limits).map_err(|err| refused(&err))?;
     write(&output, &compiled)
         .map_err(|err| Failed::new(Exit::Failed, format!("can't write {}: {err}", output.display())))?;
     match compile.json {
@@ -44,10 +52,10 @@ fn read(component: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Writes the file beside its place and renames it: a reader finds the old one or the new one, whole.
-fn write(output: &Path, compiled: &[u8]) -> std::io::Result<()> {
+fn write(output: &Path, compiled: &CompiledFile) -> std::io::Result<()> {
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
-    file.write_all(compiled)?;
+    compiled.write_to(file.as_file_mut())?;
     file.as_file().sync_data()?;
     file.persist(output)?;
     Ok(())

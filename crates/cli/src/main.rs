@@ -60,6 +60,10 @@ fn not_yet(said: &clap::Error) -> Option<Failed> {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == wasmhost_engine::CHILD) {
+        return wasmhost_engine::compile_as_child(arguments);
+    }
     if let Some(answered) = complete::answer(Arguments::command) {
         return print::end(answered);
     }

@@ -39,9 +39,10 @@ pub(crate) fn run(
 }
 
 fn not_started(err: StartError, words: &Words) -> Failed {
+    let exit = exit_of(&err);
     match err {
-        StartError::Load { err, .. } => Failed::new(Exit::Component, format!("{} {err}", words.name)),
-        err => Failed::new(exit_of(&err), err),
+        StartError::Load { err, .. } => Failed::new(exit, format!("{} {err}", words.name)),
+        err => Failed::new(exit, err),
     }
 }
 

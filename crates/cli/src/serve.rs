@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tokio::runtime::Builder;
 use tracing::info;
 use wasmhost_config::shown;
-use wasmhost_engine::Cache;
+use wasmhost_engine::{Cache, LoadError};
 use wasmhost_host::{
     GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, ServiceManager, StartError,
     make_room_for_connections,
@@ -135,6 +135,7 @@ fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
 
 pub(crate) fn exit_of(err: &StartError) -> Exit {
     match err {
+        StartError::Load { err: LoadError::NoCompiler(_), .. } => Exit::NotStarted,
         StartError::Load { .. } => Exit::Component,
         StartError::TooMany(_) => Exit::Usage,
         StartError::Engine(_)

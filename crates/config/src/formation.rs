@@ -36,6 +36,8 @@ pub struct Formation {
     pub keep_releases: u32,
     /// How long the store keeps jobs that have ended.
     pub retention: Retention,
+    /// The bounds of compiling one component.
+    pub compile: CompileLimits,
     /// Settings of single queues; a queue that isn't here has the defaults.
     pub queues: BTreeMap<String, Queue>,
     /// The process types in the file's order; at least one, their names unique.
@@ -87,6 +89,22 @@ impl Default for Retention {
             dead_for: Duration::from_hours(180 * 24),
             dead_max: 10_000,
         }
+    }
+}
+
+/// `[compile]`: the most that compiling one component may take, for it is a program of somebody else's that says how much
+/// work it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Bytes of memory.
+    pub memory_bytes_max: u64,
+    /// CPU time, on all cores together: a busy machine refuses no component that an idle one compiles.
+    pub cpu: Duration,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        CompileLimits { memory_bytes_max: 4 << 30, cpu: Duration::from_mins(5) }
     }
 }
 

@@ -44,6 +44,7 @@ impl Formation {
             keep_releases: u32,
             http: HttpTable,
             store: StoreTable,
+            compile: CompileTable,
             #[serde(skip_serializing_if = "InOrder::is_empty")]
             queues: InOrder<'a, QueueTable>,
             process: InOrder<'a, ProcessTable<'a>>,
@@ -55,6 +56,11 @@ impl Formation {
             keep_done_max: u64,
             keep_dead: String,
             keep_dead_max: u64,
+        }
+        #[derive(Serialize)]
+        struct CompileTable {
+            memory: String,
+            cpu: String,
         }
         let file = File {
             name: escape(&self.name),
@@ -70,6 +76,10 @@ impl Formation {
                 keep_done_max: self.retention.done_max,
                 keep_dead: format_duration(self.retention.dead_for),
                 keep_dead_max: self.retention.dead_max,
+            },
+            compile: CompileTable {
+                memory: format_size(self.compile.memory_bytes_max),
+                cpu: format_duration(self.compile.cpu),
             },
             queues: InOrder(self.queues.iter().map(|(name, queue)| (name.as_str(), queue.into())).collect()),
             process: InOrder(

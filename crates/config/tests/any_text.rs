@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_differs_is_told(old in formation(), other in formation(), part in 0..10) {
+    fn whatever_differs_is_told(old in formation(), other in formation(), part in 0..11) {
         let mut new = old.clone();
         match part {
             0 => new.name = other.name,
@@ -125,6 +125,7 @@ proptest! {
             6 => new.retention = other.retention,
             7 => new.queues = other.queues,
             8 => new.keep_releases = other.keep_releases,
+            9 => new.compile = other.compile,
             _ => new.processes[0] = ProcessType { name: new.processes[0].name.clone(), ..other.processes[0].clone() },
         }
         let changes = Changes::between(&old, &new, &|_| false);
@@ -344,13 +345,16 @@ fn formation() -> impl Strategy<Value = Formation> {
         dead_for,
         dead_max,
     });
+    let compile = ((64u64 << 20)..=(1 << 40), 1u64..=24 * 3_600).prop_map(|(memory_bytes_max, cpu)| {
+        CompileLimits { memory_bytes_max, cpu: Duration::from_secs(cpu) }
+    });
     let times = (duration(), duration(), 1u32..=1_000);
     let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), times);
-    (top, http(), (store, retention), btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
+    (top, http(), (store, retention, compile), btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
         |(
             (name, state_dir, max_instances, (grace, drain_delay, keep_releases)),
             http,
-            (store, retention),
+            (store, retention, compile),
             queues,
             processes,
         )| Formation {
@@ -364,6 +368,7 @@ fn formation() -> impl Strategy<Value = Formation> {
             store,
             keep_releases,
             retention,
+            compile,
             queues,
             processes: without_repetition(processes),
             secret_files: vec![],

@@ -39,6 +39,7 @@ fn the_smallest_file_has_every_default() {
             dead_for: Duration::from_hours(180 * 24),
             dead_max: 10_000,
         },
+        compile: CompileLimits { memory_bytes_max: 4 << 30, cpu: Duration::from_mins(5) },
         queues: Default::default(),
         processes: vec![ProcessType {
             name: "web".to_owned(),
@@ -272,6 +273,10 @@ keep_done = "1h"
 keep_done_max = 100000
 keep_dead = "180d"
 keep_dead_max = 10000
+
+[compile]
+memory = "4GiB"
+cpu = "5m"
 
 [process.web]
 component = "/srv/shop/web.wasm"

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use wasmhost_config::CompileLimits;
 use wasmtime::Store;
 use wasmtime::component::{InstancePre, Linker};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -74,17 +75,19 @@ enum EntryPre {
 
 impl Component {
     /// Compiles and links `code`, whose calls go to `handler`; `is_async` is what its inspection says. Takes all cores,
-    /// for up to seconds, unless the cache has it: not for an async thread.
+    /// for up to seconds, unless the cache has it, and no more than `limits` allow where the cache's compiler has processes
+    /// of its own: not for an async thread.
     pub fn load(
         engine: &Arc<Engine>,
         code: &Code,
         handler: Handler,
         is_async: bool,
+        limits: CompileLimits,
         sandbox: Sandbox,
         services: Services,
     ) -> Result<Component, LoadError> {
         let flavor = engine.flavor(is_async)?;
-        let compiled = code.compiled(&flavor.wasmtime, &engine.cache)?;
+        let compiled = code.compiled(&flavor.wasmtime, &engine.cache, limits)?;
         let entry = match &*compiled {
             Compiled::Module(module) => EntryPre::Core(module::link(module, &sandbox)?),
             Compiled::Component(component) => {

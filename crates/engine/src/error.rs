@@ -13,6 +13,12 @@ pub enum LoadError {
     /// It could not be compiled.
     #[error("can't be compiled: {0}")]
     Compile(String),
+    /// Compiling it takes more than it may.
+    #[error("can't be compiled within its bounds: {0}")]
+    TooMuch(String),
+    /// Its compiler could not do its work, which says nothing of the component.
+    #[error("could not be compiled: {0}")]
+    NoCompiler(String),
     /// It was compiled for another engine.
     #[error(
         "was compiled for another machine or with other settings ({0}): make it again here with `wasmhost compile`, or name the .wasm file"

@@ -4,6 +4,10 @@
 //! [`Component::load`] compiles it, or finds it compiled in the [`Cache`], and [`Component::start`] makes an
 //! [`Instance`], which serves calls one after another: [`Instance::call_http`], [`Instance::call_job`],
 //! [`Instance::call_tick`], [`Instance::call_command`]. Guests ask the host by the traits in [`services`].
+//!
+//! A component may ask its compiler for any amount of memory and time. A program that loads those of others has them
+//! compiled in processes of its own ([`Compiler::of_this_program`], [`Cache::compiled_by`]), and its `main` begins with
+//! [`compile_as_child`] where its first argument is [`CHILD`]. Without that nothing bounds it.
 
 mod bindings;
 mod call;
@@ -22,7 +26,8 @@ mod threads;
 
 pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, RequestScheme, Tick};
 pub use compiled::{
-    Cache, Code, CompileError, CwasmError, EngineOptions, FILE_BYTES_MAX, InspectError, compile, inspect,
+    CHILD, Cache, Children, Code, CompileError, CompiledFile, Compiler, CwasmError, EngineOptions,
+    FILE_BYTES_MAX, InspectError, compile_as_child, inspect,
 };
 pub use component::Component;
 pub use engine::Engine;

@@ -10,7 +10,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wasmhost_config::{Formation, ProcessType, Route, Run, Trigger, is_procfile, read_file, units};
+use wasmhost_config::{
+    CompileLimits, Formation, ProcessType, Route, Run, Trigger, is_procfile, read_file, units,
+};
 use wasmhost_engine::{Code, Directories, FILE_BYTES_MAX, Footprint, Handler, Inspection};
 
 use crate::grants;
@@ -54,6 +56,8 @@ pub struct PlannedType {
     pub is_async: bool,
     /// Whether it imports what puts jobs on queues.
     pub puts_jobs: bool,
+    /// The bounds of compiling it.
+    pub compile: CompileLimits,
 }
 
 /// Why there is no plan: everything that was found wrong.
@@ -223,6 +227,7 @@ fn plan_type(
         footprint: seen.footprint,
         is_async: seen.is_async,
         puts_jobs: procfile::puts_jobs(&seen.imports),
+        compile: formation.compile,
     })
 }
 

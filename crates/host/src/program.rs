@@ -70,7 +70,7 @@ pub async fn run_program(one_off: OneOff, cache: Cache) -> Result<CallEnd<i32>, 
 
 fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
     let OneOff { planned, argv0, granted_by, enqueue } = one_off;
-    let PlannedType { process, handler, code, directories, footprint, is_async, .. } = planned;
+    let PlannedType { process, handler, code, directories, footprint, is_async, compile, .. } = planned;
     let memory_bytes_max = process.memory_bytes_max;
     let options =
         EngineOptions { slots: 1, memory_bytes_max, footprint, guest_descriptors_max: u32::MAX, alone: true };
@@ -91,7 +91,7 @@ fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
     };
     let services =
         Services { logs: Arc::new(NoLogs), enqueue, refusals: Arc::new(Refusals::new(granted_by)) };
-    let loaded = Component::load(&engine, &code, handler, is_async, sandbox, services);
+    let loaded = Component::load(&engine, &code, handler, is_async, compile, sandbox, services);
     loaded.map_err(|err| StartError::Load {
         process: process.name,
         component: process.component.display().to_string(),

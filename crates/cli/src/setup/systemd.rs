@@ -166,6 +166,8 @@ impl Service<'_> {
         ));
         unit.set("TimeoutStopSec", format_args!("{stop_s}s"));
         unit.set("KillMode", "mixed");
+        unit.comment("Where memory runs out, a process that compiles goes first, and the host is told.");
+        unit.set("OOMPolicy", "continue");
         unit.comment("A host whose supervisor hangs is ended.");
         unit.set("WatchdogSec", "30s");
         unit.set("Restart", "on-failure");

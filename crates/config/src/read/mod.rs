@@ -1,5 +1,6 @@
 //! The file's tables -> [`Formation`]: the top level, then one file for each part of a process type.
 
+mod compile;
 mod grants;
 mod http;
 mod process;
@@ -46,6 +47,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let keep_releases = table.take("keep_releases").and_then(|item| item.whole(cx, 1..=KEEP_RELEASES_MAX));
     let http = table.take("http").and_then(|item| http::http(cx, &item));
     let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
+    let compile = table.take("compile").and_then(|item| compile::compile(cx, &item));
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
     for key in ["health", "admin", "packages"] {
@@ -62,6 +64,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         store: store.url.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
         keep_releases: keep_releases.unwrap_or(KEEP_RELEASES_DEFAULT),
         retention: store.retention,
+        compile: compile.unwrap_or_default(),
         state_dir,
         queues: queues.unwrap_or_default(),
         processes,

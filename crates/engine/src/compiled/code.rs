@@ -3,11 +3,13 @@
 
 use std::thread;
 
+use wasmhost_config::CompileLimits;
 use wasmtime::Engine;
 
-use super::cache::{self, Cache, Digest, SharedCode};
+use super::cache::{Cache, SharedCode};
 use super::cwasm::{self, CwasmError};
 use super::inspect::{InspectError, inspect};
+use super::key::{Digest, digest};
 use super::native;
 use crate::error::LoadError;
 use crate::inspection::Inspection;
@@ -70,9 +72,14 @@ impl Code {
     }
 
     /// Its compiled form, for this engine.
-    pub(crate) fn compiled(&self, engine: &Engine, cache: &Cache) -> Result<SharedCode, LoadError> {
+    pub(crate) fn compiled(
+        &self,
+        engine: &Engine,
+        cache: &Cache,
+        limits: CompileLimits,
+    ) -> Result<SharedCode, LoadError> {
         match &self.form {
-            Form::Wasm { digest } => cache.compiled(engine, &self.bytes, digest),
+            Form::Wasm { digest } => cache.compiled(engine, &self.bytes, digest, limits),
             Form::Compiled { key } => cache.shared(&format!("trusted {key}"), || {
                 native::copy_trusted(engine, &self.bytes)
                     .map_err(|err| LoadError::OtherSettings(format!("{err:#}")))
@@ -84,9 +91,9 @@ impl Code {
 /// The files of some languages have tens of megabytes, so that both take a while at a start: they are done at once.
 fn digest_and_inspect(wasm: &[u8]) -> (Digest, Result<Inspection, InspectError>) {
     thread::scope(|scope| {
-        let digesting = thread::Builder::new().spawn_scoped(scope, || cache::digest(wasm));
+        let digesting = thread::Builder::new().spawn_scoped(scope, || digest(wasm));
         let inspection = inspect(wasm);
-        let digest = digesting.ok().and_then(|digesting| digesting.join().ok());
-        (digest.unwrap_or_else(|| cache::digest(wasm)), inspection)
+        let digested = digesting.ok().and_then(|digesting| digesting.join().ok());
+        (digested.unwrap_or_else(|| digest(wasm)), inspection)
     })
 }

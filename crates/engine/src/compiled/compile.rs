@@ -1,10 +1,10 @@
-//! `wasmhost compile`: compiled code as a file, for a host of the same version on such a machine.
+//! From a component to a file of compiled code, for a host of the same version on such a machine.
 
 use wasmparser::Parser;
 
-use super::cache::{digest, key};
 use super::cwasm::{About, Maker, ending};
 use super::inspect::{InspectError, inspect};
+use super::key::{digest, key};
 use super::settings::{EngineOptions, config};
 use crate::error::LoadError;
 use crate::inspection::Footprint;
@@ -20,18 +20,27 @@ pub enum CompileError {
     Compile(#[from] LoadError),
 }
 
+impl From<CompileError> for LoadError {
+    fn from(err: CompileError) -> LoadError {
+        match err {
+            CompileError::Inspect(err) => LoadError::Compile(err.to_string()),
+            CompileError::Compile(err) => err,
+        }
+    }
+}
+
 /// Compiles a component or a core module as a host does. What comes back is what [`Code::new`](crate::Code::new) takes as compiled
 /// code. Takes all cores, for up to seconds.
-pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
+pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
     let failed = |err: wasmtime::Error| LoadError::compile(&err);
-    // How large the pool is has no part in what is compiled.
+    // The pool has no part in what is compiled.
     let smallest = EngineOptions {
         slots: 1,
         memory_bytes_max: 1 << 16,
         footprint: Footprint::default(),
         guest_descriptors_max: 0,
-        alone: false,
+        alone: true,
     };
     let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async)).map_err(failed)?;
     let compiled = match Parser::is_component(wasm) {

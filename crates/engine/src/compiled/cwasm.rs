@@ -33,8 +33,9 @@ const ELF: &[u8] = b"\x7fELF";
 /// Everything behind `about`.
 const END_BYTES: usize = 4 + 4 + 4 + MAGIC.len();
 
-/// Long lists of exports and imports are a few kilobytes.
-const ABOUT_BYTES_MAX: u64 = 1 << 20;
+/// Long lists of exports and imports are a few kilobytes. The longest names that [`inspect`](super::inspect) allows have
+/// room, each character of them as six.
+const ABOUT_BYTES_MAX: u64 = 4 << 20;
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 128 << 10;

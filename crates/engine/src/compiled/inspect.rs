@@ -1,14 +1,15 @@
 //! What a file is, and what it exports and imports, read without compiling it.
 //!
-//! The file may come from anybody. Reading it takes time and memory in proportion to its length, with bounds on what is
-//! kept.
+//! The file may come from anybody. Reading it takes time in proportion to its length, and what is kept of it has bounds.
+//! Whether it is valid is for the compiler to say.
 
+mod asynchronous;
 mod structure;
 
 use std::collections::BTreeSet;
 
 use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
-use wasmparser::{Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Encoding, ExternalKind, Parser, Payload};
 
 use super::cwasm::CwasmError;
 use crate::inspection::{Inspection, STARTS};
@@ -52,7 +53,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     let mut reading = Reading::default();
     // Nested modules and components follow their parent in one flat sequence of payloads.
     for payload in Parser::new(0).parse_all(bytes) {
-        reading.add(&payload.map_err(malformed)?)?;
+        reading.add(&payload.map_err(malformed)?, bytes)?;
     }
     reading.finish()
 }
@@ -62,33 +63,20 @@ fn malformed(err: wasmparser::BinaryReaderError) -> InspectError {
 }
 
 /// What has been seen of a file so far.
+#[derive(Default)]
 struct Reading {
     exports: Vec<String>,
     imports: BTreeSet<String>,
+    /// Of all exports and imports.
+    name_bytes: usize,
     structure: Structure,
-    /// Knows no async: what is valid without it needs none. Function bodies aren't looked at, since compiling does that.
-    validator: Validator,
     is_async: bool,
     is_core: bool,
 }
 
-impl Default for Reading {
-    fn default() -> Self {
-        Reading {
-            exports: Vec::new(),
-            imports: BTreeSet::new(),
-            structure: Structure::default(),
-            validator: Validator::new_with_features(WasmFeatures::all().difference(async_features())),
-            is_async: false,
-            is_core: false,
-        }
-    }
-}
-
 impl Reading {
-    fn add(&mut self, payload: &Payload) -> Result<(), InspectError> {
+    fn add(&mut self, payload: &Payload, file: &[u8]) -> Result<(), InspectError> {
         let depth = self.structure.depth();
-        // Before the validator, which does as it is told: it builds what the structure only counts.
         self.structure.add(payload)?;
         match payload {
             Payload::Version { encoding, .. } => {
@@ -99,7 +87,7 @@ impl Reading {
                 for export in section.clone() {
                     let export = export.map_err(malformed)?;
                     if export.kind == ExternalKind::Func {
-                        self.exports.push(export.name.to_owned());
+                        self.export(export.name)?;
                     }
                 }
             }
@@ -107,25 +95,46 @@ impl Reading {
                 at_most(section.count(), "imports")?;
                 for import in section.clone().into_imports() {
                     let import = import.map_err(malformed)?;
-                    self.imports.insert(format!("{} {}", import.module, import.name));
+                    self.import(format!("{} {}", import.module, import.name))?;
                 }
             }
             Payload::ComponentExportSection(section) if depth == 1 => {
                 at_most(section.count(), "exports")?;
                 for export in section.clone() {
-                    self.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                    self.export(export.map_err(malformed)?.name.name)?;
                 }
             }
             Payload::ComponentImportSection(section) if depth == 1 => {
                 at_most(section.count(), "imports")?;
                 for import in section.clone() {
-                    self.imports.insert(import.map_err(malformed)?.name.name.to_owned());
+                    self.import(import.map_err(malformed)?.name.name.to_owned())?;
                 }
             }
             _ => {}
         }
-        self.is_async = self.is_async || self.validator.payload(payload).is_err();
+        self.is_async |= asynchronous::is_async(payload, file)?;
         Ok(())
+    }
+
+    fn export(&mut self, name: &str) -> Result<(), InspectError> {
+        self.exports.push(name.to_owned());
+        self.count_name(name.len())
+    }
+
+    fn import(&mut self, name: String) -> Result<(), InspectError> {
+        let bytes = name.len();
+        self.imports.insert(name);
+        self.count_name(bytes)
+    }
+
+    fn count_name(&mut self, bytes: usize) -> Result<(), InspectError> {
+        self.name_bytes = self.name_bytes.saturating_add(bytes);
+        match self.name_bytes <= NAME_BYTES_MAX {
+            true => Ok(()),
+            false => Err(InspectError::TooComplex(format!(
+                "the names of its imports and exports are longer than {NAME_BYTES_MAX} bytes, all together"
+            ))),
+        }
     }
 
     fn finish(self) -> Result<Inspection, InspectError> {
@@ -154,19 +163,14 @@ pub const FILE_BYTES_MAX: u64 = 256 << 20;
 /// Exports or imports of a file: programs of real languages have some hundreds.
 const NAMES_MAX: u32 = 10_000;
 
+/// Bytes of all these names: compiled files list them.
+const NAME_BYTES_MAX: usize = 512 << 10;
+
 fn at_most(count: u32, what: &str) -> Result<(), InspectError> {
     match count <= NAMES_MAX {
         true => Ok(()),
         false => Err(InspectError::TooComplex(format!("it has {count} {what}, more than {NAMES_MAX}"))),
     }
-}
-
-fn async_features() -> WasmFeatures {
-    WasmFeatures::CM_ASYNC
-        | WasmFeatures::CM_ASYNC_STACKFUL
-        | WasmFeatures::CM_MORE_ASYNC_BUILTINS
-        | WasmFeatures::CM_THREADING
-        | WasmFeatures::CM_ERROR_CONTEXT
 }
 
 #[cfg(test)]

@@ -3,18 +3,23 @@
 
 mod artifact;
 mod cache;
+mod child;
 mod code;
 mod compile;
+mod compiler;
 mod cwasm;
 mod inspect;
+mod key;
 mod native;
 mod settings;
 
 pub(crate) use artifact::Compiled;
 pub use cache::Cache;
 pub(crate) use cache::SharedCode;
+pub use child::{CHILD, compile_as_child};
 pub use code::Code;
-pub use compile::{CompileError, compile};
+pub use compile::CompileError;
+pub use compiler::{Children, CompiledFile, Compiler};
 pub use cwasm::CwasmError;
 pub use inspect::{FILE_BYTES_MAX, InspectError, inspect};
 pub use settings::EngineOptions;

@@ -59,17 +59,27 @@ pub(crate) fn map_entry(engine: &Engine, path: &Path, key: &str) -> Result<Compi
     Ok(compiled)
 }
 
-/// Copies compiled code that the user trusts, which [`cwasm::read`] has found whole. A copy, since such a file lies
-/// where people put files, and may be overwritten in place while it is in use.
+/// Copies compiled code that the user trusts, or that we made, which [`cwasm::read`] has found whole. A copy, since a file of
+/// the user's lies where people put files, and may be overwritten in place while it is in use.
 pub(crate) fn copy_trusted(engine: &Engine, file: &[u8]) -> wasmtime::Result<Compiled> {
     // SAFETY: the library asks for its own unmodified output. The checksum shows that the bytes are those which
-    // `wasmhost compile` wrote; that it was `wasmhost compile` is what the user vouches for with `trust_cwasm`.
+    // `wasmhost compile` wrote; that it was `wasmhost compile` is what the user vouches for with `trust_cwasm`, or what
+    // this process has just had done.
     unsafe {
         match Engine::detect_precompiled(file) {
             Some(Precompiled::Module) => Module::deserialize(engine, file).map(Compiled::Module),
             _ => Component::deserialize(engine, file).map(Compiled::Component),
         }
     }
+}
+
+/// Copies compiled code that has just been made for this engine, under that key.
+pub(crate) fn copy_own(engine: &Engine, file: &[u8], key: &str) -> Result<Compiled, String> {
+    let about = cwasm::read(file).map_err(|err| err.to_string())?;
+    if about.key != key {
+        return Err("is another component's".into());
+    }
+    copy_trusted(engine, file).map_err(|err| format!("is refused: {err:#}"))
 }
 
 /// Opens a file that is ours, and that nobody else could have written.

@@ -109,8 +109,8 @@ fn load_type(
         missing_imports_trap: process.missing_imports_trap,
         program: None,
     };
-    let code = std::mem::take(&mut planned.code);
-    match Component::load(engine, &code, planned.handler, planned.is_async, sandbox, services) {
+    let (code, limits) = (std::mem::take(&mut planned.code), planned.compile);
+    match Component::load(engine, &code, planned.handler, planned.is_async, limits, sandbox, services) {
         Ok(component) => Ok(Loaded { planned, component, digest: code.digest() }),
         Err(err) => Err(StartError::Load {
             process: planned.process.name.clone(),

@@ -79,6 +79,7 @@ fn plan(formation: &Formation, name: &str, component: Option<&Path>) -> Result<P
         footprint: seen.footprint,
         is_async: seen.is_async,
         puts_jobs: procfile::puts_jobs(&seen.imports),
+        compile: formation.compile,
     })
 }
 

@@ -3,18 +3,16 @@
 //! that.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
 use wasmtime::Engine;
 
 use crate::compiled::artifact::Compiled;
-use crate::compiled::cwasm::{self, About};
+use crate::compiled::compiler::CompiledFile;
 use crate::compiled::native::{self, Unusable};
 
 /// How long to wait for another process that compiles the same: the largest known components take 20 s on two cores.
@@ -92,9 +90,8 @@ impl Directory {
     }
 
     /// Adds an entry, or replaces it, and then removes what there is no room for any more.
-    pub(super) fn store(&self, artifact: &[u8], about: &About) -> Result<(), String> {
-        let ending = cwasm::ending(artifact, about);
-        let bytes = (artifact.len() + ending.len()) as u64;
+    pub(super) fn store(&self, compiled: &CompiledFile, key: &str) -> Result<(), String> {
+        let bytes = compiled.count().map_err(|err| format!("can't be made: {err}"))?;
         if bytes > self.bytes_max {
             let max = self.bytes_max;
             return Err(format!(
@@ -107,8 +104,10 @@ impl Directory {
             .suffix(&format!(".{UNFINISHED}"))
             .tempfile_in(&self.path)
             .map_err(failed)?;
-        write(&mut file, artifact, &ending).map_err(failed)?;
-        let entry = self.entry(&about.key);
+        compiled.write_to(file.as_file_mut()).map_err(failed)?;
+        // Before it gets its name: after a power cut there is a whole entry, or none.
+        file.as_file().sync_data().map_err(failed)?;
+        let entry = self.entry(key);
         file.persist(&entry).map_err(|err| failed(err.error))?;
         self.remove_old(&entry);
         Ok(())
@@ -143,13 +142,6 @@ impl Directory {
             }
         }
     }
-}
-
-fn write(file: &mut NamedTempFile, artifact: &[u8], ending: &[u8]) -> std::io::Result<()> {
-    file.write_all(artifact)?;
-    file.write_all(ending)?;
-    // Before it gets its name: after a power cut there is a whole entry, or none.
-    file.as_file().sync_data()
 }
 
 impl Drop for Lock {

@@ -11,24 +11,21 @@
 mod directory;
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use sha2::{Digest as _, Sha256};
 use tracing::{debug, warn};
+use wasmhost_config::CompileLimits;
+use wasmparser::Parser;
 use wasmtime::Engine;
 
 use self::directory::Directory;
 use super::artifact::Compiled;
-use super::cwasm::{About, FORMAT, Maker};
-use super::inspect::inspect;
-use super::native::Unusable;
+use super::compiler::{CompiledFile, Compiler};
+use super::key::{Digest, key};
+use super::native::{self, Unusable};
 use crate::error::LoadError;
-
-/// The SHA-256 of a file.
-pub(crate) type Digest = [u8; 32];
 
 /// Compiled code that types of this process have in common.
 pub(crate) type SharedCode = Arc<Compiled>;
@@ -36,6 +33,7 @@ pub(crate) type SharedCode = Arc<Compiled>;
 /// See the module.
 pub struct Cache {
     directory: Option<Arc<Directory>>,
+    compiler: Compiler,
     /// Code that is loaded, or being loaded while its lock is held. Code that no type uses any more is forgotten.
     loaded: Mutex<HashMap<String, Arc<Mutex<Weak<Compiled>>>>>,
 }
@@ -43,7 +41,7 @@ pub struct Cache {
 impl Cache {
     /// Keeps nothing after this process.
     pub fn off() -> Cache {
-        Cache { directory: None, loaded: Mutex::default() }
+        Cache { directory: None, compiler: Compiler::default(), loaded: Mutex::default() }
     }
 
     /// Keeps at most `bytes_max` in this directory, which is made where it is missing. One that isn't safe isn't used,
@@ -59,9 +57,16 @@ impl Cache {
         Cache { directory: directory.ok().map(Arc::new), ..Cache::off() }
     }
 
+    /// Compiles what isn't there in this way.
+    #[must_use]
+    pub fn compiled_by(self, compiler: Compiler) -> Cache {
+        Cache { compiler, ..self }
+    }
+
     /// The same directory, for another engine: code that is loaded is of one engine alone.
     pub(crate) fn beside(&self) -> Cache {
-        Cache { directory: self.directory.clone(), ..Cache::off() }
+        let compiler = self.compiler.clone();
+        Cache { directory: self.directory.clone(), compiler, loaded: Mutex::default() }
     }
 
     /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new
@@ -71,11 +76,13 @@ impl Cache {
         engine: &Engine,
         wasm: &[u8],
         digest: &Digest,
+        limits: CompileLimits,
     ) -> Result<SharedCode, LoadError> {
         let key = key(engine, digest);
+        let source = Source { engine, key: &key, wasm, limits };
         self.shared(&key, || match &self.directory {
-            None => compile(engine, wasm),
-            Some(directory) => find_or_compile(directory, &key, engine, wasm),
+            None => source.of_file(&source.compile(&self.compiler)?),
+            Some(directory) => source.find_or_compile(directory, &self.compiler),
         })
     }
 
@@ -103,81 +110,61 @@ impl Cache {
     }
 }
 
-fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
-    let started = Instant::now();
-    let compiled = Compiled::new(engine, wasm).map_err(|err| LoadError::compile(&err))?;
-    debug!("compiled {compiled} of {} bytes in {:?}", wasm.len(), started.elapsed());
-    Ok(compiled)
+/// A file that is to be had in its compiled form.
+struct Source<'a> {
+    engine: &'a Engine,
+    key: &'a str,
+    wasm: &'a [u8],
+    limits: CompileLimits,
 }
 
-fn find_or_compile(
-    directory: &Directory,
-    key: &str,
-    engine: &Engine,
-    wasm: &[u8],
-) -> Result<Compiled, LoadError> {
-    let started = Instant::now();
-    let entry = directory.entry(key);
-    match directory.find(key, engine) {
-        Ok(compiled) => {
-            debug!("mapped {} in {:?}", entry.display(), started.elapsed());
+impl Source<'_> {
+    fn find_or_compile(&self, directory: &Directory, compiler: &Compiler) -> Result<Compiled, LoadError> {
+        let started = Instant::now();
+        let entry = directory.entry(self.key);
+        match directory.find(self.key, self.engine) {
+            Ok(compiled) => {
+                debug!("mapped {} in {:?}", entry.display(), started.elapsed());
+                return Ok(compiled);
+            }
+            Err(Unusable::Missing) => {}
+            Err(Unusable::Because(problem)) => {
+                warn!("{} {problem}: compiling anew, and replacing it", entry.display());
+            }
+        }
+        let _lock = directory.lock(self.key);
+        // The process that had the lock may have made it.
+        if let Ok(compiled) = directory.find(self.key, self.engine) {
+            let waited = started.elapsed();
+            debug!("mapped {}, which another process has made, after {waited:?}", entry.display());
             return Ok(compiled);
         }
-        Err(Unusable::Missing) => {}
-        Err(Unusable::Because(problem)) => {
-            warn!("{} {problem}: compiling anew, and replacing it", entry.display());
-        }
-    }
-    let _lock = directory.lock(key);
-    // The process that had the lock may have made it.
-    if let Ok(compiled) = directory.find(key, engine) {
-        debug!("mapped {}, which another process has made, after {:?}", entry.display(), started.elapsed());
-        return Ok(compiled);
-    }
-    let compiled = compile(engine, wasm)?;
-    if let Err(problem) = store(directory, key, &compiled, wasm) {
-        warn!("what was compiled of {compiled} is not kept: {} {problem}", entry.display());
-        return Ok(compiled);
-    }
-    // All processes share the pages of a mapped file.
-    Ok(directory.find(key, engine).unwrap_or(compiled))
-}
-
-fn store(directory: &Directory, key: &str, compiled: &Compiled, wasm: &[u8]) -> Result<(), String> {
-    let artifact = compiled.serialize().map_err(|err| format!("can't be made: {err:#}"))?;
-    // It has been compiled: there is nothing wrong with it.
-    let inspection = inspect(wasm).map_err(|err| err.to_string())?;
-    let about = About { maker: Maker::here(), key: key.to_owned(), inspection };
-    directory.store(&artifact, &about)
-}
-
-/// Takes about as long as reading the file.
-pub(crate) fn digest(wasm: &[u8]) -> Digest {
-    Sha256::digest(wasm).into()
-}
-
-/// Names what one compiler with its settings makes of the file with this digest.
-pub(crate) fn key(engine: &Engine, wasm: &Digest) -> String {
-    let mut digest = Sha256Hasher(Sha256::new());
-    FORMAT.hash(&mut digest);
-    wasmtime_environ::VERSION.hash(&mut digest);
-    engine.precompile_compatibility_hash().hash(&mut digest);
-    let Sha256Hasher(mut digest) = digest;
-    digest.update(wasm);
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Hashes as [`Sha256`] does, which is the same in each process.
-struct Sha256Hasher(Sha256);
-
-impl Hasher for Sha256Hasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        let file = self.compile(compiler)?;
+        // All processes share the pages of a mapped file.
+        let stored = directory.store(&file, self.key);
+        let found = stored.and_then(|()| {
+            directory.find(self.key, self.engine).map_err(|err| format!("can't be used: {err}"))
+        });
+        found.or_else(|problem| {
+            warn!("what was compiled is not kept: {} {problem}", entry.display());
+            self.of_file(&file)
+        })
     }
 
-    /// Nobody asks for it: the whole digest is used.
-    fn finish(&self) -> u64 {
-        let digest = self.0.clone().finalize();
-        digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    fn compile(&self, compiler: &Compiler) -> Result<CompiledFile, LoadError> {
+        let started = Instant::now();
+        // It has been looked at: there is nothing wrong with it but what a compiler finds.
+        let file = compiler.compile(self.wasm, self.limits).map_err(LoadError::from)?;
+        let kind = if Parser::is_component(self.wasm) { "component" } else { "core module" };
+        debug!("compiled a {kind} of {} bytes in {:?}", self.wasm.len(), started.elapsed());
+        Ok(file)
+    }
+
+    fn of_file(&self, file: &CompiledFile) -> Result<Compiled, LoadError> {
+        let bytes = file
+            .bytes()
+            .map_err(|err| LoadError::NoCompiler(format!("can't read what came of it: {err}")))?;
+        native::copy_own(self.engine, &bytes, self.key)
+            .map_err(|problem| LoadError::NoCompiler(format!("what came of it {problem}")))
     }
 }

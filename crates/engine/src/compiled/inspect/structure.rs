@@ -21,6 +21,12 @@ const DEPTH_MAX: usize = 100;
 /// Component instances inside one instance. Compositions of real programs have some dozens.
 const INSTANCES_MAX: u64 = 1_000;
 
+/// Modules, or components, that one component can name: as many as the compiler allows. Each may be named in four bytes.
+const PARTS_MAX: usize = 1_000;
+
+/// Functions of all modules in a file. The largest programs that are known have a fifth of that.
+const FUNCTIONS_MAX: u64 = 250_000;
+
 /// Core instances, memories and tables of one instance: what the engine's pool has room for.
 pub(crate) const CORE_ITEMS_MAX: u32 = 100;
 
@@ -50,10 +56,14 @@ struct Level {
     is_component: bool,
     size: Size,
     /// The index space of core modules.
-    modules: Vec<Size>,
+    modules: Parts,
     /// The index space of components.
-    components: Vec<Size>,
+    components: Parts,
 }
+
+/// An index space, as far as it is kept: one more than there may be.
+#[derive(Default)]
+struct Parts(Vec<Size>);
 
 /// See the module.
 #[derive(Default)]
@@ -63,6 +73,8 @@ pub(super) struct Structure {
     largest: Size,
     /// Of the whole file, once it has been read.
     root: Size,
+    /// Functions of all modules so far, whether they are instantiated or not.
+    functions: u64,
 }
 
 impl Structure {
@@ -74,8 +86,11 @@ impl Structure {
                 "its components are nested more than {DEPTH_MAX} levels deep"
             )));
         }
-        let size = self.levels.last().map_or(self.root, |level| level.size);
-        size.check()
+        at_most(self.functions, FUNCTIONS_MAX, "it has", "functions")?;
+        match self.levels.last() {
+            Some(level) => level.check(),
+            None => self.root.check(),
+        }
     }
 
     /// How deep the section is that comes next: 1 in the file's own component or module.
@@ -109,6 +124,9 @@ impl Structure {
         let outer = |levels: &[Level], count: u32| levels.len().checked_sub(1 + count as usize);
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         match payload {
+            Payload::FunctionSection(section) => {
+                self.functions = self.functions.saturating_add(section.count().into());
+            }
             Payload::MemorySection(section) => {
                 for memory in section.clone() {
                     let memory = memory?;
@@ -129,7 +147,7 @@ impl Structure {
             Payload::InstanceSection(section) => {
                 for instance in section.clone() {
                     if let Instance::Instantiate { module_index, .. } = instance? {
-                        let module = level.modules.get(module_index as usize).copied().unwrap_or(largest);
+                        let module = level.modules.get(module_index).unwrap_or(largest);
                         level.size.add(module, 1);
                         level.size.core_instances = level.size.core_instances.saturating_add(1);
                         if level.size.check().is_err() {
@@ -141,8 +159,8 @@ impl Structure {
             Payload::ComponentInstanceSection(section) => {
                 for instance in section.clone() {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
-                        let component = level.components.get(component_index as usize);
-                        let component = component.copied().unwrap_or(largest).filled(largest);
+                        let component = level.components.get(component_index).unwrap_or(largest);
+                        let component = component.filled(largest);
                         level.size.add(component, 1);
                         level.size.instances = level.size.instances.saturating_add(1);
                         if level.size.check().is_err() {
@@ -164,13 +182,12 @@ impl Structure {
                 // An export is one more item of its index space.
                 for export in section.clone() {
                     let export = export?;
-                    let at = export.index as usize;
                     match export.kind {
                         ComponentExternalKind::Module => {
-                            level.modules.push(level.modules.get(at).copied().unwrap_or(largest));
+                            level.modules.push(level.modules.get(export.index).unwrap_or(largest));
                         }
                         ComponentExternalKind::Component => {
-                            level.components.push(level.components.get(at).copied().unwrap_or(largest));
+                            level.components.push(level.components.get(export.index).unwrap_or(largest));
                         }
                         _ => {}
                     }
@@ -187,14 +204,13 @@ impl Structure {
                         }
                         ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
                             let from = outer(&self.levels, count).and_then(|at| self.levels.get(at));
-                            let module = from.and_then(|level| level.modules.get(index as usize));
-                            let module = module.copied().unwrap_or(largest);
+                            let module = from.and_then(|level| level.modules.get(index)).unwrap_or(largest);
                             self.push(|level| &mut level.modules, module);
                         }
                         ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
                             let from = outer(&self.levels, count).and_then(|at| self.levels.get(at));
-                            let component = from.and_then(|level| level.components.get(index as usize));
-                            let component = component.copied().unwrap_or(largest);
+                            let component =
+                                from.and_then(|level| level.components.get(index)).unwrap_or(largest);
                             self.push(|level| &mut level.components, component);
                         }
                         _ => {}
@@ -206,7 +222,7 @@ impl Structure {
         Ok(())
     }
 
-    fn push(&mut self, space: impl Fn(&mut Level) -> &mut Vec<Size>, size: Size) {
+    fn push(&mut self, space: impl Fn(&mut Level) -> &mut Parts, size: Size) {
         if let Some(level) = self.levels.last_mut() {
             space(level).push(size);
         }
@@ -229,7 +245,28 @@ impl Structure {
 
 impl Level {
     fn new(is_component: bool) -> Level {
-        Level { is_component, size: Size::default(), modules: Vec::new(), components: Vec::new() }
+        let size = Size::default();
+        Level { is_component, size, modules: Parts::default(), components: Parts::default() }
+    }
+
+    fn check(&self) -> Result<(), InspectError> {
+        let parts = [(&self.modules, "modules"), (&self.components, "components")];
+        for (Parts(parts), what) in parts {
+            at_most(parts.len() as u64, PARTS_MAX as u64, "it has", what)?;
+        }
+        self.size.check()
+    }
+}
+
+impl Parts {
+    fn push(&mut self, size: Size) {
+        if self.0.len() <= PARTS_MAX {
+            self.0.push(size);
+        }
+    }
+
+    fn get(&self, index: u32) -> Option<Size> {
+        self.0.get(index as usize).copied()
     }
 }
 
@@ -283,145 +320,18 @@ impl Size {
             (self.memories, core_max, "memories"),
             (self.tables, core_max, "tables"),
         ];
-        match found.into_iter().find(|(count, max, _)| count > max) {
-            None => Ok(()),
-            Some((_, max, what)) => {
-                Err(InspectError::TooComplex(format!("one instance of it has more than {max} {what}")))
-            }
-        }
+        found
+            .into_iter()
+            .try_for_each(|(count, max, what)| at_most(count, max, "one instance of it has", what))
+    }
+}
+
+fn at_most(count: u64, max: u64, found: &str, what: &str) -> Result<(), InspectError> {
+    match count <= max {
+        true => Ok(()),
+        false => Err(InspectError::TooComplex(format!("{found} more than {max} {what}"))),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inspect;
-
-    fn footprint(text: &str) -> Footprint {
-        inspect(&wat::parse_str(text).unwrap()).unwrap().footprint
-    }
-
-    fn refused(text: &str) -> String {
-        inspect(&wat::parse_str(text).unwrap()).unwrap_err().to_string()
-    }
-
-    /// Components of which each instantiates the one before it twice, by what `reach` makes of the one before.
-    fn doubling(levels: usize, reach: impl Fn(usize) -> String) -> String {
-        let mut text =
-            "(component (component $c0 (core module $m (memory 1)) (core instance (instantiate $m)))"
-                .to_owned();
-        for level in 1..=levels {
-            let before = reach(level - 1);
-            text += &format!(
-                "(component $c{level} {before} (instance (instantiate $b)) (instance (instantiate $b)))"
-            );
-        }
-        text + &format!("(instance (instantiate $c{levels})))")
-    }
-
-    #[test]
-    fn each_instance_of_a_module_counts() {
-        let found = footprint(
-            "(component
-                (core module $m (memory 2) (table 10 funcref) (table 30 funcref))
-                (component $twice (core module $n (memory 1)) (core instance (instantiate $n)) (core instance (instantiate $n)))
-                (core instance (instantiate $m))
-                (instance (instantiate $twice))
-                (component $unused (core module $n (memory 100)) (core instance (instantiate $n))))",
-        );
-        let expected = Footprint {
-            core_instances: 3,
-            memories: 3,
-            tables: 2,
-            memory_bytes: 4 << 16,
-            table_elements: 40,
-            table_elements_max: 30,
-        };
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn instances_that_are_only_lists_of_exports_take_no_slot() {
-        let text = "(component
-            (core module $m (func (export \"f\")))
-            (core instance $i (instantiate $m))
-            (core instance (export \"f\" (func $i \"f\"))))";
-        assert_eq!(footprint(text).core_instances, 1);
-    }
-
-    #[test]
-    fn a_core_module_is_one_instance() {
-        let found = footprint("(module (memory 3) (func (export \"_start\")))");
-        assert_eq!((found.core_instances, found.memories, found.memory_bytes), (1, 1, 3 << 16));
-    }
-
-    #[test]
-    fn what_doubles_at_each_level_is_refused() {
-        let outer = |before| format!("(alias outer 1 $c{before} (component $b))");
-        assert_eq!(footprint(&doubling(5, outer)).memories, 32);
-        for levels in [7, 24, 64] {
-            assert!(refused(&doubling(levels, outer)).contains("more than 100 core instances"), "{levels}");
-        }
-    }
-
-    #[test]
-    fn what_doubles_by_components_that_are_given_is_refused() {
-        let mut text =
-            "(component (component $c0 (core module $m) (core instance (instantiate $m)))".to_owned();
-        for level in 1..=24 {
-            let before = level - 1;
-            text += &format!(
-                "(component $d{level} (import \"b\" (component $b)) (instance (instantiate $b)) (instance (instantiate $b)) (export \"b\" (component $b)))
-                 (instance $i{level} (instantiate $d{level} (with \"b\" (component $c{before}))))
-                 (component $c{level} (alias outer 1 $c{before} (component $b)) (instance (instantiate $b)) (instance (instantiate $b)))"
-            );
-        }
-        assert!(refused(&(text + ")")).contains("more than 100 core instances"));
-    }
-
-    #[test]
-    fn what_is_nested_too_deep_is_refused() {
-        assert!(inspect(&nested(DEPTH_MAX)).is_ok());
-        for levels in [DEPTH_MAX + 1, 100_000] {
-            let refused = inspect(&nested(levels)).unwrap_err().to_string();
-            assert!(refused.contains("more than 100 levels deep"), "{refused}");
-        }
-    }
-
-    /// A component in a component in a component ..., as bytes: the text format has a bound of its own.
-    fn nested(levels: usize) -> Vec<u8> {
-        const COMPONENT_SECTION: u8 = 4;
-        // From the inside out, so that each length is known; reversed, so that each level is added at the end.
-        let mut reversed: Vec<u8> = Vec::new();
-        for level in 0..levels {
-            reversed.extend(b"\0asm\x0d\0\x01\0".iter().rev());
-            if level + 1 < levels {
-                reversed.extend(leb128(reversed.len()).iter().rev());
-                reversed.push(COMPONENT_SECTION);
-            }
-        }
-        reversed.reverse();
-        reversed
-    }
-
-    fn leb128(mut number: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            let low = u8::try_from(number & 0x7f).unwrap();
-            number >>= 7;
-            bytes.push(if number == 0 { low } else { low | 0x80 });
-            if number == 0 {
-                return bytes;
-            }
-        }
-    }
-
-    #[test]
-    fn sizes_past_all_bounds_stay_at_the_maximum() {
-        let text = "(component
-            (core module $m (memory i64 0x1_0000_0000_0000))
-            (core instance (instantiate $m))
-            (core instance (instantiate $m)))";
-        assert_eq!(footprint(text).memory_bytes, u64::MAX);
-    }
-}
+mod tests;

@@ -1,0 +1,172 @@
+//! The processes that components are compiled in: their bounds, what becomes of a component that meets them, and of them
+//! when somebody else ends.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::wasm::{command, nested_loops};
+use crate::harness::{Formation, Host, Process, eventually, versioned_web};
+
+/// The compiler takes minutes for it, in 80 KB of memory.
+fn endless() -> Vec<u8> {
+    nested_loops(100_000)
+}
+
+/// A release step that has this component, which nothing has compiled before.
+fn with_component(wasm: &[u8], compile: &str) -> Formation {
+    let table = format!("[process.evil]\ncomponent = \"evil.wasm\"\nrun = \"release\"\n[compile]\n{compile}");
+    let formation = Formation::new().table(&table);
+    fs::write(formation.path("evil.wasm"), wasm).unwrap();
+    formation
+}
+
+/// The processes that this one has started.
+fn children_of(pid: u32) -> Vec<i32> {
+    let parent_of = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|child| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        parent_of(&stat) == Some(pid)
+    })
+    .collect()
+}
+
+/// The one process that compiles for this one, as soon as there is one.
+#[track_caller]
+fn compiler_of(pid: u32) -> i32 {
+    eventually("it has started a process that compiles", || {
+        let children = children_of(pid);
+        let compiles = |child: &&i32| {
+            fs::read_to_string(format!("/proc/{child}/cmdline"))
+                .is_ok_and(|line| line.contains("compile-for-the-host"))
+        };
+        children.iter().find(compiles).copied()
+    })
+}
+
+fn is_there(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_component_that_takes_too_long_to_compile_is_not_loaded() {
+    let expected = "can't be compiled within its bounds: it took more than 1s of CPU time; `cpu` in [compile] of the formation, or `wasmhost compile --cpu`, allows more";
+    let formation = with_component(&endless(), "cpu = \"1s\"");
+    formation.run_to_end().failed(4, expected);
+    formation.cli(["compile", "evil.wasm", "--cpu", "1s"]).failed(4, expected);
+    assert!(!formation.path("evil.cwasm").exists());
+}
+
+#[test]
+fn a_component_that_takes_too_much_memory_to_compile_is_not_loaded() {
+    let expected = "can't be compiled within its bounds: it took more than 96MiB of memory; `memory` in [compile] of the formation, or `wasmhost compile --memory`, allows more";
+    let formation = with_component(&command(b"", 200_000), "memory = \"96MiB\"");
+    formation.run_to_end().failed(4, expected);
+    formation.cli(["compile", "evil.wasm", "--memory", "96MiB"]).failed(4, expected);
+}
+
+#[test]
+fn a_component_that_the_compiler_refuses_is_told_as_before() {
+    let formation = with_component(&command(b"\x41\x01", 1), "");
+    for ended in [formation.run_to_end(), formation.cli(["compile", "evil.wasm"])] {
+        let ended = ended.never_panicked();
+        assert_eq!((ended.code, ended.stderr.matches("can't be compiled: ").count()), (4, 1), "{ended:#?}");
+        assert!(ended.stderr.contains("values remaining on stack"), "{ended:#?}");
+    }
+}
+
+#[test]
+fn a_deploy_whose_component_explodes_in_the_compiler_fails_alone() {
+    let formation =
+        versioned_web("one", "").table("[process.tool]\ncomponent = \"tool.wasm\"\nrun = \"never\"");
+    fs::write(formation.path("tool.wasm"), command(b"", 1)).unwrap();
+    let formation = formation.table("[compile]\ncpu = \"1s\"");
+    let host = Host::run(&formation);
+    let load = host.load_of_versions(2, &["one"]);
+    load.wait_for(20);
+    fs::write(formation.path("tool.wasm"), endless()).unwrap();
+    let ended = host.cli(["deploy"]).failed(1, "it took more than 1s of CPU time");
+    assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+    load.wait_for(20);
+    load.stop();
+    let why = host.release(2)["release"]["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("more than 1s of CPU time"), "{why}");
+    // What is right can be deployed after that.
+    fs::write(formation.path("tool.wasm"), command(b"\x01", 1)).unwrap();
+    host.cli(["deploy"]).done();
+    assert!(children_of(host.pid()).is_empty());
+    host.stop().done();
+}
+
+#[test]
+fn a_compiler_that_somebody_kills_says_nothing_of_the_component() {
+    let formation = with_component(&endless(), "");
+    let process = formation.start(["run"]);
+    kill(compiler_of(process.pid()));
+    process
+        .wait()
+        .failed(3, "could not be compiled: its process was killed: the system may have run out of memory");
+}
+
+#[test]
+fn a_compiler_ends_with_the_process_that_started_it() {
+    let formation = with_component(&endless(), "");
+    let process = formation.start(["run"]);
+    let compiler = compiler_of(process.pid());
+    process.signal(Signal::KILL);
+    eventually("it has ended, too", || (!is_there(compiler)).then_some(()));
+}
+
+#[test]
+fn a_compiler_knows_nothing_of_the_hosts_environment() {
+    let formation = with_component(&endless(), "").variable("STRIPE_KEY", "sk_live_secret");
+    let process = formation.start(["run"]);
+    let compiler = compiler_of(process.pid());
+    let environment = fs::read_to_string(format!("/proc/{compiler}/environ")).unwrap();
+    assert!(!environment.contains("sk_live"), "{environment}");
+    eventually("it has bounded itself", || {
+        let limits = fs::read_to_string(format!("/proc/{compiler}/limits")).unwrap();
+        let limit =
+            |name: &str| limits.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim_start();
+        (limit("Max cpu time").starts_with("300 ") && limit("Max core file size").starts_with("0 "))
+            .then_some(())
+    });
+    drop(process);
+}
+
+#[test]
+fn no_more_than_two_components_are_compiled_at_once() {
+    let formation = (0..4).fold(Formation::new().table("[compile]\ncpu = \"1s\""), |formation, n| {
+        // Each is another component.
+        let mut wasm = endless();
+        wasm.extend([0, 2, 1, b'0' + n]);
+        fs::write(formation.path(&format!("evil-{n}.wasm")), wasm).unwrap();
+        formation.table(&format!("[process.evil-{n}]\ncomponent = \"evil-{n}.wasm\"\nrun = \"release\""))
+    });
+    let mut process = formation.start(["run"]);
+    let mut most = 0;
+    while !process.has_ended() {
+        most = most.max(children_of(process.pid()).len());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!((1..=2).contains(&most), "{most}");
+    process.wait().failed(4, "more than 1s of CPU time");
+}
+
+#[test]
+fn the_argument_of_a_compiler_is_of_no_use_to_a_person() {
+    let formation = Formation::new();
+    for arguments in [vec!["compile-for-the-host"], vec!["compile-for-the-host", "1000", "1", "1"]] {
+        let ended = Process::start(formation.folder(), arguments).wait();
+        assert!(ended.code == 1 && ended.stdout.is_empty(), "{ended:#?}");
+        assert!(!ended.stderr.is_empty(), "{ended:#?}");
+    }
+}
