@@ -68,6 +68,7 @@ mod start;
 mod state;
 mod systemd;
 mod systemd_itself;
+mod texts;
 mod ticks;
 mod together;
 mod units;

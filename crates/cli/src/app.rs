@@ -125,7 +125,7 @@ fn run_http(mut plan: Plan, flags: &AppFlags) -> Outcome {
     if flags.args.first().is_some_and(|first| first.starts_with('-'))
         && let Err(said) = Arguments::try_parse()
     {
-        return print::usage(&said);
+        return print::usage(said);
     }
     refuse_set_by_host(&flags.env)?;
     for planned in plan.types.iter_mut().filter(|_| flags.memory.is_none()) {

@@ -70,7 +70,10 @@ fn main() -> ExitCode {
     let line = app_arguments::part(std::env::args_os().collect());
     print::end(match Arguments::try_parse_from(line) {
         Ok(arguments) => act(arguments),
-        Err(said) => not_yet(&said).map_or_else(|| print::usage(&said), Err),
+        Err(said) => match not_yet(&said) {
+            Some(failed) => Err(failed),
+            None => print::usage(said),
+        },
     })
 }
 

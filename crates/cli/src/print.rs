@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Reset, Style};
+use clap::error::ContextValue;
 use serde::Serialize;
 use wasmhost_config::shown;
 use wasmhost_host::{until, write_all};
@@ -90,7 +91,12 @@ fn styled(text: &str) {
 }
 
 /// Prints what clap has to say: help and versions are what was asked for, the rest is an error.
-pub(crate) fn usage(said: &clap::Error) -> Outcome {
+pub(crate) fn usage(mut said: clap::Error) -> Outcome {
+    // Arguments may be names of files, which a shell has put there: all but clap's own colours becomes fit for a terminal.
+    let foreign: Vec<_> = said.context().map(|(kind, value)| (kind, fit(value))).collect();
+    for (kind, value) in foreign.into_iter().filter_map(|(kind, value)| Some((kind, value?))) {
+        said.insert(kind, value);
+    }
     let text = said.render();
     if said.use_stderr() {
         styled(&text.ansi().to_string());
@@ -101,6 +107,16 @@ pub(crate) fn usage(said: &clap::Error) -> Outcome {
         _ => raw(&text.ansi().to_string()),
     }
     Ok(Exit::Done)
+}
+
+/// A part of what clap has to say, where it is a text.
+fn fit(value: &ContextValue) -> Option<ContextValue> {
+    let one_line = |text: &String| shown::one_line(text, shown::MESSAGE_BYTES_MAX).into_owned();
+    match value {
+        ContextValue::String(text) => Some(ContextValue::String(one_line(text))),
+        ContextValue::Strings(texts) => Some(ContextValue::Strings(texts.iter().map(one_line).collect())),
+        _ => None,
+    }
 }
 
 /// How the program ends: told if it failed, or if what it printed is lost.
