@@ -85,15 +85,14 @@ impl Deploying {
         let mut seen = (0, 0);
         loop {
             tokio::select! {
-                ended = &mut ended => return ended.unwrap_or_else(|_| Err("the host is stopping".to_owned())),
-                changed = progress.changed() => {
+                // Steps first: a move that is over at once has told one.
+                biased;
+                Ok(()) = progress.changed() => {
                     seen = *progress.borrow_and_update();
                     let (done, of) = seen;
                     attempt.tell(DeployEvent::Moving { done, of });
-                    if changed.is_err() {
-                        return (&mut ended).await.unwrap_or_else(|_| Err("the host is stopping".to_owned()));
-                    }
                 }
+                ended = &mut ended => return ended.unwrap_or_else(|_| Err("the host is stopping".to_owned())),
                 () = tokio::time::sleep_until(attempt.deadline) => {
                     attempt.waits_for = format!("{} of {} instances had moved", seen.0, seen.1);
                     return Err(attempt.overdue());
