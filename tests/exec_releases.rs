@@ -164,6 +164,19 @@ fn a_host_with_its_store_in_memory_says_which_release_is_live() {
 }
 
 #[test]
+fn a_host_is_found_whose_file_names_another_state_directory_by_now() {
+    let formation = tool("old").top("state_dir = \"state\"");
+    let host = Host::run(&formation);
+    let formation = formation.replace("\"state\"", "\"elsewhere\"").replace("old", "new");
+    is_of_release(exec(&formation), 1, "old\n", "tool has changed in formation.toml");
+    let formation = formation.with_text("argz = 1\n");
+    is_of_release(exec(&formation), 1, "old\n", "formation.toml has errors");
+    host.stop().done();
+    exec(&formation).failed(2, "argz");
+    assert!(!formation.path("elsewhere").exists());
+}
+
+#[test]
 fn the_release_of_another_formation_is_none_of_its_own() {
     let formation = tool("ours").top("state_dir = \"state\"");
     fs::write(formation.path("other.toml"), formation.text().replace("ours", "theirs")).unwrap();

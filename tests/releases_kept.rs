@@ -1,4 +1,4 @@
-//! What is kept of releases: their components, the way they came about, and which kind of file they were.
+//! The things that are kept of releases: their components, the way they came about, and which kind of file they were.
 
 use std::fs;
 use std::os::unix::fs::symlink;

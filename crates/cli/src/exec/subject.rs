@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use wasmhost_config::{Formation, LoadError, StoreUrl, default_state_dir};
 use wasmhost_host::admin::api::ReleaseSource;
-use wasmhost_host::{GrantedBy, LiveRelease, PlannedType, Surroundings};
+use wasmhost_host::{GrantedBy, LiveRelease, PlannedType, Surroundings, is_in_use, running_state_dir};
 
 use crate::args::exec::Exec;
 use crate::cache;
@@ -42,9 +42,16 @@ pub(super) fn find(file: &FormationFile, exec: &Exec) -> Result<Subject, Failed>
             (state_dir.clone(), StoreUrl::Sqlite(state_dir.join("store.db")))
         }
     };
-    let live = match exec.from_file {
-        true => None,
-        false => live_release(&exec.process, &absolute, &state_dir, &store)?,
+    // A host goes on with the state directory that the file named when it began, and knows its own store.
+    let elsewhere = if is_in_use(&state_dir) { None } else { running_state_dir(&absolute) };
+    let only_host_knows = elsewhere.is_some() || matches!(store, StoreUrl::Memory);
+    let state_dir = elsewhere.unwrap_or(state_dir);
+    let live = match (exec.from_file, only_host_knows) {
+        (true, _) => None,
+        (false, true) => {
+            ask_host(Client::of(FormationFile::find(Some(absolute.clone())), state_dir.clone()))?
+        }
+        (false, false) => ask_store(&exec.process, &absolute, &state_dir, &store),
     };
     let Some(live) = live else { return of_file(file, read, state_dir, &exec.process) };
     let subject = of_release(file, &live, state_dir, &exec.process)?;
@@ -74,25 +81,18 @@ fn of_file(
 
 // --- as the live release has it
 
-/// The live release: by the store, or by a host that has its store in memory.
-fn live_release(
-    process: &str,
-    absolute: &Path,
-    state_dir: &Path,
-    store: &StoreUrl,
-) -> Result<Option<LiveRelease>, Failed> {
-    if matches!(store, StoreUrl::Memory) {
-        return ask_host(Client::of(FormationFile::find(Some(absolute.to_owned())), state_dir.to_owned()));
-    }
-    LiveRelease::in_store(state_dir, absolute, store).or_else(|why| {
-        let file = absolute.display();
+/// The live release by the store, whether a host runs or not.
+fn ask_store(process: &str, file: &Path, state_dir: &Path, store: &StoreUrl) -> Option<LiveRelease> {
+    LiveRelease::in_store(state_dir, file, store).unwrap_or_else(|why| {
+        let file = file.display();
         print::note(format_args!(
             "note: it isn't known which release is live ({why}): {process} is run as {file} says"
         ));
-        Ok(None)
+        None
     })
 }
 
+/// The live release of the host, if one runs.
 fn ask_host(client: Client) -> Result<Option<LiveRelease>, Failed> {
     if client.refuse_other().is_err() {
         return Ok(None);
