@@ -30,6 +30,7 @@ mod faults;
 mod grants;
 mod guarded;
 mod harness;
+mod hostile;
 mod ingress_addresses;
 mod ingress_answers;
 mod ingress_bounds;
