@@ -1,3 +1,5 @@
+mod moving;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -410,66 +412,6 @@ fn nothing_starts_once_it_is_stopped() {
     world.ends(member, Ending::Crashed);
     world.restart(0);
     assert!(world.starting.is_empty());
-}
-
-#[test]
-fn a_move_replaces_each_and_has_a_quarter_more_at_most_with_those_that_leave() {
-    let mut world = World::with_counts(40, [16, 4]);
-    let (before, others) = (world.numbers_of(0), world.numbers_of(1));
-    world.renew(0, 2);
-    let mut most = 0;
-    while !(world.starting.is_empty() && world.leaving.is_empty()) {
-        let alive = world.starting.len() + world.serving.len() + world.leaving.len();
-        most = most.max(alive - others.len());
-        match world.starting.first_key_value() {
-            Some((member, _)) => world.start_succeeds(*member),
-            None => {
-                let leaving = *world.leaving.first_key_value().unwrap().0;
-                world.ends(leaving, Ending::Left);
-            }
-        }
-    }
-    assert_eq!(most, 20);
-    assert!(before.iter().all(|member| !world.serving.contains_key(member)));
-    assert_eq!(world.numbers_of(1), others, "the other type isn't touched");
-}
-
-#[test]
-fn a_move_waits_for_those_that_leave_but_not_for_late_ones() {
-    let mut world = World::with_counts(40, [4, 0]);
-    world.renew(0, 2);
-    world.start_all();
-    assert_eq!((world.leaving.len(), world.starting.len()), (1, 0));
-    let leaving = *world.leaving.first_key_value().unwrap().0;
-    world.roster.note_late(0, leaving);
-    world.carry_out();
-    assert_eq!(world.starting.len(), 1);
-}
-
-#[test]
-fn a_way_back_keeps_those_that_had_not_moved() {
-    let mut world = World::with_counts(40, [8, 0]);
-    world.renew(0, 2);
-    let first = *world.starting.first_key_value().unwrap().0;
-    world.start_succeeds(first);
-    let kept: Vec<MemberId> = world.numbers_of(0).into_iter().filter(|member| *member != first).collect();
-    world.renew(0, 1);
-    world.settle();
-    assert!(kept.iter().all(|member| world.serving.contains_key(member)), "{kept:?} {:?}", world.serving);
-    assert!(!world.serving.contains_key(&first));
-    assert_eq!(world.serving.len(), 8);
-}
-
-#[test]
-fn a_start_of_the_old_version_that_comes_late_is_replaced() {
-    let mut world = World::new(10);
-    world.desire(0, 1);
-    let old = *world.starting.first_key_value().unwrap().0;
-    world.renew(0, 2);
-    world.start_succeeds(old);
-    assert!(!world.roster.kind(0).is_settled());
-    world.settle();
-    assert!(!world.serving.contains_key(&old) && world.serving.len() == 1);
 }
 
 #[test]
