@@ -1,4 +1,4 @@
-//! What becomes of an answer, by what its guest does about it.
+//! The fate of an answer, by what its guest does about it.
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::harness::{Ended, Formation, Host, Process, guest_file};
 
-/// What the log says of each component or core module that is compiled, and of each that isn't.
+/// The log's words for each component or core module that is compiled, and for each that isn't.
 const COMPILED: &str = "compiled a ";
 const MAPPED: &str = "mapped ";
 
@@ -37,7 +37,7 @@ fn make_older(file: &Path, by: Duration) {
     file.set_modified(SystemTime::now() - by).unwrap();
 }
 
-/// Runs it, and sees that it serves. What the host had to say.
+/// Runs it, and sees that it serves. Returns the host's standard error.
 #[track_caller]
 fn serves(formation: &Formation) -> String {
     let host = Host::run(formation);
@@ -242,7 +242,7 @@ fn hosts_that_start_together_compile_once() {
 
 // --- core modules
 
-/// `wasmhost run` of a core module that ends with this code. What the host had to say.
+/// `wasmhost run` of a core module that ends with this code. Returns its standard error.
 #[track_caller]
 fn exits(formation: &Formation, code: i32) -> String {
     let module = guest_file("cmd-test-core");

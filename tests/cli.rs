@@ -1,4 +1,4 @@
-//! What the command line does apart from running and scaling, and what it says where no host runs.
+//! The command line apart from running and scaling, and its answers where no host runs.
 
 use crate::harness::{Formation, Host, eventually};
 

@@ -99,7 +99,7 @@ fn a_deploy_whose_component_explodes_in_the_compiler_fails_alone() {
     load.stop();
     let why = host.release(2)["release"]["why"].as_str().unwrap().to_owned();
     assert!(why.contains("more than 1s of CPU time"), "{why}");
-    // What is right can be deployed after that.
+    // A component that is right can be deployed after that.
     fs::write(formation.path("tool.wasm"), command(b"\x01", 1)).unwrap();
     host.cli(["deploy"]).done();
     assert!(children_of(host.pid()).is_empty());

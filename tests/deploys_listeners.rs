@@ -19,7 +19,7 @@ fn address_of_its_own() -> SocketAddr {
     SocketAddr::from((ip, fastrand::u16(20_000..32_000)))
 }
 
-/// A web type at this place. What a release leaves is served for longer than a test takes.
+/// A web type at this place. A place that a release leaves is served for longer than a test takes.
 fn served_at(place: &str) -> Formation {
     Formation::web("").top("drain_delay = \"5m\"").http(&format!("listen = \"{place}\""))
 }
@@ -172,7 +172,7 @@ fn sockets_that_were_handed_over_can_be_left_and_had_again() {
         formation.cli(["deploy"]).done();
         answers(if left == at_one { at_two } else { at_one });
     }
-    // Whoever comes while nobody listens waits, as before the host was there.
+    // A client that comes while nobody listens waits, as before the host was there.
     formation = formation.replace("fd:one", "fd:two");
     formation.cli(["deploy"]).done();
     let mut waiting = eventually("the socket that was left is silent", || {

@@ -207,7 +207,7 @@ fn a_job_under_way_is_finished() {
     host.stop().done();
     assert_eq!(store(&formation).job(id).state, "done");
     assert_eq!(formation.read("out/a"), format!("{id} 1 worker.1\n"));
-    // What hasn't begun stays where it is.
+    // A job that hasn't begun stays where it is.
     assert_eq!(store(&formation).job(behind).state, "available");
     assert_eq!(formation.read("out/b"), "");
 }

@@ -31,7 +31,7 @@ enum Phase {
     Committing,
 }
 
-/// What a run has come to.
+/// The counts that a run has come to.
 #[derive(Default)]
 struct Tally {
     acknowledged: usize,
@@ -137,7 +137,7 @@ impl Life {
         self.bury_owners();
     }
 
-    /// Whoever has leases in the file of a killed host is dead.
+    /// All owners of leases in the file of a killed host are dead.
     fn bury_owners(&self) {
         let file = self.formation.path(STORE);
         // It may have been killed before there was one, or anything in it.

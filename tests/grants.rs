@@ -1,4 +1,4 @@
-//! What a sandbox may touch: what the formation grants, and nothing else.
+//! The reach of a sandbox: what the formation grants, and nothing else.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -105,7 +105,7 @@ pub(crate) fn outside() -> SocketAddr {
     address
 }
 
-/// What a server is sent: the head, and the body as it was framed. It answers `ok`, and hangs up.
+/// The request that a server is sent: the head, and the body as it was framed. The server answers `ok`, and hangs up.
 fn received(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,4 +1,4 @@
-//! What a formation can't grant: directories that hold what the host itself works from.
+//! Directories that a formation can't grant: those that hold what the host itself works from.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -97,7 +97,7 @@ fn beside_evils() -> Formation {
     formation
 }
 
-/// What a host holds of the system.
+/// The resources of the system that a host holds.
 #[derive(Debug)]
 struct Held {
     resident_bytes: u64,

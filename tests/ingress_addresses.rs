@@ -1,4 +1,4 @@
-//! Whom a request is for: hosts and paths in all the ways in which they are written.
+//! The hosts and paths that a request is for, in all the ways in which they are written.
 
 use crate::harness::http::{Answer, Request};
 use crate::harness::http2::Http2;

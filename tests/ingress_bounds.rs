@@ -1,4 +1,4 @@
-//! What clients may take: time, memory, connections.
+//! The bounds on what clients may take: time, memory, connections.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -111,7 +111,7 @@ fn an_answer_that_nobody_reads_ends_with_its_call() {
     stream.write_all(b"GET /big?bytes=100000000000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
     eventually("its call was ended", || (host.ps().in_state("web", "idle") == 1).then_some(()));
-    // What it got in time is not the whole.
+    // The part that it got in time is not the whole.
     let read = read_to_end(&mut stream).len();
     assert!((1..100_000_000).contains(&read), "{read}");
     host.get("/ok").ok();
@@ -151,7 +151,7 @@ fn grown(host: &Host, before: u64, slow: impl Fn()) -> u64 {
 fn who_reads_a_gigabyte_slowly_costs_little() {
     for (guest, keys) in [("web-test", "count = 3"), ("wasi03-service", "count = 3\nconcurrency = 1")] {
         let host = Host::run(&Formation::new().process("web", guest, keys));
-        // What the guests themselves and the first use of everything cost is not the clients' doing.
+        // The cost of the guests themselves and of the first use of everything is not the clients' doing.
         let mut warm: Vec<_> = (0..3).map(|_| host.connect()).collect();
         for connection in &mut warm {
             connection.send_raw(b"GET /big?bytes=20000000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();

@@ -46,7 +46,7 @@ fn every_head_of_a_connection_is_checked_behind_whatever_it_comes() {
     }
     // Nothing is served behind a head that is refused.
     assert_eq!(statuses(&host, &[format!("{OK}{BOTH}{OK}").as_bytes()], 3), [200, 400]);
-    // What a body says is no head.
+    // The text of a body is no head.
     let hidden =
         format!("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{BARE_LF}{OK}", BARE_LF.len());
     assert_eq!(statuses(&host, &[hidden.as_bytes()], 2), [200, 200]);

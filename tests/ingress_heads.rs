@@ -1,11 +1,11 @@
-//! What becomes of a request's head on its way to the guest, and what is logged of it.
+//! A request's head on its way to the guest, and what is logged of it.
 
 use serde_json::Value;
 
 use crate::harness::http::{Answer, Request};
 use crate::harness::{Formation, Host};
 
-/// What `/headers` tells of a request.
+/// The header fields that `/headers` tells of a request.
 struct Told(String);
 
 impl Told {

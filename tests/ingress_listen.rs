@@ -139,7 +139,7 @@ fn sockets_that_were_handed_over_are_served_and_outlive_the_host() {
     let unix = UnixListener::bind(&path).unwrap();
     for _ in 0..2 {
         let mut host = activated(&formation, &[unix.as_fd(), tcp.as_fd()], "unix:tcp");
-        // Whoever connects before the host is there waits for it.
+        // A client that connects before the host is there waits for it.
         let mut connection = Connection::open(tcp.local_addr().unwrap()).unwrap();
         assert_eq!(connection.send(&Request::get("/ok")).unwrap().ok(), "ok\n");
         let answer = exchange(UnixStream::connect(&path).unwrap(), GET);

@@ -1,4 +1,4 @@
-//! What an operator is told of requests that the host refuses by itself.
+//! The lines that tell an operator of requests that the host refuses by itself.
 
 use serde_json::Value;
 

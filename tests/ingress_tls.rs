@@ -166,7 +166,7 @@ fn a_deploy_reads_the_certificates_again() {
     let [old, new, newest] = [(); 3].map(|()| certify("shop.example"));
     let formation = formation(&[("shop", &old)]);
     let host = Host::run(&formation);
-    // Whoever looks at the files from time to time may be first, and then the deploy finds nothing to do.
+    // The host's regular look at the files may be first, and then the deploy finds nothing to do.
     write(&formation, "shop", &new);
     let said = host.cli(["deploy"]).done();
     assert!(said.ends_with(" changes: v1 is live\n"), "{said}");

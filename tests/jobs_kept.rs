@@ -18,7 +18,7 @@ fn a_store_that_is_deleted_is_told_and_nothing_more_is_enqueued() {
         fs::remove_file(formation.path(".wasmhost").join(name)).unwrap();
         host.cli(["enqueue", "default", "ok"]).failed(1, "was deleted or moved while this host uses it");
         host.stderr().wait_for("was deleted or moved while this host uses it");
-        // What is still open can be copied.
+        // A store that is still open can be copied.
         let copy = formation.path("copy.db");
         host.cli(["jobs", "backup", copy.to_str().unwrap()]).done();
         assert_eq!(Store::open(&copy).job(id).state, "available", "{name}");

@@ -8,7 +8,7 @@ fn worker(keys: &str) -> Formation {
     Formation::new().process("worker", "job-test", &format!("queue = \"default\"\n{keys}"))
 }
 
-/// What `jobs show` knows of a job.
+/// The facts that `jobs show` tells of a job.
 #[track_caller]
 fn show(host: &Host, id: i64) -> Value {
     serde_json::from_str(&host.cli(["jobs", "show", &id.to_string(), "--json"]).done()).unwrap()

@@ -347,7 +347,7 @@ fn a_type_that_writes_a_lot_leaves_the_lines_of_others() {
     host.stdout().wait_for("\"stdout 12000\"");
     let logs = host.cli(["logs", "quiet"]).done();
     assert!(logs.contains("| stdout 1\n") && logs.lines().count() == 3, "{logs}");
-    // Of the type that writes the last ones are kept.
+    // The last lines of the type that writes a lot are kept.
     let logs = host.cli(["logs", "web", "-n", "1000000"]).done();
     assert!(logs.lines().count() == 10_000 && logs.contains("| stdout 12000\n"), "{}", logs.lines().count());
 }
@@ -387,7 +387,7 @@ fn a_trap_leaves_a_backtrace() {
     let message = line["message"].as_str().unwrap();
     assert!(message.starts_with("GET /trap: ") && message.contains("backtrace"), "{message}");
     assert_eq!((&line["instance"], &line["code"]), (&"web.1".into(), &"H13".into()));
-    // What the guest says about it is a line of its own.
+    // The guest's own message about it is a line of its own.
     host.stdout().wait_for("asked to trap");
 }
 

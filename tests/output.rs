@@ -253,7 +253,7 @@ fn a_stalled_standard_output_slows_its_writer_for_a_moment_and_nobody_else() {
         assert!(slowest < Duration::from_millis(900), "{slowest:?}");
     });
     lines.wait_until("what was dropped is told", |lines| (dropped(lines, "\"web\"") > 0).then_some(()));
-    // Whoever asks sees all of it, and the lines of others.
+    // A person who asks sees all of it, and the lines of others.
     let logs = formation.cli(["logs", "web"]).done();
     assert!(logs.contains("without its end"), "{logs}");
     // And how many of them nobody read.
@@ -279,7 +279,7 @@ fn lines_that_a_stalled_standard_output_lost_are_counted() {
     let address = host.address();
     get(address, "/log?lines=30000").ok();
     let lines = read(stdout);
-    // Of what is written now nothing is lost.
+    // No line that is written now is lost.
     eventually("there is room again", || lines.text().contains("stdout 1\"").then_some(()));
     get(address, "/log?lines=5").ok();
     host.stop();

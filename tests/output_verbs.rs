@@ -1,4 +1,4 @@
-//! What verbs print, where nobody takes it.
+//! The output of verbs, where nobody takes it.
 
 use std::fs::File;
 use std::io::{Read, pipe};
@@ -105,7 +105,7 @@ fn a_full_disk_is_told_and_no_panic() {
         assert!(said.code == 1 && told && said.stderr.lines().count() == 1, "{verb:?}: {}", said.stderr);
         assert_eq!(run(&formation, verb, full(), Some(full())).code, 1, "{verb:?}");
     }
-    // What they were told to do is done all the same.
+    // The work that they were told to do is done all the same.
     run(&formation, &["enqueue", "q", "print:despite"], full(), None);
     host.stdout().wait_for("despite");
 }

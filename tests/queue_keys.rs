@@ -1,4 +1,4 @@
-//! What a formation says about queues and their jobs reaches them.
+//! The keys of a formation about queues and their jobs reach them.
 
 use crate::harness::{Formation, Host, eventually};
 

@@ -13,7 +13,7 @@ use crate::harness::{Formation, Host, eventually};
 /// Memory that the host may need for what a guest takes, in bytes, beside the guest's own.
 const LITTLE: u64 = 96 << 20;
 
-/// What one instance may hold of the host's descriptors.
+/// The descriptors of the host that one instance may hold.
 const DESCRIPTORS: &str = "256";
 
 fn hostile(version: &str, keys: &str) -> Formation {
@@ -27,7 +27,7 @@ fn of_each_version(keys: &str, test: impl Fn(&Host)) {
     }
 }
 
-/// What the guest says it has taken, and why no more.
+/// The amount that the guest says it has taken, and why no more.
 fn taken(answer: Answer) -> (String, String) {
     let text = answer.ok();
     let mut lines = text.lines().map(str::to_owned);

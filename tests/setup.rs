@@ -17,7 +17,7 @@ fn procfile() -> Formation {
         .with_file(".env", "KEY=s3cret\nPORT=0\n")
 }
 
-/// What `check` understands of a file.
+/// The formation as `check` understands a file.
 #[track_caller]
 fn understood(formation: &Formation, file: &str) -> Value {
     serde_json::from_str(&formation.cli(["check", "--json", file]).done()).unwrap()

@@ -1,4 +1,4 @@
-//! What people and programs are shown: tables that fit, JSON of one shape, and words that say what to do.
+//! The output for people and programs: tables that fit, JSON of one shape, and words that say what to do.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What can't start says why, in one error, and exits with the right code.
+//! A host that can't start says why, in one error, and exits with the right code.
 //!
 //! tests/scenarios has a folder for each formation that is wrong by itself: `formation.toml`, what `wasmhost run`
 //! prints on stderr (`stderr`), and the exit codes of `run` and `check` (`exit`). `$DIR` and `$GUESTS` stand for
@@ -80,7 +80,7 @@ fn run_scenario(name: &str) {
 
     let checked = formation.cli(["check"]).never_panicked();
     assert_eq!(checked.code, code("check"), "{checked:#?}");
-    // What both of them find, both say in the same words.
+    // A fault that both of them find is told by both in the same words.
     if checked.code != 0 {
         assert_eq!(checked.stderr, ran.stderr);
     }
@@ -235,12 +235,12 @@ fn cores(status: &str) -> String {
 fn io_threads_have_a_core_each_and_all_others_any() {
     let count = std::thread::available_parallelism().unwrap().get();
     let cores_all = rustix::thread::sched_getaffinity(None).unwrap().count() as usize;
-    // Of one core there is nothing to see, and where a quota is below the cores none are kept.
+    // One core shows nothing, and where a quota is below the cores none are kept.
     if count == 1 || count < cores_all {
         return;
     }
     let any = cores(&fs::read_to_string("/proc/self/status").unwrap());
-    // What compiles, and what writes, has threads too.
+    // The threads that compile, and those that write, are there too.
     let formation = Formation::web("").http("access_log = \"json\"").variable("WASMHOST_CACHE", "off");
     let host = Host::run(&formation);
     host.get("/ok").ok();

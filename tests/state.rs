@@ -111,7 +111,7 @@ fn nothing_is_sent_to_a_socket_of_another_user() {
     chmod(&formation.path(".wasmhost"), 0o777);
     let path = formation.path(".wasmhost/admin.sock");
     let listening = std::thread::spawn(move || {
-        // Of this thread alone.
+        // This thread alone gets another user.
         let stranger = Uid::from_raw(STRANGER);
         set_thread_res_uid(stranger, stranger, stranger).unwrap();
         UnixListener::bind(path).unwrap()

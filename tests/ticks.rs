@@ -13,7 +13,7 @@ fn clock(keys: &str) -> Formation {
     Formation::new().directory("out").process("clock", "tick-test", &format!("{dirs}\n{keys}"))
 }
 
-/// What the clock wrote: nominal time, manual or scheduled, its type.
+/// The lines that the clock wrote: nominal time, manual or scheduled, its type.
 fn written(formation: &Formation) -> Vec<(i64, String, String)> {
     let text = formation.read("out/ticks");
     let words = text.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
@@ -261,7 +261,7 @@ fn what_became_of_ticks_is_listed_with_the_next_ones() {
             "{tick}"
         );
     }
-    // Of all types the newest two.
+    // The newest two of all types are listed.
     let newest: Vec<_> = ticks(&[]).iter().map(|tick| tick["process"].as_str().unwrap().to_owned()).collect();
     assert_eq!(newest, ["clock", "broken"]);
     let broken = ticks(&["broken"]).remove(0);

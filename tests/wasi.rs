@@ -1,4 +1,4 @@
-//! What WASI promises, by guests that judge themselves.
+//! The promises of WASI, by guests that judge themselves.
 
 use std::fs;
 use std::net::TcpListener;

@@ -41,7 +41,7 @@ class BodyTooLarge(Exception):
 
 
 class Request:
-    """What a client asks for. What isn't looked at isn't fetched from the host."""
+    """A client's request. Parts that aren't looked at aren't fetched from the host."""
 
     def __init__(self, incoming: IncomingRequest):
         self._incoming = incoming

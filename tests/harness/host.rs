@@ -170,7 +170,7 @@ impl Host {
     #[track_caller]
     pub(crate) fn hold(&self) -> Held {
         let mut connection = self.connect();
-        // Of a small body that says its length the host would wait for the rest before it asks an instance.
+        // The host would wait for the rest of a small body that says its length before it asks an instance.
         connection.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
         eventually("an instance is busy", || (self.ps().in_state("web", "busy") == 1).then_some(()));
         Held(connection)
@@ -285,7 +285,7 @@ impl Ps {
         self.process(name)[field].as_u64().unwrap()
     }
 
-    /// What a type's instances have computed, in seconds.
+    /// The time that a type's instances have computed, in seconds.
     #[track_caller]
     pub(crate) fn cpu_s(&self, name: &str) -> f64 {
         self.instances(name).iter().map(|instance| instance["cpu_s"].as_f64().unwrap()).sum()

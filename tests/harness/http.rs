@@ -33,7 +33,7 @@ pub(crate) enum Failed {
     Unanswered(#[allow(dead_code, reason = "shown")] io::Error),
     /// The head came, and not all of the body.
     Cut(Answer),
-    /// What came isn't HTTP.
+    /// The bytes that came aren't HTTP.
     NotHttp(#[allow(dead_code, reason = "shown")] String),
 }
 

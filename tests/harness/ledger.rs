@@ -1,4 +1,4 @@
-//! What was promised of jobs, and whether it is kept: of the store's file, and of what workers noted as they ran.
+//! The promises about jobs, and whether they are kept, by the store's file and by what workers noted as they ran.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -42,7 +42,7 @@ impl Ledger {
     ///
     /// No host of these tests drains or scales, so that each claim has an attempt number of its own.
     pub(crate) fn check(&mut self, store: &Store, executions: impl Fn() -> String) -> Result<(), String> {
-        // What goes on meanwhile: a note comes after its claim, and before its answer.
+        // Work goes on meanwhile: a note comes after its claim, and before its answer.
         let begun = Executions::parse(&executions())?;
         let integrity = store.integrity();
         if integrity != "ok" {
@@ -94,7 +94,7 @@ impl Ledger {
     }
 }
 
-/// What workers noted.
+/// The calls that workers noted.
 #[derive(Default)]
 struct Executions {
     calls: BTreeSet<(i64, i64)>,

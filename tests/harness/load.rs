@@ -92,7 +92,7 @@ impl Load {
 /// Customers of examples/shop, and what they were promised.
 #[derive(Clone, Default)]
 pub(crate) struct Shop {
-    /// What was ordered, by the order's id.
+    /// The items that were ordered, by the order's id.
     accepted: Arc<Mutex<BTreeMap<String, String>>>,
 }
 

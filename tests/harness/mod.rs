@@ -1,5 +1,5 @@
-//! What the tests are written with: a [`Formation`] in a temporary folder, a [`Host`] that runs it, [`http`] to talk
-//! to it, and a [`Store`] to look at what it keeps.
+//! The tools that the tests are written with: a [`Formation`] in a temporary folder, a [`Host`] that runs it, [`http`]
+//! to talk to it, and a [`Store`] to look at what it keeps.
 
 mod formation;
 mod host;
@@ -26,7 +26,7 @@ pub(crate) use service_manager::ServiceManager;
 pub(crate) use store::Store;
 pub(crate) use variant::variant;
 
-/// Longer than anything takes on a busy machine. What is awaited is there at once on a free one.
+/// Longer than anything takes on a busy machine. Things that are awaited are there at once on a free one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until there is an answer.

@@ -40,7 +40,7 @@ impl Store {
     pub(crate) fn open(file: &Path) -> Store {
         let connection = Connection::open(file).unwrap();
         connection.busy_timeout(Duration::from_secs(30)).unwrap();
-        // What a killed host left behind is for the next one to put in order, not for who looks at it.
+        // The remains of a killed host are for the next one to put in order, not for who looks at them.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
         Store { connection }
     }
@@ -120,7 +120,7 @@ impl Store {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// What SQLite thinks of its file: `ok`.
+    /// The verdict of SQLite on its file: `ok`.
     pub(crate) fn integrity(&self) -> String {
         self.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
     }
@@ -178,7 +178,7 @@ impl Store {
         assert_eq!(self.connection.execute(set, rusqlite::params![schedule, by]).unwrap(), 1);
     }
 
-    /// What docs/operating.md says for a schedule whose clock was ahead.
+    /// Does what docs/operating.md says for a schedule whose clock was ahead.
     pub(crate) fn begin_anew(&self, schedule: &str) {
         let begin = "DELETE FROM schedules WHERE schedule = ?1";
         assert_eq!(self.connection.execute(begin, [schedule]).unwrap(), 1);

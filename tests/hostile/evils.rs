@@ -113,7 +113,7 @@ pub(super) fn evils() -> Vec<Evil> {
         evil("calls-by-a-false-type", Trap, "(type $w (func (param i64))) (table 1 funcref) (elem (i32.const 0) $main) (func $main (call_indirect (type $w) (i64.const 1) (i32.const 0)))".into()),
         evil("exits-at-once", Exit(1), once("(call $proc_exit (i32.const 1))")),
         evil("exits-with-a-large-code", Exit(255), once("(call $proc_exit (i32.const 255))")),
-        // What the host does for it.
+        // The host's services.
         evil("writes-lines-without-end", Timeout, writes(1, b'\n', 500)),
         evil("writes-one-line-without-end", Timeout, writes(1, b'x', 500)),
         evil("writes-no-text", Timeout, writes(2, 0xff, 500)),

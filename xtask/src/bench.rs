@@ -94,7 +94,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Options {
-    /// What to measure
+    /// The suites to measure
     suites: Vec<Suite>,
     /// How often each is measured, in turn with the others [default: 5]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]

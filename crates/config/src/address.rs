@@ -27,7 +27,7 @@ impl FromStr for Outbound {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if text.contains('@') {
-            // What stands before the @ is most likely a password: it isn't repeated.
+            // The text before the @ is most likely a password: it isn't repeated.
             return Err(AddressError(
                 "found an address with a user or a password, expected the host and port alone".to_owned(),
             ));

@@ -72,7 +72,7 @@ pub enum Listen {
 pub struct TrustedProxies {
     /// By address.
     pub networks: Vec<IpNet>,
-    /// Whoever comes by a unix socket.
+    /// Every client that comes by a unix socket.
     pub unix: bool,
 }
 
@@ -113,7 +113,7 @@ impl Default for Http {
 ///
 /// # Errors
 ///
-/// What is neither `HOST:PORT`, `unix:PATH`, `systemd` nor `fd:NAME`.
+/// A text that is neither `HOST:PORT`, `unix:PATH`, `systemd` nor `fd:NAME`.
 impl FromStr for Listen {
     type Err = AddressError;
 
@@ -128,7 +128,7 @@ impl FromStr for Listen {
             };
         }
         match text.strip_prefix("fd:") {
-            // What systemd takes for FileDescriptorName.
+            // The names that systemd takes for FileDescriptorName.
             Some(name)
                 if (1..=255).contains(&name.len())
                     && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') =>

@@ -150,7 +150,7 @@ mod tests {
 
     /// In each zone the clocks are set forth and back, by half an hour on Lord Howe Island. By cron's custom a time
     /// of day is kept: one that is left out comes when the clocks have been set, one that comes twice is taken the
-    /// first time. What comes again and again comes in each hour that there is.
+    /// first time. Times that come again and again come in each hour that there is.
     #[test]
     fn changes_of_the_clocks_leave_out_nothing_and_repeat_nothing() {
         let table = [

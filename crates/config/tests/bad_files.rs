@@ -1,4 +1,4 @@
-//! What is said about files that are wrong, word for word: one table, in `bad_files.txt`.
+//! The messages about files that are wrong, word for word: one table, in `bad_files.txt`.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What a component or a core module is, as far as its names tell: how it can be called ([`Handler`]), what it takes
-//! from the pool ([`Footprint`]), and whether all that it imports is provided.
+//! The kind of a component or a core module, as far as its names tell: how it can be called ([`Handler`]), what it
+//! takes from the pool ([`Footprint`]), and whether all that it imports is provided.
 
 mod imports;
 
@@ -7,19 +7,19 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What [`inspect`](crate::inspect) saw in a file. Part of the form of compiled files: see `cwasm`.
+/// Findings of [`inspect`](crate::inspect) about a file. Part of the form of compiled files: see `cwasm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// What calls it can serve, best first. Of requests 0.2 where it has both, since that is the faster and the
-    /// maintained one; of `main` 0.3, since what has both is a program of 0.3 that was built with tools of 0.2, which
-    /// add a `main` that does nothing but trap.
+    /// The calls that it can serve, best first. Requests of 0.2 come first where it has both, since that is the faster
+    /// and the maintained one. A `main` of 0.3 comes first, since a file that has both is a program of 0.3 that was
+    /// built with tools of 0.2, which add a `main` that does nothing but trap.
     #[serde(skip)]
     pub handlers: Vec<Handler>,
     /// The interfaces it exports, as written in it (`wasi:http/incoming-handler@0.2.3`); a core module's functions.
     pub exports: Vec<String>,
     /// The interfaces it imports; a core module's imports, as `MODULE NAME`.
     pub imports: Vec<String>,
-    /// What one instance of it takes from the pool.
+    /// The share of the pool that one instance of it takes.
     pub footprint: Footprint,
     /// Whether it uses component-model async, as WASI 0.3 does: in what it exports, or only in what it imports.
     pub is_async: bool,
@@ -27,7 +27,7 @@ pub struct Inspection {
     pub is_core: bool,
 }
 
-/// What one instance takes from the pool, at most.
+/// The share of the pool that one instance takes, at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Footprint {
     /// Core instances.
@@ -87,7 +87,7 @@ pub enum Handler {
     CoreCommand,
 }
 
-/// What a reactor, and some a command, wants to be called first.
+/// The function that a reactor, and some a command, wants to be called first.
 pub(crate) const INITIALIZE: &str = "_initialize";
 /// A command's `main`: a module's default function, where it has one, as for `wasmtime run`; else what WASI calls it.
 pub(crate) const STARTS: [&str; 2] = ["", "_start"];
@@ -153,14 +153,14 @@ impl Inspection {
     /// Fills in `handlers`, which follow from the exports.
     pub(crate) fn find_handlers(&mut self) {
         self.handlers = match self.is_core {
-            // What else a core module exports can't be called.
+            // The other exports of a core module can't be called.
             true => vec![Handler::CoreCommand],
             false => ORDER.into_iter().filter(|handler| exports_handler(&self.exports, *handler)).collect(),
         };
     }
 }
 
-/// What an element of a table takes, in bytes.
+/// The size of an element of a table, in bytes.
 pub(crate) const TABLE_ELEMENT_BYTES: u64 = 8;
 
 #[cfg(test)]

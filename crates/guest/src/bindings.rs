@@ -1,7 +1,7 @@
-//! What `wit-bindgen` makes of `wit/`. Not an API: the export macros of this crate need to reach it.
+//! The bindings that `wit-bindgen` makes of `wit/`. Not an API: the export macros of this crate need to reach it.
 //!
 //! Each world is generated with `pub_export_macro`, so that the library itself describes imports alone, which are
-//! dropped from a component that doesn't use them. What is exported is described where the macro is used.
+//! dropped from a component that doesn't use them. The exports are described where the macro is used.
 
 // Generated code calls the canonical ABI, which can't be done safely, and its items are documented in `wit/`.
 #![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]

@@ -1,6 +1,6 @@
 //! Write the process types of a [wasmhost](https://github.com/wasmhost/wasmhost) formation in Rust.
 //!
-//! A process type is one WASI component. What it exports decides what it can be called with, and one macro says
+//! A process type is one WASI component. Its exports decide what it can be called with, and one macro says
 //! which:
 //!
 //! | macro | the handler | a process type with |

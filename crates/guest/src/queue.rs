@@ -197,8 +197,8 @@ impl From<&str> for NewJob {
 /// How long a job holds its [unique](NewJob::unique) key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Until it is first given to an instance. What is enqueued while it runs, or waits for another attempt, is a job
-    /// of its own: for work that has to see what changed since the job before began.
+    /// Until it is first given to an instance. A job that is enqueued while this one runs, or waits for another
+    /// attempt, is one of its own: for work that has to see what changed since the job before began.
     Waiting,
     /// Until it has ended: done, dead, or cancelled. It holds the key while it waits for another attempt, too.
     Running,
@@ -207,7 +207,7 @@ pub enum Scope {
     Lasting(Duration),
 }
 
-/// What became of a new job.
+/// The outcome of a new job's enqueue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {

@@ -8,8 +8,8 @@ use crate::bindings::ticker::wasmhost::clock::types;
 /// Makes this component a clock: `handler`, a `fn(Tick) -> Result<(), E>`, is called at each time of the schedule.
 /// `E` is anything that can be displayed.
 ///
-/// A tick is recorded before its call and never repeated. What must not be missed belongs on a queue: enqueue it
-/// here and let a worker do it.
+/// A tick is recorded before its call and never repeated. Work that must not be missed belongs on a queue: enqueue
+/// it here and let a worker do it.
 ///
 /// ```no_run
 /// use wasmhost_guest::queue;
@@ -106,13 +106,13 @@ impl From<types::Tick> for Tick {
     }
 }
 
-/// What [`tick!`](crate::tick!) exports.
+/// The function that [`tick!`](crate::tick!) exports.
 #[doc(hidden)]
 pub fn call<E: Display>(handler: fn(Tick) -> Result<(), E>, tick: types::Tick) -> Result<(), String> {
     handler(tick.into()).map_err(|error| error.to_string())
 }
 
-/// What [`async_tick!`](crate::async_tick!) exports.
+/// The function that [`async_tick!`](crate::async_tick!) exports.
 #[cfg(feature = "async")]
 #[doc(hidden)]
 pub async fn call_async<E: Display>(

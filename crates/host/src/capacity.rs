@@ -1,8 +1,8 @@
 //! How many instances this host and this machine have room for, with the arithmetic that a refusal shows.
 //!
 //! Slots of the engine's pools take memory maps and address space ([`room`]), and granted directories and connections
-//! take file descriptors. What doesn't fit is refused. Memory is only warned of ([`memory`]): instances seldom use all
-//! that they may.
+//! take file descriptors. Anything that doesn't fit is refused. Memory is only warned of ([`memory`]): instances seldom
+//! use all that they may.
 
 mod memory;
 mod room;
@@ -25,7 +25,7 @@ const FILES_OF_THE_HOST: u64 = 512;
 /// Guests may hold a quarter of the descriptors that are left, however many connections are wanted.
 const GUESTS_SHARE: u64 = 4;
 
-/// What there is room for.
+/// The room for instances and for open files.
 #[derive(Debug, Clone)]
 pub(crate) struct Capacity {
     /// Instances of all types together, without those that are being replaced.
@@ -40,7 +40,7 @@ struct Files {
     max: u64,
     /// Connections of clients.
     connections_max: u32,
-    /// What guests may hold at once: opened files, sockets, connections of their requests.
+    /// Descriptors that guests may hold at once: opened files, sockets, connections of their requests.
     guests_max: u32,
 }
 
@@ -54,7 +54,7 @@ pub fn check_capacity(plan: &Plan) -> Result<u32, TooMany> {
     Capacity::find(plan, &BTreeMap::new()).map(|capacity| capacity.instances_max)
 }
 
-/// What fits, and may still go wrong: for who checks a formation, and for the log of a host.
+/// Warnings about a plan that fits, and may still go wrong: for who checks a formation, and for the log of a host.
 pub fn capacity_warnings(plan: &Plan, counts: &BTreeMap<String, u32>) -> Vec<String> {
     memory::more_than_there_is(plan, &wanted(plan, counts)).into_iter().collect()
 }

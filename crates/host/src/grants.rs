@@ -114,7 +114,7 @@ mod tests {
         for inner in ["data", "data/.", "data/../data", "site", "data/..", "data/../elsewhere"] {
             assert!(!folder.refuses(("data", true), (inner, false)), "{inner}");
         }
-        // What lies in a directory that guests read alone can't be replaced by them.
+        // An entry of a directory that guests only read can't be replaced by them.
         assert!(!folder.refuses(("data", false), ("data/public", true)));
     }
 

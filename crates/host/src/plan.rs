@@ -22,13 +22,13 @@ pub use understood::Understood;
 
 /// A formation that can be run, as far as can be told without compiling.
 pub struct Plan {
-    /// What the file says.
+    /// The formation, as the file says it.
     pub formation: Formation,
     /// Its types, in the file's order.
     pub types: Vec<PlannedType>,
 }
 
-/// What a formation is looked at beside.
+/// The surroundings in which a formation is looked at.
 pub struct Surroundings<'a> {
     /// The directory of compiled components, if they are kept.
     pub cache: Option<&'a Path>,
@@ -38,9 +38,9 @@ pub struct Surroundings<'a> {
 
 /// One process type, with its component.
 pub struct PlannedType {
-    /// What the file says of it.
+    /// The type, as the file says it.
     pub process: ProcessType,
-    /// What calls it: as the file says, or as its exports do.
+    /// The trigger that calls it: as the file says, or as its exports do.
     pub trigger: Trigger,
     /// How it is called.
     pub handler: Handler,
@@ -50,7 +50,7 @@ pub struct PlannedType {
     pub code: Code,
     /// The directories that it is granted, open.
     pub directories: Directories,
-    /// What an instance takes from the pool.
+    /// The part of the pool that an instance takes.
     pub footprint: Footprint,
     /// Whether it uses component-model async, as WASI 0.3 does.
     pub is_async: bool,
@@ -72,7 +72,7 @@ pub struct PlanError {
 pub struct PlanProblem {
     /// The type.
     pub process: String,
-    /// What was found, what was expected, what to do.
+    /// The text: what was found, what was expected, what to do.
     pub message: String,
     /// True where the component is missing or can't be used, false where the formation contradicts itself.
     pub in_component: bool,

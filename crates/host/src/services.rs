@@ -1,4 +1,4 @@
-//! What guests ask of the host, over the host's own parts.
+//! The services that guests ask of the host, over the host's own parts.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -112,11 +112,11 @@ pub enum StateDirError {
     /// It can't be made or written.
     #[error("can't {what} {}: {err}; make the directory writable, or set `state_dir`", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         err: io::Error,
     },
     /// The system's limit.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A wall-clock time in milliseconds since 1970-01-01T00:00:00Z; RFC 3339 in JSON.
 ///
-/// Arithmetic saturates: a lease of `Duration::MAX` ends at the largest timestamp. What RFC 3339 can't say (years
+/// Arithmetic saturates: a lease of `Duration::MAX` ends at the largest timestamp. A time that RFC 3339 can't say (years
 /// past 9999) is printed as the nearest time that it can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);

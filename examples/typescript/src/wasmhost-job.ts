@@ -30,8 +30,8 @@ export class RetryAfter extends Error {
 }
 
 /**
- * What a component exports as `handler` to have `handle` do its jobs. A job is done when `handle` returns. Whatever else
- * it throws is logged, and the job is tried again after the usual backoff, as often as `attempts` says.
+ * The object that a component exports as `handler` to have `handle` do its jobs. A job is done when `handle` returns.
+ * Whatever else it throws is logged, and the job is tried again after the usual backoff, as often as `attempts` says.
  */
 export function work(handle: (job: Job) => void | Promise<void>) {
   return {

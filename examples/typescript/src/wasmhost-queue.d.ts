@@ -1,4 +1,4 @@
-// `wasmhost:job/queue` (wit/job/job.wit in the repository). What isn't said of a job may be left out.
+// `wasmhost:job/queue` (wit/job/job.wit in the repository). Options that a job doesn't need may be left out.
 
 declare module "wasmhost:job/queue@0.1.0" {
   type UniqueScope = { tag: "waiting" } | { tag: "running" } | { tag: "lasting"; val: bigint };

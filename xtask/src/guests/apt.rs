@@ -1,5 +1,5 @@
-//! Debian's packages, which are installed where it can be done without asking. What apt-get can't do is said and left
-//! undone: who wanted the package looks for it again, and says what is missing.
+//! Debian's packages, which are installed where it can be done without asking. A step that apt-get can't do is said
+//! and left undone: who wanted the package looks for it again, and says what is missing.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

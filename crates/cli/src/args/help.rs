@@ -1,4 +1,4 @@
-//! What `--help` of each verb says below its options: examples first, then what a person has to know. No line has more
+//! The text that `--help` of each verb has below its options: examples first, then what a person has to know. No line has more
 //! than 80 characters.
 
 pub(crate) const ALL: &str = "\

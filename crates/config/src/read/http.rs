@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the system takes, less the zero byte at its end.
+/// The system's limit, less the zero byte at the path's end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// hyper takes no less.

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What comes more often belongs into a loop of the guest's own.
+/// Calls that come more often belong into a loop of the guest's own.
 const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(365 * 24);
 
 /// Longer ones would take a call out of the time that its schedule names.

@@ -70,7 +70,7 @@ fn prepare(
     request.headers_mut().remove(HOST);
     let view = access.get();
     let (mut request, sent) = Request::from_http(view.hooks, request);
-    // Whoever was to be told may be gone.
+    // The receiver may be gone.
     let _ = is_sent.send(sent);
     request.options = options;
     view.table.push(request).map_err(TrappableError::trap)

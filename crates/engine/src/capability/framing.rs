@@ -24,8 +24,8 @@ const ASYNC_BODY_BEGINS_MAX: Duration = Duration::from_millis(2);
 const GATHERED_BYTES_MAX: u64 = 64 << 10;
 const GATHERED_FRAMES_MAX: usize = 64;
 
-/// Says in a request's head how long its body is, or that it comes in chunks. Of a request that is sent without a body,
-/// though its guest may still write one, the body is returned beside it.
+/// Says in a request's head how long its body is, or that it comes in chunks. A request may be sent without a
+/// body, though its guest may still write one: that body is returned beside it.
 pub(super) async fn frame(
     mut request: Request<WasiBody>,
     is_async: bool,

@@ -21,7 +21,7 @@ use crate::services::{InstanceName, LogSink, Stream};
 /// A line longer than this, in bytes, is cut in pieces of at most this length.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// What a guest may write at once, in bytes. Each of them may be a line.
+/// Bytes that a guest may write at once. Each of them may be a line.
 const WRITE_BYTES_MAX: usize = 8 << 10;
 
 /// One of an instance's two streams. All its clones share one unfinished line.

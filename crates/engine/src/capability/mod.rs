@@ -1,4 +1,4 @@
-//! What a guest can reach, one file for each kind. Every one of them asks the grants first.
+//! Everything that a guest can reach, one file for each kind. Every one of them asks the grants first.
 //!
 //! [`state`] is what a store holds: the instance's own side of [`logs`], [`network`] and [`outbound`]. The other files
 //! are host functions that work on it.

@@ -85,7 +85,7 @@ pub(crate) fn is_outright(grant: &Outbound) -> bool {
     !grant.host.starts_with('*')
 }
 
-/// What a type's sockets may do.
+/// The grant of a type's sockets: the addresses that they may use, and how.
 pub(crate) struct NetworkGrant {
     process: Arc<str>,
     all: bool,

@@ -39,7 +39,7 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections that are kept for a host's next request.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// What a guest may write to a body at once. A slow reader holds up to three of these: with 256 KiB it would cost
+/// Bytes that a guest may write to a body at once. A slow reader holds up to three of these: with 256 KiB it would cost
 /// almost 1 MiB.
 const BODY_CHUNK_BYTES: usize = 128 << 10;
 
@@ -136,7 +136,7 @@ impl OutboundHttp {
     }
 }
 
-/// What `outbound` would have to say for a request to be granted.
+/// The entry that `outbound` would need for a request to be granted.
 fn wanted(uri: &http::Uri) -> String {
     let (scheme, port) = scheme_and_port(uri);
     let default = if scheme == "https" { 443 } else { 80 };
@@ -230,7 +230,7 @@ async fn send(
             answered.map_err(|_| Error::ConnectionReadTimeout)?
         }
     };
-    // Of a body that couldn't be sent the client says no more than that.
+    // The client says no more of a body that couldn't be sent than that.
     let response = answered.map_err(|err| has_failed.try_recv().unwrap_or_else(|_| client_error(&err)))?;
     let response =
         response.map(|body| Received::new(body, options.between_bytes_timeout, permit).boxed_unsync());
@@ -256,7 +256,7 @@ struct Sent {
     sent: u64,
     /// Is told why not all of it could be sent.
     failed: Option<oneshot::Sender<Error>>,
-    /// Of the instance that sends it.
+    /// The meter of the instance that sends the body.
     meter: Arc<Meter>,
 }
 
@@ -294,7 +294,7 @@ impl Body for Sent {
                 let sent = self.sent;
                 self.fail(Error::HttpRequestBodySize(Some(sent)))
             }
-            // What is dropped with its instance ends without an error, too, and must not look whole.
+            // A body that is dropped with its instance ends without an error, too, and must not look whole.
             None if self.meter.has_ended_badly() => self.fail(Error::ConnectionTerminated),
             None => {
                 self.failed = None;
@@ -415,7 +415,7 @@ fn connect_error(err: &io::Error) -> Error {
     match err.kind() {
         io::ErrorKind::TimedOut => Error::ConnectionTimeout,
         io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
-        // What the standard library says of a name that it couldn't look up has no kind.
+        // The standard library's error for a name that it couldn't look up has no kind.
         _ if err.to_string().starts_with("failed to lookup address information") => {
             Error::DnsError { rcode: Some("address not available".to_owned()), info_code: None }
         }

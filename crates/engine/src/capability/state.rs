@@ -1,4 +1,4 @@
-//! What a store holds: everything that one instance can reach, and nothing that another one can.
+//! The contents of a store: everything that one instance can reach, and nothing that another one can.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub(crate) struct State {
     stderr: LineWriter,
 }
 
-/// What a command is given besides its grants: a job's payload and names, say.
+/// The input that a command is given besides its grants: a job's payload and names, say.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     pub(crate) stdin: Vec<u8>,

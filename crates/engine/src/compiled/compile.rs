@@ -29,8 +29,8 @@ impl From<CompileError> for LoadError {
     }
 }
 
-/// Compiles a component or a core module as a host does. What comes back is what [`Code::new`](crate::Code::new) takes as compiled
-/// code. Takes all cores, for up to seconds.
+/// Compiles a component or a core module as a host does. The result is the compiled code that
+/// [`Code::new`](crate::Code::new) takes. Takes all cores, for up to seconds.
 pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let inspection = inspect(wasm)?;
     let failed = |err: wasmtime::Error| LoadError::compile(&err);

@@ -156,7 +156,7 @@ impl Children {
         command.arg(CHILD).args(arguments(limits)).env_clear();
         let variables = VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         command.envs(variables);
-        // What a person's Ctrl-C means is for this process to say.
+        // This process alone says what a person's Ctrl-C means.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(compiled.try_clone()?).stderr(Stdio::piped()).spawn()
     }

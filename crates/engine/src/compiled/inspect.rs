@@ -1,4 +1,4 @@
-//! What a file is, and what it exports and imports, read without compiling it.
+//! The kind of a file, its exports and its imports, read without compiling it.
 //!
 //! The file may come from anybody. Reading it takes time in proportion to its length, and what is kept of it has bounds.
 //! Whether it is valid is for the compiler to say.
@@ -62,12 +62,12 @@ fn malformed(err: wasmparser::BinaryReaderError) -> InspectError {
     InspectError::Malformed(one_line(&err.to_string(), MESSAGE_BYTES_MAX).into_owned())
 }
 
-/// What has been seen of a file so far.
+/// The findings about a file so far.
 #[derive(Default)]
 struct Reading {
     exports: Vec<String>,
     imports: BTreeSet<String>,
-    /// Of all exports and imports.
+    /// Bytes of the names of all exports and imports.
     name_bytes: usize,
     structure: Structure,
     is_async: bool,

@@ -81,7 +81,7 @@ const ONLY_IN_0_1: &str = "sock_accept";
 struct UnmetImport<'a> {
     /// As it is written in the file; a core module's as `MODULE NAME`.
     name: &'a str,
-    /// What can be said of it.
+    /// The reason why it isn't met.
     why: Unmet,
 }
 
@@ -137,7 +137,7 @@ impl Inspection {
         }
     }
 
-    /// What follows the file's name where imports of it aren't met; `None` where all are.
+    /// The text that follows the file's name where imports of it aren't met; `None` where all are.
     pub fn refusal(&self) -> Option<String> {
         let unmet: Vec<_> =
             self.imports.iter().filter_map(|import| UnmetImport::find(import, self.is_core)).collect();
@@ -177,7 +177,8 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     }
 }
 
-/// `0.3.0-rc-2026-01-06`, in which interfaces differ from those of `0.3.0`. What follows a `+` only names a build.
+/// `0.3.0-rc-2026-01-06`, in which interfaces differ from those of `0.3.0`. The part after a `+` only names a
+/// build.
 pub(super) fn is_pre_release(version: &str) -> bool {
     version.split('+').next().is_some_and(|version| version.contains('-'))
 }

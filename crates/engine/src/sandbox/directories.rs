@@ -41,7 +41,7 @@ pub struct Identity {
 pub struct DirectoryError {
     /// As the formation says.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub reason: io::Error,
 }
 
@@ -98,7 +98,7 @@ impl fmt::Debug for Directories {
 }
 
 impl Identity {
-    /// Of what is at this path, once links have been followed.
+    /// The identity of what is at this path, once links have been followed.
     ///
     /// # Errors
     ///

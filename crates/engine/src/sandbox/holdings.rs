@@ -17,7 +17,7 @@ const LISTING_BYTES_MIN: u64 = 16 << 10;
 /// Header fields are counted anew when an instance has added so many bytes of them.
 const FIELDS_ADDED_MAX: usize = 1 << 20;
 
-/// What the handles of one instance hold.
+/// The descriptors, listings and lookups that the handles of one instance hold.
 #[derive(Debug)]
 pub(crate) struct Holdings {
     /// Where descriptors are counted.
@@ -29,7 +29,7 @@ pub(crate) struct Holdings {
     fields_added: usize,
 }
 
-/// What one handle holds.
+/// The descriptor, listing or lookup that one handle holds.
 #[derive(Debug, Default)]
 pub(crate) struct Holding {
     pub(crate) descriptor: Option<Permit>,

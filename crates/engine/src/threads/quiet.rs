@@ -34,7 +34,7 @@ impl Default for Quiet {
 }
 
 impl Quiet {
-    /// Polls `future`. What wakes it meanwhile is passed on when it is known to wait for that.
+    /// Polls `future`. Wake-ups meanwhile are passed on when it is known to wait for them.
     pub(crate) fn poll<F: Future>(&self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         self.state.phase.store(POLLING, SeqCst);
         let polled = future.poll(&mut Context::from_waker(&self.waker));

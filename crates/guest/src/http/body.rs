@@ -29,8 +29,8 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// Of the kind [`FileTooLarge`](io::ErrorKind::FileTooLarge) if there are more, whatever the request's
-    /// `Content-Length` said; of another kind if the client went away.
+    /// An error of the kind [`FileTooLarge`](io::ErrorKind::FileTooLarge) if there are more, whatever the request's
+    /// `Content-Length` said; one of another kind if the client went away.
     pub fn read_all(mut self, limit: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(mut chunk) = self.chunk()? {

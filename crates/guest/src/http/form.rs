@@ -1,7 +1,7 @@
 /// The names and values of a query string, or of a body of the type `application/x-www-form-urlencoded`, in their
 /// order and decoded.
 ///
-/// What isn't valid is taken as it is: a stray `%` stays, and bytes that aren't UTF-8 become `U+FFFD`.
+/// Invalid input is taken as it is: a stray `%` stays, and bytes that aren't UTF-8 become `U+FFFD`.
 ///
 /// ```
 /// let order: Vec<_> = wasmhost_guest::http::form_pairs("item=green+tea&quantity=2").collect();

@@ -55,7 +55,7 @@ macro_rules! http {
     };
 }
 
-/// What a handler may return.
+/// A type that a handler may return.
 ///
 /// An error is written to stderr, where the host puts the instance's name before it, and the client gets a 500
 /// that doesn't say what it was.
@@ -79,7 +79,7 @@ impl<E: Display> IntoResponse for Result<Response, E> {
     }
 }
 
-/// What [`http!`](crate::http!) exports.
+/// The function that [`http!`](crate::http!) exports.
 #[doc(hidden)]
 pub fn call<R: IntoResponse>(handler: fn(Request) -> R, request: IncomingRequest, out: ResponseOutparam) {
     handler(Request::new(request)).into_response().send(out);

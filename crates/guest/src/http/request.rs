@@ -6,7 +6,7 @@ use wasip2::http::types::{IncomingRequest, Method as WasiMethod, Scheme};
 use super::body::Body;
 use super::form::form_pairs;
 
-/// An HTTP request. What isn't asked for isn't fetched from the host.
+/// An HTTP request. Parts that aren't asked for aren't fetched from the host.
 #[derive(Debug)]
 pub struct Request {
     request: IncomingRequest,
@@ -30,7 +30,7 @@ impl Request {
         target.split_once('?').map_or(target, |(path, _)| path)
     }
 
-    /// What follows the `?`, as the client sent it.
+    /// The part after the `?`, as the client sent it.
     pub fn query(&self) -> Option<&str> {
         self.target().split_once('?').map(|(_, query)| query)
     }
@@ -79,7 +79,7 @@ impl Request {
     }
 }
 
-/// What a client wants done.
+/// The action that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "RFC 9110 says what they mean")]
 pub enum Method {

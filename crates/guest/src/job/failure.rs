@@ -8,7 +8,7 @@ use crate::bindings::worker::wasmhost::job::types;
 /// Why a job was not done. The message is for people: its first 4 KiB are kept with the job.
 ///
 /// Every error turns into one by `?`, as a [retry](Failure::retry) whose message is the error and what caused it.
-/// What will fail at every attempt is better [buried](Failure::bury), as [`Job::json`](super::Job::json) and
+/// A job that will fail at every attempt is better [buried](Failure::bury), as [`Job::json`](super::Job::json) and
 /// [`Job::text`](super::Job::text) do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -16,7 +16,7 @@ pub struct Failure {
     next: Next,
 }
 
-/// What is to become of the job.
+/// The next step for the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Retry,
@@ -42,7 +42,7 @@ impl Failure {
         Self { message: message.into(), next: Next::Bury }
     }
 
-    /// What went wrong, for people.
+    /// The message: what went wrong, for people.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

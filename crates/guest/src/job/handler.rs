@@ -1,4 +1,4 @@
-//! What a job's handler may take: the job, what its payload says, or both.
+//! The arguments that a job's handler may take: the job, what its payload says, or both.
 
 use serde::de::DeserializeOwned;
 
@@ -10,7 +10,7 @@ use super::{Failure, Job};
 /// better. Its content type isn't looked at. See [`Job::json`] for reading it in the handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Json<T>(
-    /// What was read.
+    /// The value that was read.
     pub T,
 );
 
@@ -27,7 +27,7 @@ pub struct Json<T>(
     note = "a handler takes `Job`, `Json<T>` or `(Job, Json<T>)`, where `T` is `serde::Deserialize`"
 )]
 pub trait Handler<Arguments> {
-    /// What the function returns: a result, or a future of one.
+    /// The type that the function returns: a result, or a future of one.
     type Output;
 
     /// Calls the function, unless the payload isn't what it takes.

@@ -70,7 +70,7 @@ macro_rules! job {
 /// takes.
 ///
 /// Jobs that wait for something let others go on, where they wait by `.await`: for what [`wasip3`](crate::wasip3)
-/// has. What blocks the instance, such as [`enqueue`](crate::queue::enqueue), files of the standard library or
+/// has. Anything that blocks the instance, such as [`enqueue`](crate::queue::enqueue), files of the standard library or
 /// [`std::thread::sleep`], makes all its jobs wait, and one that traps takes the others with it.
 ///
 /// ```no_run
@@ -118,9 +118,9 @@ pub struct Job {
     pub attempt: u32,
     /// How many tries there will be at most.
     pub attempts: u32,
-    /// What kind of bytes `payload` holds, as a media type; empty if nobody said.
+    /// The kind of bytes that `payload` holds, as a media type; empty if nobody said.
     pub content_type: String,
-    /// What the producer passed, at most 1 MiB.
+    /// The bytes that the producer passed, at most 1 MiB.
     pub payload: Vec<u8>,
     /// Names and values that the producer attached, in its order.
     pub metadata: Vec<(String, String)>,
@@ -137,7 +137,7 @@ impl Job {
             .map_err(|error| Failure::bury(format!("the payload isn't text: {error}")))
     }
 
-    /// The payload, read as JSON. What doesn't own its strings borrows them from the job.
+    /// The payload, read as JSON. A `T` that doesn't own its strings borrows them from the job.
     ///
     /// [`content_type`](Self::content_type) isn't looked at.
     ///
@@ -158,7 +158,7 @@ impl From<types::Job> for Job {
     }
 }
 
-/// What [`job!`](crate::job!) exports.
+/// The function that [`job!`](crate::job!) exports.
 #[doc(hidden)]
 pub fn call<Arguments>(
     handler: impl Handler<Arguments, Output = Result<(), Failure>>,
@@ -167,7 +167,7 @@ pub fn call<Arguments>(
     Ok(handler.call(job.into())??)
 }
 
-/// What [`async_job!`](crate::async_job!) exports.
+/// The function that [`async_job!`](crate::async_job!) exports.
 #[cfg(feature = "async")]
 #[doc(hidden)]
 pub async fn call_async<Arguments, Answer: Future<Output = Result<(), Failure>>>(

@@ -14,7 +14,7 @@ pub(super) fn more_than_there_is(plan: &Plan, counts: &[(&str, u32)]) -> Option<
     warning(&types.collect::<Vec<_>>(), there_is()?)
 }
 
-/// What instances of a type may use.
+/// The memory that instances of a type may use.
 struct Use<'a> {
     name: &'a str,
     count: u32,

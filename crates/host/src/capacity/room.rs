@@ -27,14 +27,14 @@ const ADDRESS_SPACE: u64 = (1 << 47) - (1 << 43);
 const SUCCESSORS_MIN: u32 = 8;
 const SUCCESSORS_MAX: u32 = 500;
 
-/// What this machine allows one process.
+/// The memory maps and the address space that this machine allows one process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine {
     maps_max: u64,
     address_bytes_max: u64,
 }
 
-/// What the pools are to hold.
+/// The number of pools, and the memories that they are to hold.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     /// Each engine has a pool of the whole size, since any type may be scaled to all of it.

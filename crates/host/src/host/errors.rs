@@ -17,7 +17,7 @@ pub enum StartError {
         process: String,
         /// Its component.
         component: String,
-        /// What is wrong with it.
+        /// The problem with it.
         err: LoadError,
     },
     /// The engine can't be made.

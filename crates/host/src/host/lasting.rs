@@ -102,7 +102,7 @@ impl Lasting {
         self.0.released.store(true, SeqCst);
     }
 
-    /// What was lost first, if something was.
+    /// The first loss, if something was lost.
     pub(crate) fn first_lost(&self) -> Option<Lost> {
         self.0.lost.borrow().clone()
     }

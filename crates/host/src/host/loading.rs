@@ -15,14 +15,14 @@ use crate::plan::PlannedType;
 /// How long a component may take before that is told.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What is told of components as they are compiled, or found in the cache.
+/// The progress of components as they are compiled, or found in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
     /// So many of them are there.
     Done {
         /// How many.
         done: usize,
-        /// Of how many.
+        /// The number of all components.
         of: usize,
     },
     /// One takes its time.

@@ -51,7 +51,7 @@ pub(crate) use loading::{Loaded, load};
 use store::Store;
 pub use store::{backup_store, enqueue_without_host};
 
-/// What is left to a call that was interrupted: a tick, and the way back.
+/// The time that is left to a call that was interrupted: for a tick, and for the way back.
 const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
 
 /// How long a host takes for its end, beyond grace, if all goes as it should.
@@ -71,7 +71,7 @@ const ACTIONS_MAX: usize = 64;
 
 /// How the program that runs a host wants it.
 pub struct HostOptions {
-    /// Where guests' lines and the access log go. Whoever made it closes it, when the host has ended.
+    /// Where guests' lines and the access log go. Its maker closes it, when the host has ended.
     pub output: Output,
     /// How guests' lines are printed.
     pub log_format: LogFormat,
@@ -83,7 +83,7 @@ pub struct HostOptions {
     pub progress: Box<dyn Fn(Progress) + Send + Sync>,
     /// Is told each place where requests are served, if any type takes them.
     pub serving: Box<dyn Fn(&ServedAt) + Send + Sync>,
-    /// What a refused grant's warning advises.
+    /// The keys or flags that a refused grant's warning advises.
     pub granted_by: GrantedBy,
     /// Sockets that were open before the host was.
     pub handed_over: HandedOver,
@@ -114,7 +114,7 @@ pub struct Host {
     lasting: Lasting,
 }
 
-/// What lives as long as the host, and goes last.
+/// The parts that live as long as the host, and go last.
 struct HostState {
     store: Store,
     logs: Arc<Logs>,
@@ -127,7 +127,7 @@ struct HostState {
 pub struct Stopped {
     /// Calls that were cut off when grace was over.
     pub cut_off: usize,
-    /// What ended before the host did.
+    /// The part of the host that ended before the host did.
     pub lost: Option<Lost>,
 }
 
@@ -445,7 +445,7 @@ async fn at_work(actions: &mpsc::Sender<Action>) -> String {
     let mut calls: Vec<(&str, u64)> = vec![];
     for view in &types {
         let count = view.instances.iter().map(|instance| u64::from(instance.calls_now)).sum();
-        // Of all versions together.
+        // A type's count is that of all its versions together.
         match calls.iter_mut().find(|(process, _)| *process == view.process) {
             Some((_, calls)) => *calls += count,
             None => calls.push((&view.process, count)),

@@ -25,7 +25,7 @@ pub(crate) struct Access {
     json: bool,
 }
 
-/// What is known of a request when it begins.
+/// The facts that are known of a request when it begins.
 pub(super) struct Begun {
     pub(super) remote: Option<IpAddr>,
     pub(super) method: Method,
@@ -160,7 +160,7 @@ impl Entry {
             request_id: self.id(),
             code: self.code(),
         };
-        // Of strings and numbers, nothing can fail.
+        // The serialization of strings and numbers can't fail.
         out.push_str(&shown::json(&serde_json::to_string(&line).unwrap_or_default()));
         out.push('\n');
     }

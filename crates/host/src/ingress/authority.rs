@@ -77,7 +77,7 @@ fn is_unreserved_or_sub_delim(byte: u8) -> bool {
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
-/// What stands in brackets: an IPv6 address without a zone, or `IPvFuture`.
+/// Whether this text may stand in brackets: an IPv6 address without a zone, or `IPvFuture`.
 fn is_ip_literal(inside: &[u8]) -> bool {
     if let [b'v' | b'V', future @ ..] = inside {
         let Some(dot) = memchr::memchr(b'.', future) else { return false };

@@ -41,7 +41,7 @@ impl ReadAhead {
 /// A request's body.
 pub(crate) struct RequestBody {
     incoming: Incoming,
-    /// What was read ahead.
+    /// The data that was read ahead.
     ahead: Option<Bytes>,
     ahead_trailers: Option<HeaderMap>,
     /// Its part of the room for that.
@@ -64,7 +64,7 @@ struct Wait {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What became of a body that its client sends wrong.
+/// The fault of a body that its client sends wrong.
 #[derive(Default)]
 pub(super) struct Fault {
     what: AtomicU8,
@@ -78,7 +78,7 @@ const BROKEN: u8 = 3;
 const GONE: u8 = 4;
 
 impl Fault {
-    /// What the client is told, whatever its guest made of it.
+    /// The failure that the client is told of, whatever its guest made of it.
     pub(super) fn failure(&self) -> Option<Failure> {
         match self.what.load(Relaxed) {
             TOO_LONG => Some(Failure::BODY_TOO_LONG),
@@ -107,7 +107,7 @@ fn is_malformed(err: &hyper::Error) -> bool {
 }
 
 impl RequestBody {
-    /// Of any length.
+    /// A body of any length.
     pub(super) fn new(incoming: Incoming, stall_max: Duration, gauge: Arc<Gauge>) -> Self {
         let over = incoming.is_end_stream();
         RequestBody {

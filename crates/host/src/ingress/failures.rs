@@ -127,7 +127,7 @@ enum State {
 }
 
 impl Outcome {
-    /// Of a call that begins.
+    /// The outcome of a call that begins.
     pub(super) fn new(failures: Arc<FailureLog>, request: Arc<Parts>, slot: Arc<Slot>) -> Arc<Outcome> {
         Arc::new(Outcome { failures, request, slot, state: Mutex::new(State::NoAnswer) })
     }

@@ -38,7 +38,7 @@ impl BitOr for Found {
     }
 }
 
-/// What came to be known by some bytes.
+/// The facts about heads that some bytes made known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Judged {
     /// Heads that are whole, and may be served.
@@ -272,7 +272,7 @@ impl Length {
 impl Chunk {
     const START: Chunk = Chunk::Size { bytes: 0, digits: false };
 
-    /// How many bytes belong to this part, and what follows them. What isn't well-formed hyper refuses.
+    /// How many bytes belong to this part, and what follows them. Hyper refuses chunks that aren't well-formed.
     fn look(self, bytes: &[u8]) -> (usize, At) {
         let byte = bytes[0];
         let next = match self {

@@ -79,7 +79,7 @@ impl Gauge {
         self.underway.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
         self.idle_since.store(0, Relaxed);
-        // Of another request before this one: it has come after all.
+        // The body that was left is that of a request before this one: it has come after all.
         if self.unread.load(Relaxed) {
             self.unread.store(false, Relaxed);
         }
@@ -163,10 +163,10 @@ impl Gauge {
         }
     }
 
-    /// What is overdue, or when to look again.
+    /// The time to look again, or, as an error, what is overdue.
     pub(super) fn overdue(&self, timeouts: &Timeouts) -> Result<Instant, Overdue> {
         let now = self.now();
-        // What begins right after this look is not overdue before.
+        // A wait that begins right after this look is not overdue before.
         let mut next = now.saturating_add(millis(timeouts.shortest()));
         let mut check = |since: u64, limit: Duration, overdue| {
             let due = since.saturating_add(millis(limit));

@@ -6,7 +6,7 @@ use listenfd::ListenFd;
 
 use super::socket::Socket;
 
-/// What was handed over.
+/// The sockets that were handed over.
 pub struct HandedOver(pub(super) Vec<Named>);
 
 /// One of those sockets.

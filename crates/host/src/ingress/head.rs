@@ -14,7 +14,7 @@ use super::identity::{Names, identify};
 /// The most headers that are added to a request.
 const ADDED_MAX: usize = 6;
 
-/// What a request's head says, after it has been put in order.
+/// The authority and scheme that a request's head says, after it has been put in order.
 pub(super) struct Head {
     pub(super) authority: HeaderValue,
     pub(super) scheme: RequestScheme,
@@ -148,7 +148,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<_> =
         members(headers, header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     for name in named {
-        // What frames a message, or says whom it is for, isn't a client's to take away.
+        // A header that frames a message, or says whom it is for, isn't a client's to take away.
         if ![header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TE].contains(&name) {
             headers.remove(name);
         }

@@ -1,4 +1,4 @@
-//! What a log line says of a request. A client may send a method and a path as long as a head may be.
+//! A request, as a log line shows it. A client may send a method and a path as long as a head may be.
 
 use std::borrow::Cow;
 

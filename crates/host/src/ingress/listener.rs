@@ -82,7 +82,7 @@ impl Listener {
         self.served_at.tls
     }
 
-    /// What a request that names no host was most likely sent to.
+    /// The authority that a request that names no host was most likely sent to.
     pub(super) fn authority(&self) -> String {
         match &self.served_at.place {
             Place::Tcp(address) => address.to_string(),

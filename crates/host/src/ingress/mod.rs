@@ -104,8 +104,8 @@ const NOT_ACCEPTED_LINES_MAX: u32 = 5;
 /// that an instance takes is read, which bounds the sum.
 const BODY_BUFFER_BYTES: usize = 256 << 10;
 
-/// What one HTTP/2 connection may send before it's read, in all and in one stream, and what of an answer may wait for
-/// its client, in bytes.
+/// The bytes that one HTTP/2 connection may send before they are read, in all and in one stream, and the bytes of an
+/// answer that may wait for its client.
 const CONNECTION_WINDOW: u32 = 512 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 64 << 10;
@@ -152,8 +152,8 @@ pub(crate) struct Ingress {
     drain_delay: OnceLock<Duration>,
 }
 
-/// What an open connection holds: one of those of its address, and a part of all connections. They are given back in
-/// this order: whoever takes the second next needs the first, too.
+/// The places that an open connection holds: one of those of its address, and a part of all connections. They are given
+/// back in this order: whoever takes the second next needs the first, too.
 struct Seat {
     _counted: Option<Counted>,
     _permit: OwnedSemaphorePermit,
@@ -313,7 +313,7 @@ impl Ingress {
         }
     }
 
-    /// Accepts and serves. What was accepted and found no room in time is returned.
+    /// Accepts and serves. A connection that was accepted and found no room in time is returned.
     async fn accept_until(
         self: &Arc<Self>,
         over: impl Future<Output = ()>,
@@ -469,7 +469,7 @@ impl Ingress {
         let router = self.router.load();
         let web = router.find(authority, request.uri().path()).ok_or(Failure::NO_ROUTE)?.version();
         if let Some(bytes_max) = web.body_bytes_max {
-            // What it says is known to be true: hyper reads no more.
+            // The length that it says is known to be true: hyper reads no more.
             if request.body().size_hint().lower() > bytes_max {
                 return Err(Failure::BODY_TOO_LONG);
             }

@@ -21,7 +21,7 @@ use super::socket::{Place, Socket, SocketFile, allow_handshakes, refuse_handshak
 pub(super) struct Open {
     pub(super) socket: Socket,
     pub(super) place: Place,
-    /// What this host opened it for; none where it was handed over.
+    /// The place and protocol that this host opened it for; none where it was handed over.
     made_for: Option<Wanted>,
     standing: Mutex<Standing>,
     /// The number of the claim whose turn it is.

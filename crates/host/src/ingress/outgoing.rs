@@ -16,7 +16,7 @@ use hyper::body::Body;
 
 use super::answer::WASMHOST_ERROR;
 
-/// What of an answer's body is sent.
+/// The part of an answer's body that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     /// All of it.
@@ -184,7 +184,7 @@ mod tests {
         StreamBody::new(futures_util::stream::empty())
     }
 
-    /// What is sent, and the length that the head says then.
+    /// The content that is sent, and the length that the head says then.
     fn framed<B: Body>(
         method: Method,
         version: Version,

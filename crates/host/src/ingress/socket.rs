@@ -126,7 +126,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Opens a unix socket. What a dead process left there is replaced; what another one listens on is not.
+    /// Opens a unix socket. A socket that a dead process left there is replaced; one that another listens on is not.
     pub(super) fn listen(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {
         let address = SockAddr::unix(path)?;
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -177,7 +177,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_there() {
-            // Whoever finds it later replaces it; that is no reason to leave it.
+            // A listener that finds it later replaces it; that is no reason to leave it.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -29,7 +29,7 @@ pub(super) const HTTP_2: &[u8] = b"h2";
 /// See the module.
 pub(crate) struct Certificates {
     files: Vec<CertificateFiles>,
-    /// What the files had in them when they were last used.
+    /// The files' contents when they were last used.
     contents: Mutex<Contents>,
     in_use: Arc<InUse>,
 }
@@ -74,7 +74,7 @@ impl Certificates {
         self.contents.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// What makes a connection one by TLS.
+    /// The acceptor that makes a connection one by TLS.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?

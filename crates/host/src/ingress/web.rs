@@ -52,7 +52,7 @@ pub(crate) enum Shared {
     WithLive(Arc<Web>),
 }
 
-/// What came of a call.
+/// The result of a call.
 struct Called {
     slot: Arc<Slot>,
     reused: Reused,

@@ -21,7 +21,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// What suits the standard output, honouring `NO_COLOR`.
+    /// The format that suits the standard output, honouring `NO_COLOR`.
     pub fn detect() -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match std::io::stdout().is_terminal() {

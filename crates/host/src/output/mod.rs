@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A stream may be stalled, full, closed or gone. So nobody but its thread ever writes to it: whoever has a line puts it
-//! in the queue, and goes on. Guests alone wait, and not for long ([`Source::room`]). What can't be written is counted,
-//! and the count is told on standard error as soon as that is possible.
+//! in the queue, and goes on. Guests alone wait, and not for long ([`Source::room`]). Lines that can't be written are
+//! counted, and the count is told on standard error as soon as that is possible.
 
 mod queue;
 mod stream;
@@ -33,7 +33,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// How often the thread looks whether there is a count to tell, while there is one.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// What the end leaves to a standard error that standard output has made wait.
+/// The time that the end leaves to a standard error that standard output has made wait.
 const LAST_MIN: Duration = Duration::from_millis(200);
 
 /// The two streams, and what is kept of the host's own lines. All its clones are the same.
@@ -224,7 +224,7 @@ impl Stream {
     }
 }
 
-/// What the thread does.
+/// The work of the thread.
 impl Shared {
     fn run(&self, stream: BorrowedFd<'_>) {
         let mut batch = Batch::default();

@@ -1,4 +1,4 @@
-//! What waits for a stream: lines in the order in which they came, bounded for each source by itself.
+//! The lines that wait for a stream, in the order in which they came, bounded for each source by itself.
 //!
 //! ```text
 //! has room --(ROOM_BYTES are held)--> full --(nothing is taken for WAIT_MAX)--> overrun
@@ -145,8 +145,8 @@ impl<T> Queue<T> {
         self.sources.iter().any(|of| of.dropped > 0)
     }
 
-    /// What is to be told now: after a second of it, and from then on once a minute where a source, or the stream, goes
-    /// on so.
+    /// The dropped lines to be told now: after a second of dropping, and from then on once a minute where a source, or
+    /// the stream, goes on so.
     pub(super) fn tell(&mut self, is_stream_broken: bool, now: Instant) -> Vec<Dropped> {
         self.tell_if(now, |of| {
             let is_bad = is_stream_broken || of.full_since.is_some();

@@ -6,14 +6,14 @@ use wasmhost_config::{Formation, Isolation, Run, Trigger};
 
 use super::{BACKLOG_PER_INSTANCE, CONCURRENCY_DEFAULT, Plan, PlannedType, shared};
 
-/// What `wasmhost check` prints.
+/// The view that `wasmhost check` prints.
 pub struct Understood {
     /// The formation, with a value for each key that has one.
     pub whole: Formation,
     /// The same without the values that a file shouldn't fix: written there, they would no longer follow the counts, or
     /// the component.
     pub formation: Formation,
-    /// What no key of that one says, by table: `""` is the top of the file, `process.web` a process type.
+    /// The facts that no key of `formation` says, by table: `""` is the top of the file, `process.web` a process type.
     pub notes: BTreeMap<String, Vec<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! What was learned of components, kept in the state directory for the next start.
+//! The lessons learned of components, kept in the state directory for the next start.
 //!
 //! The file has a line for each component and type: `once SHA-256 web` or `proven SHA-256 web`. It is a help and no
 //! more: where it can't be read or written, everything is learned again.
@@ -42,7 +42,7 @@ struct Entry {
     subject: Subject,
 }
 
-/// Of what it was learned.
+/// The component and type that a lesson was learned of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     /// The component's digest, in hexadecimal digits.

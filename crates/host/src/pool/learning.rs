@@ -1,4 +1,4 @@
-//! What a pool does with what calls teach of its type: [`Reuse`](super::reuse) judges, and the pool acts on it.
+//! A pool's response to what calls teach of its type: [`Reuse`](super::reuse) judges, and the pool acts on it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::whole::Whole;
 use super::{Pool, Renewal, Reused, Slot, Version};
 
 impl Pool {
-    /// What a request needs that can, or can't, be repeated should its instance fail.
+    /// The need of a request that can, or can't, be repeated should its instance fail.
     pub(crate) fn need(&self, repeatable: bool) -> Need {
         self.version.load().reuse.need(repeatable)
     }

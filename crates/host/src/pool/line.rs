@@ -12,7 +12,7 @@
 //! an unused instance have a line of their own, which goes first: an instance was made for them. So have calls that a
 //! version has failed while its type moves, and that the other one is to serve ([`other`]).
 //!
-//! Whoever makes room calls [`Line::next`] until it has nothing more to give.
+//! Code that makes room calls [`Line::next`] until the line has nothing more to give.
 
 mod other;
 #[cfg(test)]
@@ -32,7 +32,7 @@ pub(super) trait Lendable: Sized {
     /// Another handle on it, for a call beside those that are in it; none where it serves one at a time.
     fn share(&self) -> Option<Self>;
 
-    /// Whether another call may join those that are in it. What was refused once isn't allowed later.
+    /// Whether another call may join those that are in it. A join that was refused once isn't allowed later.
     fn is_joinable(&self) -> bool;
 
     /// It was asked to leave.
@@ -129,7 +129,7 @@ impl NoInstance {
     }
 }
 
-/// What a call gets that asks for an instance.
+/// The answer to a call that asks for an instance.
 pub(super) enum Asked<I> {
     Handed(Handed<I>),
     /// It is to wait ([`Line::wait`]).
@@ -141,7 +141,7 @@ pub(super) enum Asked<I> {
     Refused(NoInstance),
 }
 
-/// What a call was given.
+/// The instance, or the promise of one, that a call was given.
 pub(super) enum Handed<I> {
     Instance(Held<I>),
     /// One of the idle instances, which one is decided later ([`Line::redeem`]).
@@ -161,7 +161,7 @@ pub(super) enum Turn {
     OtherThan(u64),
 }
 
-/// What is to become of an instance that a call has left.
+/// The fate of an instance that a call has left.
 pub(super) enum Put<I> {
     /// It is idle.
     Kept,

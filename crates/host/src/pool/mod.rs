@@ -72,7 +72,7 @@ pub(crate) struct Pool {
     events: mpsc::UnboundedSender<Event>,
 }
 
-/// What a pool is made with.
+/// The parts that a pool is made with.
 pub(crate) struct PoolParts {
     /// The type's place among the types.
     pub(crate) type_index: usize,
@@ -224,7 +224,7 @@ impl Pool {
         self.version.load().component.is_long()
     }
 
-    /// What the line has handed out, as calls have it.
+    /// The instance or promise that the line has handed out, as calls have it.
     fn lent(self: &Arc<Self>, handed: Handed<Whole>) -> Lent {
         match handed {
             Handed::Instance(held) => Lent::Now(Lease::new(self, held)),

@@ -10,7 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Lease, Need, NoInstance, Pool, Turn};
 
-/// What an admitted call has.
+/// The instance, or the promise of one, that an admitted call has.
 pub(crate) enum Lent {
     /// An instance, to be called now.
     Now(Lease),

@@ -27,7 +27,7 @@ const CONFIRMATIONS: u32 = 3;
 /// Requests that can't be repeated, of a type that isn't proven, which have unused instances before one has not.
 const UNPROVEN_MAX: u32 = 1_000;
 
-/// What is known of a type.
+/// The facts that are known of a type.
 pub(super) struct Reuse {
     /// There is something to learn. Otherwise nobody needs to lock anything.
     learning: AtomicBool,
@@ -67,7 +67,7 @@ impl Reuse {
         Reuse { learning: AtomicBool::new(!known.settled && !known.proven), shares, known: Mutex::new(known) }
     }
 
-    /// What a request needs that can, or can't, be repeated should its instance fail.
+    /// The need of a request that can, or can't, be repeated should its instance fail.
     pub(super) fn need(&self, repeatable: bool) -> Need {
         if repeatable || !self.learning.load(Relaxed) {
             return Need::Any;

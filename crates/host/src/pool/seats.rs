@@ -26,7 +26,7 @@ impl<I: Lendable> Open<I> {
     }
 }
 
-/// What a call leaves behind in its instance.
+/// The calls that a call leaves behind in its instance.
 pub(super) enum Left {
     /// Others, that go on.
     Others,

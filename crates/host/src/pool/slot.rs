@@ -27,7 +27,7 @@ pub(crate) struct Slot {
     meters: Mutex<Meters>,
 }
 
-/// What the instances of a slot have used.
+/// The resources that the instances of a slot have used.
 struct Meters {
     present: Arc<Meter>,
     /// CPU time of those before it.

@@ -284,7 +284,7 @@ impl Deploying {
     }
 }
 
-/// What is said where there is no release on canary.
+/// The text of the error where there is no release on canary.
 const NONE: &str =
     "no release is on canary: `wasmhost deploy --canary 10%` gives one a share of requests and jobs";
 

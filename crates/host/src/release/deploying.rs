@@ -176,7 +176,7 @@ impl Deploying {
             }
         };
         self.forget().await;
-        // Whoever hears of the end may give the next order at once.
+        // A client that hears of the end may give the next order at once.
         drop(turn);
         attempt.tell(end);
     }

@@ -180,7 +180,7 @@ impl Supervisor {
         // Another type may have had the name since.
         gone.retain(|name| self.types.iter().all(|(_, kind)| kind.given.name != *name));
         gone.iter().for_each(|name| self.deaths.forget(name));
-        // Whoever waits for all types waits for those that there are.
+        // A caller that waits for all types waits for those that there are.
         let types = &self.types;
         self.waiting.iter_mut().for_each(|(wanted, _)| wanted.retain(|place| types.contains(*place)));
     }

@@ -79,7 +79,7 @@ impl Supervisor {
         }
     }
 
-    /// What a count of a type comes to.
+    /// The parts that a count of a type comes to.
     pub(super) fn parts(&self, place: usize, count: u32) -> Parts {
         match self.types.get(place).and_then(|kind| kind.canary) {
             Some(Beside { share, takes, .. }) => share.parts(takes, count),

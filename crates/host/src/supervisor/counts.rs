@@ -16,7 +16,7 @@ use crate::admin::api::{ScaleChange, ScaleTo};
 /// Changes that wait for the one before them.
 const CHANGES_MAX: usize = 64;
 
-/// What a person wants.
+/// The change that a person wants.
 pub(super) enum Change {
     Scale(Vec<ScaleChange>),
     /// Back to the file's counts, of these types or of all.
@@ -39,7 +39,7 @@ pub(super) struct Saving {
     save: BoxFuture<'static, Result<(), StoreError>>,
 }
 
-/// What a change comes to: counts, and what the store keeps of each (nothing where the file's is to hold).
+/// The counts that a change comes to, and what the store keeps of each (nothing where the file's is to hold).
 struct Weighed {
     wanted: BTreeMap<usize, u32>,
     live: BTreeMap<usize, Option<u32>>,

@@ -51,7 +51,7 @@ use crate::share::{Share, Takes};
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// What the supervisor may be told to do.
+/// An action that the supervisor may be told to take.
 pub(crate) enum Action {
     /// Changes counts: all of them or, where one can't be, none. Answers with the new counts.
     Scale { changes: Vec<ScaleChange>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
@@ -414,7 +414,7 @@ impl Supervisor {
     }
 }
 
-/// What a person is told who misspells a type.
+/// The message to a person who misspells a type.
 pub(crate) fn unknown_type(name: &str, known: &[&str]) -> String {
     format!("there is no process type \"{name}\"; this formation has {}", known.join(", "))
 }

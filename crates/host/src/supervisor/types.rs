@@ -71,7 +71,7 @@ pub(super) struct Type {
     pub(super) starting: HashMap<MemberId, Starting>,
     pub(super) retries: HashMap<MemberId, Retry>,
     pub(super) last_end: Option<String>,
-    /// What its pool was told.
+    /// The outlook that its pool was told.
     outlook: Outlook,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Starting {
     pub(super) meter: Arc<Meter>,
 }
 
-/// What a member that failed waits for.
+/// The retry that a member that failed waits for.
 pub(super) struct Retry {
     pub(super) at: Instant,
     pub(super) why: String,

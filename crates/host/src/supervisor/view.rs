@@ -9,7 +9,7 @@ use crate::admin::api::{InstanceView, TypeView};
 use crate::event::MemberId;
 use crate::pool::Slot;
 
-/// What is noted of an instance that has to wait until another one has left.
+/// The note on an instance that has to wait until another one has left.
 const WAITS_FOR_ROOM: &str = "waits until an instance that drains has left";
 
 impl Type {

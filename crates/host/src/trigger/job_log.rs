@@ -68,7 +68,7 @@ impl JobLog {
         }
     }
 
-    /// What the store made of a failure.
+    /// Logs what the store made of a failure.
     pub(super) fn failed(&self, tried: &Tried, settled: Settled, then: &AfterFailure, error: &str) {
         let Some((how, text)) = said(tried, settled, then, error, Timestamp::now()) else { return };
         if self.lines.has_room((how, tried.queue.clone())) {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What every trigger is told by: when to begin nothing any more, and where to count what it has begun.
+/// The handles that tell every trigger when to begin nothing any more, and where to count what it has begun.
 #[derive(Clone)]
 pub(crate) struct Triggering {
     /// Take nothing more.

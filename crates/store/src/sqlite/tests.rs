@@ -31,7 +31,7 @@ impl Fixture {
         SqliteStore::open(&self.path()).unwrap()
     }
 
-    /// What `open` says about this file, which it must leave as it is.
+    /// The error of `open` about this file, which it must leave as it is.
     fn refusal(&self, content: &[u8]) -> String {
         std::fs::write(self.path(), content).unwrap();
         let error = SqliteStore::open(&self.path()).err().expect("refused");

@@ -302,7 +302,7 @@ async fn a_store_that_nobody_has_open_is_copied_as_it_is() {
     assert!(SqliteStore::copy_file(&copies.beside("poem"), &copies.beside("c.db")).is_err());
 }
 
-/// What SQLite says of a damaged page, and of one that it couldn't read.
+/// The errors of SQLite about a damaged page, and about one that it couldn't read.
 fn corrupt() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
 }

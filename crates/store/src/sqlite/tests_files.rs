@@ -209,7 +209,7 @@ async fn nothing_is_written_to_a_file_once_it_was_found_damaged() {
     assert!(fixture.folder.path().join("store.db-wal").exists());
 }
 
-/// What SQLite says of a damaged page.
+/// The error of SQLite about a damaged page.
 struct Corrupt;
 
 impl Write for Corrupt {

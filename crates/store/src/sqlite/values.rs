@@ -91,7 +91,7 @@ impl FromSql for Metadata {
     }
 }
 
-/// What [`Metadata`] reads.
+/// The text that [`Metadata`] reads.
 pub(super) fn metadata_column(metadata: &[(String, String)]) -> rusqlite::Result<Option<String>> {
     if metadata.is_empty() {
         return Ok(None);

@@ -141,7 +141,7 @@ async fn apply(store: &impl Jobs, model: &mut Model, clock: &ManualClock, op: Op
 
 async fn enqueue(store: &impl Jobs, model: &mut Model, jobs: Vec<NewJob>, now: Timestamp) {
     let result = store.enqueue(jobs.clone()).await;
-    // What the model would do, on a copy, job by job.
+    // The model's answer, found on a copy, job by job.
     let depths: BTreeMap<&str, u64> = QUEUES.into_iter().map(|queue| (queue, model.depth(queue))).collect();
     let bytes: BTreeMap<&str, u64> = QUEUES.into_iter().map(|queue| (queue, model.bytes(queue))).collect();
     let mut trial = model.clone();
@@ -242,7 +242,7 @@ fn run<S: Jobs>(ops: Vec<Op>, made: &RefCell<Transitions>, open: impl FnOnce(Arc
         let mut model = Model::default();
         let mut before = Seen::new();
         for op in ops {
-            // What had become due is no longer, where the wall clock goes back.
+            // Jobs that had become due are no longer, where the wall clock goes back.
             let stepped = matches!(op, Op::Step(_));
             let text = format!("{op:?}");
             apply(&store, &mut model, &clock, op).await;

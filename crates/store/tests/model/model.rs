@@ -206,7 +206,7 @@ impl Model {
         );
     }
 
-    /// What a claim does to a queue before it takes anything.
+    /// The changes that a claim makes to a queue before it takes anything.
     fn look_at(&mut self, queue: &str, times: Times) {
         for job in self.jobs.values_mut().filter(|job| job.new.queue == queue) {
             match job.state {

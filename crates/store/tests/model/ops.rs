@@ -37,7 +37,7 @@ pub(crate) enum Op {
     FreeLeases(&'static str),
     Pause(usize),
     Resume(usize),
-    // Of the nth job, counted back from the latest one.
+    // An intervention in the nth job, counted back from the latest one.
     Intervene(i64, Intervention),
     InterveneAll(JobFilter, Intervention),
     List(JobFilter, Page),

@@ -1,4 +1,4 @@
-//! What a disk holds for certain, what it may hold, and what is left of that when the power goes.
+//! The contents that a disk holds for certain, those that it may hold, and what is left of them when the power goes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use fastrand::Rng;
 
-/// What a disk writes whole or not at all, in bytes.
+/// The number of bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
 /// The disk under one folder.
@@ -21,7 +21,7 @@ struct State {
     /// Deleted ones that may come back, since the folder wasn't synced since.
     ghosts: BTreeMap<OsString, File>,
     events_left: u64,
-    /// What to do when no more are left: the power goes.
+    /// The function to call when no events are left: the power goes.
     on_cut: Option<OnCut>,
     /// Says that it synced, and doesn't: what `synchronous = OFF`, or a bad disk, comes to.
     lies: bool,
@@ -73,7 +73,7 @@ impl Disk {
         &self.folder
     }
 
-    /// True once the power is gone. What is written from then on is of no account.
+    /// True once the power is gone. Writes from then on are of no account.
     pub(crate) fn is_cut(&self) -> bool {
         self.state.lock().unwrap().on_cut.is_none()
     }

@@ -43,7 +43,7 @@ fn what_was_answered_survives_power_cuts() {
 
 #[test]
 fn a_disk_that_lies_about_syncing_is_found_out() {
-    // What was told is lost, and not only in the first moments of a file.
+    // Answers that callers were given are lost, and not only in the first moments of a file.
     let broken: Vec<String> = (0..20).filter_map(|seed| round(seed, true).err()).collect();
     let lost = broken.iter().any(|text| text.contains("is lost") || text.contains(" was "));
     assert!(lost, "a harness that never finds anything proves nothing: {broken:?}");
@@ -64,7 +64,7 @@ fn round(seed: u64, lies: bool) -> Result<(), String> {
             let (told, known, image) = (Arc::clone(&told), Arc::clone(&known), image.path().to_path_buf());
             let mut rng = rng.fork();
             move |contents: &disk::Contents<'_>| {
-                // What was told until now, and not a word of what is told later.
+                // Everything that was told until now, and not a word of what is told later.
                 *known.lock().unwrap() = Some(told.lock().unwrap().clone());
                 contents.write_image(&image, &mut rng);
             }

@@ -19,7 +19,7 @@ use crate::disk::Disk;
 /// The disks, by their folders.
 static DISKS: LazyLock<Mutex<HashMap<PathBuf, Arc<Disk>>>> = LazyLock::new(Mutex::default);
 
-/// What is open, by the address of SQLite's `sqlite3_file`.
+/// The open files, by the address of SQLite's `sqlite3_file`.
 static OPEN: LazyLock<Mutex<HashMap<usize, Open>>> = LazyLock::new(Mutex::default);
 
 /// The VFS that was the default before.

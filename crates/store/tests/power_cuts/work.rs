@@ -1,4 +1,4 @@
-//! What runs while the power goes, and what it was told before.
+//! The clients that run while the power goes, and what they were told before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::disk::Disk;
 const CLIENTS: u64 = 6;
 const QUEUES: [&str; 2] = ["mail", "reports"];
 
-/// What callers were told: it must be true when the power is back.
+/// The answers that callers were given: they must be true when the power is back.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Told {
     /// Each batch's jobs. A batch is known by its jobs' content type.
@@ -146,7 +146,7 @@ impl Client {
         }
     }
 
-    /// Of a queue without jobs.
+    /// Pauses or resumes a queue without jobs.
     async fn pause(&mut self) {
         let pause = self.rng.bool();
         self.told.lock().unwrap().asked_paused = Some(pause);

@@ -10,7 +10,8 @@ wasmhost_guest::job!(write_receipt);
 /// A job may be done twice: if the host is killed after the receipt was written but before it knew, it gives the
 /// job out again. So the receipt says only what the job says, and appears whole: the second one is the first.
 ///
-/// An error of the file system is tried again later. What isn't an order is buried, before this is called.
+/// An error of the file system is tried again later. A job whose payload isn't an order is buried, before
+/// this is called.
 fn write_receipt(job: Job, Json(order): Json<Order>) -> Result<(), Failure> {
     let receipt = format!("order {}\n{order}\nthank you\n", job.id);
 

@@ -114,7 +114,8 @@ impl Directory {
     }
 
     /// Removes entries, those first that were not used for the longest time, until the rest fits; and what killed
-    /// processes have left. An entry that is mapped somewhere stays there. What can't be removed will be next time.
+    /// processes have left. An entry that is mapped somewhere stays there. A file that can't be removed
+    /// now will be next time.
     fn remove_old(&self, newest: &Path) {
         let now = SystemTime::now();
         let mut entries = Vec::new();

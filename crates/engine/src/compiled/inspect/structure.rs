@@ -33,7 +33,7 @@ pub(crate) const CORE_ITEMS_MAX: u32 = 100;
 /// Bytes of a page where a memory doesn't say: 64 KiB.
 const PAGE_SIZE_LOG2: u32 = 16;
 
-/// What one instance of a part needs.
+/// The needs of one instance of a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
     /// Component instances.
@@ -41,11 +41,11 @@ struct Size {
     core_instances: u64,
     memories: u64,
     tables: u64,
-    /// Of all memories, as they begin.
+    /// Bytes of all memories, as they begin.
     memory_bytes: u64,
-    /// Of all tables, as they begin.
+    /// Elements of all tables, as they begin.
     table_elements: u64,
-    /// Of the largest table, as it begins.
+    /// Elements of the largest table, as it begins.
     table_elements_max: u64,
     /// Instances of components that it is given.
     given: u64,
@@ -71,7 +71,7 @@ pub(super) struct Structure {
     levels: Vec<Level>,
     /// At least as large, in each respect, as any module or component that has been read whole.
     largest: Size,
-    /// Of the whole file, once it has been read.
+    /// The needs of one instance of the whole file, once the file has been read.
     root: Size,
     /// Functions of all modules so far, whether they are instantiated or not.
     functions: u64,
@@ -98,7 +98,7 @@ impl Structure {
         self.levels.len()
     }
 
-    /// What one instance of the file takes.
+    /// The footprint of one instance of the file.
     pub(super) fn footprint(&self) -> Footprint {
         let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         Footprint {

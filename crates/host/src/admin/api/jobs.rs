@@ -61,7 +61,7 @@ pub struct EnqueueResponse {
     pub id: String,
     /// False where it was there already.
     pub created: bool,
-    /// What may be wrong nevertheless, such as a queue that no type works. In an array the first has it.
+    /// A possible mistake nevertheless, such as a queue that no type works. In an array the first has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }

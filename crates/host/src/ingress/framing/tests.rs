@@ -2,7 +2,7 @@ use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What is judged of these bytes, when they come in such pieces.
+/// The judgement of these bytes, when they come in such pieces.
 fn judge<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Judged {
     let mut requests = Requests::default();
     pieces.into_iter().fold(Judged::default(), |before, piece| {

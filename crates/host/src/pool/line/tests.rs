@@ -28,7 +28,7 @@ struct World {
     manner: Manner,
     next_member: MemberId,
     next_call: u32,
-    /// What calls have, by the call's number.
+    /// The instances that calls have, by the call's number.
     lent: BTreeMap<u32, Held<Thing>>,
     promised: BTreeSet<u32>,
     waiting: BTreeMap<u32, (Need, Call)>,
@@ -285,7 +285,7 @@ proptest! {
     ) {
         let mut world = World::new(concurrency, calls_max, manner);
         steps.into_iter().for_each(|step| world.take(step));
-        // What is given back at the end serves all that still wait.
+        // All calls that still wait are served by what is given back at the end.
         world.admit();
         loop {
             if let Some(number) = world.promised.first().copied() {

@@ -8,7 +8,7 @@ use crate::event::MemberId;
 /// One type.
 #[derive(Default)]
 pub(crate) struct Kind {
-    /// What its instances are called. Several kinds may have one name: the live version and its canary, or a type that
+    /// The name of its instances. Several kinds may have one name: the live version and its canary, or a type that
     /// leaves and the one that came in its place.
     pub(super) name: Arc<str>,
     pub(super) desired: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Kind {
     pub(crate) recycled: u64,
 }
 
-/// What holds a place in a type's count.
+/// The holder of a place in a type's count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member {
     pub(crate) index: u32,
@@ -49,7 +49,7 @@ pub(crate) struct Member {
     pub(super) version: u64,
 }
 
-/// What will take a member's place.
+/// The successor that will take a member's place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Successor {
     pub(super) of: MemberId,
@@ -86,7 +86,7 @@ pub(super) struct Tally {
     pub(super) backoff: usize,
 }
 
-/// What an instance that was started is for.
+/// The purpose of an instance that was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) index: u32,

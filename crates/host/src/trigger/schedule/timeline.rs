@@ -27,7 +27,7 @@ pub(crate) struct Timeline {
 /// A time of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Time {
-    /// What the schedule says.
+    /// The time that the schedule says.
     pub(crate) nominal: Timestamp,
     /// When its call begins: after the jitter's delay, and not before those before it.
     pub(crate) due: Timestamp,
@@ -40,8 +40,8 @@ impl Timeline {
 
     /// The times after `cursor` that are due by `now`, oldest first; of very many the newest.
     pub(super) fn due(&self, cursor: Timestamp, now: Timestamp) -> Vec<Time> {
-        // What is older than the jitter is due whatever its delay, and found backwards, so that a host that was away
-        // for a year doesn't count its seconds.
+        // A time that is older than the jitter is due whatever its delay, and found backwards, so that a host that was
+        // away for a year doesn't count its seconds.
         let surely = now - self.schedule.jitter;
         let mut nominals = Vec::new();
         let mut before = surely.0.saturating_add(1);
@@ -67,7 +67,7 @@ impl Timeline {
     /// The next `count` calls, as things stand.
     pub(crate) async fn upcoming(&self, count: usize) -> Result<(Option<Timestamp>, Vec<Time>), StoreError> {
         let (cursor, now) = (self.cursor().await?, self.clock.now());
-        // What is nearly due waits for its delay alone.
+        // A time that is nearly due waits for its delay alone.
         let from = cursor.map_or(now, |cursor| cursor.max(now - self.schedule.jitter));
         Ok((cursor, self.after(from).filter(|time| time.due > now).take(count).collect()))
     }

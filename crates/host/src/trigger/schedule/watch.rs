@@ -28,7 +28,7 @@ const LATE_MAX: Duration = Duration::from_secs(30);
 /// How long to wait after the store failed.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
-/// What one host knows of its own looks.
+/// The facts that one host knows of its own looks.
 pub(super) struct Watch {
     timeline: Arc<Timeline>,
     /// When the look before said that the next one would be; `None` before the first.
@@ -39,7 +39,7 @@ pub(super) struct Watch {
     is_ahead: bool,
 }
 
-/// What a look found.
+/// The result of a look.
 pub(super) struct Look {
     /// These are this host's to run: no other will, and none of them comes again.
     pub(super) taken: Vec<Timestamp>,
@@ -65,7 +65,7 @@ impl Watch {
             }
             Err(err) => {
                 error!("schedule \"{}\": {err}", self.timeline.process);
-                // What was taken before the store failed is run nevertheless: it won't come again.
+                // The times that were taken before the store failed are run nevertheless: they won't come again.
                 Look { taken, wait: AFTER_ERROR }
             }
         }

@@ -74,7 +74,7 @@ impl Hosts {
         }
     }
 
-    /// What was taken since this was called last.
+    /// The times that were taken since this was called last.
     fn taken(&mut self) -> Vec<Timestamp> {
         std::mem::take(&mut self.taken)
     }
@@ -106,7 +106,7 @@ async fn changes_of_a_zones_clocks_neither_leave_out_nor_repeat_a_time() {
         let (mut hosts, mut host) = Hosts::new(cron(nightly, zone), noon).await;
         hosts.run(&mut host, 22 * HOUR).await;
         assert_eq!(hosts.taken(), [at(expected)], "{nightly} in {zone}");
-        // What comes each quarter of an hour does so whatever the clocks say.
+        // A time that comes each quarter of an hour does so whatever the clocks say.
         let (mut hosts, mut host) = Hosts::new(cron("*/15 * * * *", zone), noon).await;
         hosts.run(&mut host, 6 * HOUR + SECOND).await;
         let quarters: Vec<_> = (1..=6 * 4).map(|quarters| at(noon) + 15 * MINUTE * quarters).collect();
