@@ -98,11 +98,7 @@ impl Web {
         let lent = match self.pool.lend_in_turn(need, self.wait_max).await {
             Ok(lent) => lent,
             Err(none) => {
-                if let (Shared::WithLive(live), true) = (&self.version, none != NoInstance::TimedOut) {
-                    let request = Request::from_parts(head, body);
-                    return Box::pin(live.serve(request, scheme, room, served)).await;
-                }
-                return self.refuse(&head, none, served).await;
+                return self.without(none, Request::from_parts(head, body), scheme, room, served).await;
             }
         };
         // A failure needs it, and by then the request is gone.
@@ -112,15 +108,20 @@ impl Web {
             Lent::InTurn(promise) => {
                 let (web, head) = (self.clone(), head.clone());
                 let call = async move {
-                    let lease = promise.redeem(web.wait_max).await?;
-                    Ok(web.call(lease, &head, body, scheme).await)
+                    match promise.redeem(web.wait_max).await {
+                        Ok(lease) => Ok(web.call(lease, &head, body, scheme).await),
+                        Err(none) => Err((none, body)),
+                    }
                 };
                 self.pool.on_compute(call).await
             }
         };
         let Called { slot, reused, answer } = match called {
             Ok(called) => called,
-            Err(none) => return self.refuse(&head, none, served).await,
+            Err((none, body)) => {
+                let request = Request::from_parts(Arc::unwrap_or_clone(head), body);
+                return self.without(none, request, scheme, room, served).await;
+            }
         };
         served.slot = Some(slot.clone());
         let end = match answer {
@@ -162,7 +163,23 @@ impl Web {
         }
     }
 
-    /// There is no instance for it.
+    /// There is no instance for it here. The live version answers in a canary's place.
+    async fn without(
+        self: &Arc<Self>,
+        none: NoInstance,
+        request: Request<RequestBody>,
+        scheme: RequestScheme,
+        room: &ReadAhead,
+        served: &mut Served,
+    ) -> Answer {
+        match &self.version {
+            Shared::WithLive(live) if none != NoInstance::TimedOut => {
+                Box::pin(live.serve(request, scheme, room, served)).await
+            }
+            _ => self.refuse(&request.into_parts().0, none, served).await,
+        }
+    }
+
     async fn refuse(&self, head: &Parts, none: NoInstance, served: &mut Served) -> Answer {
         let (failure, flood) = self.failures.refused(head, none);
         served.process = Some(self.failures.process().clone());
