@@ -174,8 +174,13 @@ fn a_procfile_and_its_import_are_gone_back_to_from_each_other() {
     let formation = Formation::new().with_guest("web-test", "web.wasm").with_guest("job-test", "worker.wasm");
     let formation =
         formation.with_file("Procfile", "web: web.wasm\nworker: worker.wasm\n").with_file(".env", "PORT=0\n");
-    Host::run(&formation).stop().done();
+    let host = Host::run(&formation);
     formation.cli(["import", "--force"]).done();
+    // The host runs the Procfile still, and is named by it.
+    let other = formation.cli(["ps"]).failed(5, "name it with -f, or stop that host and start it again");
+    assert!(!other.stderr.contains("`state_dir`"), "{other:#?}");
+    formation.cli(["-f", "Procfile", "ps"]).done();
+    host.stop().done();
     formation.build("web", "web-test", "imported");
     let host = Host::run(&formation);
     assert_eq!((host.live(), host.version().as_str()), (2, "imported"));

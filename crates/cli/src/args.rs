@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use wasmhost_config::Outbound;
+use wasmhost_config::{Outbound, shown};
 use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
 
 use crate::complete;
@@ -403,7 +403,9 @@ impl FromStr for Change {
         if process.is_empty() {
             return Err(expected.to_owned());
         }
-        let count = count.parse().map_err(|_| format!("\"{count}\" is not a count; {expected}"))?;
+        let count = count.parse().map_err(|_| {
+            format!("\"{}\" is not a count; {expected}", shown::one_line(count, shown::MESSAGE_BYTES_MAX))
+        })?;
         Ok(Change(ScaleChange { process: process.to_owned(), to: make(count) }))
     }
 }

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use wasmhost_config::{LoadError, default_state_dir};
+use wasmhost_config::{LoadError, default_state_dir, is_procfile};
 use wasmhost_host::admin::api::ErrorResponse;
 use wasmhost_host::{Holder, holder, is_in_use, is_trusted_user, running_state_dir, socket_path};
 
@@ -52,9 +52,20 @@ fn state_dir(file: &FormationFile) -> Result<PathBuf, Failed> {
 
 /// Two formations may name one state directory: a verb for one of them is not for the other's host.
 fn refuse_other(file: &FormationFile, state_dir: &Path) -> Result<(), Failed> {
-    let Holder::Other(running) = holder(state_dir, &std::path::absolute(file.path())?) else { return Ok(()) };
+    let absolute = std::path::absolute(file.path())?;
+    let Holder::Other(running) = holder(state_dir, &absolute) else { return Ok(()) };
+    // A Procfile and the formation.toml beside it are one formation.
+    let is_one = running.parent() == absolute.parent() && (is_procfile(&running) || is_procfile(&absolute));
+    let advice = match is_one {
+        true => {
+            format!("name it with -f, or stop that host and start it again to run {}", file.path().display())
+        }
+        false => {
+            "name the formation that is meant with -f, and give each a `state_dir` of its own".to_owned()
+        }
+    };
     let message = format!(
-        "the host with the state directory {} runs {}, not {}: name the formation that is meant with -f, and give each a `state_dir` of its own",
+        "the host with the state directory {} runs {}, not {}: {advice}",
         state_dir.display(),
         running.display(),
         file.path().display()

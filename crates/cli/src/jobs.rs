@@ -441,7 +441,10 @@ fn query(which: &Which) -> Result<String, Failed> {
 fn id(text: &str) -> Result<&str, Failed> {
     match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         true => Ok(text),
-        false => Err(Failed::new(Exit::Usage, format!("found \"{text}\", expected a job's id, such as 42"))),
+        false => {
+            let found = printable(text);
+            Err(Failed::new(Exit::Usage, format!("found \"{found}\", expected a job's id, such as 42")))
+        }
     }
 }
 

@@ -4,13 +4,15 @@
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
+use wasmhost_config::shown;
 use wasmhost_config::units::parse_duration;
 
 /// Reads `10m`, `05:08`, `2026-11-21T05:08:00Z` or `2026-11-21 05:08`.
 pub(crate) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let expected = || {
         format!(
-            "found \"{text}\", expected how long ago (10m), a time of day (05:08), or a date and a time (2026-11-21T05:08:00Z), in UTC"
+            "found \"{}\", expected how long ago (10m), a time of day (05:08), or a date and a time (2026-11-21T05:08:00Z), in UTC",
+            shown::one_line(text, shown::MESSAGE_BYTES_MAX)
         )
     };
     if let Ok(ago) = parse_duration(text) {
