@@ -31,6 +31,9 @@ use crate::share::Share;
 /// Releases in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 20;
 
+/// How often a list is read, at most, until no deploy has ended in between.
+const READS_MAX: u32 = 5;
+
 /// How much of what somebody sent a message shows, in bytes.
 const SHOWN_BYTES: usize = 120;
 
@@ -140,16 +143,33 @@ async fn list(
 ) -> Result<Json<ReleasesView>, ApiError> {
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let wanted = query.n.as_deref().map_or(Ok(PAGE_DEFAULT), |text| page_size("n", text, RELEASES_MAX))?;
-    let (file, canary) = live(&admin);
+    let mut reads = 0;
+    loop {
+        let live = live_number(&admin).await?;
+        let releases = read_list(&admin, wanted).await?;
+        reads += 1;
+        // A deploy that ended meanwhile has changed two states at once, of which the list may have one.
+        if live_number(&admin).await? == live || reads == READS_MAX {
+            return Ok(Json(ReleasesView { releases }));
+        }
+    }
+}
+
+/// One after the other: a release has megabytes of text at most.
+async fn read_list(admin: &Admin, wanted: u32) -> Result<Vec<ReleaseView>, ApiError> {
+    let (file, canary) = live(admin);
     let mut releases = Vec::new();
-    // One after the other: a release has megabytes of text at most.
     for number in admin.releases.numbers(wanted).await.map_err(unreadable)? {
         let Some(release) = admin.releases.release(number).await.map_err(unreadable)? else { continue };
         let before = admin.releases.live_before(number).await.map_err(unreadable)?;
         let file = file.clone();
         releases.push(blocking(move || view(&release, before.as_ref(), canary, &file)).await?);
     }
-    Ok(Json(ReleasesView { releases }))
+    Ok(releases)
+}
+
+async fn live_number(admin: &Admin) -> Result<Option<u64>, ApiError> {
+    Ok(admin.releases.live().await.map_err(unreadable)?.map(|live| live.number))
 }
 
 async fn show(
