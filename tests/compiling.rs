@@ -34,17 +34,19 @@ fn children_of(pid: u32) -> Vec<i32> {
     .collect()
 }
 
+/// The processes that compile for this one.
+fn compilers_of(pid: u32) -> Vec<i32> {
+    let compiles = |child: &i32| {
+        fs::read_to_string(format!("/proc/{child}/cmdline"))
+            .is_ok_and(|line| line.contains("compile-for-the-host"))
+    };
+    children_of(pid).into_iter().filter(compiles).collect()
+}
+
 /// The one process that compiles for this one, as soon as there is one.
 #[track_caller]
 fn compiler_of(pid: u32) -> i32 {
-    eventually("it has started a process that compiles", || {
-        let children = children_of(pid);
-        let compiles = |child: &&i32| {
-            fs::read_to_string(format!("/proc/{child}/cmdline"))
-                .is_ok_and(|line| line.contains("compile-for-the-host"))
-        };
-        children.iter().find(compiles).copied()
-    })
+    eventually("it has started a process that compiles", || compilers_of(pid).first().copied())
 }
 
 fn is_there(pid: i32) -> bool {
@@ -101,6 +103,36 @@ fn a_deploy_whose_component_explodes_in_the_compiler_fails_alone() {
     assert!(why.contains("more than 1s of CPU time"), "{why}");
     // A component that is right can be deployed after that.
     fs::write(formation.path("tool.wasm"), command(b"\x01", 1)).unwrap();
+    host.cli(["deploy"]).done();
+    assert!(children_of(host.pid()).is_empty());
+    host.stop().done();
+}
+
+#[test]
+fn a_deploy_that_is_given_up_leaves_no_compiler_behind() {
+    // One more than may be compiled at once.
+    let names = ["tool-0", "tool-1", "tool-2"];
+    let put = |formation: &Formation, name: &str, wasm: &[u8]| {
+        // Each is another component.
+        let marked = [wasm, &[0, 2, 1, name.as_bytes()[5]]].concat();
+        fs::write(formation.path(&format!("{name}.wasm")), marked).unwrap();
+    };
+    let formation = names.iter().fold(versioned_web("one", ""), |formation, name| {
+        put(&formation, name, &command(b"", 1));
+        formation.table(&format!("[process.{name}]\ncomponent = \"{name}.wasm\"\nrun = \"never\""))
+    });
+    let host = Host::run(&formation);
+    names.iter().for_each(|name| put(&formation, name, &endless()));
+    let deploy = host.cli_beside(["deploy", "--timeout", "5s"]);
+    let compilers = eventually("as many compile as may", || {
+        let compilers = compilers_of(host.pid());
+        (compilers.len() == 2).then_some(compilers)
+    });
+    let ended = deploy.wait().failed(1, "it wasn't done within 5s: its components were being compiled");
+    assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+    eventually("they have ended", || (!compilers.iter().any(|pid| is_there(*pid))).then_some(()));
+    // They hold up no other component, nor does the one that waited for its turn.
+    names.iter().for_each(|name| put(&formation, name, &command(b"\x01", 1)));
     host.cli(["deploy"]).done();
     assert!(children_of(host.pid()).is_empty());
     host.stop().done();

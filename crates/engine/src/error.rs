@@ -19,6 +19,9 @@ pub enum LoadError {
     /// Its compiler could not do its work, which says nothing of the component.
     #[error("could not be compiled: {0}")]
     NoCompiler(String),
+    /// Compiling it was ended, since its last [`Waiter`](crate::Waiter) has gone.
+    #[error("was not compiled: nobody waits for it any more")]
+    Unwanted,
     /// It was compiled for another engine.
     #[error(
         "was compiled for another machine or with other settings ({0}): make it again here with `wasmhost compile`, or name the .wasm file"

@@ -11,6 +11,7 @@ use super::cwasm::{self, CwasmError};
 use super::inspect::{InspectError, inspect};
 use super::key::{Digest, digest};
 use super::native;
+use super::waiter::{Waiter, Wanted};
 use crate::error::LoadError;
 use crate::inspection::Inspection;
 
@@ -20,6 +21,7 @@ use crate::inspection::Inspection;
 pub struct Code {
     bytes: Vec<u8>,
     form: Form,
+    wanted: Wanted,
 }
 
 enum Form {
@@ -42,15 +44,23 @@ impl Code {
     /// Looks at a file's bytes. Compiled code runs outside of the sandbox: `trust_compiled` is the word of whoever
     /// runs it that they know where it comes from.
     pub fn new(bytes: Vec<u8>, trust_compiled: bool) -> Result<(Code, Inspection), InspectError> {
+        let wanted = Wanted::default();
         if !cwasm::is_compiled(&bytes) {
             let (digest, inspection) = digest_and_inspect(&bytes);
-            return Ok((Code { bytes, form: Form::Wasm { digest } }, inspection?));
+            return Ok((Code { bytes, form: Form::Wasm { digest }, wanted }, inspection?));
         }
         if !trust_compiled {
             return Err(CwasmError::Untrusted.into());
         }
         let about = cwasm::read(&*bytes)?;
-        Ok((Code { bytes, form: Form::Compiled { key: about.key } }, about.inspection))
+        Ok((Code { bytes, form: Form::Compiled { key: about.key }, wanted }, about.inspection))
+    }
+
+    /// Compiles it only as long as this waiter lives, or another one who waits for the same bytes: after that its process
+    /// is ended. A compiler without processes of its own ([`Compiler::InProcess`](crate::Compiler::InProcess)) can't be
+    /// ended, and goes on.
+    pub fn wanted_by(&mut self, waiter: &Waiter) {
+        self.wanted = Wanted::by(waiter);
     }
 
     /// The file's SHA-256 in hexadecimal digits. Compiled code has the cache's key instead, which depends on it.
@@ -79,8 +89,8 @@ impl Code {
         limits: CompileLimits,
     ) -> Result<SharedCode, LoadError> {
         match &self.form {
-            Form::Wasm { digest } => cache.compiled(engine, &self.bytes, digest, limits),
-            Form::Compiled { key } => cache.shared(&format!("trusted {key}"), || {
+            Form::Wasm { digest } => cache.compiled(engine, &self.bytes, digest, limits, &self.wanted),
+            Form::Compiled { key } => cache.shared(&format!("trusted {key}"), &self.wanted, |_| {
                 native::copy_trusted(engine, &self.bytes)
                     .map_err(|err| LoadError::OtherSettings(format!("{err:#}")))
             }),

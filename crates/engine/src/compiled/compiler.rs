@@ -11,8 +11,10 @@
 //! takes the file, or the reason
 //! ```
 //!
+//! A child whose work nobody waits for any more is killed, and the next one may start.
+//!
 //! A program that has this library in it, and isn't started so ([`Compiler::InProcess`]), compiles in its own process,
-//! and nothing bounds that.
+//! and nothing bounds or ends that.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -21,9 +23,12 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
 use wasmhost_config::{CompileLimits, units};
@@ -36,7 +41,10 @@ use crate::error::LoadError;
 const CHILDREN_MAX: usize = 2;
 
 /// Bytes that are read of what a child says.
-const SAID_BYTES_MAX: u64 = 64 << 10;
+const SAID_BYTES_MAX: usize = 64 << 10;
+
+/// How often one that waits for a child, or to start one, asks whether somebody waits for it in turn.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Variables that a program may need to be found and loaded. A child gets no others: they may be secrets.
 const VARIABLES: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
@@ -44,7 +52,7 @@ const VARIABLES: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 /// See the module. The default compiles in this process.
 #[derive(Clone, Default)]
 pub enum Compiler {
-    /// In the process that asks for it, without bounds.
+    /// In the process that asks for it, without bounds: it goes on even when nobody waits for it any more.
     #[default]
     InProcess,
     /// In processes of a program's own.
@@ -125,16 +133,32 @@ impl Compiler {
     ///
     /// It isn't one, or the compiler refuses it, or it takes more than `limits` allow.
     pub fn compile(&self, wasm: &[u8], limits: CompileLimits) -> Result<CompiledFile, CompileError> {
+        self.compile_while(wasm, limits, &|| false)
+    }
+
+    /// The same, until `is_over` says that nobody waits for it any more. In this process that is asked before it begins.
+    pub(super) fn compile_while(
+        &self,
+        wasm: &[u8],
+        limits: CompileLimits,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<CompiledFile, CompileError> {
         match self {
+            Compiler::InProcess if is_over() => Err(LoadError::Unwanted.into()),
             Compiler::InProcess => compile(wasm).map(CompiledFile::Bytes),
-            Compiler::Children(children) => Ok(children.compile(wasm, limits)?),
+            Compiler::Children(children) => Ok(children.compile(wasm, limits, is_over)?),
         }
     }
 }
 
 impl Children {
-    fn compile(&self, wasm: &[u8], limits: CompileLimits) -> Result<CompiledFile, LoadError> {
-        let _turn = self.turn();
+    fn compile(
+        &self,
+        wasm: &[u8],
+        limits: CompileLimits,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<CompiledFile, LoadError> {
+        let _turn = self.turn(is_over).ok_or(LoadError::Unwanted)?;
         let failed = |err: io::Error| LoadError::NoCompiler(format!("there is no process for it: {err}"));
         let compiled = nameless_file().map_err(failed)?;
         let mut child = self.start(&compiled, limits).map_err(failed)?;
@@ -142,7 +166,8 @@ impl Children {
             // A child that has ended says why.
             let _ = stdin.write_all(wasm);
         }
-        let (status, said) = outcome_of(&mut child).map_err(failed)?;
+        let outcome = outcome_of(&mut child, is_over).map_err(failed)?;
+        let (status, said) = outcome.ok_or(LoadError::Unwanted)?;
         match why_not(status, &said, limits) {
             None => Ok(CompiledFile::File(compiled)),
             Some(err) => Err(err),
@@ -161,12 +186,18 @@ impl Children {
         command.stdin(Stdio::piped()).stdout(compiled.try_clone()?).stderr(Stdio::piped()).spawn()
     }
 
-    /// Waits until fewer children run than may.
-    fn turn(&self) -> Turn<'_> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.one_ended.wait_while(running, |running| *running >= CHILDREN_MAX);
-        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
-        Turn(self)
+    /// Waits until fewer children run than may. `None` if nobody waits for this one by then.
+    fn turn(&self, is_over: &dyn Fn() -> bool) -> Option<Turn<'_>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while !is_over() {
+            if *running < CHILDREN_MAX {
+                *running += 1;
+                return Some(Turn(self));
+            }
+            let waited = self.one_ended.wait_timeout(running, ASK_EVERY);
+            (running, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        None
     }
 }
 
@@ -198,13 +229,48 @@ fn nameless_file() -> io::Result<File> {
     tempfile::tempfile()
 }
 
-/// Waits for a child's end: how it ended, and what it said.
-fn outcome_of(child: &mut Child) -> io::Result<(ExitStatus, String)> {
-    let mut said = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        stderr.take(SAID_BYTES_MAX).read_to_end(&mut said)?;
+/// Waits for a child's end: how it ended, and what it said. One that nobody waits for any more is killed, and has none.
+fn outcome_of(child: &mut Child, is_over: &dyn Fn() -> bool) -> io::Result<Option<(ExitStatus, String)>> {
+    let said = all_said(child, is_over);
+    if !matches!(said, Ok(Some(_))) {
+        // It has not been waited for, so that no other process can have its number.
+        child.kill()?;
     }
-    Ok((child.wait()?, String::from_utf8_lossy(&said).into_owned()))
+    let status = child.wait()?;
+    Ok(said?.map(|said| (status, String::from_utf8_lossy(&said).into_owned())))
+}
+
+/// The words of a child, which has ended then. `None` as soon as nobody waits for it any more.
+fn all_said(child: &mut Child, is_over: &dyn Fn() -> bool) -> io::Result<Option<Vec<u8>>> {
+    let mut said = Vec::new();
+    let Some(mut stderr) = child.stderr.take() else { return Ok(Some(said)) };
+    let mut piece = [0; 4 << 10];
+    while !is_over() {
+        if !is_readable(&stderr)? {
+            continue;
+        }
+        let count = match stderr.read(&mut piece) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if count == 0 {
+            return Ok(Some(said));
+        }
+        // The rest is read, too: it shows when the child ends.
+        let room = SAID_BYTES_MAX.saturating_sub(said.len());
+        said.extend_from_slice(&piece[..count.min(room)]);
+    }
+    Ok(None)
+}
+
+/// Waits a little until there is something to read, or the end.
+fn is_readable(stderr: &ChildStderr) -> io::Result<bool> {
+    let timeout = Timespec::try_from(ASK_EVERY).ok();
+    match poll(&mut [PollFd::new(stderr, PollFlags::IN)], timeout.as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(err) => Err(err.into()),
+    }
 }
 
 /// The error of a child that ended so, if it is one.
@@ -281,7 +347,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let turn = children.turn();
+                    let turn = children.turn(&|| false).unwrap();
                     let now = {
                         let mut running = running.lock().unwrap();
                         *running += 1;
@@ -298,5 +364,17 @@ mod tests {
         });
         assert!((1..=CHILDREN_MAX).contains(&*most.lock().unwrap()));
         assert_eq!(*children.running.lock().unwrap(), 0);
+    }
+    #[test]
+    fn one_that_waits_for_its_turn_gives_up_when_nobody_waits_for_it() {
+        let children =
+            Children { program: PathBuf::new(), running: Mutex::new(0), one_ended: Condvar::new() };
+        let turns = [(); CHILDREN_MAX].map(|()| children.turn(&|| false).unwrap());
+        let asked = std::cell::Cell::new(0);
+        let given_up = children.turn(&|| asked.replace(asked.get() + 1) > 2);
+        assert!(given_up.is_none());
+        drop(turns);
+        assert!(children.turn(&|| true).is_none());
+        assert!(children.turn(&|| false).is_some());
     }
 }

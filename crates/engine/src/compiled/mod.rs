@@ -12,6 +12,7 @@ mod inspect;
 mod key;
 mod native;
 mod settings;
+mod waiter;
 
 pub(crate) use artifact::Compiled;
 pub use cache::Cache;
@@ -24,3 +25,4 @@ pub use cwasm::CwasmError;
 pub use inspect::{FILE_BYTES_MAX, InspectError, inspect};
 pub use settings::EngineOptions;
 pub(crate) use settings::config;
+pub use waiter::Waiter;

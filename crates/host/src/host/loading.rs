@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::task::{JoinError, JoinHandle};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{Component, Engine, Sandbox};
+use wasmhost_engine::{Component, Engine, Sandbox, Waiter};
 
 use super::StartError;
 use crate::plan::PlannedType;
@@ -51,7 +51,8 @@ pub(crate) struct Loaded {
     pub(crate) digest: String,
 }
 
-/// Compiles every component that the cache doesn't have, each on a thread of its own.
+/// Compiles every component that the cache doesn't have, each on a thread of its own. Those that are compiled when this
+/// is dropped, or one of them fails, are given up.
 pub(crate) async fn load(
     engine: Arc<Engine>,
     types: Vec<PlannedType>,
@@ -59,10 +60,12 @@ pub(crate) async fn load(
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Vec<Loaded>, StartError> {
     let of = types.len();
+    let waiter = Waiter::default();
     progress(Progress::Done { done: 0, of });
     let mut compiling: FuturesOrdered<_> = types
         .into_iter()
-        .map(|planned| {
+        .map(|mut planned| {
+            planned.code.wanted_by(&waiter);
             let (engine, services) = (engine.clone(), services.clone());
             let (process, bytes) = (planned.process.name.clone(), planned.code.bytes());
             let loading = tokio::task::spawn_blocking(move || load_type(&engine, planned, services));

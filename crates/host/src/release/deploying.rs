@@ -73,7 +73,7 @@ pub(super) struct Attempt<'a> {
     pub(super) events: &'a mpsc::UnboundedSender<DeployEvent>,
     /// Once it has one.
     pub(super) number: Option<u64>,
-    /// The deploy's present wait, for the one who reads that its time is over.
+    /// The deploy's present wait, for the one who reads that its time is over: how things were then.
     pub(super) waits_for: String,
 }
 
@@ -154,7 +154,7 @@ impl Deploying {
         let Order { wanted, timeout, events, turn } = order;
         let begun = Instant::now();
         let deadline = begun.checked_add(timeout).unwrap_or(begun + TIMEOUT_MAX);
-        let waits_for = "the formation was read".to_owned();
+        let waits_for = "the formation was being read".to_owned();
         let mut attempt = Attempt { deadline, timeout, events: &events, number: None, waits_for };
         let ended = self.attempt(wanted, &mut attempt, intake).await;
         let (live, number) = (self.release.number, attempt.number);
@@ -237,7 +237,7 @@ impl Deploying {
     async fn compare(&self, wanted: Wanted, attempt: &mut Attempt<'_>) -> Result<Option<Change>, String> {
         let (plan, author) = attempt.within(self.read(wanted)).await??;
         let changes = self.changes(&plan);
-        attempt.waits_for = "the certificates were read".to_owned();
+        attempt.waits_for = "the certificates were being read".to_owned();
         let renewal = attempt.within(self.read_certificates(wanted, &plan)).await??;
         let renewed = renewal.iter().flat_map(Renewal::changed);
         let renewed = renewed.map(|file| format!("http.tls.cert {} has changed", file.display()));

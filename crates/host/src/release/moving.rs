@@ -36,7 +36,7 @@ impl Deploying {
         next: &Release,
         attempt: &mut Attempt<'_>,
     ) -> Result<Underway, String> {
-        attempt.waits_for = "the counts were read".to_owned();
+        attempt.waits_for = "the counts were being read".to_owned();
         // Those that were set live are for types that come back.
         let counts = attempt.within(self.parts.counts.load()).await?;
         let counts = counts.map_err(|err| format!("the counts can't be read: {err}"))?;

@@ -40,7 +40,7 @@ impl Deploying {
         attempt: &mut Attempt<'_>,
     ) -> Result<Prepared, String> {
         let is_rollback = author != "deploy";
-        attempt.waits_for = "its components were kept".to_owned();
+        attempt.waits_for = "its components were being kept".to_owned();
         let plan = attempt.within(self.keep(plan)).await??;
         let number = self.parts.releases.add(record(&plan, author, !is_rollback)).await;
         let number = number.map_err(|err| format!("the release could not be stored: {err}"))?;
@@ -48,7 +48,7 @@ impl Deploying {
         attempt.tell(DeployEvent::Begun { release: number });
 
         let kept = self.kept(&plan, changes);
-        attempt.waits_for = "its components were compiled".to_owned();
+        attempt.waits_for = "its components were being compiled".to_owned();
         let events = attempt.events.clone();
         let progress = move |now: Progress<'_>| {
             if let Progress::Done { done, of } = now {
@@ -82,7 +82,7 @@ impl Deploying {
         if !takes_requests(next) || !is_elsewhere {
             return Ok(None);
         }
-        attempt.waits_for = "its listeners were opened".to_owned();
+        attempt.waits_for = "its listeners were being opened".to_owned();
         let opened = attempt.within(self.parts.front.open(&next.formation.http)).await?;
         opened.map(Some).map_err(|err| err.to_string())
     }
@@ -171,7 +171,7 @@ impl Deploying {
             limits: kind.limits(),
             index: name.index,
         };
-        attempt.waits_for = format!("the first instance of \"{}\" started", kind.name());
+        attempt.waits_for = format!("the first instance of \"{}\" was being tried", kind.name());
         let (deadline, waits_for) = (attempt.deadline, &mut attempt.waits_for);
         match timeout_at(deadline, trial.run(|asked| *waits_for = asked)).await {
             Ok(tried) => tried,

@@ -72,8 +72,8 @@ impl Directory {
     }
 
     /// Waits until nobody else makes this entry. `None` if that takes too long, or can't be found out: at worst it is
-    /// then made twice.
-    pub(super) fn lock(&self, key: &str) -> Option<Lock> {
+    /// then made twice. `None`, too, as soon as `is_over` says that nobody waits for it.
+    pub(super) fn lock(&self, key: &str, is_over: &dyn Fn() -> bool) -> Option<Lock> {
         let path = self.path.join(key).with_extension(LOCK);
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).ok()?;
@@ -81,7 +81,7 @@ impl Directory {
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Some(Lock { path, _file: file }),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => {
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until && !is_over() => {
                     std::thread::sleep(LOCK_LOOK_EVERY);
                 }
                 Err(_) => return None,

@@ -25,6 +25,7 @@ use super::artifact::Compiled;
 use super::compiler::{CompiledFile, Compiler};
 use super::key::{Digest, key};
 use super::native::{self, Unusable};
+use super::waiter::{Crowd, Wanted};
 use crate::error::LoadError;
 
 /// Compiled code that types of this process have in common.
@@ -34,8 +35,17 @@ pub(crate) type SharedCode = Arc<Compiled>;
 pub struct Cache {
     directory: Option<Arc<Directory>>,
     compiler: Compiler,
-    /// Code that is loaded, or being loaded while its lock is held. Code that no type uses any more is forgotten.
-    loaded: Mutex<HashMap<String, Arc<Mutex<Weak<Compiled>>>>>,
+    /// Code that is loaded, or being loaded. Code that no type uses any more is forgotten.
+    loaded: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// The place of code that types have in common.
+#[derive(Default)]
+struct Slot {
+    /// Those that want it and don't have it yet.
+    crowd: Crowd,
+    /// Locked while it is being loaded.
+    compiled: Mutex<Weak<Compiled>>,
 }
 
 impl Cache {
@@ -70,42 +80,49 @@ impl Cache {
     }
 
     /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new
-    /// one.
-    pub(crate) fn compiled(
+    /// one. Compiling ends when nobody wants it any more.
+    pub(super) fn compiled(
         &self,
         engine: &Engine,
         wasm: &[u8],
         digest: &Digest,
         limits: CompileLimits,
+        wanted: &Wanted,
     ) -> Result<SharedCode, LoadError> {
         let key = key(engine, digest);
-        let source = Source { engine, key: &key, wasm, limits };
-        self.shared(&key, || match &self.directory {
-            None => source.of_file(&source.compile(&self.compiler)?),
-            Some(directory) => source.find_or_compile(directory, &self.compiler),
+        self.shared(&key, wanted, |is_over| {
+            let source = Source { engine, key: &key, wasm, limits, is_over };
+            match &self.directory {
+                None => source.of_file(&source.compile(&self.compiler)?),
+                Some(directory) => source.find_or_compile(directory, &self.compiler),
+            }
         })
     }
 
-    /// The code that this process has under that key, or else that `make` makes. Others wait while it is being made.
-    pub(crate) fn shared(
+    /// The code that this process has under that key, or else that `make` makes. Others wait while it is being made, and
+    /// `make` may ask whether nobody waits for it any more, neither these nor those.
+    pub(super) fn shared(
         &self,
         key: &str,
-        make: impl FnOnce() -> Result<Compiled, LoadError>,
+        wanted: &Wanted,
+        make: impl FnOnce(&dyn Fn() -> bool) -> Result<Compiled, LoadError>,
     ) -> Result<SharedCode, LoadError> {
         let slot = {
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
             loaded.retain(|_, slot| {
                 // Somebody waits for it, or somebody has it.
-                Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|slot| slot.strong_count() > 0)
+                Arc::strong_count(slot) > 1
+                    || slot.compiled.try_lock().is_ok_and(|compiled| compiled.strong_count() > 0)
             });
             loaded.entry(key.to_owned()).or_default().clone()
         };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(compiled) = slot.upgrade() {
+        let _member = slot.crowd.join(wanted);
+        let mut known = slot.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = known.upgrade() {
             return Ok(compiled);
         }
-        let compiled = Arc::new(make()?);
-        *slot = Arc::downgrade(&compiled);
+        let compiled = Arc::new(make(&|| slot.crowd.is_over())?);
+        *known = Arc::downgrade(&compiled);
         Ok(compiled)
     }
 }
@@ -116,6 +133,8 @@ struct Source<'a> {
     key: &'a str,
     wasm: &'a [u8],
     limits: CompileLimits,
+    /// Whether nobody waits for it any more.
+    is_over: &'a dyn Fn() -> bool,
 }
 
 impl Source<'_> {
@@ -132,7 +151,7 @@ impl Source<'_> {
                 warn!("{} {problem}: compiling anew, and replacing it", entry.display());
             }
         }
-        let _lock = directory.lock(self.key);
+        let _lock = directory.lock(self.key, self.is_over);
         // The process that had the lock may have made it.
         if let Ok(compiled) = directory.find(self.key, self.engine) {
             let waited = started.elapsed();
@@ -154,7 +173,7 @@ impl Source<'_> {
     fn compile(&self, compiler: &Compiler) -> Result<CompiledFile, LoadError> {
         let started = Instant::now();
         // It has been looked at: there is nothing wrong with it but what a compiler finds.
-        let file = compiler.compile(self.wasm, self.limits).map_err(LoadError::from)?;
+        let file = compiler.compile_while(self.wasm, self.limits, self.is_over).map_err(LoadError::from)?;
         let kind = if Parser::is_component(self.wasm) { "component" } else { "core module" };
         debug!("compiled a {kind} of {} bytes in {:?}", self.wasm.len(), started.elapsed());
         Ok(file)
@@ -166,5 +185,50 @@ impl Source<'_> {
             .map_err(|err| LoadError::NoCompiler(format!("can't read what came of it: {err}")))?;
         native::copy_own(self.engine, &bytes, self.key)
             .map_err(|problem| LoadError::NoCompiler(format!("what came of it {problem}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::compiled::waiter::Waiter;
+
+    #[test]
+    fn what_one_gives_up_goes_on_for_another() {
+        let (cache, engine) = (Cache::off(), Engine::default());
+        let (first, second) = (Waiter::default(), Waiter::default());
+        let (wanted, wanted_too) = (Wanted::by(&first), Wanted::by(&second));
+        thread::scope(|scope| {
+            let mut other = None;
+            let made = cache.shared("key", &wanted, |is_over| {
+                drop(first);
+                assert!(is_over());
+                other = Some(scope.spawn(|| cache.shared("key", &wanted_too, |_| Err(LoadError::Unwanted))));
+                while is_over() {
+                    thread::yield_now();
+                }
+                Ok(Compiled::Module(wasmtime::Module::new(&engine, b"\0asm\x01\0\0\0").unwrap()))
+            });
+            let (made, other) = (made.unwrap(), other.unwrap().join().unwrap());
+            assert!(Arc::ptr_eq(&made, &other.unwrap()));
+        });
+        drop(second);
+    }
+
+    #[test]
+    fn what_was_given_up_is_made_for_the_next() {
+        let (cache, engine) = (Cache::off(), Engine::default());
+        let given_up = cache.shared("key", &Wanted::by(&Waiter::default()), |is_over| {
+            assert!(is_over());
+            Err(LoadError::Unwanted)
+        });
+        assert!(matches!(given_up, Err(LoadError::Unwanted)));
+        let made = cache.shared("key", &Wanted::default(), |is_over| {
+            assert!(!is_over());
+            Ok(Compiled::Module(wasmtime::Module::new(&engine, b"\0asm\x01\0\0\0").unwrap()))
+        });
+        assert!(made.is_ok());
     }
 }
