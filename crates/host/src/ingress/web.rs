@@ -98,7 +98,11 @@ impl Web {
         let lent = match self.pool.lend_in_turn(need, self.wait_max).await {
             Ok(lent) => lent,
             Err(none) => {
-                return self.without(none, Request::from_parts(head, body), scheme, room, served).await;
+                if let Some(live) = self.stand_in(none) {
+                    let request = Request::from_parts(head, body);
+                    return Box::pin(live.serve(request, scheme, room, served)).await;
+                }
+                return self.refuse(&head, none, served).await;
             }
         };
         // A failure needs it, and by then the request is gone.
@@ -119,8 +123,11 @@ impl Web {
         let Called { slot, reused, answer } = match called {
             Ok(called) => called,
             Err((none, body)) => {
-                let request = Request::from_parts(Arc::unwrap_or_clone(head), body);
-                return self.without(none, request, scheme, room, served).await;
+                if let Some(live) = self.stand_in(none) {
+                    let request = Request::from_parts(Parts::clone(&head), body);
+                    return Box::pin(live.serve(request, scheme, room, served)).await;
+                }
+                return self.refuse(&head, none, served).await;
             }
         };
         served.slot = Some(slot.clone());
@@ -163,23 +170,15 @@ impl Web {
         }
     }
 
-    /// There is no instance for it here. The live version answers in a canary's place.
-    async fn without(
-        self: &Arc<Self>,
-        none: NoInstance,
-        request: Request<RequestBody>,
-        scheme: RequestScheme,
-        room: &ReadAhead,
-        served: &mut Served,
-    ) -> Answer {
+    /// The live version, where this is a canary that has no instance to give: it has too much to do, or leaves.
+    fn stand_in(&self, none: NoInstance) -> Option<&Arc<Web>> {
         match &self.version {
-            Shared::WithLive(live) if none != NoInstance::TimedOut => {
-                Box::pin(live.serve(request, scheme, room, served)).await
-            }
-            _ => self.refuse(&request.into_parts().0, none, served).await,
+            Shared::WithLive(live) if none != NoInstance::TimedOut => Some(live),
+            _ => None,
         }
     }
 
+    /// There is no instance for it.
     async fn refuse(&self, head: &Parts, none: NoInstance, served: &mut Served) -> Answer {
         let (failure, flood) = self.failures.refused(head, none);
         served.process = Some(self.failures.process().clone());
@@ -208,23 +207,35 @@ impl Web {
             true => Need::Fresh,
             false => Need::Any,
         };
-        let Ok(lease) = self.pool.lend(need, self.wait_max).await else {
+        let Some((web, lease)) = self.lend_again(need).await else {
             return self.failures.ended(&head, &instance, &end).response().map(Either::Right);
         };
-        let Called { slot, answer, .. } = self.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
+        let Called { slot, answer, .. } = web.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
         let again = slot.name.to_string();
         served.slot = Some(slot.clone());
         match answer {
             Ok(answer) if !crashed => self.pass(answer, &head, &slot),
             Ok(answer) => {
                 self.failures.repeated(&head, &instance, &end, &again);
-                if !is_moving {
+                // The live version's answer says nothing of the canary.
+                if !is_moving && std::ptr::eq(web, self) {
                     self.pool.was_repeated(failed_slot, reused);
                 }
                 self.pass(answer, &head, &slot)
             }
             Err(end) => self.failures.ended(&head, &again, &end).response().map(Either::Right),
         }
+    }
+
+    /// Another instance, and whose it is: the live version's, where this is a canary that has none to give.
+    async fn lend_again(&self, need: Need) -> Option<(&Web, Lease)> {
+        let none = match self.pool.lend(need, self.wait_max).await {
+            Ok(lease) => return Some((self, lease)),
+            Err(none) => none,
+        };
+        let live = self.stand_in(none)?;
+        let lease = live.pool.lend(need, live.wait_max).await.ok()?;
+        Some((live, lease))
     }
 
     async fn call<B>(&self, mut lease: Lease, head: &Arc<Parts>, body: B, scheme: RequestScheme) -> Called

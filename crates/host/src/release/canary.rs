@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! deploy --canary: prepare -> start beside -> share
-//!         promote: move -> live -> what is beside leaves
+//!         promote: move -> what is beside leaves -> live
 //!           abort: what is beside leaves -> failed
 //! ```
 //!
@@ -219,13 +219,10 @@ impl Deploying {
             }
         };
         let Some(standing) = self.canary.take() else { return Err(NONE.to_owned()) };
-        let beside = standing.places();
-        let ended = self.make_live(standing.prepared, places, opened).await;
-        if ended.is_err() {
-            self.route();
-        }
-        self.leave(&beside).await;
-        ended
+        // The types' own places have its instances already. Nobody is to wait for the canary's while that is stored.
+        self.route();
+        self.leave(&standing.places()).await;
+        self.make_live(standing.prepared, places, opened).await
     }
 
     async fn move_canary(&self, attempt: &mut Attempt<'_>) -> Result<(Option<Opened>, Places), String> {
@@ -275,12 +272,15 @@ impl Deploying {
         self.leave(&standing.places()).await;
     }
 
-    /// Canaries leave, when those who were sent to them have been served.
+    /// Canaries leave. The calls that they have begun are finished; whoever waits for one of their instances, or was sent
+    /// to them a moment ago, finds none any more, and has the live version's ([`Shared::WithLive`]).
     async fn leave(&mut self, beside: &Places) {
-        for (place, _) in beside {
-            self.parts.triggers.stop(*place).await;
+        let places: Vec<usize> = beside.iter().map(|(place, _)| *place).collect();
+        // An error says that the host is stopping, and everything leaves.
+        let _ = self.parts.actions.send(Action::Retire { places: places.clone() }).await;
+        for place in places {
+            self.parts.triggers.stop(place).await;
         }
-        self.retire(beside, &[]).await;
     }
 }
 
