@@ -220,7 +220,10 @@ mod tests {
     #[test]
     fn what_was_given_up_is_made_for_the_next() {
         let (cache, engine) = (Cache::off(), Engine::default());
-        let given_up = cache.shared("key", &Wanted::by(&Waiter::default()), |is_over| {
+        let waiter = Waiter::default();
+        let given_up = cache.shared("key", &Wanted::by(&waiter), |is_over| {
+            assert!(!is_over());
+            drop(waiter);
             assert!(is_over());
             Err(LoadError::Unwanted)
         });
