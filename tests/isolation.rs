@@ -118,7 +118,7 @@ fn others_are_served_while_guests_fill_large_memories() {
     let host = Host::run(
         &Formation::new()
             .process("large", "web-test", "route = \"/fill\"\nmemory = \"600MiB\"\ncount = 2")
-            .process("web", "web-test", ""),
+            .process("web", "web-test", "queue_timeout = \"1m\""),
     );
     let served = thread::scope(|scope| {
         let fill = || assert_eq!(host.get("/fill?mib=450").ok(), "filled\n");
