@@ -142,18 +142,18 @@ fn a_formation_is_named_by_a_capital_letter_where_the_small_one_follows() {
 #[test]
 fn lines_of_a_time_can_be_had() {
     let host = Host::run(&Formation::web(""));
+    let count = |arguments: &[&str]| {
+        let arguments = ["logs"].iter().chain(arguments).copied().collect();
+        host.cli_of(arguments).done().lines().count()
+    };
     host.get("/log?lines=150").ok();
-    host.stdout().wait_for("without its end");
+    eventually("the first lines", || (count(&["-n", "1000"]) == 301).then_some(()));
     let between = jiff::Timestamp::now();
     // Lines have milliseconds.
     eventually("the next millisecond", || {
         (jiff::Timestamp::now().as_millisecond() > between.as_millisecond() + 1).then_some(())
     });
     host.get("/log?lines=1").ok();
-    let count = |arguments: &[&str]| {
-        let arguments = ["logs"].iter().chain(arguments).copied().collect();
-        host.cli_of(arguments).done().lines().count()
-    };
     eventually("all lines", || (count(&["-n", "1000"]) == 301 + 3).then_some(()));
     assert_eq!(count(&[]), 100, "the last hundred, where nobody says which");
     assert_eq!(count(&["--since", "1h"]), 304, "all of the time");
