@@ -33,7 +33,8 @@ fn memory_without_end_ends_at_its_limit() {
     host.get("/alloc").is_error(502, "H13");
     assert_eq!(host.get("/ok").ok(), "ok\n");
     let line = host.stderr().wait_for("/alloc");
-    assert!(line.contains("ran out of the memory"), "{line}");
+    assert!(line.contains("ran out of the memory granted to it (memory: wanted "), "{line}");
+    assert!(line.contains(", the limit is 32 MiB)"), "{line}");
 }
 
 /// `CRASHES=1000` makes it longer.

@@ -109,12 +109,20 @@ fn a_component_that_begins_with_more_than_its_memory_is_refused() {
 }
 
 #[test]
-fn tables_of_more_elements_than_most_have_room() {
-    let formation =
-        with_text("(module (table 300000 funcref) (func (export \"_start\")))", "run = \"release\"");
-    Host::run(&formation).stop();
-    // The same without a formation.
-    assert_eq!(formation.cli(["run", "app.wasm"]).code, 0);
+fn a_table_that_begins_with_more_elements_than_any_may_have_is_refused() {
+    let table = |elements: u32, keys: &str| {
+        with_text(&format!("(module (table {elements} funcref) (func (export \"_start\")))"), keys)
+    };
+    let expected = "has a table that begins with 200001 elements, and 200000 are the most that one may have";
+    for keys in ["run = \"release\"", "run = \"always\"", "queue = \"q\"", "every = \"1h\""] {
+        refused(&table(200_001, keys), expected);
+    }
+    Host::run(&table(200_000, "run = \"release\"")).stop();
+    let by_hand = table(200_001, "run = \"never\"");
+    let ended = by_hand.cli(["exec", "web"]);
+    assert!(ended.code == 4 && ended.stderr.contains(expected), "{ended:#?}");
+    // A program that a person runs without a formation may be any.
+    assert_eq!(by_hand.cli(["run", "app.wasm"]).code, 0);
 }
 
 #[test]

@@ -200,7 +200,8 @@ fn a_call_may_compute_for_as_long_as_its_budget_says() {
     let host = Host::run(&Formation::web("cpu = \"100ms\""));
     host.get("/loop").is_error(504, "H12");
     let line = host.stderr().wait_for("/loop");
-    assert!(line.contains("used more CPU than its budget"), "{line}");
+    assert!(line.contains("used more CPU than its budget (computed 0."), "{line}");
+    assert!(line.contains(" s of 0.1 s)"), "{line}");
     assert_eq!(host.ps().number("web", "restarts"), 1);
     // To wait costs nothing, and each call has a budget of its own.
     assert_eq!(host.get("/sleep?ms=500").ok(), "slept\n");

@@ -225,7 +225,8 @@ fn a_command_that_takes_too_much_memory_or_time_is_ended() {
     let app = App::new();
     let ended = app.run("wasi02", &["--memory", "32MiB", "do", "grow"]);
     assert_eq!(ended.code, 134, "{ended:#?}");
-    assert!(ended.stderr.contains("wasi02.wasm ran out of the memory granted to it: --memory grants more"));
+    assert!(ended.stderr.contains("wasi02.wasm ran out of the memory granted to it (memory: wanted "));
+    assert!(ended.stderr.contains(", the limit is 32 MiB): --memory grants more"), "{ended:#?}");
     for (guest, act) in [("wasi02", "wait"), ("wasi02", "spin"), ("wasi03", "wait"), ("wasi03", "spin")] {
         let ended = app.run(guest, &["--timeout", "1s", "do", act]);
         let ended = ended.failed(124, &format!("{guest}.wasm took longer than its --timeout, and was ended"));

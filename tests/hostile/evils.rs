@@ -30,6 +30,17 @@ impl End {
 }
 
 impl Evil {
+    /// The words that tell which bound has ended it, with its numbers, if one has.
+    pub(super) fn said(&self) -> &'static str {
+        match (self.end, self.name) {
+            (End::Timeout, _) => " s of 0.7 s)",
+            (End::Trap, name) if name.starts_with("grows-") => ", the limit is 8 MiB)",
+            (End::Trap, name) if name.starts_with("recurs") => "(stack: the limit is 512 KiB)",
+            (End::Trap, _) => "trapped: ",
+            (End::Exit(_), _) => "",
+        }
+    }
+
     /// The module.
     pub(super) fn wasm(&self) -> Vec<u8> {
         let Evil { name, items, .. } = self;

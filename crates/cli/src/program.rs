@@ -1,6 +1,6 @@
 //! One command that is run with this process's own streams: its end becomes this process's exit code.
 
-use wasmhost_engine::{CallEnd, Engine};
+use wasmhost_engine::{CallEnd, Engine, Shortage};
 use wasmhost_host::{OneOff, StartError, run_program};
 
 use crate::cache;
@@ -52,16 +52,22 @@ fn outcome(ended: CallEnd<i32>, words: &Words) -> Outcome {
         // The system takes the lowest eight bits, too.
         CallEnd::Returned(code) | CallEnd::Exited(code) => Ok(Exit::OfProgram(code.to_le_bytes()[0])),
         CallEnd::Trap(backtrace) => Err(Failed::new(Exit::Trapped, format!("{name} trapped: {backtrace}"))),
-        CallEnd::OutOfMemory => Err(Failed::new(
-            Exit::Trapped,
-            format!("{name} ran out of the memory granted to it: {memory} grants more"),
-        )),
-        CallEnd::Timeout => {
-            Err(Failed::new(Exit::CutOff, format!("{name} took longer than its {timeout}, and was ended")))
+        CallEnd::OutOfMemory(shortage) => {
+            let advice = match shortage {
+                Shortage::Memory { .. } => format!(": {memory} grants more"),
+                // No setting does.
+                Shortage::Table { .. } | Shortage::System { .. } => String::new(),
+            };
+            let message = format!("{name} ran out of the memory granted to it ({shortage}){advice}");
+            Err(Failed::new(Exit::Trapped, message))
         }
-        CallEnd::OutOfCpu => Err(Failed::new(
+        CallEnd::Timeout(spent) => Err(Failed::new(
             Exit::CutOff,
-            format!("{name} computed for longer than its {cpu}, and was ended"),
+            format!("{name} took longer than its {timeout}, and was ended (ran {spent})"),
+        )),
+        CallEnd::OutOfCpu(spent) => Err(Failed::new(
+            Exit::CutOff,
+            format!("{name} computed for longer than its {cpu}, and was ended (computed {spent})"),
         )),
         end @ (CallEnd::Interrupted | CallEnd::Host(_) | CallEnd::ErrorCode(_) | CallEnd::Refused(_)) => {
             Err(Failed::new(Exit::Failed, format!("{name}: {}", end.summary())))

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
 use crate::screen::{Screen, Then};
-use crate::table::{one_line, short, size, table, width};
+use crate::table::{one_line, short, size, table, whole_size, width};
 
 /// How often `--watch` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -64,7 +64,10 @@ fn text(view: &FormationView, ps: &Ps) -> String {
     let now = Timestamp::now();
     let mut text = render(view);
     match ps.process {
-        Some(_) => text += &details(&view.types, now),
+        Some(_) => {
+            text += &use_table(&view.types);
+            text += &details(&view.types, now);
+        }
         None => text += &notes(view, now),
     }
     text
@@ -91,8 +94,10 @@ fn render(view: &FormationView) -> String {
     let mut instances = view.types.iter().flat_map(|process| &process.instances).peekable();
     if instances.peek().is_some() {
         text.push('\n');
-        let head =
-            ["INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY"];
+        let head = [
+            "INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY",
+            "LIMIT",
+        ];
         text += &table(&head, instances.map(instance_row));
     }
     text
@@ -121,10 +126,13 @@ fn details(versions: &[TypeView], now: Timestamp) -> String {
     let mut lines: Vec<_> = noted.map(|(name, note)| format!("{name}: {note}")).collect();
     // The rest is known of the type, and the same of each version.
     let Some(process) = versions.first() else { return paragraph(&lines) };
-    if process.lines_dropped > 0 {
-        let count = process.lines_dropped;
+    let dropped = [
+        (process.lines_dropped, "nobody read them fast enough"),
+        (process.lines_past_max_log, "they were more than its `max_log`"),
+    ];
+    for (count, why) in dropped.into_iter().filter(|(count, _)| *count > 0) {
         let (lines_are, were) = if count == 1 { ("line", "was") } else { ("lines", "were") };
-        lines.push(format!("{count} {lines_are} that it wrote {were} dropped: nobody read them fast enough"));
+        lines.push(format!("{count} {lines_are} that it wrote {were} dropped: {why}"));
     }
     let mut text = paragraph(&lines);
     if let Some(crash) = &process.last_crash {
@@ -223,7 +231,29 @@ fn instance_row(view: &InstanceView) -> Vec<String> {
         view.recycled.to_string(),
         format!("{:.2}s", view.cpu_s),
         size(view.memory_bytes),
+        // A place without an instance has none.
+        if view.memory_max_bytes == 0 { String::new() } else { whole_size(view.memory_max_bytes) },
     ]
+}
+
+/// The use of each instance that serves, beside its limits.
+fn use_table(versions: &[TypeView]) -> String {
+    let instances = versions.iter().flat_map(|process| &process.instances);
+    let mut serving = instances.filter(|view| view.memory_max_bytes > 0).peekable();
+    if serving.peek().is_none() {
+        return String::new();
+    }
+    let rows = serving.map(|view| {
+        vec![
+            view.name.clone(),
+            size(view.memory_bytes),
+            size(view.memory_peak_bytes),
+            whole_size(view.memory_max_bytes),
+            view.descriptors.to_string(),
+            view.descriptors_max.to_string(),
+        ]
+    });
+    format!("\n{}", table(&["INSTANCE", "MEMORY", "PEAK", "LIMIT", "FILES", "LIMIT"], rows))
 }
 
 #[cfg(test)]

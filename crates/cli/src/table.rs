@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use wasmhost_config::shown;
+use wasmhost_config::{shown, units};
 
 /// How wide a table may be where no terminal and no `COLUMNS` says it, in characters.
 const WIDTH_DEFAULT: usize = 80;
@@ -79,6 +79,11 @@ pub(crate) fn size(bytes: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{bytes}B") } else { format!("{amount:.1}{}", UNITS[unit]) }
+}
+
+/// `128MiB`: as a person has written it.
+pub(crate) fn whole_size(bytes: u64) -> String {
+    units::format_size(bytes)
 }
 
 /// `3d4h`, `2h5m`, `5m7s`, `7.3s`

@@ -156,6 +156,7 @@ fn of_process(key: &str) -> Option<&'static str> {
             "health checks of a type are not supported yet by this version: leave it out"
         }
         "body_limit" | "max_body_size" => "write max_body = \"10MiB\"",
+        "log_rate" | "log_limit" | "max_log_rate" => "write max_log = \"1MiB/s\"",
         "produces" | "publishes" | "enqueues" => "write enqueue = [\"default\"]",
         _ => return None,
     })
@@ -210,6 +211,7 @@ const PLACES: [(&str, &str, &[&str]); 4] = [
             "backlog",
             "queue_timeout",
             "max_body",
+            "max_log",
             "ready",
             "route",
             "queue",

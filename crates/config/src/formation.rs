@@ -10,6 +10,10 @@ use std::time::Duration;
 /// Memory of an instance where the formation doesn't say.
 pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 
+/// Bytes of log lines that a type may write a second, where the formation doesn't say. A guest that serves requests as fast
+/// as a core can, with a line for each, writes a fifth of that.
+pub const LOG_BYTES_PER_SECOND_DEFAULT: u64 = 16 << 20;
+
 /// Releases that are kept where the formation doesn't say.
 pub const KEEP_RELEASES_DEFAULT: u32 = 10;
 
@@ -168,6 +172,8 @@ pub struct ProcessType {
     pub queue_timeout: Duration,
     /// Bytes that a request's body may have; `None` is any number.
     pub body_bytes_max: Option<u64>,
+    /// Bytes of lines that its instances may write in a second, all together. Lines past that are dropped.
+    pub log_bytes_per_second: u64,
     /// The path that a new instance is asked for until it answers 2xx, before others follow it in a deploy. It begins
     /// with `/` and may have a query. `None` asks nothing.
     pub ready: Option<String>,
@@ -400,6 +406,7 @@ impl ProcessType {
             backlog: None,
             queue_timeout: Duration::from_secs(5),
             body_bytes_max: None,
+            log_bytes_per_second: LOG_BYTES_PER_SECOND_DEFAULT,
             ready: None,
             attempts: 25,
             backoff: Vec::new(),

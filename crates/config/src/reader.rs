@@ -283,6 +283,13 @@ impl<'t> Item<'t> {
         self.with_unit(cx, hint, units::parse_size, bounds, &format!("a size from {min} to {max}"))
     }
 
+    /// Bytes a second within bounds, the unit given.
+    pub(crate) fn rate(&self, cx: &mut Reading<'_>, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let (min, max) = (units::format_rate(*bounds.start()), units::format_rate(*bounds.end()));
+        let hint = ("a size a second", "MiB/s", "a size a second such as \"1MiB/s\"");
+        self.with_unit(cx, hint, units::parse_rate, bounds, &format!("a size a second from {min} to {max}"))
+    }
+
     fn with_unit<V: PartialOrd>(
         &self,
         cx: &mut Reading<'_>,

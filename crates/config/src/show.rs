@@ -8,7 +8,7 @@
 use crate::expand::escape;
 use crate::formation::*;
 use crate::http::{AccessLog, Http, format_network};
-use crate::units::{format_duration, format_size};
+use crate::units::{format_duration, format_rate, format_size};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -276,6 +276,7 @@ struct ProcessTable<'a> {
     queue_timeout: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_body: Option<String>,
+    max_log: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ready: Option<String>,
     #[serde(skip_serializing_if = "InOrder::is_empty")]
@@ -351,6 +352,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             backlog: process.backlog,
             queue_timeout: format_duration(process.queue_timeout),
             max_body: process.body_bytes_max.map(format_size),
+            max_log: format_rate(process.log_bytes_per_second),
             ready: process.ready.as_deref().map(escape),
             env: InOrder(
                 grants.env.iter().map(|variable| (variable.name.as_str(), shown_value(variable))).collect(),

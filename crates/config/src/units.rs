@@ -113,6 +113,30 @@ pub fn format_size(bytes: u64) -> String {
     }
 }
 
+/// Reads bytes a second: a size, and `/s`.
+///
+/// # Errors
+///
+/// Anything else, and what [`parse_size`] refuses.
+pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    if is_bare_number(text) {
+        return Err(bare_number(text, "a size a second", "MiB/s"));
+    }
+    let size = text.strip_suffix("/s").and_then(|size| parse_size(size).ok());
+    size.ok_or_else(|| {
+        let expected = match parse_size(text) {
+            Ok(_) => quoted(&format!("{text}/s")),
+            Err(_) => "a size a second such as \"1MiB/s\"".to_owned(),
+        };
+        UnitError(format!("found {}, expected {expected}", quoted(text)))
+    })
+}
+
+/// Writes bytes a second so that [`parse_rate`] reads them back.
+pub fn format_rate(bytes: u64) -> String {
+    format!("{}/s", format_size(bytes))
+}
+
 /// The digits a text starts with, and the rest.
 fn split_number(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -214,6 +238,18 @@ mod tests {
         assert_eq!(format_size(0), "0B");
     }
 
+    #[test]
+    fn rates_are_sizes_a_second() {
+        assert_eq!(parse_rate("16MiB/s"), Ok(16 << 20));
+        let refused = |text: &str| parse_rate(text).unwrap_err().to_string();
+        assert_eq!(refused("5"), "found 5, expected a size a second with its unit, such as \"5MiB/s\"");
+        assert_eq!(refused("1MiB"), "found \"1MiB\", expected \"1MiB/s\"");
+        for text in ["", "/s", "1/s", "1MiB/m", "1MiB/s/s", "fast"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+        assert_eq!(format_rate(64 << 10), "64KiB/s");
+    }
+
     proptest! {
         #[test]
         fn a_duration_survives_the_round_trip(ms: u64) {
@@ -224,12 +260,14 @@ mod tests {
         #[test]
         fn a_size_survives_the_round_trip(bytes: u64) {
             prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+            prop_assert_eq!(parse_rate(&format_rate(bytes)), Ok(bytes));
         }
 
         #[test]
         fn any_text_is_read_or_refused(text in "[0-9dhmsKMGiB. ]{0,12}|\\PC*") {
             let _ = parse_duration(&text);
             let _ = parse_size(&text);
+            let _ = parse_rate(&text);
         }
     }
 }

@@ -219,6 +219,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
         duration(),
         (1u32..=1000, vec((0u64..=7 * 86_400_000).prop_map(Duration::from_millis), 0..4)),
         option::of(0u64..=1 << 40),
+        1u64 << 10..=1 << 30,
     );
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
     let isolation = (option::of(isolation), option::of(1u32..=10_000));
@@ -236,8 +237,8 @@ fn process() -> impl Strategy<Value = ProcessType> {
             life,
             grants,
         )| {
-            let (memory_bytes_max, timeout, backlog, queue_timeout, (attempts, backoff), body_bytes_max) =
-                limits;
+            let (memory_bytes_max, timeout, backlog, queue_timeout, tries, body_bytes_max, max_log) = limits;
+            let (attempts, backoff) = tries;
             let (cpu, (isolation, concurrency), (max_calls, ready), max_age) = life;
             let (attempts, backoff) = match trigger {
                 Some(Trigger::Queue { .. }) => (attempts, backoff),
@@ -265,6 +266,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 backlog,
                 queue_timeout,
                 body_bytes_max,
+                log_bytes_per_second: max_log,
                 ready,
                 attempts,
                 backoff,

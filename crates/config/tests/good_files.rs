@@ -59,6 +59,7 @@ fn the_smallest_file_has_every_default() {
             backlog: None,
             queue_timeout: Duration::from_secs(5),
             body_bytes_max: None,
+            log_bytes_per_second: 16 << 20,
             ready: None,
             attempts: 25,
             backoff: vec![],
@@ -122,6 +123,7 @@ max_age = "30d"
 backlog = 0
 queue_timeout = "0s"
 max_body = "10MB"
+max_log = "1MB/s"
 ready = "/healthz?full=1%20"
 env = { Z = "last first", A = "$${HOME} costs $5", "dotted.key" = "two\nlines \"quoted\" \\ \u0007" }
 dirs = [{ host = "public", guest = "/public" }, { host = "../shared", guest = "/shared", access = "write" }]
@@ -211,6 +213,7 @@ fn a_file_with_everything_is_read() {
     assert_eq!(tls.certificates[1].cert, Path::new("/etc/b.pem"));
     assert!(http.trusted_proxies.contains(Some("192.0.2.1".parse().unwrap())));
     assert_eq!(web.body_bytes_max, Some(10_000_000));
+    assert_eq!(web.log_bytes_per_second, 1_000_000);
     assert_eq!(web.ready.as_deref(), Some("/healthz?full=1%20"));
     assert_eq!(formation.keep_releases, 1_000);
 
@@ -284,6 +287,7 @@ count = 1
 route = "/"
 memory = "128MiB"
 queue_timeout = "5s"
+max_log = "16MiB/s"
 env = { B = "b", KEY = "(secret)" }
 
 [process.other]
@@ -291,6 +295,7 @@ component = "/srv/shop/other.wasm"
 count = 1
 memory = "128MiB"
 queue_timeout = "5s"
+max_log = "16MiB/s"
 "#;
     assert_eq!(read(file).to_toml(), expected);
 }

@@ -1,7 +1,12 @@
 //! Calls, as the host knows them: what a call is given, what it may use, and how it ends. [`CallEnd`] is one enum, from
 //! which the host derives an HTTP status or a retry.
 
+mod met;
+
 use std::time::{Duration, Instant};
+
+pub(crate) use met::{Deadline, bytes};
+pub use met::{Shortage, Spent};
 
 /// A call that is over.
 #[derive(Debug, Clone)]
@@ -26,11 +31,11 @@ pub enum CallEnd<T = ()> {
     /// The guest trapped. The text is for people: the reason, then the guest's backtrace, a frame a line.
     Trap(String),
     /// It ran out of the memory it was granted.
-    OutOfMemory,
+    OutOfMemory(Shortage),
     /// It took longer than `timeout`.
-    Timeout,
+    Timeout(Spent),
     /// It computed for longer than `cpu`.
-    OutOfCpu,
+    OutOfCpu(Spent),
     /// The host ended it: grace was over, the client had gone, or a person said so.
     Interrupted,
     /// The host failed the guest, not the other way round.
@@ -56,8 +61,8 @@ pub struct CallLimits {
 }
 
 impl CallLimits {
-    pub(crate) fn deadline(&self, start: Instant) -> Option<Instant> {
-        self.timeout.and_then(|timeout| start.checked_add(timeout))
+    pub(crate) fn deadline(&self, start: Instant) -> Option<Deadline> {
+        self.timeout.and_then(|timeout| Deadline::after(start, timeout))
     }
 }
 
@@ -68,9 +73,9 @@ impl CallEnd {
             CallEnd::Returned(()) => CallEnd::Host("the call ended without an answer".into()),
             CallEnd::Exited(code) => CallEnd::Exited(code),
             CallEnd::Trap(message) => CallEnd::Trap(message),
-            CallEnd::OutOfMemory => CallEnd::OutOfMemory,
-            CallEnd::Timeout => CallEnd::Timeout,
-            CallEnd::OutOfCpu => CallEnd::OutOfCpu,
+            CallEnd::OutOfMemory(shortage) => CallEnd::OutOfMemory(shortage),
+            CallEnd::Timeout(spent) => CallEnd::Timeout(spent),
+            CallEnd::OutOfCpu(spent) => CallEnd::OutOfCpu(spent),
             CallEnd::Interrupted => CallEnd::Interrupted,
             CallEnd::Host(message) => CallEnd::Host(message),
             CallEnd::ErrorCode(code) => CallEnd::ErrorCode(code),
@@ -86,9 +91,9 @@ impl<T> CallEnd<T> {
             CallEnd::Returned(value) => CallEnd::Returned(answer(value)),
             CallEnd::Exited(code) => CallEnd::Exited(code),
             CallEnd::Trap(message) => CallEnd::Trap(message),
-            CallEnd::OutOfMemory => CallEnd::OutOfMemory,
-            CallEnd::Timeout => CallEnd::Timeout,
-            CallEnd::OutOfCpu => CallEnd::OutOfCpu,
+            CallEnd::OutOfMemory(shortage) => CallEnd::OutOfMemory(shortage),
+            CallEnd::Timeout(spent) => CallEnd::Timeout(spent),
+            CallEnd::OutOfCpu(spent) => CallEnd::OutOfCpu(spent),
             CallEnd::Interrupted => CallEnd::Interrupted,
             CallEnd::Host(message) => CallEnd::Host(message),
             CallEnd::ErrorCode(code) => CallEnd::ErrorCode(code),
@@ -98,7 +103,7 @@ impl<T> CallEnd<T> {
 
     /// Whether the guest failed: what it does again with the same call, unless its instance was to blame.
     pub fn is_crash(&self) -> bool {
-        matches!(self, CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory)
+        matches!(self, CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory(_))
     }
 
     /// One line for a person: in the log, or as a job's last error.
@@ -107,9 +112,9 @@ impl<T> CallEnd<T> {
             CallEnd::Returned(_) => "returned".into(),
             CallEnd::Exited(code) => format!("exited with code {code}"),
             CallEnd::Trap(message) => message.lines().next().unwrap_or("trapped").to_owned(),
-            CallEnd::OutOfMemory => "ran out of the memory granted to it".into(),
-            CallEnd::Timeout => "took longer than its timeout".into(),
-            CallEnd::OutOfCpu => "used more CPU than its budget".into(),
+            CallEnd::OutOfMemory(shortage) => format!("ran out of the memory granted to it ({shortage})"),
+            CallEnd::Timeout(spent) => format!("took longer than its timeout (ran {spent})"),
+            CallEnd::OutOfCpu(spent) => format!("used more CPU than its budget (computed {spent})"),
             CallEnd::Interrupted => "was interrupted by the host".into(),
             CallEnd::Host(message) => message.clone(),
             CallEnd::ErrorCode(code) => format!("answered with the error {code}"),

@@ -18,7 +18,7 @@ use wasmtime_wasi_http::p3::bindings as async_http;
 use crate::bindings::async_ticker::AsyncTickerPre;
 use crate::bindings::async_worker::AsyncWorkerPre;
 use crate::bindings::{ticker::TickerPre, worker::WorkerPre};
-use crate::call::CallEnd;
+use crate::call::{CallEnd, Deadline};
 use crate::calls::drive::{Drive, Driven, Placed, first_deadline, on_epoch};
 use crate::calls::history::TypeHistory;
 use crate::calls::module;
@@ -26,7 +26,7 @@ use crate::calls::over::end_of;
 use crate::calls::service::{Exports, Service};
 use crate::calls::solo::{Entry, Solo};
 use crate::capability::outbound::OutboundHttp;
-use crate::capability::state::{HANDLES_MAX, State, WasiVersion};
+use crate::capability::state::{State, WasiVersion, handles_max};
 use crate::compiled::{Code, Compiled, SharedCode};
 use crate::engine::Engine;
 use crate::error::LoadError;
@@ -34,7 +34,7 @@ use crate::inspection::Handler;
 use crate::instance::Instance;
 use crate::sandbox::Sandbox;
 use crate::sandbox::descriptors::Counter;
-use crate::sandbox::meter::Meter;
+use crate::sandbox::meter::{Bounds, Meter};
 use crate::services::{InstanceName, Services};
 use crate::threads::compute::Lane;
 
@@ -118,6 +118,11 @@ impl Component {
         self.history.pace.is_long() && matches!(self.entry, EntryPre::Http(_))
     }
 
+    /// Bytes of memories and tables that one instance may have.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.sandbox.memory_bytes_max
+    }
+
     /// Runs `work` on the compute threads, as soon as it's the type's turn there. It is dropped, there, when this is.
     pub async fn on_compute<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         let (wanted, unwanted) = oneshot::channel::<Infallible>();
@@ -143,8 +148,8 @@ impl Component {
     pub async fn start(&self, index: u32, meter: Arc<Meter>) -> Result<Instance, CallEnd> {
         let name = InstanceName { process: self.sandbox.process.clone(), index };
         let descriptors = match self.sandbox.program {
-            Some(_) => Counter::of_program(&self.engine.descriptors),
-            None => Counter::new(&self.engine.descriptors),
+            Some(_) => Counter::of_program(&self.engine.descriptors, meter.descriptor_count()),
+            None => Counter::new(&self.engine.descriptors, meter.descriptor_count()),
         };
         let outbound = OutboundHttp {
             client: self.engine.client.clone(),
@@ -164,10 +169,15 @@ impl Component {
         let ticker = self.engine.ticker.clone();
         store.epoch_deadline_callback(move |store| on_epoch(&store, &ticker));
         store.set_epoch_deadline(first_deadline());
-        store.set_hostcall_fuel(self.sandbox.hostcall_fuel());
-        store.set_max_component_handles(HANDLES_MAX);
+        let bounds = Bounds {
+            handles_max: handles_max(&self.sandbox, wasi),
+            copied_bytes_max: self.sandbox.hostcall_fuel(),
+        };
+        store.set_hostcall_fuel(bounds.copied_bytes_max);
+        store.set_max_component_handles(bounds.handles_max);
+        meter.set_bounds(bounds);
 
-        let deadline = Instant::now().checked_add(START_TIMEOUT);
+        let deadline = Deadline::after(Instant::now(), START_TIMEOUT);
         meter.begin_call(deadline, None);
         let entry = self.entry.clone();
         let starting = Box::pin(async move {

@@ -8,7 +8,7 @@ use wasmtime::component::Linker;
 use crate::capability::outbound::HttpClient;
 use crate::capability::state::State;
 use crate::capability::{client, fields, files, name_lookup, sockets, streams};
-use crate::compiled::{Cache, EngineOptions, config};
+use crate::compiled::{Cache, EngineOptions, config, swap};
 use crate::error::{EngineError, Scarce};
 use crate::inspection::Footprint;
 use crate::sandbox::descriptors::Room;
@@ -31,6 +31,8 @@ pub struct Engine {
     pub(crate) descriptors: Arc<Room>,
     pub(crate) cache: Cache,
     pub(crate) compute: Arc<Compute>,
+    /// There was no swap when it was made, and its pools may rely on that.
+    made_without_swap: bool,
 }
 
 /// One of wasmtime's engines, and what its components may import.
@@ -54,6 +56,7 @@ impl Engine {
             descriptors,
             cache,
             compute: Arc::new(Compute::start()?),
+            made_without_swap: !swap::is_on(),
         }))
     }
 
@@ -76,6 +79,7 @@ impl Engine {
             descriptors: self.descriptors.clone(),
             cache: self.cache.beside(),
             compute: self.compute.clone(),
+            made_without_swap: !swap::is_on(),
         })
     }
 
@@ -94,6 +98,13 @@ impl Engine {
             ticker.upgrade().is_none_or(|ticker| ticker.is_alive())
                 && compute.upgrade().is_none_or(|compute| compute.is_alive())
         }
+    }
+
+    /// Says later whether swap has come to a machine that had none when this engine was made. Memory of its instances that
+    /// was swapped out isn't cleared for their successors.
+    pub fn watch_swap(&self) -> impl Fn() -> bool + Send + use<> {
+        let made_without = self.made_without_swap;
+        move || made_without && swap::is_on()
     }
 
     /// Prepares the thread that calls this for guests. Each thread that will run them does so once.

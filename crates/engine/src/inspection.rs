@@ -160,6 +160,9 @@ impl Inspection {
     }
 }
 
+/// Elements of one table of an instance in a pool. The largest programs that are known have a quarter of that.
+pub const TABLE_ELEMENTS_MAX: u64 = 200_000;
+
 /// The size of an element of a table, in bytes.
 pub(crate) const TABLE_ELEMENT_BYTES: u64 = 8;
 

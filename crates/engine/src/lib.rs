@@ -24,7 +24,7 @@ mod sandbox;
 pub mod services;
 mod threads;
 
-pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, RequestScheme, Tick};
+pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, RequestScheme, Shortage, Spent, Tick};
 pub use compiled::{
     CHILD, Cache, Children, Code, CompileError, CompiledFile, Compiler, CwasmError, EngineOptions,
     FILE_BYTES_MAX, InspectError, Waiter, compile_as_child, inspect,
@@ -33,9 +33,11 @@ pub use component::Component;
 pub use engine::Engine;
 pub use error::{EngineError, LoadError};
 pub use http::{BoxError, ResponseBody};
-pub use inspection::{Footprint, Handler, Inspection};
+pub use inspection::{Footprint, Handler, Inspection, TABLE_ELEMENTS_MAX};
 pub use instance::{Finished, Instance};
+pub use sandbox::descriptors::INSTANCE_MAX as INSTANCE_DESCRIPTORS_MAX;
 pub use sandbox::directories::{Directories, Directory, DirectoryError, Identity};
+pub use sandbox::log_rate::LogRate;
 pub use sandbox::meter::Meter;
 pub use sandbox::{Program, Sandbox};
 pub use threads::after_slices::AfterSlices;

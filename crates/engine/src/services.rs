@@ -40,6 +40,9 @@ pub trait LogSink: Send + Sync + 'static {
     /// Takes a line, without its end; what isn't UTF-8 in it has been replaced.
     fn line(&self, instance: &InstanceName, stream: Stream, text: &str);
 
+    /// Counts a line in the place of one that is more than its type may write, which is so many bytes a second.
+    fn past_rate(&self, instance: &InstanceName, bytes_per_second: u64);
+
     /// Waits until there is room, or a wait would be in vain.
     fn room(&self, instance: &InstanceName) -> BoxFuture<'static, ()>;
 }

@@ -43,9 +43,9 @@ impl Death {
                 let backtrace = shown::cut(backtrace, TEXT_BYTES_MAX).to_owned();
                 Death { backtrace: Some(backtrace), ..Death::from_cause(CrashCause::Trap, message) }
             }
-            CallEnd::OutOfMemory => Death::from_cause(CrashCause::OutOfMemory, message),
-            CallEnd::Timeout => Death::from_cause(CrashCause::Timeout, message),
-            CallEnd::OutOfCpu => Death::from_cause(CrashCause::OutOfCpu, message),
+            CallEnd::OutOfMemory(_) => Death::from_cause(CrashCause::OutOfMemory, message),
+            CallEnd::Timeout(_) => Death::from_cause(CrashCause::Timeout, message),
+            CallEnd::OutOfCpu(_) => Death::from_cause(CrashCause::OutOfCpu, message),
             CallEnd::Returned(_)
             | CallEnd::Interrupted
             | CallEnd::Host(_)

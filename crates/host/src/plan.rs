@@ -13,7 +13,9 @@ use std::time::Duration;
 use wasmhost_config::{
     CompileLimits, Formation, ProcessType, Route, Run, Trigger, is_procfile, read_file, units,
 };
-use wasmhost_engine::{Code, Directories, FILE_BYTES_MAX, Footprint, Handler, Inspection};
+use wasmhost_engine::{
+    Code, Directories, FILE_BYTES_MAX, Footprint, Handler, Inspection, TABLE_ELEMENTS_MAX,
+};
 
 use crate::grants;
 use crate::services::GrantedBy;
@@ -129,6 +131,10 @@ impl Plan {
             match plan_type(process, &file(process), directories, &formation) {
                 Ok(planned) => {
                     problems.extend(memory_problem(&planned));
+                    // A command that a person runs by itself may be any program.
+                    if surroundings.granted_by == GrantedBy::Formation || !planned.handler.is_command() {
+                        problems.extend(table_problem(&planned));
+                    }
                     problems.extend(ready_problem(&planned));
                     types.push(planned);
                 }
@@ -261,6 +267,19 @@ pub fn memory_problem(planned: &PlannedType) -> Option<PlanProblem> {
             units::format_size(needed.div_ceil(1 << 20) << 20),
         ),
         in_component: false,
+    })
+}
+
+/// Says what is wrong with a component one of whose tables begins larger than any may be.
+fn table_problem(planned: &PlannedType) -> Option<PlanProblem> {
+    let elements = planned.footprint.table_elements_max;
+    (elements > TABLE_ELEMENTS_MAX).then(|| PlanProblem {
+        process: planned.process.name.clone(),
+        message: format!(
+            "{} has a table that begins with {elements} elements, and {TABLE_ELEMENTS_MAX} are the most that one may have",
+            planned.process.component.display(),
+        ),
+        in_component: true,
     })
 }
 

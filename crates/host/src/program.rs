@@ -2,7 +2,7 @@
 //! this process's. It has no pool and no supervisor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -10,7 +10,8 @@ use wasmhost_engine::services::{
     Enqueue, EnqueueRefusal, InstanceName, LogSink, NewJob, Receipt, Services, Stream,
 };
 use wasmhost_engine::{
-    Cache, CallEnd, CallLimits, Component, Engine, EngineOptions, Meter, Program, Sandbox,
+    Cache, CallEnd, CallLimits, Component, Engine, EngineOptions, LogRate, Meter, Program, Sandbox, Spent,
+    TABLE_ELEMENTS_MAX,
 };
 
 use crate::host::StartError;
@@ -56,15 +57,19 @@ pub async fn run_program(one_off: OneOff, cache: Cache) -> Result<CallEnd<i32>, 
         Err(end) => return Ok(end.map(|()| 0)),
     };
     let running = tokio::spawn(instance.call_command(limits));
+    let begun = Instant::now();
     let overdue = async {
         match limits.timeout {
-            Some(timeout) => tokio::time::sleep(timeout.saturating_add(HOST_CALL_MAX)).await,
+            Some(timeout) => {
+                tokio::time::sleep(timeout.saturating_add(HOST_CALL_MAX)).await;
+                Spent { time: begun.elapsed(), max: timeout }
+            }
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         finished = running => Ok(finished.map_err(std::io::Error::other)?.report.end),
-        () = overdue => Ok(CallEnd::Timeout),
+        spent = overdue => Ok(CallEnd::Timeout(spent)),
     }
 }
 
@@ -76,9 +81,10 @@ fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
         EngineOptions { slots: 1, memory_bytes_max, footprint, guest_descriptors_max: u32::MAX, alone: true };
     let engine = Engine::new(options, cache)?;
     // Refused grants are told by this name: that of the type, whose table is to grant them, or the program's own.
-    let name = match granted_by {
-        GrantedBy::Formation => process.name.as_str(),
-        GrantedBy::Flags => argv0.as_str(),
+    let (name, table_elements_max) = match granted_by {
+        GrantedBy::Formation => (process.name.as_str(), TABLE_ELEMENTS_MAX),
+        // A program that a person runs may be any.
+        GrantedBy::Flags => (argv0.as_str(), u64::MAX),
     };
     let sandbox = Sandbox {
         process: name.into(),
@@ -86,6 +92,8 @@ fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
         directories,
         args: process.args,
         memory_bytes_max: process.memory_bytes_max,
+        table_elements_max,
+        log_rate: Arc::new(LogRate::new(u64::MAX)),
         missing_imports_trap: process.missing_imports_trap,
         program: Some(Program { argv0 }),
     };
@@ -108,6 +116,8 @@ impl LogSink for NoLogs {
     }
 
     fn line(&self, _instance: &InstanceName, _stream: Stream, _text: &str) {}
+
+    fn past_rate(&self, _instance: &InstanceName, _bytes_per_second: u64) {}
 
     fn room(&self, _instance: &InstanceName) -> BoxFuture<'static, ()> {
         Box::pin(async {})

@@ -82,6 +82,7 @@ fn what_an_instance_is_made_of_takes_new_instances() {
         ("", "network = \"all\"", "network none -> all"),
         ("enqueue = [\"a\"]", "enqueue = [\"a\", \"b\"]", "enqueue a -> a, b"),
         ("", "concurrency = 4", "concurrency default -> 4"),
+        ("", "max_log = \"1MiB/s\"", "max_log 16MiB/s -> 1MiB/s"),
         ("isolation = \"call\"", "", "isolation call -> default"),
         ("", "max_calls = 9", "max_calls none -> 9"),
         ("max_age = \"1h\"", "max_age = \"2h\"", "max_age 1h -> 2h"),

@@ -5,6 +5,7 @@ use crate::formation::{Isolation, ProcessType, Times, Trigger};
 use crate::normal::has_whole_escapes;
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::quoted;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// 1 TiB: what is longer is a slip in the unit.
 const BODY_BYTES_MAX: u64 = 1 << 40;
+const LOG_BYTES_PER_SECOND: RangeInclusive<u64> = (1 << 10)..=(1 << 30);
 const BACKLOG_MAX: u32 = 1_000_000;
 const CONCURRENCY_MAX: u32 = 10_000;
 const READY_BYTES_MAX: usize = 1 << 10;
@@ -65,6 +67,9 @@ pub(super) fn process_type(
         process.queue_timeout = queue_timeout;
     }
     process.body_bytes_max = table.take("max_body").and_then(|item| item.size(cx, 0..=BODY_BYTES_MAX));
+    if let Some(max_log) = table.take("max_log").and_then(|item| item.rate(cx, LOG_BYTES_PER_SECOND)) {
+        process.log_bytes_per_second = max_log;
+    }
     let trigger = process.trigger.as_ref();
     process.ready = table.take("ready").and_then(|item| ready(cx, &item, trigger));
     process.grants = grants::grants(cx, &mut table);

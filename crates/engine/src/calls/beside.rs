@@ -54,13 +54,16 @@ impl Service {
         };
         let late = async {
             match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                Some(deadline) => {
+                    tokio::time::sleep_until(deadline.at.into()).await;
+                    deadline.spent()
+                }
                 None => pending().await,
             }
         };
         let answer = tokio::select! {
             answer = answer => answer.unwrap_or_else(|_| Err(CallEnd::Host("the call was dropped".into()))),
-            () = late => Err(CallEnd::Timeout),
+            spent = late => Err(CallEnd::Timeout(spent)),
             () = stop => Err(CallEnd::Interrupted),
         };
         let seat = guard.and_then(Abandoned::keep);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use wasmtime::{StoreContextMut, UpdateDeadline};
 
-use crate::call::CallEnd;
+use crate::call::{CallEnd, Spent};
 use crate::capability::state::State;
 use crate::sandbox::meter::Meter;
 use crate::threads::compute::{Lane, Spawned};
@@ -48,9 +48,9 @@ pub(crate) enum Cut {
     #[error("interrupted")]
     Interrupted,
     #[error("timed out")]
-    Timeout,
+    Timeout(Spent),
     #[error("out of CPU time")]
-    OutOfCpu,
+    OutOfCpu(Spent),
     #[error("{0}")]
     Host(String),
 }
@@ -59,8 +59,8 @@ impl<T> From<Cut> for CallEnd<T> {
     fn from(cut: Cut) -> CallEnd<T> {
         match cut {
             Cut::Interrupted => CallEnd::Interrupted,
-            Cut::Timeout => CallEnd::Timeout,
-            Cut::OutOfCpu => CallEnd::OutOfCpu,
+            Cut::Timeout(spent) => CallEnd::Timeout(spent),
+            Cut::OutOfCpu(spent) => CallEnd::OutOfCpu(spent),
             Cut::Host(message) => CallEnd::Host(message),
         }
     }
@@ -75,8 +75,8 @@ pub(crate) fn on_epoch(
     if meter.is_interrupted() {
         return Err(Cut::Interrupted.into());
     }
-    if meter.is_past_deadline() {
-        return Err(Cut::Timeout.into());
+    if let Some(spent) = meter.overdue() {
+        return Err(Cut::Timeout(spent).into());
     }
     let slice = slice_ticks();
     let age = ticker.now().saturating_sub(meter.slice_tick());
@@ -165,21 +165,22 @@ impl<O> Future for Drive<O> {
             }
             Poll::Pending => this.meter.goes_on(),
         }
-        if this.meter.is_out_of_cpu() {
-            return this.cut(Cut::OutOfCpu);
+        if let Some(spent) = this.meter.out_of_cpu() {
+            return this.cut(Cut::OutOfCpu(spent));
         }
         this.meter.wake_on_interrupt(cx.waker());
         if this.meter.is_interrupted() {
             return this.cut(Cut::Interrupted);
         }
         // Where calls share an instance, each that joins may put it off.
-        if let Some(deadline) = this.meter.deadline().map(tokio::time::Instant::from) {
-            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.deadline() != deadline {
-                timer.as_mut().reset(deadline);
+        if let Some(deadline) = this.meter.deadline() {
+            let at = tokio::time::Instant::from(deadline.at);
+            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if timer.deadline() != at {
+                timer.as_mut().reset(at);
             }
             if timer.as_mut().poll(cx).is_ready() {
-                return this.cut(Cut::Timeout);
+                return this.cut(Cut::Timeout(deadline.spent()));
             }
         }
         Poll::Pending

@@ -301,6 +301,9 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::call::{Shortage, Spent};
+
+    const FULL: Shortage = Shortage::Memory { wanted: 2, max: 1 };
 
     /// A guest's body: frames as they come, which looks finished where its sender is gone.
     struct Channel(mpsc::UnboundedReceiver<Result<Frame<Bytes>, Error>>);
@@ -468,9 +471,9 @@ mod tests {
         let exchange = Arc::<Exchange>::default();
         let cx = Context::from_waker(Waker::noop());
         assert!(exchange.poll_head(&cx).is_pending());
-        exchange.end(CallEnd::Timeout);
+        exchange.end(CallEnd::Timeout(Spent::default()));
         exchange.end(CallEnd::Interrupted);
-        assert!(matches!(exchange.poll_head(&cx), Poll::Ready(Err(CallEnd::Timeout))));
+        assert!(matches!(exchange.poll_head(&cx), Poll::Ready(Err(CallEnd::Timeout(_)))));
     }
 
     #[test]
@@ -490,7 +493,7 @@ mod tests {
         assert_eq!(exchange.poll_end(&cx), Poll::Ready(None), "the guest goes on");
         exchange.break_off();
         assert_eq!(exchange.poll_end(&cx), Poll::Pending);
-        exchange.end(CallEnd::OutOfMemory);
-        assert_eq!(exchange.poll_end(&cx), Poll::Ready(Some(CallEnd::OutOfMemory)));
+        exchange.end(CallEnd::OutOfMemory(FULL));
+        assert_eq!(exchange.poll_end(&cx), Poll::Ready(Some(CallEnd::OutOfMemory(FULL))));
     }
 }

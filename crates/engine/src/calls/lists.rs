@@ -240,6 +240,7 @@ impl<C, G> Lists<C, G> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Spent;
 
     type Names = Lists<&'static str, &'static str>;
 
@@ -330,8 +331,8 @@ mod tests {
     fn a_call_that_is_given_up_closes_the_instance_for_others() {
         let mut lists = with_guest(&["a", "b"]);
         assert_eq!(lists.refusal(), None);
-        assert_eq!(lists.give_up(1, &CallEnd::Timeout), GivenUp::Others("a"));
-        assert_eq!(lists.refusal(), Some(&CallEnd::Timeout));
+        assert_eq!(lists.give_up(1, &CallEnd::Timeout(Spent::default())), GivenUp::Others("a"));
+        assert_eq!(lists.refusal(), Some(&CallEnd::Timeout(Spent::default())));
         assert!(!has_ended(&lists));
         assert_eq!(lists.leave(2), Left::Over { call: "b", keep: false, alone: true });
         assert_eq!(
@@ -344,10 +345,10 @@ mod tests {
     #[test]
     fn the_only_call_that_is_given_up_is_over_with_its_reason() {
         let mut lists = with_guest(&["a"]);
-        assert_eq!(lists.give_up(1, &CallEnd::Timeout), GivenUp::Last);
-        assert_eq!(lists.give_up(1, &CallEnd::Timeout), GivenUp::WasOver);
+        assert_eq!(lists.give_up(1, &CallEnd::Timeout(Spent::default())), GivenUp::Last);
+        assert_eq!(lists.give_up(1, &CallEnd::Timeout(Spent::default())), GivenUp::WasOver);
         let parked = lists.park(true, true).unwrap();
-        assert_eq!(parked.over, [("a", CallEnd::Timeout)]);
+        assert_eq!(parked.over, [("a", CallEnd::Timeout(Spent::default()))]);
     }
 
     #[test]
@@ -375,9 +376,9 @@ mod tests {
     #[test]
     fn an_interruption_is_told_by_its_reason() {
         let mut lists = with_guest(&["a"]);
-        lists.give_up(1, &CallEnd::OutOfCpu);
+        lists.give_up(1, &CallEnd::OutOfCpu(Spent::default()));
         let ended = lists.end(CallEnd::Interrupted);
-        assert_eq!((ended.begun, ended.end), (vec!["a"], CallEnd::OutOfCpu));
+        assert_eq!((ended.begun, ended.end), (vec!["a"], CallEnd::OutOfCpu(Spent::default())));
     }
 
     /// The same numbers for the same seed.
@@ -437,7 +438,7 @@ mod tests {
                     }
                 }
                 9 if random.below(4) == 0 => {
-                    let given_up = self.lists.give_up(any(self, random), &CallEnd::Timeout);
+                    let given_up = self.lists.give_up(any(self, random), &CallEnd::Timeout(Spent::default()));
                     assert!(given_up == GivenUp::WasOver || self.lists.refusal().is_some());
                     if let GivenUp::Others(call) = given_up {
                         self.is_over(call);

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use wasmhost_config::shown;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::drive::Cut;
-use crate::call::{CallEnd, CallReport};
-use crate::sandbox::meter::Meter;
+use crate::call::{CallEnd, CallReport, bytes};
+use crate::sandbox::WASM_STACK_BYTES;
+use crate::sandbox::meter::{Bounds, Meter};
 
 /// When a call began, and what the meter said then.
 #[derive(Clone, Copy)]
@@ -63,17 +65,37 @@ pub(crate) fn end_of<T>(err: wasmtime::Error, meter: &Meter) -> CallEnd<T> {
     if let Some(I32Exit(code)) = err.downcast_ref::<I32Exit>() {
         return CallEnd::Exited(*code);
     }
-    if meter.memory_refused() {
-        return CallEnd::OutOfMemory;
+    if let Some(shortage) = meter.shortage() {
+        return CallEnd::OutOfMemory(shortage);
     }
-    let reason = match err.downcast_ref::<Trap>() {
+    let mut reason = match err.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None => err.root_cause().to_string(),
     };
+    if let Some(bound) = bound_met(&err, meter.bounds()) {
+        reason = format!("{reason} ({bound})");
+    }
     let text = match err.downcast_ref::<WasmBacktrace>() {
         Some(backtrace) => format!("{reason}\n{backtrace}"),
         None => reason,
     };
     // The names of functions are the component's, and may be anything.
     CallEnd::Trap(shown::lines(&text, shown::TEXT_BYTES_MAX).into_owned())
+}
+
+/// The bound that the guest has met, where the library doesn't say its number. The version of the library is fixed, and so
+/// are its words.
+fn bound_met(err: &wasmtime::Error, bounds: Option<&Bounds>) -> Option<String> {
+    if let Some(Trap::StackOverflow) = err.downcast_ref::<Trap>() {
+        return Some(format!("stack: the limit is {}", bytes(WASM_STACK_BYTES as u64)));
+    }
+    let Bounds { handles_max, copied_bytes_max } = *bounds?;
+    let said = err.root_cause().to_string();
+    let is_full = matches!(err.downcast_ref(), Some(ResourceTableError::Full));
+    if is_full || said.contains("store handle limit exceeded") {
+        return Some(format!("handles: wanted {}, the limit is {handles_max}", handles_max + 1));
+    }
+    let is_too_much = said.contains("fuel allocated for hostcalls has been exhausted");
+    is_too_much
+        .then(|| format!("strings and lists: the limit is {} in one call", bytes(copied_bytes_max as u64)))
 }

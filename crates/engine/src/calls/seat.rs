@@ -1,14 +1,13 @@
 //! A call's place in an instance that serves several: how it leaves, or is given up.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::runtime::Handle;
 
 use super::drive::Placed;
 use super::service::{Done, Entered, Service, Terms};
 use super::work::Work;
-use crate::call::{CallEnd, DETACHED_MAX};
+use crate::call::{CallEnd, DETACHED_MAX, Deadline};
 
 /// See the module.
 pub(crate) struct Seat {
@@ -34,7 +33,7 @@ impl Seat {
     }
 
     /// The call has got on with its answer, and has time until then.
-    pub(crate) fn put_off_deadline(&self, deadline: Option<Instant>) {
+    pub(crate) fn put_off_deadline(&self, deadline: Option<Deadline>) {
         self.service.meter().put_off_deadline(deadline);
     }
 

@@ -32,7 +32,7 @@ use super::over::{CallStart, Over, end_of};
 use super::request::answer_request;
 use super::work::{Given, Reply, Work};
 use crate::bindings::{async_ticker, async_worker};
-use crate::call::CallEnd;
+use crate::call::{CallEnd, Deadline};
 use crate::capability::state::State;
 use crate::engine::Engine;
 use crate::sandbox::meter::Meter;
@@ -79,7 +79,7 @@ pub(crate) type Done = Box<dyn FnOnce(Over<Arc<Service>>) + Send>;
 
 /// How a call may be limited, and where it begins.
 pub(crate) struct Terms {
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Deadline>,
     pub(crate) cpu: Option<Duration>,
     /// Its run, should it begin one, is expected to be long: it begins on the compute threads.
     pub(crate) long: bool,

@@ -36,7 +36,10 @@ impl State {
         }
         let held: usize = self.table.iter_mut().map(|entry| held_bytes(&*entry)).sum();
         if held.saturating_add(bytes) > HELD_BYTES_MAX {
-            wasmtime::bail!("holds more than {HELD_BYTES_MAX} bytes of header fields and requests");
+            wasmtime::bail!(
+                "holds {} bytes of header fields and requests, the limit is {HELD_BYTES_MAX}",
+                held.saturating_add(bytes)
+            );
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use crate::sandbox::log_rate::LogRate;
 use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, LogSink, Stream};
 
@@ -34,13 +35,22 @@ struct Shared {
     name: InstanceName,
     stream: Stream,
     sink: Arc<dyn LogSink>,
+    rate: Arc<LogRate>,
     meter: Arc<Meter>,
     unfinished: Mutex<Vec<u8>>,
 }
 
 impl LineWriter {
-    pub(crate) fn new(name: InstanceName, stream: Stream, sink: Arc<dyn LogSink>, meter: Arc<Meter>) -> Self {
-        LineWriter { shared: Arc::new(Shared { name, stream, sink, meter, unfinished: Mutex::default() }) }
+    pub(crate) fn new(
+        name: InstanceName,
+        stream: Stream,
+        sink: Arc<dyn LogSink>,
+        rate: Arc<LogRate>,
+        meter: Arc<Meter>,
+    ) -> Self {
+        LineWriter {
+            shared: Arc::new(Shared { name, stream, sink, rate, meter, unfinished: Mutex::default() }),
+        }
     }
 
     /// Ends a line that has no end yet.
@@ -96,11 +106,17 @@ impl Shared {
     }
 
     fn emit_piece(&self, piece: &[u8]) {
+        let fits = self.rate.take(piece.len());
+        if !fits {
+            self.sink.past_rate(&self.name, self.rate.bytes_per_second());
+        }
         let text = String::from_utf8_lossy(piece);
         if self.stream == Stream::Stderr {
             self.meter.add_words(&text);
         }
-        self.sink.line(&self.name, self.stream, &text);
+        if fits {
+            self.sink.line(&self.name, self.stream, &text);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -233,15 +249,23 @@ mod tests {
         fn line(&self, instance: &InstanceName, _stream: Stream, text: &str) {
             self.0.lock().unwrap().push(format!("{instance}|{text}"));
         }
+        fn past_rate(&self, instance: &InstanceName, bytes_per_second: u64) {
+            self.0.lock().unwrap().push(format!("{instance}|past {bytes_per_second}"));
+        }
         fn room(&self, _instance: &InstanceName) -> BoxFuture<'static, ()> {
             Box::pin(async {})
         }
     }
 
     fn writer() -> (LineWriter, Arc<Kept>) {
+        writer_of(Stream::Stdout, 1 << 30, Arc::default())
+    }
+
+    fn writer_of(stream: Stream, bytes_per_second: u64, meter: Arc<Meter>) -> (LineWriter, Arc<Kept>) {
         let sink = Arc::new(Kept::default());
         let name = InstanceName { process: "web".into(), index: 1 };
-        (LineWriter::new(name, Stream::Stdout, sink.clone(), Arc::default()), sink)
+        let rate = Arc::new(LogRate::new(bytes_per_second));
+        (LineWriter::new(name, stream, sink.clone(), rate, meter), sink)
     }
 
     fn written(pieces: &[&[u8]]) -> Vec<String> {
@@ -310,6 +334,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn lines_past_the_rate_are_counted_and_the_last_words_are_heard_nevertheless() {
+        let meter = Arc::<Meter>::default();
+        let (writer, sink) = writer_of(Stream::Stderr, 1, meter.clone());
+        writer.write_bytes(b"first\nsecond\nlast\n");
+        assert_eq!(*sink.0.lock().unwrap(), ["web.1|first", "web.1|past 1", "web.1|past 1"]);
+        assert_eq!(meter.last_words(), "first\nsecond\nlast");
     }
 
     #[test]

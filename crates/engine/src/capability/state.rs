@@ -19,10 +19,18 @@ use crate::sandbox::meter::Meter;
 use crate::services::{InstanceName, Services, Stream};
 
 /// How many handles (streams, requests, descriptors) a guest may hold; the library's default is a million.
-pub(crate) const HANDLES_MAX: usize = 10_000;
+const HANDLES_MAX: usize = 10_000;
 
 /// The same for a core module, whose handles are files and streams alone.
 const HANDLES_MAX_OF_P1: usize = 512;
+
+/// How many handles a guest of such a type may hold.
+pub(crate) fn handles_max(sandbox: &Sandbox, version: WasiVersion) -> usize {
+    match version {
+        WasiVersion::P1 if sandbox.program.is_none() => HANDLES_MAX_OF_P1,
+        WasiVersion::P1 | WasiVersion::Component => HANDLES_MAX,
+    }
+}
 
 /// Random bytes that a guest may ask for at once.
 const RANDOM_BYTES_MAX: u64 = 16 << 20;
@@ -75,12 +83,15 @@ impl State {
         version: WasiVersion,
     ) -> State {
         let names = ResolvedNames::default();
-        let stdout = LineWriter::new(name.clone(), Stream::Stdout, services.logs.clone(), meter.clone());
-        let stderr = LineWriter::new(name.clone(), Stream::Stderr, services.logs.clone(), meter.clone());
+        let lines = |stream| {
+            let (name, rate) = (name.clone(), sandbox.log_rate.clone());
+            LineWriter::new(name, stream, services.logs.clone(), rate, meter.clone())
+        };
+        let (stdout, stderr) = (lines(Stream::Stdout), lines(Stream::Stderr));
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let mut state = State {
-            limit: MemoryLimit::new(sandbox.memory_bytes_max, meter.clone()),
+            limit: MemoryLimit::new(sandbox.memory_bytes_max, sandbox.table_elements_max, meter.clone()),
             wasi: WasiCtxBuilder::new().build(),
             p1: (version == WasiVersion::P1).then(|| WasiCtxBuilder::new().build_p1()),
             http: WasiHttpCtx::new(),
@@ -134,8 +145,7 @@ impl State {
                     let Ok(descriptor) = u32::try_from(FIRST_DIRECTORY + grant) else { break };
                     self.holdings.keep(descriptor, Holding { grant: Some(grant), ..Holding::default() });
                 }
-                let is_program = self.sandbox.program.is_some();
-                table.set_max_capacity(if is_program { HANDLES_MAX } else { HANDLES_MAX_OF_P1 });
+                table.set_max_capacity(handles_max(&self.sandbox, WasiVersion::P1));
             }
             None => {
                 self.wasi = wasi.build();

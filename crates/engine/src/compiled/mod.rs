@@ -12,6 +12,7 @@ mod inspect;
 mod key;
 mod native;
 mod settings;
+pub(crate) mod swap;
 mod waiter;
 
 pub(crate) use artifact::Compiled;

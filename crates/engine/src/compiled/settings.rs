@@ -4,7 +4,9 @@
 use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use super::inspect::CORE_ITEMS_MAX;
-use crate::inspection::Footprint;
+use super::swap;
+use crate::inspection::{Footprint, TABLE_ELEMENTS_MAX};
+use crate::sandbox::WASM_STACK_BYTES;
 
 /// The size of the pool of instances.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +25,8 @@ pub struct EngineOptions {
     pub alone: bool,
 }
 
-/// A stack may be this deep in wasm; the rest of it is for the host's functions.
-const WASM_STACK_BYTES: usize = 512 << 10;
-
 /// Bytes of a memory that stay mapped, and are cleared by writing, when its instance goes. Worth it only where the
-/// kernel can say which pages were written.
+/// kernel can say which pages were written, and safe only where there is no [`swap`].
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
 /// The same of a table.
@@ -36,9 +35,6 @@ const KEEP_RESIDENT_TABLE_BYTES: usize = 64 << 10;
 /// Components of some languages have many small core modules.
 const CORE_INSTANCES_PER_COMPONENT: u32 = CORE_ITEMS_MAX;
 const INSTANCE_BYTES_MAX: usize = 16 << 20;
-
-/// Elements that each table may grow to, at least; the library's default of 20,000 refuses large programs.
-const TABLE_ELEMENTS_MIN: usize = 200_000;
 
 /// The settings of one of the engines. Those that change compiled code are part of the cache's keys.
 pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
@@ -56,7 +52,7 @@ pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
 }
 
 fn pool(options: EngineOptions) -> PoolingAllocationConfig {
-    let Footprint { memories, tables, table_elements_max, .. } = options.footprint;
+    let Footprint { memories, tables, .. } = options.footprint;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(options.slots)
         .total_core_instances(options.slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -69,11 +65,11 @@ fn pool(options: EngineOptions) -> PoolingAllocationConfig {
         .max_memories_per_module(memories.max(1))
         .max_tables_per_component(tables.max(1))
         .max_tables_per_module(tables.max(1))
-        .table_elements(usize::try_from(table_elements_max).unwrap_or(usize::MAX).max(TABLE_ELEMENTS_MIN))
+        .table_elements(usize::try_from(TABLE_ELEMENTS_MAX).unwrap_or(usize::MAX))
         .max_component_instance_size(INSTANCE_BYTES_MAX)
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX));
-    if PoolingAllocationConfig::is_pagemap_scan_available() {
+    if PoolingAllocationConfig::is_pagemap_scan_available() && !swap::is_on() {
         pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES).table_keep_resident(KEEP_RESIDENT_TABLE_BYTES);
         pool.pagemap_scan(wasmtime::Enabled::Yes);
     }

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::Error;
 use super::body::{BoxError, ResponseBody, body_error};
 use super::gathering::{Broken, Gathering, broken_by, has_body, is_head};
 use super::tail::Tail;
-use crate::call::{CallEnd, CallLimits, RequestScheme};
+use crate::call::{CallEnd, CallLimits, Deadline, RequestScheme};
 use crate::calls::drive::Placed;
 use crate::calls::exchange::Exchange;
 use crate::calls::over::Over;
@@ -51,18 +51,18 @@ where
         let _ = call.poll(cx);
         match call.exchange.poll_head(cx) {
             // The instance has ended by its deadline, which may be this call's: its time is over, too.
-            Poll::Ready(Err(CallEnd::Refused(_)))
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
-            {
-                return Poll::Ready(Err(CallEnd::Timeout));
+            Poll::Ready(Err(refused @ CallEnd::Refused(_))) => {
+                let overdue = deadline.filter(Deadline::is_past);
+                let end = overdue.map_or(refused, |deadline| CallEnd::Timeout(deadline.spent()));
+                return Poll::Ready(Err(end));
             }
             Poll::Ready(head) => return Poll::Ready(head),
             Poll::Pending => {}
         }
         // From outside: while one guest computes, nothing that waits in its store is looked at.
         let Some(deadline) = deadline else { return Poll::Pending };
-        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-        timer.as_mut().poll(cx).map(|()| Err(CallEnd::Timeout))
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at.into())));
+        timer.as_mut().poll(cx).map(|()| Err(CallEnd::Timeout(deadline.spent())))
     });
     match head.await {
         Ok(head) => call.answer(head, is_head, limits.timeout).await,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
-use crate::call::CallEnd;
+use crate::call::{CallEnd, Deadline};
 use crate::calls::seat::Seat;
 use crate::calls::solo::end_soon;
 use crate::sandbox::meter::Meter;
@@ -30,7 +30,7 @@ enum Kind {
     /// One of those that share an instance: nothing else ends it when its time is over.
     Seat {
         seat: Seat,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
         timer: Option<Pin<Box<Sleep>>>,
     },
     Over,
@@ -50,7 +50,7 @@ impl Tail {
         match &mut self.kind {
             Kind::Solo { meter, call } => meter.roll_deadline(*call, self.timeout),
             Kind::Seat { seat, deadline, .. } => {
-                *deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                *deadline = self.timeout.and_then(|timeout| Deadline::after(Instant::now(), timeout));
                 seat.put_off_deadline(*deadline);
             }
             Kind::Over => {}
@@ -60,18 +60,19 @@ impl Tail {
     /// Ends when the answer has stalled for too long.
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Kind::Seat { deadline: Some(deadline), timer, .. } = &mut self.kind else { return Poll::Pending };
-        let deadline = (*deadline).into();
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() != deadline {
-            timer.as_mut().reset(deadline);
+        let at = deadline.at.into();
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
         }
         timer.as_mut().poll(cx)
     }
 
     /// The answer has stalled for too long.
     pub(super) fn expire(mut self) {
-        if let Kind::Seat { seat, .. } = self.settle() {
-            seat.give_up(CallEnd::Timeout);
+        if let Kind::Seat { seat, deadline, .. } = self.settle() {
+            let spent = deadline.map(|deadline| deadline.spent()).unwrap_or_default();
+            seat.give_up(CallEnd::Timeout(spent));
         }
     }
 

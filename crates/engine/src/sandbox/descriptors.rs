@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::lookups::{self, Lookups};
 
-/// Descriptors that one instance may hold.
-const INSTANCE_MAX: u32 = 256;
+/// Descriptors that one instance of a formation may hold.
+pub const INSTANCE_MAX: u32 = 256;
 
 /// Descriptors that an instance gets as long as there are any. An instance that has these gets more only while a
 /// quarter of the host's are free, so that few instances can't keep all others from opening a file.
@@ -63,14 +63,14 @@ struct Counted {
 }
 
 impl Counter {
-    /// For an instance of a formation.
-    pub(crate) fn new(room: &Arc<Room>) -> Counter {
-        Counter { room: room.clone(), held: Arc::default(), max: INSTANCE_MAX }
+    /// For an instance of a formation; `held` is where others see how many it has.
+    pub(crate) fn new(room: &Arc<Room>, held: Arc<AtomicU32>) -> Counter {
+        Counter { room: room.clone(), held, max: INSTANCE_MAX }
     }
 
     /// For a program that a person runs: the system's own limit is its bound.
-    pub(crate) fn of_program(room: &Arc<Room>) -> Counter {
-        Counter { max: u32::MAX, ..Counter::new(room) }
+    pub(crate) fn of_program(room: &Arc<Room>, held: Arc<AtomicU32>) -> Counter {
+        Counter { max: u32::MAX, ..Counter::new(room, held) }
     }
 
     /// Where the look-ups of the same instance are counted.
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn an_instance_is_bounded_and_gets_back_what_it_drops() {
         let room = Room::new(10_000);
-        let counter = Counter::new(&room);
+        let counter = Counter::new(&room, Arc::default());
         let mut permits = take_all(&counter);
         assert_eq!(permits.len() as u32, INSTANCE_MAX);
         permits.truncate(10);
@@ -146,10 +146,10 @@ mod tests {
     #[test]
     fn few_instances_do_not_keep_others_from_opening_a_file() {
         let room = Room::new(400);
-        let greedy: Vec<_> = (0..4).map(|_| Counter::new(&room)).collect();
+        let greedy: Vec<_> = (0..4).map(|_| Counter::new(&room, Arc::default())).collect();
         let held: Vec<_> = greedy.iter().map(take_all).collect();
         assert!(room.held.load(Relaxed) <= 300 + 4 * INSTANCE_ASSURED);
-        assert_eq!(take_all(&Counter::new(&room)).len() as u32, INSTANCE_ASSURED);
+        assert_eq!(take_all(&Counter::new(&room, Arc::default())).len() as u32, INSTANCE_ASSURED);
         drop(held);
         assert_eq!(room.held.load(Relaxed), 0);
     }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_descriptor_is_given_back_with_the_last_that_holds_it() {
         let room = Room::new(10);
-        let counter = Counter::new(&room);
+        let counter = Counter::new(&room, Arc::default());
         let permits = [counter.take().unwrap(), room.take_shared().unwrap(), counter.take_use().unwrap()];
         assert_eq!((room.held.load(Relaxed), counter.held()), (2, 2));
         let clones = permits.clone();
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_program_is_bounded_by_the_system_alone() {
-        let counter = Counter::of_program(&Room::new(1_000));
+        let counter = Counter::of_program(&Room::new(1_000), Arc::default());
         assert_eq!(take_all(&counter).len(), 1_000);
     }
 }

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn holdings() -> Holdings {
-        Holdings::new(Counter::new(&Room::new(100)))
+        Holdings::new(Counter::new(&Room::new(100), Arc::default()))
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The use of one instance, and the way to stop it. The store (whose callbacks write it), the driver that polls the call
 //! and observers outside share it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+
+use crate::call::{Deadline, Shortage, Spent};
 
 /// In `Meter::interrupted`: no call runs in this instance any more.
 const EVERY_CALL: u64 = u64::MAX;
@@ -18,6 +20,12 @@ pub struct Meter {
     memory: AtomicU64,
     memory_peak: AtomicU64,
     memory_refused: AtomicBool,
+    /// What the guest wanted when memory was last refused.
+    shortage: Mutex<Option<Shortage>>,
+    /// The bounds that the library enforces, for those who tell of them.
+    bounds: OnceLock<Bounds>,
+    /// Descriptors of the host that the guest's handles hold.
+    descriptors: Arc<AtomicU32>,
     /// The tick at which the present poll began.
     slice_tick: AtomicU64,
     /// A guest that has computed for a whole tick on an I/O thread is to go on elsewhere.
@@ -31,7 +39,7 @@ pub struct Meter {
     /// A slice of the guest has held an I/O thread for long.
     held_thread: AtomicBool,
     waker: AtomicWaker,
-    deadline: Mutex<Option<Instant>>,
+    deadline: Mutex<Option<Deadline>>,
     /// The guest is being polled.
     in_slice: AtomicBool,
     /// The guest yielded in its last poll, and didn't wait.
@@ -40,9 +48,19 @@ pub struct Meter {
     held_since: Mutex<Option<Instant>>,
     /// The highest `cpu_ns` of the call under way; 0 is no limit.
     cpu_ns_max: AtomicU64,
+    /// The `cpu_ns` with which it began.
+    cpu_ns_before: AtomicU64,
     /// The last lines on standard error since the call under way began, and whether there are any.
     words: Mutex<String>,
     has_words: AtomicBool,
+}
+
+/// Bounds of an instance that are met in the library, which says so without their numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) handles_max: usize,
+    /// Bytes that one host call may copy out of the guest.
+    pub(crate) copied_bytes_max: usize,
 }
 
 /// How much of a guest's last words is kept, in bytes.
@@ -62,6 +80,32 @@ impl Meter {
     /// The most there have been.
     pub fn memory_peak(&self) -> u64 {
         self.memory_peak.load(Relaxed)
+    }
+
+    /// Descriptors of the host that its handles hold now: opened files, sockets, requests under way.
+    pub fn descriptors(&self) -> u32 {
+        self.descriptors.load(Relaxed)
+    }
+
+    /// What the guest wanted when it was last refused memory, if it was.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self.memory_refused() {
+            true => *self.shortage.lock().unwrap_or_else(|poison| poison.into_inner()),
+            false => None,
+        }
+    }
+
+    pub(crate) fn set_bounds(&self, bounds: Bounds) {
+        let _ = self.bounds.set(bounds);
+    }
+
+    pub(crate) fn bounds(&self) -> Option<&Bounds> {
+        self.bounds.get()
+    }
+
+    /// Where its descriptors are counted.
+    pub(crate) fn descriptor_count(&self) -> Arc<AtomicU32> {
+        self.descriptors.clone()
     }
 
     /// Ends the call under way, at the latest at the guest's next tick; a call that has not begun yet ends when it
@@ -89,10 +133,11 @@ impl Meter {
     }
 
     /// Begins the next call, which may spend so much CPU time, and returns its number, from 1.
-    pub(crate) fn begin_call(&self, deadline: Option<Instant>, cpu: Option<Duration>) -> u64 {
+    pub(crate) fn begin_call(&self, deadline: Option<Deadline>, cpu: Option<Duration>) -> u64 {
         if self.has_words.swap(false, Relaxed) {
             self.words().clear();
         }
+        self.cpu_ns_before.store(self.cpu_ns.load(Relaxed), Relaxed);
         let cpu_max = cpu.map_or(Duration::ZERO, |cpu| self.cpu().saturating_add(cpu));
         self.cpu_ns_max.store(nanoseconds(cpu_max), Relaxed);
         let mut current = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
@@ -134,9 +179,14 @@ impl Meter {
         self.cpu_ns_max.fetch_add(nanoseconds(joined), Relaxed);
     }
 
-    pub(crate) fn is_out_of_cpu(&self) -> bool {
-        let max = self.cpu_ns_max.load(Relaxed);
-        max != 0 && self.cpu_ns.load(Relaxed) > max
+    /// The CPU time of the call under way, if that is more than it may spend.
+    pub(crate) fn out_of_cpu(&self) -> Option<Spent> {
+        let (max, spent) = (self.cpu_ns_max.load(Relaxed), self.cpu_ns.load(Relaxed));
+        (max != 0 && spent > max).then(|| {
+            let before = self.cpu_ns_before.load(Relaxed);
+            let since = |ns: u64| Duration::from_nanos(ns.saturating_sub(before));
+            Spent { time: since(spent), max: since(max) }
+        })
     }
 
     pub(crate) fn set_memory(&self, bytes: u64) {
@@ -144,7 +194,8 @@ impl Meter {
         self.memory_peak.fetch_max(bytes, Relaxed);
     }
 
-    pub(crate) fn refuse_memory(&self) {
+    pub(crate) fn refuse_memory(&self, wanted: Shortage) {
+        *self.shortage.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(wanted);
         self.memory_refused.store(true, Relaxed);
     }
 
@@ -226,28 +277,30 @@ impl Meter {
     }
 
     /// When the call under way must be over; of several, the last one.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
         *self.deadline.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     /// Another call has joined those under way.
-    pub(crate) fn put_off_deadline(&self, joined: Option<Instant>) {
+    pub(crate) fn put_off_deadline(&self, joined: Option<Deadline>) {
         let mut deadline = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
-        *deadline = deadline.zip(joined).map(|(one, other)| one.max(other));
+        *deadline = deadline.zip(joined).map(|(one, other)| one.later(other));
     }
 
     /// A call has got on with its answer, and has time from now on.
     pub(crate) fn roll_deadline(&self, call: u64, timeout: Option<Duration>) {
-        let Some(later) = timeout.and_then(|timeout| Instant::now().checked_add(timeout)) else { return };
+        let later = timeout.and_then(|timeout| Deadline::after(Instant::now(), timeout));
+        let Some(later) = later else { return };
         let mut deadline = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
         // The next call gets its number under the same lock.
-        if self.call.load(SeqCst) == call && deadline.is_some_and(|deadline| deadline < later) {
+        if self.call.load(SeqCst) == call && deadline.is_some_and(|deadline| deadline.at < later.at) {
             *deadline = Some(later);
         }
     }
 
-    pub(crate) fn is_past_deadline(&self) -> bool {
-        self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+    /// The time of the call under way, if that is over.
+    pub(crate) fn overdue(&self) -> Option<Spent> {
+        self.deadline().filter(Deadline::is_past).map(|deadline| deadline.spent())
     }
 }
 
@@ -284,10 +337,10 @@ mod tests {
     fn only_the_call_under_way_puts_its_deadline_off() {
         let meter = Meter::default();
         let minute = Some(Duration::from_secs(60));
-        let now = Instant::now();
+        let now = Deadline::after(Instant::now(), Duration::ZERO).unwrap();
         let first = meter.begin_call(Some(now), None);
         meter.roll_deadline(first, minute);
-        assert!(meter.deadline().unwrap() > now);
+        assert!(meter.deadline().unwrap().at > now.at);
         // A deadline never comes nearer.
         let later = meter.deadline();
         meter.roll_deadline(first, Some(Duration::ZERO));
@@ -318,13 +371,14 @@ mod tests {
         let meter = Meter::default();
         meter.begin_call(None, Some(Duration::from_millis(5)));
         meter.add_cpu(Duration::from_millis(5));
-        assert!(!meter.is_out_of_cpu());
+        assert_eq!(meter.out_of_cpu(), None);
         meter.begin_call(None, Some(Duration::from_millis(5)));
         meter.add_cpu(Duration::from_millis(5));
-        assert!(!meter.is_out_of_cpu());
+        assert_eq!(meter.out_of_cpu(), None);
         meter.add_cpu(Duration::from_nanos(1));
-        assert!(meter.is_out_of_cpu());
+        let (time, max) = (Duration::from_nanos(5_000_001), Duration::from_millis(5));
+        assert_eq!(meter.out_of_cpu(), Some(Spent { time, max }));
         meter.begin_call(None, None);
-        assert!(!meter.is_out_of_cpu());
+        assert_eq!(meter.out_of_cpu(), None);
     }
 }

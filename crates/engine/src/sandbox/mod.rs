@@ -1,11 +1,12 @@
 //! The bounds of one instance: what it is made with, what it uses ([`meter`]), how much memory it may have
-//! ([`limits`]), which directories ([`directories`]), and how many of the host's descriptors its handles may hold
-//! ([`descriptors`], [`holdings`]).
+//! ([`limits`]), which directories ([`directories`]), how many of the host's descriptors its handles may hold
+//! ([`descriptors`], [`holdings`]), and how many log lines it may write ([`log_rate`]).
 
 pub(crate) mod descriptors;
 pub(crate) mod directories;
 pub(crate) mod holdings;
 pub(crate) mod limits;
+pub(crate) mod log_rate;
 pub(crate) mod lookups;
 pub(crate) mod meter;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use wasmhost_config::Grants;
 
 use self::directories::Directories;
+use self::log_rate::LogRate;
 
 /// The settings that every instance of a type is made with.
 #[derive(Debug, Clone)]
@@ -28,6 +30,10 @@ pub struct Sandbox {
     pub args: Vec<String>,
     /// Bytes of memories and tables.
     pub memory_bytes_max: u64,
+    /// Elements of one table: [`TABLE_ELEMENTS_MAX`](crate::TABLE_ELEMENTS_MAX), unless nothing else is in the process.
+    pub table_elements_max: u64,
+    /// Log lines of all its instances together. A program writes to streams of its own, which this doesn't bound.
+    pub log_rate: Arc<LogRate>,
     /// Whether an import that nothing provides traps when it is called, and isn't refused when the component is loaded.
     pub missing_imports_trap: bool,
     /// Set where the instance is no part of a formation, but a program that a person runs.
@@ -46,6 +52,9 @@ pub struct Program {
 /// where there are many instances.
 const HOSTCALL_FUEL: usize = 32 << 20;
 const HOSTCALL_FUEL_OF_PROGRAM: usize = 128 << 20;
+
+/// A guest's stack may be this deep in wasm, in bytes; the rest of it is for the host's functions.
+pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
 
 impl Sandbox {
     pub(crate) fn hostcall_fuel(&self) -> usize {

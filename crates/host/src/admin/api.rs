@@ -88,6 +88,9 @@ pub struct TypeView {
     /// Lines of its instances that standard output never had since the host started, because nobody read it fast enough.
     #[serde(default)]
     pub lines_dropped: u64,
+    /// Lines of its instances that were dropped since the host started, because they were more than its `max_log`.
+    #[serde(default)]
+    pub lines_past_max_log: u64,
     /// By index.
     pub instances: Vec<InstanceView>,
 }
@@ -120,6 +123,18 @@ pub struct InstanceView {
     pub cpu_s: f64,
     /// Bytes of its memories and tables.
     pub memory_bytes: u64,
+    /// The most that they have been, since it began to serve or, where each call has a fresh instance, in one of these.
+    #[serde(default)]
+    pub memory_peak_bytes: u64,
+    /// The most that they may be. 0 where it has no instance.
+    #[serde(default)]
+    pub memory_max_bytes: u64,
+    /// Files, streams of files, sockets and requests under way that it holds.
+    #[serde(default)]
+    pub descriptors: u32,
+    /// The most that it may hold. 0 where it has no instance.
+    #[serde(default)]
+    pub descriptors_max: u32,
     /// A note for a person, such as why it waits.
     pub note: Option<String>,
 }

@@ -107,6 +107,7 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
     let mut types = admin.look().await?;
     for view in &mut types {
         view.lines_dropped = admin.logs.dropped(&view.process);
+        view.lines_past_max_log = admin.logs.dropped_past_rate(&view.process);
         view.last_crash = admin.deaths.last(&view.process);
     }
     Ok(Json(FormationView {

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::task::{JoinError, JoinHandle};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{Component, Engine, Sandbox, Waiter};
+use wasmhost_engine::{Component, Engine, LogRate, Sandbox, TABLE_ELEMENTS_MAX, Waiter};
 
 use super::StartError;
 use crate::plan::PlannedType;
@@ -109,6 +109,8 @@ fn load_type(
         directories: planned.directories.clone(),
         args: process.args.clone(),
         memory_bytes_max: process.memory_bytes_max,
+        table_elements_max: TABLE_ELEMENTS_MAX,
+        log_rate: Arc::new(LogRate::new(process.log_bytes_per_second)),
         missing_imports_trap: process.missing_imports_trap,
         program: None,
     };

@@ -8,6 +8,7 @@ mod errors;
 mod lasting;
 mod loading;
 mod store;
+mod swap;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -204,6 +205,7 @@ impl Host {
         let lasting = Lasting::new();
         store.watch(&lasting);
         lasting.watch_thread("a thread that guests run on", engine.watch_threads());
+        swap::watch(&lasting, engine.watch_swap());
         drop(engine);
         for stream in [output.stdout(), output.stderr()] {
             let (name, stream) = (format!("the writer of {stream}"), stream.clone());

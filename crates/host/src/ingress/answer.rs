@@ -94,10 +94,10 @@ impl Failure {
     pub(crate) fn of_call(end: &CallEnd) -> Failure {
         let bad_gateway = StatusCode::BAD_GATEWAY;
         match end {
-            CallEnd::Timeout => {
+            CallEnd::Timeout(_) => {
                 Failure::new(StatusCode::GATEWAY_TIMEOUT, Some("H12"), "the application took too long")
             }
-            CallEnd::OutOfCpu => Failure::new(
+            CallEnd::OutOfCpu(_) => Failure::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 Some("H12"),
                 "the application computed for too long",
@@ -108,7 +108,7 @@ impl Failure {
                 "the application was stopped while it worked on this",
             ),
             CallEnd::Returned(()) => Failure::new(bad_gateway, Some("H13"), "the application gave no answer"),
-            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
+            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory(_) => {
                 Failure::new(bad_gateway, Some("H13"), "the application crashed")
             }
             CallEnd::Host(_) => {

@@ -5,6 +5,7 @@ mod followers;
 mod kept;
 mod line;
 mod own;
+mod past_rate;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) use followers::{Following, Told, Wanted};
 use kept::Kept;
 pub use line::{LogFormat, render};
 pub use own::{HostLine, HostLog};
+use past_rate::PastRate;
 
 /// Bytes that a line counts beyond its text.
 const LINE_BYTES: usize = 100;
@@ -51,6 +53,7 @@ pub(crate) struct Logs {
     stdout: output::Stream,
     format: LogFormat,
     inner: Mutex<Inner>,
+    past_rate: PastRate,
     host: Arc<HostLog>,
     /// Who follows, and when that ends.
     following: TaskTracker,
@@ -71,6 +74,7 @@ impl Logs {
             stdout: output.stdout().clone(),
             format,
             inner: Mutex::default(),
+            past_rate: PastRate::default(),
             host: output.host_log().clone(),
             following: TaskTracker::new(),
             ended: CancellationToken::new(),
@@ -132,8 +136,14 @@ impl Logs {
         source.map_or(0, |(_, source)| source.dropped())
     }
 
+    /// Lines of a type that were more than its `max_log`, since the host started. They are nowhere.
+    pub(crate) fn dropped_past_rate(&self, process: &str) -> u64 {
+        self.past_rate.dropped(process)
+    }
+
     /// The last line is there. Waits for those that follow to have it, but not for long.
     pub(crate) async fn end_followers(&self) {
+        self.past_rate.tell_rest();
         self.ended.cancel();
         self.following.close();
         let _ = tokio::time::timeout(LAST_LINES_MAX, self.following.wait()).await;
@@ -183,6 +193,10 @@ impl LogSink for Logs {
         inner.followers.tell(&line);
         drop(inner);
         source.put_text(Text::Guest(line, self.format));
+    }
+
+    fn past_rate(&self, instance: &InstanceName, bytes_per_second: u64) {
+        self.past_rate.note(&instance.process, bytes_per_second);
     }
 
     fn room(&self, instance: &InstanceName) -> BoxFuture<'static, ()> {

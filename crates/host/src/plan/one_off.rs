@@ -8,7 +8,7 @@ use wasmhost_engine::{Code, Handler};
 
 use super::{
     PlanError, PlanProblem, PlannedType, Surroundings, dirs, exports, grants, memory_problem, open_dirs,
-    procfile, read,
+    procfile, read, table_problem,
 };
 
 impl PlannedType {
@@ -31,6 +31,7 @@ impl PlannedType {
             Ok(mut planned) => {
                 procfile::share_queue_with(&mut planned, formation);
                 problems.extend(memory_problem(&planned));
+                problems.extend(table_problem(&planned));
                 if problems.is_empty() {
                     return Ok(planned);
                 }

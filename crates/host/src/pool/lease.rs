@@ -66,6 +66,12 @@ impl Lease {
         if returned && self.served > 0 {
             self.pool.survived(&self.slot);
         }
+        if returned
+            && finished.instance.is_none()
+            && let Some(shortage) = self.slot.shortage()
+        {
+            self.pool.tell_shortage(&self.slot, shortage);
+        }
         let failed = match finished.report.end {
             CallEnd::Returned(_) => finished.instance.is_none().then_some(Ended::Spent),
             CallEnd::Interrupted => Some(Ended::Cancelled),

@@ -20,6 +20,7 @@ mod line;
 mod promise;
 mod reuse;
 mod seats;
+mod shortage;
 mod slot;
 mod version;
 mod whole;
@@ -39,6 +40,7 @@ use wasmhost_engine::services::InstanceName;
 
 use crate::deaths::Death;
 use crate::event::{Ended, Event, MemberId};
+use crate::few_lines::FewLines;
 pub(crate) use learned::{Learned, Subject};
 pub(crate) use lease::{Lease, Reused};
 use line::{Asked, Handed, Held, Line, Put, Turn};
@@ -70,6 +72,7 @@ pub(crate) struct Pool {
     runtime: Handle,
     /// Unbounded, since each live instance has at most two events in it.
     events: mpsc::UnboundedSender<Event>,
+    shortages: Arc<FewLines<()>>,
 }
 
 /// The parts that a pool is made with.
@@ -111,6 +114,7 @@ impl Pool {
     pub(crate) fn new(parts: PoolParts) -> Arc<Pool> {
         let PoolParts { type_index, name, version, learned, line_max, events, calls } = parts;
         let inner = Inner { line: Line::new(line_max), live: HashMap::new() };
+        let shortages = shortage::lines(name.clone());
         let pool = Arc::new(Pool {
             type_index,
             name,
@@ -122,6 +126,7 @@ impl Pool {
             calls,
             runtime: Handle::current(),
             events,
+            shortages,
         });
         pool.warn_of_one_call(&pool.version());
         pool

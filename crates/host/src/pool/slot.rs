@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use wasmhost_engine::services::InstanceName;
-use wasmhost_engine::{Instance, Meter};
+use wasmhost_engine::{Instance, Meter, Shortage};
 
 use super::Version;
 use crate::event::MemberId;
@@ -32,8 +32,23 @@ struct Meters {
     present: Arc<Meter>,
     /// CPU time of those before it.
     cpu_before: Duration,
+    /// The most memory that one of them had, in bytes.
+    memory_peak_before: u64,
     /// No instance of this slot may run any more.
     interrupted: bool,
+}
+
+/// The resources that a slot has used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    /// CPU time of all its instances.
+    pub(crate) cpu: Duration,
+    /// Memories and tables of the present one.
+    pub(crate) memory_bytes: u64,
+    /// The most that one of them had.
+    pub(crate) memory_peak_bytes: u64,
+    /// Descriptors of the host that the present one holds.
+    pub(crate) descriptors: u32,
 }
 
 impl Slot {
@@ -54,7 +69,12 @@ impl Slot {
             busy: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             life,
-            meters: Mutex::new(Meters { present, cpu_before: Duration::ZERO, interrupted: false }),
+            meters: Mutex::new(Meters {
+                present,
+                cpu_before: Duration::ZERO,
+                memory_peak_before: 0,
+                interrupted: false,
+            }),
         })
     }
 
@@ -66,15 +86,20 @@ impl Slot {
         self.draining.load(Relaxed)
     }
 
-    /// CPU time that its guests have used.
-    pub(crate) fn cpu(&self) -> Duration {
+    /// The resources that its guests have used, and those that the present one holds.
+    pub(crate) fn used(&self) -> Used {
         let meters = self.meters();
-        meters.cpu_before + meters.present.cpu()
+        Used {
+            cpu: meters.cpu_before + meters.present.cpu(),
+            memory_bytes: meters.present.memory(),
+            memory_peak_bytes: meters.present.memory_peak().max(meters.memory_peak_before),
+            descriptors: meters.present.descriptors(),
+        }
     }
 
-    /// Bytes of its instance's memories and tables.
-    pub(crate) fn memory(&self) -> u64 {
-        self.meters().present.memory()
+    /// The memory that its instance wanted when it was last refused some, if it was.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        self.meters().present.shortage()
     }
 
     /// Ends the call under way, and lets none begin.
@@ -93,6 +118,7 @@ impl Slot {
         }
         let before = std::mem::replace(&mut meters.present, next.clone());
         meters.cpu_before += before.cpu();
+        meters.memory_peak_before = meters.memory_peak_before.max(before.memory_peak());
         next
     }
 

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use wasmhost_engine::INSTANCE_DESCRIPTORS_MAX;
+
 use super::roster::{Kind, Member, Phase, Successor};
 use super::types::{Retry, Type};
 use crate::admin::api::{InstanceView, TypeView};
@@ -39,6 +41,7 @@ impl Type {
             last_end: self.last_end.clone(),
             last_crash: None,
             lines_dropped: 0,
+            lines_past_max_log: 0,
             instances,
         }
     }
@@ -70,6 +73,7 @@ impl Type {
 
     /// `place` is what it has in the count, if it's not leaving.
     fn view_slot(&self, slot: &Slot, state: &str, place: Option<&Member>) -> InstanceView {
+        let used = slot.used();
         InstanceView {
             name: slot.name.to_string(),
             index: slot.name.index,
@@ -80,8 +84,12 @@ impl Type {
             calls_now: if slot.is_busy() { self.pool.calls_in(slot.member) } else { 0 },
             restarts: place.map_or(0, |place| place.restarts),
             recycled: place.map_or(0, |place| place.recycled),
-            cpu_s: slot.cpu().as_secs_f64(),
-            memory_bytes: slot.memory(),
+            cpu_s: used.cpu.as_secs_f64(),
+            memory_bytes: used.memory_bytes,
+            memory_peak_bytes: used.memory_peak_bytes,
+            memory_max_bytes: slot.version.component.memory_bytes_max(),
+            descriptors: used.descriptors,
+            descriptors_max: INSTANCE_DESCRIPTORS_MAX,
             note: None,
         }
     }
@@ -105,6 +113,10 @@ impl Type {
             recycled: place.map_or(0, |place| place.recycled),
             cpu_s: 0.0,
             memory_bytes: 0,
+            memory_peak_bytes: 0,
+            memory_max_bytes: 0,
+            descriptors: 0,
+            descriptors_max: 0,
             note,
         }
     }

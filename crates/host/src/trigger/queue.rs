@@ -353,10 +353,10 @@ impl Verdict {
             }
             CallEnd::Interrupted => Verdict::Back,
             CallEnd::Refused(_) => Verdict::NotBegun,
-            CallEnd::Timeout | CallEnd::OutOfCpu | CallEnd::Host(_) | CallEnd::ErrorCode(_) => {
+            CallEnd::Timeout(_) | CallEnd::OutOfCpu(_) | CallEnd::Host(_) | CallEnd::ErrorCode(_) => {
                 Verdict::Failed(AfterFailure::Retry, end.summary())
             }
-            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory => {
+            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory(_) => {
                 let message = format!("{}\n{}", end.summary(), last_words());
                 Verdict::Failed(AfterFailure::Crash, message.trim_end().to_owned())
             }
@@ -369,9 +369,9 @@ impl Verdict {
     /// within its own timeout.
     fn shared<T>(self, together: bool, in_time: bool, end: &CallEnd<T>) -> Verdict {
         let anybodys = match end {
-            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory | CallEnd::OutOfCpu => true,
+            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory(_) | CallEnd::OutOfCpu(_) => true,
             // Another one's timeout ended the instance.
-            CallEnd::Timeout => in_time,
+            CallEnd::Timeout(_) => in_time,
             CallEnd::Returned(_)
             | CallEnd::Interrupted
             | CallEnd::Refused(_)
@@ -404,6 +404,7 @@ fn to_guest(job: LeasedJob) -> Job {
 
 #[cfg(test)]
 mod tests {
+    use wasmhost_engine::{Shortage, Spent};
     use wasmhost_store::jobs::JobId;
 
     use super::*;
@@ -440,7 +441,7 @@ mod tests {
         assert_eq!(of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable\nno tea".into()));
         assert_eq!(of(&CallEnd::Interrupted), Verdict::Back);
         assert_eq!(of(&CallEnd::Refused("its instance was ending".into())), Verdict::NotBegun);
-        for end in [CallEnd::Timeout, CallEnd::OutOfCpu] {
+        for end in [CallEnd::Timeout(Spent::default()), CallEnd::OutOfCpu(Spent::default())] {
             assert!(matches!(of(&end), Verdict::Failed(AfterFailure::Retry, _)));
         }
         assert_eq!(of(&CallEnd::Returned(Ok(()))), Verdict::Done);
@@ -456,13 +457,14 @@ mod tests {
                 _ => None,
             };
         use AfterFailure::{Crash, CrashTogether, Retry};
-        for end in [CallEnd::Trap("unreachable".into()), CallEnd::Exited(1), CallEnd::OutOfMemory] {
+        let full = CallEnd::OutOfMemory(Shortage::Memory { wanted: 2, max: 1 });
+        for end in [CallEnd::Trap("unreachable".into()), CallEnd::Exited(1), full] {
             assert_eq!(shared(end.clone(), true, true), Some(CrashTogether));
             assert_eq!(shared(end, false, true), Some(Crash));
         }
-        assert_eq!(shared(CallEnd::OutOfCpu, true, true), Some(CrashTogether));
-        assert_eq!(shared(CallEnd::Timeout, true, true), Some(CrashTogether), "another's");
-        assert_eq!(shared(CallEnd::Timeout, true, false), Some(Retry), "its own");
+        assert_eq!(shared(CallEnd::OutOfCpu(Spent::default()), true, true), Some(CrashTogether));
+        assert_eq!(shared(CallEnd::Timeout(Spent::default()), true, true), Some(CrashTogether), "another's");
+        assert_eq!(shared(CallEnd::Timeout(Spent::default()), true, false), Some(Retry), "its own");
         let said = || CallEnd::Returned(Err(JobFailure::Retry("no".into())));
         assert_eq!(shared(said(), true, true), Some(Retry));
         assert_eq!(shared(CallEnd::Interrupted, true, true), None);
