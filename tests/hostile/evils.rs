@@ -33,7 +33,10 @@ impl Evil {
     /// The words that tell which bound has ended it, with its numbers, if one has.
     pub(super) fn said(&self) -> &'static str {
         match (self.end, self.name) {
+            (End::Timeout, "loops-at-its-start") => " s of 10 s)",
             (End::Timeout, _) => " s of 0.7 s)",
+            // That is more than any memory has, whatever its limit.
+            (End::Trap, "grows-by-all-at-once") => "trapped: ",
             (End::Trap, name) if name.starts_with("grows-") => ", the limit is 8 MiB)",
             (End::Trap, name) if name.starts_with("recurs") => "(stack: the limit is 512 KiB)",
             (End::Trap, _) => "trapped: ",

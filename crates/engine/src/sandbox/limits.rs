@@ -73,15 +73,14 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if !is_allowed(desired, maximum) {
-            return Ok(false);
-        }
         let (wanted, max) = (desired as u64, self.table_elements_max);
-        if wanted > max {
+        // Where a guest has no lower bound of its own, the pool's stands in its place, which is this one.
+        let is_ours = maximum.is_none_or(|maximum| maximum as u64 >= max);
+        if wanted > max && is_ours {
             self.meter.refuse_memory(Shortage::Table { wanted, max });
             return Ok(false);
         }
-        Ok(self.grow(current, desired, TABLE_ELEMENT_BYTES))
+        Ok(is_allowed(desired, maximum) && self.grow(current, desired, TABLE_ELEMENT_BYTES))
     }
 
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -132,7 +131,9 @@ mod tests {
         let mut limit = MemoryLimit::new(1000, 50, meter.clone());
         assert!(limit.table_growing(0, 50, None).unwrap());
         assert!(limit.table_growing(0, 50, None).unwrap());
-        assert!(!limit.table_growing(50, 51, None).unwrap());
+        assert!(!limit.table_growing(0, 60, Some(40)).unwrap());
+        assert_eq!(meter.shortage(), None, "its own bound is lower");
+        assert!(!limit.table_growing(50, 51, Some(50)).unwrap());
         assert_eq!(meter.shortage(), Some(Shortage::Table { wanted: 51, max: 50 }));
         assert_eq!(meter.memory(), 800);
     }
