@@ -1,27 +1,28 @@
 //! The connections of the admin API. Each has a bound on time, and so has their number: a client that stalls costs its
 //! own connection alone.
 
+use std::convert::Infallible;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::http::header;
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_service::Service;
 use tracing::{debug, warn};
 
-use super::{ApiError, BODY_BYTES_MAX};
+use super::ApiError;
 
 /// How long a request's head may take, and how long a connection may stay without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,8 +44,6 @@ const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// Serves requests until it is told to end, and then those that were sent before.
 pub(super) async fn serve(listener: UnixListener, router: Router, end: CancellationToken) {
-    let router =
-        router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn(refusals_are_json));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     let begin = |stream, permit| connections.spawn(connection(stream, router.clone(), end.clone(), permit));
@@ -81,7 +80,10 @@ async fn connection(
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request| answer(router.clone(), request))
+            )
     );
     let ended = end.run_until_cancelled(served.as_mut()).await;
     let served = match ended {
@@ -100,16 +102,21 @@ async fn connection(
     }
 }
 
-/// The library refuses some requests by itself, with plain text.
-async fn refusals_are_json(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    // A router is always ready.
+    let Ok(response) = router.call(request).await;
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
-    if !(status.is_client_error() || status.is_server_error()) || is_json {
-        return response;
+    match (status.is_client_error() || status.is_server_error()) && !is_json {
+        true => Ok(refusal_as_json(response).await),
+        false => Ok(response),
     }
-    let text =
-        axum::body::to_bytes(Body::new(response.into_body()), REFUSAL_BYTES_MAX).await.unwrap_or_default();
+}
+
+/// The library refuses some requests by itself, with plain text.
+async fn refusal_as_json(response: Response) -> Response {
+    let status = response.status();
+    let text = axum::body::to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await.unwrap_or_default();
     let message = match String::from_utf8_lossy(&text).trim() {
         "" => status.canonical_reason().unwrap_or("refused").to_lowercase(),
         text => text.to_owned(),

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{OptionalExtension, named_params, params};
+use rusqlite::{named_params, params};
 
+use super::depths::Depth;
 use super::keys;
 use super::values::metadata_column;
 use super::writer::{Tx, Write};
@@ -28,6 +29,10 @@ impl Write for Enqueue {
 
     fn adds(&self) -> bool {
         true
+    }
+
+    fn moves_waiting(&self) -> bool {
+        false
     }
 
     fn bytes(&self) -> usize {
@@ -59,7 +64,7 @@ impl Enqueue {
         let mut steps = Vec::with_capacity(self.jobs.len());
         let mut keys: HashMap<(&str, &str), Step> = HashMap::new();
         // The jobs that wait in each queue before this batch, and those that the batch has added so far.
-        let mut queues: HashMap<&str, (Waiting, Waiting)> = HashMap::new();
+        let mut queues: HashMap<&str, (Depth, Depth)> = HashMap::new();
         for (index, job) in self.jobs.iter().enumerate() {
             if let Some(Unique { key, .. }) = &job.unique {
                 let name = (job.queue.as_str(), key.as_str());
@@ -77,8 +82,8 @@ impl Enqueue {
                 // Jobs without a bound count towards that of others in the batch, but need not ask.
                 let is_bounded = |other: &NewJob| other.max_depth.is_some() || other.max_bytes.is_some();
                 let is_bounded = self.jobs.iter().any(|other| other.queue == job.queue && is_bounded(other));
-                let before = if is_bounded { waiting(tx, &job.queue)? } else { Waiting::default() };
-                queues.insert(&job.queue, (before, Waiting::default()));
+                let before = if is_bounded { tx.depths.of(tx, &job.queue)? } else { Depth::default() };
+                queues.insert(&job.queue, (before, Depth::default()));
             }
             if let Some((before, added)) = queues.get_mut(job.queue.as_str()) {
                 let queue = || job.queue.clone();
@@ -99,21 +104,6 @@ impl Enqueue {
     }
 }
 
-/// The jobs that wait in a queue.
-#[derive(Clone, Copy, Default)]
-struct Waiting {
-    jobs: u64,
-    bytes: u64,
-}
-
-fn waiting(tx: &Tx<'_>, queue: &str) -> rusqlite::Result<Waiting> {
-    let waiting = tx
-        .sql("SELECT scheduled + available + retrying, max(waiting_bytes, 0) FROM queues WHERE queue = ?1")?
-        .query_row([queue], |row| Ok(Waiting { jobs: row.get(0)?, bytes: row.get(1)? }))
-        .optional()?;
-    Ok(waiting.unwrap_or_default())
-}
-
 /// The bytes that a job counts in its queue.
 fn bytes(job: &NewJob, metadata: Option<&str>) -> u64 {
     let passed = job.payload.len() + job.content_type.len() + metadata.map_or(0, str::len);
@@ -124,6 +114,7 @@ fn insert(tx: &Tx<'_>, job: &NewJob) -> rusqlite::Result<JobId> {
     // One that was due before it came would otherwise come before all others.
     let run_at = job.run_at.unwrap_or(tx.now).max(tx.now);
     let metadata = metadata_column(&job.metadata)?;
+    let bytes = bytes(job, metadata.as_deref());
     let state = if run_at > tx.now { JobState::Scheduled } else { JobState::Available };
     tx.sql(
         "INSERT INTO jobs (queue, state, priority, unique_key, unique_scope, enqueued_at, run_at, attempts_asked,
@@ -135,8 +126,9 @@ fn insert(tx: &Tx<'_>, job: &NewJob) -> rusqlite::Result<JobId> {
         ":key": job.unique.as_ref().map(|unique| &unique.key),
         ":scope": job.unique.as_ref().map(|unique| keys::scope_name(unique.scope)),
         ":now": tx.now, ":run_at": run_at, ":attempts": job.attempts_max,
-        ":bytes": bytes(job, metadata.as_deref()),
+        ":bytes": bytes,
     })?;
+    tx.depths.added(&job.queue, bytes);
     let id = tx.last_id();
     tx.gave_id(id);
     if let Some(unique) = &job.unique {

@@ -14,6 +14,7 @@ mod backup;
 mod claim;
 mod counts;
 mod damage;
+mod depths;
 mod enqueue;
 mod errors;
 mod ids;

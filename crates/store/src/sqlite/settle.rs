@@ -12,6 +12,10 @@ pub(super) struct Complete(pub(super) Lease);
 impl Write for Complete {
     type Answer = Settled;
 
+    fn moves_waiting(&self) -> bool {
+        false
+    }
+
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Settled> {
         let changed = tx
             .sql(

@@ -24,6 +24,7 @@ use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::damage::Damage;
+use super::depths::Depths;
 use super::ids::HostFile;
 use super::presence::Presence;
 use super::reader::Question;
@@ -60,6 +61,11 @@ pub(super) trait Write: Send + 'static {
         false
     }
 
+    /// Whether jobs of a queue may come to wait, or wait no more, by something else than what an enqueue counts itself.
+    fn moves_waiting(&self) -> bool {
+        true
+    }
+
     /// Called once the answer is true, before it is sent.
     fn committed(_answer: &mut Self::Answer) {}
 }
@@ -77,6 +83,8 @@ pub(super) struct Tx<'c> {
     held_back: &'c RefCell<HashSet<String>>,
     holder: Option<&'c dyn Holder>,
     seen_to: RefCell<HashSet<String>>,
+    /// What waits in the queues that an enqueue asked about, as long as nothing else changes it.
+    pub(super) depths: Depths,
 }
 
 impl<'c> Tx<'c> {
@@ -175,6 +183,7 @@ pub(super) enum Message {
 pub(super) trait Operation: Send {
     fn bytes(&self) -> usize;
     fn adds(&self) -> bool;
+    fn moves_waiting(&self) -> bool;
     fn apply(&mut self, tx: &Tx<'_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, failure: Option<StoreError>);
 }
@@ -192,6 +201,10 @@ impl<W: Write> Operation for Waiting<W> {
 
     fn adds(&self) -> bool {
         self.write.adds()
+    }
+
+    fn moves_waiting(&self) -> bool {
+        self.write.moves_waiting()
     }
 
     fn apply(&mut self, tx: &Tx<'_>) -> rusqlite::Result<()> {
@@ -384,8 +397,12 @@ impl Writer {
             awoken: Cell::new(false),
             highest_id: Cell::new(0),
             seen_to: RefCell::default(),
+            depths: Depths::default(),
         };
         for operation in batch.iter_mut() {
+            if operation.moves_waiting() {
+                tx.depths.forget();
+            }
             operation.apply(&tx).map_err(|error| Failed::Operation(failed(error)))?;
         }
         if let Some(beside) = &self.beside {
