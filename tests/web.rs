@@ -158,10 +158,14 @@ fn each_instance_has_its_own_memory_and_name() {
 #[test]
 fn the_instance_that_was_used_last_is_used_next() {
     let host = Host::run(&Formation::web("count = 4"));
+    // A client has its answer a moment before the instance is back.
+    let is_back = || eventually("all are idle", || (host.ps().in_state("web", "idle") == 4).then_some(()));
     let (_, first, _) = instance(&host.get("/instance").ok());
     for call in 2..=20 {
+        is_back();
         assert_eq!(instance(&host.get("/instance").ok()), ("web".into(), first.clone(), call));
     }
+    is_back();
     // While it is busy another one answers, which is then the one used last.
     let held = host.hold();
     let (_, second, call) = instance(&host.get("/instance").ok());
