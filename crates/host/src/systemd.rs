@@ -74,16 +74,9 @@ impl ServiceManager {
                 return ServiceManager::nobody();
             }
         };
-        let told = Told {
-            socket,
-            line: Mutex::default(),
-            is_ready: false.into(),
-            reloads: Mutex::default(),
-            has_failed: false.into(),
-        };
         let watchdog =
             watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id());
-        ServiceManager { told: Some(Arc::new(told)), watchdog }
+        ServiceManager { told: Some(Told::new(socket)), watchdog }
     }
 
     /// No manager: for programs that nobody started as a service.
@@ -171,6 +164,16 @@ impl ServiceManager {
 }
 
 impl Told {
+    fn new(socket: UnixDatagram) -> Arc<Told> {
+        Arc::new(Told {
+            socket,
+            line: Mutex::default(),
+            is_ready: false.into(),
+            reloads: Mutex::default(),
+            has_failed: false.into(),
+        })
+    }
+
     fn reloads(&self) -> MutexGuard<'_, u32> {
         self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -317,15 +320,8 @@ mod tests {
         let place = folder.join("notify");
         let manager = UnixDatagram::bind(&place).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let socket = connect(place.as_os_str()).unwrap();
-        let told = Told {
-            socket,
-            line: Mutex::default(),
-            is_ready: false.into(),
-            reloads: Mutex::default(),
-            has_failed: false.into(),
-        };
-        (manager, ServiceManager { told: Some(Arc::new(told)), watchdog: None })
+        let told = Told::new(connect(place.as_os_str()).unwrap());
+        (manager, ServiceManager { told: Some(told), watchdog: None })
     }
 
     fn next(manager: &UnixDatagram) -> String {
