@@ -2,9 +2,12 @@
 //! when somebody else ends.
 
 use std::fs;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::harness::wasm::{command, nested_loops};
 use crate::harness::{Formation, Host, Process, eventually, versioned_web};
@@ -136,6 +139,64 @@ fn a_deploy_that_is_given_up_leaves_no_compiler_behind() {
     host.cli(["deploy"]).done();
     eventually("none is left", || children_of(host.pid()).is_empty().then_some(()));
     host.stop().done();
+}
+
+#[test]
+fn a_host_that_compiles_says_so_and_is_stopped_at_once() {
+    let formation = Formation::web("").table("[process.evil]\ncomponent = \"evil.wasm\"\nrun = \"never\"");
+    fs::write(formation.path("evil.wasm"), endless()).unwrap();
+    let host = formation.start(["run"]);
+    let view: Value = eventually("it says how far it is", || {
+        let ended = formation.cli(["ps", "--json"]);
+        let view: Value = serde_json::from_str(&ended.stdout).ok()?;
+        (view["starting"] == "compiling components: 1 of 2").then_some(view)
+    });
+    assert_eq!((&view["types"], &view["pid"]), (&serde_json::json!([]), &host.pid().into()));
+    let compiler = compiler_of(host.pid());
+    for arguments in [vec!["ps"], vec!["ps", "web"]] {
+        let text = formation.start_of(arguments).wait().done();
+        assert!(text.starts_with("test  starting  pid "), "{text}");
+        assert!(text.ends_with("\n\ncompiling components: 1 of 2\n"), "{text}");
+    }
+    formation.cli(["scale"]).failed(1, "the host is starting (compiling components: 1 of 2)");
+    // All else waits until it has started.
+    let mut waiting = UnixStream::connect(formation.path(".wasmhost/admin.sock")).unwrap();
+    waiting.write_all(b"GET /v1/queues HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    formation.cli(["stop"]).done();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("the host didn't start: it was told to stop before it had started"), "{answer}");
+    host.wait().never_panicked().done();
+    eventually("its compiler has ended", || (!is_there(compiler)).then_some(()));
+    let listed = formation.cli(["releases", "--json"]).done();
+    let release: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&release["number"], &release["state"]), (&1.into(), &"failed".into()));
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_not_waited_for_longer_than_was_said() {
+    let formation = Formation::web("");
+    let host = Host::run(&formation);
+    host.signal(Signal::STOP);
+    let begun = Instant::now();
+    formation.cli(["stop", "--timeout", "1s"]).failed(1, "the host has not answered after 1 s");
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    host.signal(Signal::CONT);
+    host.kill();
+}
+
+#[test]
+fn a_host_in_a_release_step_says_so_and_is_stopped_at_once() {
+    let step = "run = \"release\"\nargs = [\"sleep\", \"600000\"]";
+    let formation = Formation::web("").process("step", "cmd-test", step);
+    let host = formation.start(["run"]);
+    eventually("it says what it does", || {
+        let ended = formation.cli(["ps"]);
+        ended.stdout.contains("running the release step \"step\"").then_some(())
+    });
+    formation.cli(["stop"]).done();
+    host.wait().never_panicked().done();
 }
 
 #[test]

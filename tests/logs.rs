@@ -462,7 +462,7 @@ fn a_closed_stdout_does_not_end_the_host() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    eventually("it serves", || (formation.cli(["ps"]).code == 0).then_some(()));
+    eventually("it serves", || formation.is_up().then_some(()));
     let ps: Value = json(&formation.cli(["ps", "--json"]).done());
     let address = ps["http"][0].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
     let address = address.parse().unwrap();

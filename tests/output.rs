@@ -34,9 +34,11 @@ impl<'a> Host<'a> {
         host
     }
 
+    /// How things stand, once it has started.
     fn ps(&self) -> Option<Value> {
         let ps = self.formation.cli(["ps", "--json"]);
-        (ps.code == 0).then(|| serde_json::from_str(&ps.stdout).unwrap())
+        let view: Option<Value> = (ps.code == 0).then(|| serde_json::from_str(&ps.stdout).unwrap());
+        view.filter(|view| view["starting"].is_null())
     }
 
     fn address(&self) -> SocketAddr {

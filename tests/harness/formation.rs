@@ -170,6 +170,13 @@ impl Formation {
         self.start(["run"]).wait()
     }
 
+    /// Whether its host can be asked, and has started.
+    pub(crate) fn is_up(&self) -> bool {
+        let ps = self.cli(["ps", "--json"]);
+        let view = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+        ps.code == 0 && view(&ps.stdout)["starting"].is_null()
+    }
+
     /// Starts the binary with this formation.
     pub(crate) fn start<const N: usize>(&self, arguments: [&str; N]) -> Process {
         Process::start_with(self.folder(), arguments, "", &self.variables)

@@ -47,7 +47,7 @@ impl Host {
         let mut host = Host::spawn(formation);
         eventually("the host can be asked", || {
             assert!(!host.process.as_mut().unwrap().has_ended(), "it has ended:\n{}", host.stderr.text());
-            (host.cli(["ps"]).code == 0).then_some(())
+            formation.is_up().then_some(())
         });
         if host.ps().0["http"].as_array().is_some_and(|places| !places.is_empty()) {
             // It was printed before that, and is on its way here.

@@ -80,7 +80,7 @@ pub(crate) fn changes() -> ArgValueCandidates {
 /// Process types with a schedule.
 pub(crate) fn schedules() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let live = ask::<FormationView>("/v1/formation").map(|view| {
+        let live = formation().map(|view| {
             let types = view.types.into_iter().filter(|process| process.trigger == "schedule");
             types.map(|process| process.process).collect()
         });
@@ -124,13 +124,12 @@ fn queues_of(formation: Formation) -> Vec<String> {
 }
 
 fn process_types() -> Vec<String> {
-    let live = ask::<FormationView>("/v1/formation")
-        .map(|view| view.types.into_iter().map(|process| process.process).collect());
+    let live = formation().map(|view| view.types.into_iter().map(|process| process.process).collect());
     live.unwrap_or_else(types_of_file)
 }
 
 fn types_and_instances() -> Vec<String> {
-    let Some(view) = ask::<FormationView>("/v1/formation") else { return types_of_file() };
+    let Some(view) = formation() else { return types_of_file() };
     let instances = view.types.iter().flat_map(|process| &process.instances).map(|view| view.name.clone());
     let types = view.types.iter().map(|process| process.process.clone());
     types.chain(instances).collect()
@@ -143,6 +142,11 @@ fn types_of_file() -> Vec<String> {
 /// The file's names, if there is a file that can be read.
 fn from_file(names: impl FnOnce(Formation) -> Vec<String>) -> Vec<String> {
     file().read().map(names).unwrap_or_default()
+}
+
+/// How things stand. A host that starts has no types yet.
+fn formation() -> Option<FormationView> {
+    ask::<FormationView>("/v1/formation").filter(|view| view.starting.is_none())
 }
 
 /// A running host's answer.

@@ -31,6 +31,10 @@ pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
 
 async fn show(client: &Client, json: bool) -> Outcome {
     let view: FormationView = client.get("/v1/formation").await?;
+    if let Some(starting) = view.starting {
+        let message = format!("the host is starting ({starting}), and has no counts yet");
+        return Err(Failed::new(Exit::Failed, message));
+    }
     let scalable =
         view.types.into_iter().filter(|process| !matches!(process.trigger.as_str(), "release" | "manual"));
     let scalable: Vec<TypeView> = scalable.collect();

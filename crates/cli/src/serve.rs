@@ -88,7 +88,10 @@ async fn live(
         manager: manager.clone(),
     };
     let host = tokio::select! {
-        started = Host::start(plan, options) => started.map_err(|err| failed(&err, granted_by))?,
+        started = Host::start(plan, options) => match started {
+            Err(StartError::Stopped) => return Ok(Exit::Done),
+            started => started.map_err(|err| failed(&err, granted_by))?,
+        },
         () = signals.stop() => return Ok(Exit::Done),
     };
     let (stop_asked, lost) = (host.stop_asked(), host.lost());
@@ -127,6 +130,9 @@ fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
                 "can't listen on {listen}: {err}; --listen takes another address, or port 0 for any free one"
             )
         }
+        (StartError::ListenTwice { listen, other }, GrantedBy::Flags) => {
+            format!("can't listen on {listen} and on {other}, which are one place: leave out one --listen")
+        }
         (StartError::Load { component, err, .. }, GrantedBy::Flags) => format!("{component} {err}"),
         _ => err.to_string(),
     };
@@ -142,8 +148,10 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
         | StartError::StateDir(_)
         | StartError::Store { .. }
         | StartError::Listen { .. }
+        | StartError::ListenTwice { .. }
         | StartError::Certificates(_)
         | StartError::Lost(_)
+        | StartError::Stopped
         | StartError::Release(_)
         | StartError::Io(_) => Exit::NotStarted,
     }

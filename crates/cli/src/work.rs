@@ -35,13 +35,20 @@ pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
 }
 
 pub(crate) async fn stop(client: &Client, stop: &Stop) -> Outcome {
-    client.post_empty("/v1/stop").await?;
     let until = Instant::now() + stop.timeout;
+    let waited_s = stop.timeout.as_secs_f64();
+    let asked = tokio::time::timeout_at(until, client.post_empty("/v1/stop")).await;
+    asked.unwrap_or_else(|_| {
+        Err(Failed::new(
+            Exit::Failed,
+            format!("the host has not answered after {waited_s} s: if its process hangs, end it by a signal"),
+        ))
+    })?;
     while client.is_there() {
         if Instant::now() >= until {
             return Err(Failed::new(
                 Exit::Failed,
-                format!("the host still finishes calls after {} s", stop.timeout.as_secs_f64()),
+                format!("the host still finishes calls after {waited_s} s; `wasmhost ps` shows which"),
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;

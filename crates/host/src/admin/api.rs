@@ -31,6 +31,9 @@ pub struct FormationView {
     /// Whether no jobs are claimed and no ticks taken, since a person paused them by SIGUSR1.
     #[serde(default)]
     pub paused: bool,
+    /// The present work of a host that hasn't started yet: `compiling components: 1 of 3`. It has no types before that.
+    #[serde(default)]
+    pub starting: Option<String>,
     /// The release that is on canary, if one is.
     #[serde(default)]
     pub canary: Option<CanaryView>,

@@ -21,9 +21,11 @@
 //! | `GET /v1/schedules/{process}/ticks?n=20` | what became of its last ticks: [`api::TicksView`] |
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
-//! A refusal answers 4xx with an [`ErrorResponse`].
+//! A refusal answers 4xx with an [`ErrorResponse`]. While the host starts, all but `GET /v1/formation` and `POST /v1/stop` wait
+//! ([`Entrance`]).
 
 pub mod api;
+mod entrance;
 mod jobs;
 mod logs;
 mod releases;
@@ -31,6 +33,7 @@ mod request;
 mod schedules;
 mod server;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +43,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -53,6 +55,7 @@ use crate::release::{Deployer, Live};
 use crate::services::Queues;
 use crate::supervisor::{Action, Refused, Target};
 use crate::trigger::claimed::ClaimedJobs;
+pub(crate) use entrance::Entrance;
 use request::{Given, Nothing};
 
 use api::{
@@ -66,6 +69,9 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// The parts of the host that the API answers from.
 pub(crate) struct Admin {
+    /// The formation's file, which a deploy reads. That of the live release may be the other one of a Procfile and a
+    /// formation.toml.
+    pub(crate) file: PathBuf,
     pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) started: Instant,
     pub(crate) actions: mpsc::Sender<Action>,
@@ -82,9 +88,9 @@ pub(crate) struct Admin {
     pub(crate) stop: CancellationToken,
 }
 
-/// Serves the API until it is told to end, and answers what was asked before.
-pub(crate) async fn serve(listener: UnixListener, admin: Admin, end: CancellationToken) {
-    let router = Router::new()
+/// The whole API, of a host that has started.
+fn router(admin: Admin) -> Router {
+    Router::new()
         .route("/v1/formation", get(formation))
         .route("/v1/scale", post(scale))
         .route("/v1/restart", post(restart))
@@ -95,8 +101,7 @@ pub(crate) async fn serve(listener: UnixListener, admin: Admin, end: Cancellatio
         .merge(schedules::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
-        .with_state(Arc::new(admin));
-    server::serve(listener, router, end).await;
+        .with_state(Arc::new(admin))
 }
 
 type Shared = State<Arc<Admin>>;
@@ -112,13 +117,14 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
     }
     Ok(Json(FormationView {
         name: live.formation.name.clone(),
-        file: live.formation.file.display().to_string(),
+        file: admin.file.display().to_string(),
         release: live.number,
         http: live.http.iter().map(ServedAt::to_string).collect(),
         uptime_s: admin.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         paused,
+        starting: None,
         canary: live
             .canary
             .map(|canary| CanaryView { release: canary.release, percent: canary.share.percent() }),
@@ -157,10 +163,10 @@ async fn restart(
     Given(RestartRequest { target, wait_s }): Given<RestartRequest>,
 ) -> Result<Json<RestartResponse>, ApiError> {
     let target = Target::parse(&target).map_err(ApiError::bad)?;
-    info!("restarting {target}");
-    let process = target.process.clone();
+    let (process, named) = (target.process.clone(), target.to_string());
     let restarted = admin.ask(|reply| Action::Restart { target, reply }).await?;
     let restarted = restarted.map_err(ApiError::refused)?;
+    info!("restarting {named}");
     let settled = admin.settled(vec![process], wait_s).await?;
     Ok(Json(RestartResponse { restarted, settled }))
 }

@@ -45,9 +45,22 @@ pub enum StartError {
         /// Why.
         err: std::io::Error,
     },
+    /// The formation names one place twice.
+    #[error(
+        "can't listen on {listen} and on {other}, which are one place: remove one of the two from `listen` under [http] and [http.tls]"
+    )]
+    ListenTwice {
+        /// The place that couldn't be opened.
+        listen: String,
+        /// The one that was.
+        other: String,
+    },
     /// The release that was live can't be run again, and the file isn't to be.
     #[error("{0}")]
     Lost(String),
+    /// Somebody asked by the admin API that the host stops, before it had started.
+    #[error("it was told to stop before it had started")]
+    Stopped,
     /// A release step failed.
     #[error(transparent)]
     Release(#[from] ReleaseFailed),

@@ -3,6 +3,7 @@
 //! `store` opens what outlives the host, `loading` compiles, and `lasting` watches the tasks without which a host is none.
 //! Which types there are, and what calls them, is a [release](crate::release)'s.
 
+mod beginning;
 mod by_signal;
 mod errors;
 mod lasting;
@@ -20,29 +21,24 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wasmhost_engine::services::Services;
-use wasmhost_engine::{Cache, Engine};
+use wasmhost_engine::Cache;
 
 use crate::admin::api::DeployEvent;
-use crate::admin::{self, Admin};
-use crate::capacity::{Capacity, capacity_warnings};
+use crate::admin::{Admin, Entrance};
 use crate::deaths::Deaths;
 use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
-use crate::plan::{Plan, Surroundings};
-use crate::pool::Learned;
-use crate::release::{
-    Deployer, Deploying, Front, Live, Making, NothingToRun, Opened, Parts, Shelf, TIMEOUT_DEFAULT, Triggers,
-    Wanted, at_start, engine_options, run_release_steps,
-};
-use crate::services::{GrantedBy, Queues, Refusals};
+use crate::plan::Plan;
+use crate::release::{Deployer, Deploying, Front, Live, Making, Parts, TIMEOUT_DEFAULT, Triggers, Wanted};
+use crate::services::GrantedBy;
 use crate::state_dir::StateDir;
 use crate::supervisor::{Action, Pulse, Supervisor};
 use crate::systemd::ServiceManager;
 use crate::trigger::Triggering;
 use crate::trigger::claimed::ClaimedJobs;
 use crate::trigger::prune::prune;
+use beginning::{Begun, Made, Means, begin};
 pub use by_signal::Step;
 pub use errors::StartError;
 pub(crate) use lasting::Lasting;
@@ -58,8 +54,8 @@ const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
 /// How long a host takes for its end, beyond grace, if all goes as it should.
 const ENDED_MAX: Duration = Duration::from_secs(30);
 
-/// How long what the admin API was asked may take at the end.
-const ANSWERED_MAX: Duration = Duration::from_secs(1);
+/// How long the supervisor may take for its end.
+const SUPERVISOR_ENDED_MAX: Duration = Duration::from_secs(1);
 
 /// How long a drain looks at what it waits for.
 const LOOK_MAX: Duration = Duration::from_millis(500);
@@ -107,10 +103,8 @@ pub struct Host {
     triggers: TaskTracker,
     /// All that runs in any guest, those included that nobody waits for any more.
     calls: TaskTracker,
-    /// Somebody asked by the admin API that the host stops.
-    stop: CancellationToken,
-    /// The admin API, and what ends it.
-    admin: (JoinHandle<()>, CancellationToken),
+    /// The admin API.
+    admin: Entrance,
     supervisor: JoinHandle<()>,
     lasting: Lasting,
 }
@@ -149,60 +143,31 @@ impl Host {
             manager,
         } = options;
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
+        let lasting = Lasting::new();
+        let entrance = Entrance::new(dir.listen()?, &plan.formation, started, &lasting);
         let file = plan.formation.file.clone();
-        let (url, state_dir) = (plan.formation.store.clone(), plan.formation.state_dir.clone());
-        let failed = |err| StartError::Store { url: url.to_string(), err };
-        let store = store::open(&url)?;
-        let shelf = Arc::new(Shelf::of(&state_dir)?);
-        let surroundings = Surroundings { cache: cache_directory.as_deref(), granted_by };
-        let (plan, begin) =
-            at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(|why| match why {
-                NothingToRun::Store(err) => failed(err),
-                NothingToRun::Lost(why) => StartError::Lost(why),
-            })?;
-        let formation = plan.formation.clone();
+        let mut sockets = Sockets::new(handed_over);
         let logs = Logs::new(&output, log_format);
         let deaths = Deaths::new(&logs);
-        let queues = Arc::new(Queues::new(store.jobs.clone()));
-        let services = Services {
+        let means = Means {
+            url: plan.formation.store.clone(),
+            state_dir: plan.formation.state_dir.clone(),
             logs: logs.clone(),
-            enqueue: queues.clone(),
-            refusals: Arc::new(Refusals::new(granted_by)),
+            cache,
+            cache_directory: cache_directory.clone(),
+            granted_by,
+            progress,
+            entrance: &entrance,
         };
-        let mut sockets = Sockets::new(handed_over);
-        let made = async {
-            // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
-            let opened = match plan.has_http() {
-                true => Some(Opened::open(&formation.http, &mut sockets).await?),
-                false => None,
-            };
-            let admin_listener = dir.listen()?;
-            let counts = store.counts.load().await.map_err(failed)?;
-            let owner = store::take_ownership(&url, &store).await?;
-            let capacity = Capacity::find(&plan, &counts)?;
-            capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
-            let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
-            let learned = Learned::open(&state_dir);
-            let making = Making { engine, capacity, services, learned };
-            let (release, _) = making.make(begin.number, plan, &Default::default(), &*progress).await?;
-            if !begin.is_rollback {
-                run_release_steps(&release, |_| ()).await?;
-            }
-            store.releases.make_live(begin.number).await.map_err(failed)?;
-            Ok::<_, StartError>((opened, admin_listener, counts, owner, making, release))
+        let Begun { formation, store, shelf, queues, made } = match begin(plan, means, &mut sockets).await {
+            Ok(begun) => begun,
+            Err(err) => return Err(give_up(entrance, &lasting, err).await),
         };
-        let (opened, admin_listener, counts, owner, making, release) = match made.await {
-            Ok(made) => made,
-            Err(err) => {
-                store::release_failed(&store, begin, &err).await;
-                return Err(err);
-            }
-        };
+        let Made { opened, counts, owner, making, release } = made;
         let Making { engine, capacity, learned, .. } = &making;
         let (engine, capacity, learned) = (engine.clone(), capacity.clone(), learned.clone());
         shelf.keep_in_background(&release);
 
-        let lasting = Lasting::new();
         store.watch(&lasting);
         lasting.watch_thread("a thread that guests run on", engine.watch_threads());
         swap::watch(&lasting, engine.watch_swap());
@@ -259,19 +224,21 @@ impl Host {
                 running: Default::default(),
             },
             queues: queues.clone(),
-            file,
+            file: file.clone(),
             live: live.clone(),
             serving,
             cache: cache_directory,
             granted_by,
         };
         let (deployer, orders) = Deployer::new(live.clone());
-        let deploying =
-            Deploying::begin(parts, release, opened, &counts).await.map_err(std::io::Error::other)?;
+        let deploying = match Deploying::begin(parts, release, opened, &counts).await {
+            Ok(deploying) => deploying,
+            Err(why) => return Err(give_up(entrance, &lasting, std::io::Error::other(why).into()).await),
+        };
         lasting.spawn_on(&triggers, "what deploys", deploying.run(orders, intake.clone()));
 
-        let stop = CancellationToken::new();
-        let admin = Admin {
+        entrance.open(Admin {
+            file,
             live: live.clone(),
             started,
             actions: actions.clone(),
@@ -283,11 +250,8 @@ impl Host {
             backup: store.sqlite.clone(),
             claimed,
             is_taking: takes,
-            stop: stop.clone(),
-        };
-        let admin_end = CancellationToken::new();
-        let serve_admin = admin::serve(admin_listener, admin, admin_end.clone());
-        let admin = (lasting.spawn("the admin API", serve_admin), admin_end);
+            stop: entrance.stop().clone(),
+        });
         let state = HostState { store, logs, manager, _dir: dir };
         Ok(Host {
             state,
@@ -300,8 +264,7 @@ impl Host {
             running,
             triggers,
             calls,
-            stop,
-            admin,
+            admin: entrance,
             supervisor,
             lasting,
         })
@@ -342,7 +305,7 @@ impl Host {
 
     /// Waits until somebody asks by the admin API that the host stops.
     pub fn stop_asked(&self) -> impl Future<Output = ()> + use<> {
-        self.stop.clone().cancelled_owned()
+        self.admin.stop().clone().cancelled_owned()
     }
 
     /// Waits until something ends that the host can't do without.
@@ -410,19 +373,22 @@ impl Host {
         // One that holds on for longer is in a host call that can't be interrupted.
         let _ = tokio::time::timeout(INTERRUPTED_MAX, calls.wait()).await;
         state.logs.end_followers().await;
-        let (mut admin, admin_end) = admin;
-        admin_end.cancel();
-        // A client that waits for counts, say, can't be answered any more.
-        let _ = tokio::time::timeout(ANSWERED_MAX, &mut admin).await;
-        admin.abort();
+        admin.end().await;
         supervisor.abort();
-        let _ = tokio::time::timeout(ANSWERED_MAX, supervisor).await;
+        let _ = tokio::time::timeout(SUPERVISOR_ENDED_MAX, supervisor).await;
         state.store.sqlite.close().await;
         if cut_off > 0 {
             warn!("{cut_off} calls were cut off");
         }
         Stopped { cut_off, lost: lasting.first_lost() }
     }
+}
+
+/// The host doesn't start. Who has asked it something meanwhile is told why.
+async fn give_up(entrance: Entrance, lasting: &Lasting, err: StartError) -> StartError {
+    lasting.release();
+    entrance.refuse(&err.to_string()).await;
+    err
 }
 
 /// Says from time to time what a drain waits for. Never ends.

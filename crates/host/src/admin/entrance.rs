@@ -1,0 +1,193 @@
+//! The admin API from a host's first moment on. A host that starts may compile for minutes: meanwhile the API says what the
+//! host does, and stops it. All other requests wait until the host has started.
+//!
+//! ```text
+//! starting -> beginning -> serving
+//!     └───────────┴──────> not started: those who wait are told why
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use wasmhost_config::Formation;
+
+use super::api::FormationView;
+use super::request::Nothing;
+use super::{Admin, ApiError, router, server};
+use crate::host::Lasting;
+
+/// How long those who wait for an answer may take at the end.
+const ANSWERED_MAX: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Entrance {
+    inside: Arc<Inside>,
+    serving: JoinHandle<()>,
+    end: CancellationToken,
+}
+
+struct Inside {
+    name: String,
+    file: String,
+    started: Instant,
+    /// Cancelled when somebody asks that the host stops.
+    stop: CancellationToken,
+    stage: watch::Sender<Stage>,
+}
+
+enum Stage {
+    /// With the host's present work, for a person.
+    Starting(String),
+    /// There may be instances, and it takes no time until all can be asked: everybody waits.
+    Beginning,
+    Serving(Router),
+    /// With the reason.
+    NotStarted(String),
+}
+
+impl Entrance {
+    /// Answers requests from now on.
+    pub(crate) fn new(
+        listener: UnixListener,
+        formation: &Formation,
+        started: Instant,
+        lasting: &Lasting,
+    ) -> Entrance {
+        let inside = Arc::new(Inside {
+            name: formation.name.clone(),
+            file: formation.file.display().to_string(),
+            started,
+            stop: CancellationToken::new(),
+            stage: watch::Sender::new(Stage::Starting("reading its releases".to_owned())),
+        });
+        let end = CancellationToken::new();
+        let serve = server::serve(listener, enter(inside.clone()), end.clone());
+        Entrance { inside, serving: lasting.spawn("the admin API", serve), end }
+    }
+
+    /// Says what the host does now, as long as it starts.
+    pub(crate) fn tell(&self, what: impl Into<String>) {
+        self.inside.stage.send_replace(Stage::Starting(what.into()));
+    }
+
+    /// Nothing takes long any more.
+    pub(crate) fn begin(&self) {
+        self.inside.stage.send_replace(Stage::Beginning);
+    }
+
+    /// Cancelled when somebody asks that the host stops.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.inside.stop
+    }
+
+    /// The host has started.
+    pub(crate) fn open(&self, admin: Admin) {
+        self.inside.stage.send_replace(Stage::Serving(router(admin)));
+    }
+
+    /// The host doesn't start.
+    pub(crate) async fn refuse(self, why: &str) {
+        self.inside.stage.send_replace(Stage::NotStarted(why.to_owned()));
+        self.end().await;
+    }
+
+    /// Answers what was asked until now. A client that waits for counts, say, can't be answered any more.
+    pub(crate) async fn end(self) {
+        let Entrance { mut serving, end, .. } = self;
+        end.cancel();
+        let _ = tokio::time::timeout(ANSWERED_MAX, &mut serving).await;
+        serving.abort();
+    }
+}
+
+/// Every request comes this way.
+fn enter(inside: Arc<Inside>) -> Router {
+    let starting = Router::new()
+        .route("/v1/formation", get(formation))
+        .route("/v1/stop", post(stop))
+        .fallback(wait)
+        .method_not_allowed_fallback(wait)
+        .with_state(inside.clone());
+    Router::new().fallback(pass).with_state((inside, starting))
+}
+
+async fn pass(State((inside, starting)): State<(Arc<Inside>, Router)>, request: Request) -> Response {
+    let serving = match &*inside.stage.borrow() {
+        Stage::Serving(router) => Some(router.clone()),
+        Stage::Starting(_) | Stage::Beginning | Stage::NotStarted(_) => None,
+    };
+    answer(serving.unwrap_or(starting), request).await
+}
+
+async fn answer(router: Router, request: Request) -> Response {
+    match TowerToHyperService::new(router).call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+async fn formation(State(inside): State<Arc<Inside>>, request: Request) -> Response {
+    let starting = match &*inside.stage.borrow() {
+        Stage::Starting(what) => what.clone(),
+        Stage::Beginning | Stage::Serving(_) | Stage::NotStarted(_) => String::new(),
+    };
+    if starting.is_empty() {
+        return wait(State(inside), request).await;
+    }
+    match Nothing::from_request(request, &()).await {
+        Ok(Nothing) => Json(inside.view(starting)).into_response(),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+impl Inside {
+    /// A host that has nothing yet.
+    fn view(&self, starting: String) -> FormationView {
+        FormationView {
+            name: self.name.clone(),
+            file: self.file.clone(),
+            release: 0,
+            http: vec![],
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            paused: false,
+            starting: Some(starting),
+            canary: None,
+            types: vec![],
+        }
+    }
+}
+
+async fn stop(State(inside): State<Arc<Inside>>, _: Nothing) -> StatusCode {
+    info!("asked to stop by the admin API");
+    inside.stop.cancel();
+    StatusCode::ACCEPTED
+}
+
+/// The host's answer, once it has started.
+async fn wait(State(inside): State<Arc<Inside>>, request: Request) -> Response {
+    let mut stage = inside.stage.subscribe();
+    let is_over = |stage: &Stage| matches!(stage, Stage::Serving(_) | Stage::NotStarted(_));
+    let router = match stage.wait_for(is_over).await.as_deref() {
+        Ok(Stage::Serving(router)) => Ok(router.clone()),
+        Ok(Stage::NotStarted(why)) => Err(format!("the host didn't start: {why}")),
+        Ok(Stage::Starting(_) | Stage::Beginning) | Err(_) => Err("the host is stopping".to_owned()),
+    };
+    match router {
+        Ok(router) => answer(router, request).await,
+        Err(why) => ApiError::unavailable(why).into_response(),
+    }
+}

@@ -1,0 +1,129 @@
+//! A start until its first instance: the store, the release that it runs, listeners, components, release steps. Nothing calls
+//! anything yet, and the admin API says how far it is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::warn;
+use wasmhost_config::{Formation, StoreUrl};
+use wasmhost_engine::services::Services;
+use wasmhost_engine::{Cache, Engine};
+
+use super::store::{self, Store};
+use super::{Progress, StartError};
+use crate::admin::Entrance;
+use crate::capacity::{Capacity, capacity_warnings};
+use crate::ingress::Sockets;
+use crate::logs::Logs;
+use crate::plan::{Plan, Surroundings};
+use crate::pool::Learned;
+use crate::release::{
+    Begin, Making, NothingToRun, Opened, Release, Shelf, at_start, engine_options, run_release_steps,
+};
+use crate::services::{GrantedBy, Queues, Refusals};
+
+/// The means of a start.
+pub(super) struct Means<'a> {
+    /// The store and the state directory of the file. A release of before may have named others.
+    pub(super) url: StoreUrl,
+    pub(super) state_dir: PathBuf,
+    pub(super) logs: Arc<Logs>,
+    pub(super) cache: Cache,
+    pub(super) cache_directory: Option<PathBuf>,
+    pub(super) granted_by: GrantedBy,
+    pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
+    pub(super) entrance: &'a Entrance,
+}
+
+/// A start that has come so far.
+pub(super) struct Begun {
+    pub(super) formation: Formation,
+    pub(super) store: Store,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) queues: Arc<Queues>,
+    pub(super) made: Made,
+}
+
+/// The release, and what it was made with.
+pub(super) struct Made {
+    /// The places where requests are served, if any type takes them.
+    pub(super) opened: Option<Opened>,
+    pub(super) counts: BTreeMap<String, u32>,
+    /// The name of this boot in the store.
+    pub(super) owner: String,
+    pub(super) making: Making,
+    pub(super) release: Release,
+}
+
+/// Comes as far as the module says, or until somebody asks that the host stops.
+pub(super) async fn begin(
+    plan: Plan,
+    means: Means<'_>,
+    sockets: &mut Sockets,
+) -> Result<Begun, StartError> {
+    let store = store::open(&means.url)?;
+    let shelf = Arc::new(Shelf::of(&means.state_dir)?);
+    let surroundings =
+        Surroundings { cache: means.cache_directory.as_deref(), granted_by: means.granted_by };
+    let (plan, begin) =
+        at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(|why| match why {
+            NothingToRun::Store(err) => StartError::Store { url: means.url.to_string(), err },
+            NothingToRun::Lost(why) => StartError::Lost(why),
+        })?;
+    let formation = plan.formation.clone();
+    let queues = Arc::new(Queues::new(store.jobs.clone()));
+    let stop = means.entrance.stop();
+    let made = tokio::select! {
+        made = make(plan, begin, means, &store, &queues, sockets) => made,
+        () = stop.cancelled() => Err(StartError::Stopped),
+    };
+    match made {
+        Ok(made) => Ok(Begun { formation, store, shelf, queues, made }),
+        Err(err) => {
+            store::release_failed(&store, begin, &err).await;
+            Err(err)
+        }
+    }
+}
+
+async fn make(
+    plan: Plan,
+    begin: Begin,
+    means: Means<'_>,
+    store: &Store,
+    queues: &Arc<Queues>,
+    sockets: &mut Sockets,
+) -> Result<Made, StartError> {
+    let Means { url, state_dir, logs, cache, granted_by, progress, entrance, .. } = means;
+    let failed = |err| StartError::Store { url: url.to_string(), err };
+    // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
+    entrance.tell("opening its listeners");
+    let opened = match plan.has_http() {
+        true => Some(Opened::open(&plan.formation.http, sockets).await?),
+        false => None,
+    };
+    let counts = store.counts.load().await.map_err(failed)?;
+    let owner = store::take_ownership(&url, store).await?;
+    let capacity = Capacity::find(&plan, &counts)?;
+    capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
+    let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
+    let learned = Learned::open(&state_dir);
+    let services =
+        Services { logs, enqueue: queues.clone(), refusals: Arc::new(Refusals::new(granted_by)) };
+    let making = Making { engine, capacity, services, learned };
+    let told = |now: Progress<'_>| {
+        if let Progress::Done { done, of } = now {
+            entrance.tell(format!("compiling components: {done} of {of}"));
+        }
+        progress(now);
+    };
+    let (release, _) = making.make(begin.number, plan, &Default::default(), &told).await?;
+    if !begin.is_rollback {
+        let begun = |step: &str| entrance.tell(format!("running the release step \"{step}\""));
+        run_release_steps(&release, begun).await?;
+    }
+    store.releases.make_live(begin.number).await.map_err(failed)?;
+    entrance.begin();
+    Ok(Made { opened, counts, owner, making, release })
+}
