@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::http::Request;
+use crate::harness::http::{Connection, Request};
 use crate::harness::{Formation, Host, eventually, versioned_web, versioned_worker};
 
 /// How many of so many requests each version answers, one after another on one connection.
@@ -122,6 +122,10 @@ fn counts_are_split_and_a_scale_follows() {
     assert_eq!(host.cli(["scale", "web=8", "worker+4"]).done(), "web=8 worker=8\n");
     let ps = host.ps();
     assert_eq!((ps.parts("web"), ps.parts("worker")), ([8, 2], [6, 2]));
+    let table = host.cli(["ps"]).done();
+    for row in [["web", "v1", "8", "(4)"], ["worker", "v1", "6/8", "(4)"]] {
+        assert!(table.lines().any(|line| line.split_whitespace().take(4).eq(row)), "{row:?} in {table}");
+    }
     let mut names = ps.names("web");
     names.dedup();
     assert_eq!(names.len(), 10, "{names:?}");
@@ -157,6 +161,12 @@ fn ps_and_releases_show_both_versions() {
     assert_eq!(lines[head + 3][..4], ["worker", "v1", "4", "4"], "{table}");
     assert!(lines.iter().any(|line| line.starts_with(&["web.5", "v2"])), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    for ended in [host.cli(["ps", "nope"]), host.cli(["logs", "nope"])] {
+        let ended = ended.failed(1, "there is no process type \"nope\"; this formation has web, worker");
+        assert_eq!(ended.stderr.matches("web").count(), 1, "{ended:#?}");
+    }
+    host.cli(["restart", "nope"]).failed(1, "there is no process type \"nope\"");
+    assert!(!host.stderr().text().contains("restarting nope"));
     let one = host.cli(["ps", "web"]).done();
     assert!(one.contains("web.1") && one.contains("web.5") && !one.contains("worker"), "{one}");
     let view: Value = serde_json::from_str(&host.cli(["ps", "web", "--json"]).done()).unwrap();
@@ -181,6 +191,45 @@ fn ps_and_releases_show_both_versions() {
     assert_eq!((&ps.canary("web")["recycled"], &ps.process("web")["recycled"]), (&2.into(), &4.into()));
     host.cli(["abort"]).done();
     eventually("the canary has left", || (!host.cli(["ps"]).done().contains("v2")).then_some(()));
+}
+
+#[test]
+fn ps_tells_a_version_that_leaves_from_the_one_that_stays() {
+    let formation = versioned_web("one", "count = 1");
+    let host = Host::run(&formation);
+    formation.build("web", "web-test", "two");
+    host.cli(["deploy", "--canary", "99%"]).done();
+    let mut held = host.connect();
+    eventually("the canary has a request", || {
+        held = host.connect();
+        held.send_raw(HELD).unwrap();
+        let is_of_canary = eventually("it is begun", || {
+            let ps = host.ps();
+            let is_busy = |view: &Value| view["instances"][0]["state"] == "busy";
+            (is_busy(ps.canary("web")) || is_busy(ps.process("web"))).then(|| is_busy(ps.canary("web")))
+        });
+        if !is_of_canary {
+            end(&mut held);
+        }
+        is_of_canary.then_some(())
+    });
+    host.cli(["abort"]).done();
+    let table = host.cli(["ps"]).done();
+    let mut rows = table.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>());
+    assert_eq!(rows.find(|row| row.first() == Some(&"TYPE")).unwrap()[1], "RELEASE", "{table}");
+    assert_eq!(rows.next().unwrap(), ["web", "v1", "1", "1"], "{table}");
+    assert_eq!(rows.next().unwrap(), ["web", "v2", "0", "0"], "{table}");
+    end(&mut held);
+    eventually("the canary has left", || host.cli(["ps"]).done().contains("TRIGGER").then_some(()));
+}
+
+/// A request that keeps an instance busy until its end is sent.
+const HELD: &[u8] = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+
+#[track_caller]
+fn end(held: &mut Connection) {
+    held.send_raw(b"1\r\nx\r\n0\r\n\r\n").unwrap();
+    assert_eq!(held.read_answer(false).unwrap().ok(), "x");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `wasmhost ps`
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -49,8 +50,11 @@ async fn watch(client: &Client, ps: &Ps) -> Outcome {
 /// How things stand, with the type alone that was named.
 async fn look(client: &Client, ps: &Ps) -> Result<FormationView, Failed> {
     let mut view: FormationView = client.get("/v1/formation").await?;
-    let Some(name) = &ps.process else { return Ok(view) };
-    let known: Vec<_> = view.types.iter().map(|process| process.process.clone()).collect();
+    let Some(name) = ps.process.as_ref().filter(|_| view.starting.is_none()) else { return Ok(view) };
+    let mut known: Vec<_> = view.types.iter().map(|process| process.process.clone()).collect();
+    // A type with a canary, or with a version that leaves, is listed twice.
+    let mut seen = HashSet::new();
+    known.retain(|name| seen.insert(name.clone()));
     view.types.retain(|process| process.process == *name);
     if view.types.is_empty() {
         let known = known.join(", ");
@@ -74,19 +78,25 @@ fn text(view: &FormationView, ps: &Ps) -> String {
 }
 
 fn render(view: &FormationView) -> String {
+    let (name, pid, uptime) = (&view.name, view.pid, short(view.uptime_s));
+    if let Some(starting) = &view.starting {
+        return format!("{name}  starting  pid {pid}  up {uptime}\n\n{starting}\n");
+    }
     let at: String = view.http.iter().map(|place| format!("  {place}")).collect();
-    let (name, release, uptime) = (&view.name, view.release, short(view.uptime_s));
+    let release = view.release;
     let canary =
         view.canary.map(|CanaryView { release, percent }| format!("  v{release} on canary ({percent}%)"));
     let canary = canary.unwrap_or_default();
-    let mut text = format!("{name}  v{release}{canary}{at}  pid {}  up {uptime}\n", view.pid);
+    let mut text = format!("{name}  v{release}{canary}{at}  pid {pid}  up {uptime}\n");
     if view.paused {
         text += "jobs and ticks are paused; SIGUSR2 takes them again\n";
     }
     text.push('\n');
-    // There isn't room for both.
-    let second = if view.canary.is_some() { "RELEASE" } else { "TRIGGER" };
-    let types = view.types.iter().map(|process| type_row(process, view.canary));
+    // There isn't room for both. Of a type in two versions one has to know which is which.
+    let mut seen = HashSet::new();
+    let are_versions = view.types.iter().any(|process| !seen.insert(&process.process));
+    let second = if are_versions { "RELEASE" } else { "TRIGGER" };
+    let types = view.types.iter().map(|process| type_row(process, are_versions, view.canary));
     text += &table(
         &["TYPE", second, "DESIRED", "ACTUAL", "REPLACING", "DRAINING", "WAITING", "RESTARTS", "RECYCLED"],
         types,
@@ -193,18 +203,19 @@ fn paragraph(lines: &[String]) -> String {
     begin.to_owned() + &lines.collect::<String>()
 }
 
-/// `desired (file)` where the count isn't the file's.
-fn type_row(view: &TypeView, canary: Option<CanaryView>) -> Vec<String> {
-    let desired = match view.canary || view.count == view.in_file {
-        true => view.desired.to_string(),
-        false => format!("{} ({})", view.desired, view.in_file),
+/// `desired (file)` where the count isn't the file's. Where a canary has a part of the count, `part/count (file)`.
+fn type_row(view: &TypeView, are_versions: bool, canary: Option<CanaryView>) -> Vec<String> {
+    let desired = match (view.canary || view.count == view.in_file, view.desired == view.count) {
+        (true, _) => view.desired.to_string(),
+        (false, true) => format!("{} ({})", view.desired, view.in_file),
+        (false, false) => format!("{}/{} ({})", view.desired, view.count, view.in_file),
     };
     let second = match canary {
-        None => view.trigger.clone(),
+        _ if !are_versions => view.trigger.clone(),
         Some(canary) if view.canary && view.release == canary.release => {
             format!("v{} ({}%)", view.release, canary.percent)
         }
-        Some(_) => format!("v{}", view.release),
+        _ => format!("v{}", view.release),
     };
     vec![
         view.process.clone(),
