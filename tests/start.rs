@@ -134,6 +134,34 @@ fn a_port_in_use_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_place_that_the_formation_names_twice_is_not_blamed_on_another_program() {
+    // The file alone doesn't show it.
+    let formation = Formation::web("").directory("real");
+    std::os::unix::fs::symlink("real", formation.path("link")).unwrap();
+    let formation = formation.http("listen = [\"unix:real/app.sock\", \"unix:link/app.sock\"]");
+    let [real, link] = ["real", "link"].map(|folder| formation.path(folder).join("app.sock"));
+    let expected = format!(
+        "can't listen on unix:{} and on unix:{}, which are one place: remove one of the two from `listen`",
+        link.display(),
+        real.display()
+    );
+    let ended = formation.run_to_end().failed(3, &expected);
+    assert!(!ended.stderr.contains("another program"), "{ended:#?}");
+    formation.cli(["check"]).done();
+
+    let formation = Formation::web("");
+    let host = Host::run(&formation);
+    let port = host.address().port();
+    let formation = formation.http(&format!("listen = [\"127.0.0.1:{port}\", \"0.0.0.0:{port}\"]"));
+    let expected = format!("can't listen on 0.0.0.0:{port} and on 127.0.0.1:{port}, which are one place");
+    let ended = formation.cli(["deploy"]).failed(1, &expected);
+    assert!(!ended.stderr.contains("another program"), "{ended:#?}");
+
+    let formation = Formation::web("").http("listen = [\"fd:web\", \"fd:web\"]");
+    formation.cli(["check"]).failed(2, "http.listen: the place \"fd:web\" is given twice");
+}
+
+#[test]
 fn a_second_host_of_one_formation_is_refused_and_the_first_serves_on() {
     let formation = Formation::web("");
     let host = Host::run(&formation);

@@ -4,6 +4,7 @@ use super::DURATION_MAX;
 use crate::http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies, parse_network};
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::quoted;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,12 +29,13 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
     let default = Http::default();
     let listen = table.take("listen");
     let tls = table.take("tls");
+    let mut known = vec![];
     let listen = match (&listen, &tls) {
         (None, None) => default.listen,
         (None, Some(_)) => Vec::new(),
-        (Some(item), tls) => read_listen(cx, item, tls.is_some()),
+        (Some(item), tls) => read_listen(cx, item, tls.is_some(), &mut known),
     };
-    let tls = tls.and_then(|item| read_tls(cx, &item));
+    let tls = tls.and_then(|item| read_tls(cx, &item, &mut known));
     let socket_mode = table.take("socket_mode").and_then(|item| mode(cx, &item));
     let mut timeout = |cx: &mut Reading<'_>, key| table.take(key).and_then(|item| item.duration(cx, TIMEOUT));
     let header_timeout = timeout(cx, "header_timeout");
@@ -71,12 +73,51 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
     })
 }
 
-fn read_listen(cx: &mut Reading<'_>, item: &Item<'_>, may_be_empty: bool) -> Vec<Listen> {
+/// A place to listen, and the key and the line that name it.
+type Known = (Listen, String, usize);
+
+fn read_listen(
+    cx: &mut Reading<'_>,
+    item: &Item<'_>,
+    may_be_empty: bool,
+    known: &mut Vec<Known>,
+) -> Vec<Listen> {
     let elements = one_or_more(cx, item);
     if elements.is_empty() && !may_be_empty {
         item.problem(cx, format!("found an empty array, expected {LISTEN_EXPECTED}"));
     }
-    elements.iter().filter_map(|element| place(cx, element)).collect()
+    let mut places = Vec::new();
+    for element in &elements {
+        let Some(place) = place(cx, element) else { continue };
+        let found = quoted(&place.to_string());
+        match known.iter().find(|(other, _, _)| is_one_place(other, &place)) {
+            None => {}
+            Some((_, key, _)) if *key == element.key => {
+                element.problem(cx, format!("the place {found} is given twice: remove one of the two"));
+            }
+            Some((_, key, line)) => element.problem(
+                cx,
+                format!("the place {found} is in {key} too (line {line}): remove one of the two"),
+            ),
+        }
+        known.push((place.clone(), element.key.clone(), cx.report.line(element.span.start)));
+        places.push(place);
+    }
+    places
+}
+
+/// Whether the text alone says that two places are one. A port that is 0 is another one each time.
+fn is_one_place(one: &Listen, other: &Listen) -> bool {
+    match (one, other) {
+        (Listen::Tcp(one), Listen::Tcp(other)) => {
+            let is_one = match (one.parse::<SocketAddr>(), other.parse::<SocketAddr>()) {
+                (Ok(one), Ok(other)) => one == other,
+                _ => one.eq_ignore_ascii_case(other),
+            };
+            is_one && !one.ends_with(":0")
+        }
+        _ => one == other,
+    }
 }
 
 fn place(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Listen> {
@@ -103,10 +144,10 @@ fn one_or_more<'t>(cx: &mut Reading<'_>, item: &Item<'t>) -> Vec<Item<'t>> {
     }
 }
 
-fn read_tls(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Tls> {
+fn read_tls(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Known>) -> Option<Tls> {
     let mut table = item.table(cx, "a table such as [http.tls]")?;
     let listen = required(cx, &mut table, "listen", "\"0.0.0.0:8443\"")
-        .map(|item| read_listen(cx, &item, false))
+        .map(|item| read_listen(cx, &item, false, known))
         .unwrap_or_default();
     let cert = required(cx, &mut table, "cert", "\"cert.pem\"");
     let key = required(cx, &mut table, "key", "\"key.pem\"");

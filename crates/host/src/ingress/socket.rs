@@ -112,10 +112,19 @@ fn listen(address: &SocketAddr, beside: &[&TcpListener]) -> io::Result<TcpListen
 
 /// Whether a socket that listens keeps another one from this address though its own address is another.
 fn overlaps(address: &SocketAddr, other: &TcpListener) -> bool {
+    other.local_addr().is_ok_and(|other| other != *address && overlap(address, &other))
+}
+
+/// Whether two addresses are one, or one of them includes the other.
+pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let is_any = |ip: IpAddr| ip.to_canonical().is_unspecified();
-    other.local_addr().is_ok_and(|other| {
-        other.port() == address.port() && other != *address && (is_any(other.ip()) || is_any(address.ip()))
-    })
+    one.port() == other.port() && (one == other || is_any(one.ip()) || is_any(other.ip()))
+}
+
+/// Whether two paths lead to the same file.
+pub(super) fn is_one_file(one: &Path, other: &Path) -> bool {
+    let file = |path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    file(one).is_some_and(|one| file(other) == Some(one))
 }
 
 /// The file of a unix socket, which goes with it, unless somebody has put another one there.

@@ -14,7 +14,7 @@ use super::HandedOver;
 use super::handed_over::Named;
 use super::listener::{Listener, Wanted};
 use super::open::{Claim, Open};
-use super::socket::{Place, Socket, SocketFile};
+use super::socket::{Place, Socket, SocketFile, is_one_file, overlap};
 use crate::host::StartError;
 
 /// See the module.
@@ -34,7 +34,13 @@ struct Given {
 /// The sockets of one `[http]`, while they are opened. None of them is taken twice.
 struct Taking<'a> {
     sockets: &'a mut Sockets,
-    taken: Vec<Arc<Open>>,
+    taken: Vec<Taken>,
+}
+
+/// A socket, and the place of `[http]` that it is taken for.
+struct Taken {
+    open: Arc<Open>,
+    by: Listen,
 }
 
 impl Sockets {
@@ -62,7 +68,10 @@ impl Sockets {
             let failed = |err| StartError::Listen { listen: wanted.place.to_string(), err };
             let claims = match found {
                 Some(claim) => vec![claim],
-                None => taking.make(&wanted, http.socket_mode).await.map_err(failed)?,
+                None => match taking.make(&wanted, http.socket_mode).await {
+                    Ok(claims) => claims,
+                    Err(err) => return Err(taking.in_the_way(&wanted.place, &err).await.unwrap_or(failed(err))),
+                },
             };
             for claim in claims {
                 listeners.push(Listener::new(claim, wanted.tls).map_err(failed)?);
@@ -95,7 +104,7 @@ impl Taking<'_> {
             Listen::Tcp(address) => {
                 // A name that can't be looked up is told of by binding to it.
                 let addresses: Vec<_> = tokio::net::lookup_host(address).await.ok()?.collect();
-                self.take(|open| match &open.place {
+                self.take(&wanted.place, |open| match &open.place {
                     // Any port is right, and the one that it has is the best.
                     Place::Tcp(_) if addresses.iter().any(|address| address.port() == 0) => {
                         open.is_made_for(wanted)
@@ -105,21 +114,21 @@ impl Taking<'_> {
                 })
             }
             Listen::Unix(path) => {
-                self.take(|open| matches!(&open.place, Place::Unix(place) if place == path))
+                self.take(&wanted.place, |open| matches!(&open.place, Place::Unix(place) if place == path))
             }
             Listen::HandedOver(_) => None,
         }
     }
 
-    fn take(&mut self, is_wanted: impl Fn(&Open) -> bool) -> Option<Claim> {
+    fn take(&mut self, by: &Listen, is_wanted: impl Fn(&Open) -> bool) -> Option<Claim> {
         let candidates = self.sockets.all().filter(|open| is_wanted(open) && !self.has(open));
         let claim = candidates.filter_map(|open| open.claim()).next()?;
-        self.taken.push(claim.open.clone());
+        self.taken.push(Taken { open: claim.open.clone(), by: by.clone() });
         Some(claim)
     }
 
     fn has(&self, open: &Arc<Open>) -> bool {
-        self.taken.iter().any(|taken| Arc::ptr_eq(taken, open))
+        self.taken.iter().any(|taken| Arc::ptr_eq(&taken.open, open))
     }
 
     /// Opens one place: one socket, or as many as were handed over for it. `mode` is a unix socket's.
@@ -135,16 +144,16 @@ impl Taking<'_> {
                 let (socket, file) = SocketFile::listen(path, mode)?;
                 (socket, Some(file))
             }
-            Listen::HandedOver(name) => return self.take_given(name.as_deref()),
+            Listen::HandedOver(name) => return self.take_given(&wanted.place, name.as_deref()),
         };
         let open = Open::made(socket, file, wanted.clone())?;
         self.sockets.made.push(Arc::downgrade(&open));
-        self.taken.push(open.clone());
+        self.taken.push(Taken { open: open.clone(), by: wanted.place.clone() });
         Ok(open.claim().into_iter().collect())
     }
 
     /// Takes the sockets of this name that were handed over, or all that are left. There has to be one.
-    fn take_given(&mut self, name: Option<&str>) -> io::Result<Vec<Claim>> {
+    fn take_given(&mut self, by: &Listen, name: Option<&str>) -> io::Result<Vec<Claim>> {
         let left = self.sockets.handed_over.iter().filter(|given| match &given.open {
             Ok(open) => !self.has(open),
             Err(_) => true,
@@ -160,9 +169,30 @@ impl Taking<'_> {
         for open in wanted {
             let open = open.map_err(|(kind, why)| io::Error::new(kind, why))?;
             claims.extend(open.claim());
-            self.taken.push(open);
+            self.taken.push(Taken { open, by: by.clone() });
         }
         Ok(claims)
+    }
+
+    /// The error where another place of the same `[http]` keeps this one from being opened.
+    async fn in_the_way(&self, place: &Listen, err: &io::Error) -> Option<StartError> {
+        if !matches!(err.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::NotFound) {
+            return None;
+        }
+        let addresses: Vec<SocketAddr> = match place {
+            Listen::Tcp(address) => tokio::net::lookup_host(address).await.ok()?.collect(),
+            Listen::Unix(_) | Listen::HandedOver(_) => vec![],
+        };
+        let is_one = |taken: &&Taken| match (place, &taken.open.place) {
+            (Listen::Tcp(_), Place::Tcp(there)) => addresses.iter().any(|address| overlap(address, there)),
+            (Listen::Unix(path), Place::Unix(there)) => is_one_file(path, there),
+            (Listen::HandedOver(Some(name)), _) => self.sockets.handed_over.iter().any(|given| {
+                given.name == *name && given.open.as_ref().is_ok_and(|open| Arc::ptr_eq(open, &taken.open))
+            }),
+            _ => false,
+        };
+        let other = self.taken.iter().find(is_one)?.by.to_string();
+        Some(StartError::ListenTwice { listen: place.to_string(), other })
     }
 }
 
