@@ -4,8 +4,8 @@
 //! (so that the fault may be its own, and not the request's), nothing was answered yet, and HTTP lets a proxy repeat
 //! it: its method is safe, and it has no body. While the type moves from one version to another, such a request is
 //! repeated on an instance of the other version, whether its instance had been called before or not: it's the version that
-//! may be at fault. A request that its guest never saw is repeated once whatever its method,
-//! if it has no body. An error code that the guest answers with is an answer, and never repeated.
+//! may be at fault. So is one that crashed a canary, on the live version. A request that its guest never saw is repeated
+//! once whatever its method, if it has no body. An error code that the guest answers with is an answer, and never repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,8 +146,8 @@ impl Web {
             // The client is to blame, who is told so, and not the guest, whatever it did about a body that broke off.
             return failure.response().map(Either::Right);
         }
-        let is_moving = || self.pool.has_other_than(slot.version.release);
-        let to_blame = end.is_crash() && (reused != Reused::Not || repeatable && is_moving());
+        let has_other = || self.other_version(slot.version.release).is_some();
+        let to_blame = end.is_crash() && (reused != Reused::Not || repeatable && has_other());
         let unseen = matches!(end, CallEnd::Refused(_));
         if to_blame && repeatable || unseen && !has_body {
             // Boxed, since it would make every request's future twice as large.
@@ -188,8 +188,7 @@ impl Web {
         failure.response().map(Either::Right)
     }
 
-    /// Lets another instance answer: one of the other version where the type moves, or a fresh one, if a reused one
-    /// crashed.
+    /// Lets another instance answer: one of the other version where there are two, or a fresh one, if a reused one crashed.
     async fn repeat(
         &self,
         head: Arc<Parts>,
@@ -200,14 +199,10 @@ impl Web {
         let Failed { slot: failed_slot, reused, end } = failed;
         let instance = failed_slot.name.to_string();
         let crashed = end.is_crash();
-        let release = failed_slot.version.release;
-        let is_moving = crashed && self.pool.has_other_than(release);
-        let need = match crashed {
-            true if is_moving => Need::OtherThan(release),
-            true => Need::Fresh,
-            false => Need::Any,
-        };
-        let Some((web, lease)) = self.lend_again(need).await else {
+        let other = if crashed { self.other_version(failed_slot.version.release) } else { None };
+        let is_other = other.is_some();
+        let (web, need) = other.unwrap_or((self, if crashed { Need::Fresh } else { Need::Any }));
+        let Some((web, lease)) = web.lend_again(need).await else {
             return self.failures.ended(&head, &instance, &end).response().map(Either::Right);
         };
         let Called { slot, answer, .. } = web.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
@@ -217,14 +212,25 @@ impl Web {
             Ok(answer) if !crashed => self.pass(answer, &head, &slot),
             Ok(answer) => {
                 self.failures.repeated(&head, &instance, &end, &again);
-                // The live version's answer says nothing of the canary.
-                if !is_moving && std::ptr::eq(web, self) {
+                // The answer of one version says nothing of the other.
+                if !is_other && std::ptr::eq(web, self) {
                     self.pool.was_repeated(failed_slot, reused);
                 }
                 self.pass(answer, &head, &slot)
             }
             Err(end) => self.failures.ended(&head, &again, &end).response().map(Either::Right),
         }
+    }
+
+    /// Where two versions serve: whose instance may answer in place of one of this release's, and which.
+    fn other_version(&self, release: u64) -> Option<(&Web, Need)> {
+        if self.pool.has_other_than(release) {
+            return Some((self, Need::OtherThan(release)));
+        }
+        let Shared::WithLive(live) = &self.version else { return None };
+        // While the canary is promoted the live version's instances are replaced by some of its own release.
+        let need = if live.pool.has(release) { Need::OtherThan(release) } else { Need::Any };
+        live.pool.has_other_than(release).then_some((live, need))
     }
 
     /// Another instance, and whose it is: the live version's, where this is a canary that has none to give.

@@ -438,6 +438,11 @@ impl Pool {
         self.lock().live.values().any(|other| *other != release)
     }
 
+    /// Whether instances of this release's version serve.
+    pub(crate) fn has(&self, release: u64) -> bool {
+        self.lock().live.values().any(|version| *version == release)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code that runs under the lock panics; were it to, the lists would still be whole.
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
