@@ -12,9 +12,11 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use wasmhost_config::{LoadError, default_state_dir, is_procfile};
+use wasmhost_config::{LoadError, StoreUrl, default_state_dir, is_procfile};
 use wasmhost_host::admin::api::ErrorResponse;
-use wasmhost_host::{Holder, holder, is_in_use, is_trusted_user, running_state_dir, socket_path};
+use wasmhost_host::{
+    Holder, StoredReleases, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
+};
 
 use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
@@ -87,6 +89,15 @@ impl From<Failed> for NoAnswer {
     }
 }
 
+impl From<NoAnswer> for Failed {
+    fn from(none: NoAnswer) -> Failed {
+        match none {
+            NoAnswer::Refused { status, refusal } => Failed::new(exit_of(status), refusal.error),
+            NoAnswer::Failed(failed) => failed,
+        }
+    }
+}
+
 impl Client {
     /// The client of this formation's host, whether it is there or not.
     pub(crate) fn of_file(file: FormationFile) -> Result<Client, Failed> {
@@ -114,6 +125,17 @@ impl Client {
     /// Whether the host is there, answering or not.
     pub(crate) fn is_there(&self) -> bool {
         is_in_use(&self.state_dir)
+    }
+
+    /// The releases in the formation's store, for one who finds no host. None where there is no store.
+    pub(crate) fn stored_releases(&self) -> Result<Option<StoredReleases>, String> {
+        let file = std::path::absolute(self.file.path()).map_err(|err| err.to_string())?;
+        let store = match wasmhost_config::load(self.file.path()) {
+            Ok(formation) => formation.store,
+            // A file with errors is most likely that of the usual place.
+            Err(_) => StoreUrl::Sqlite(self.state_dir.join("store.db")),
+        };
+        StoredReleases::open(&self.state_dir, &file, &store)
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
@@ -171,10 +193,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failed> {
-        self.try_send(method, path, body).await.map_err(|none| match none {
-            NoAnswer::Refused { status, refusal } => Failed::new(exit_of(status), refusal.error),
-            NoAnswer::Failed(failed) => failed,
-        })
+        self.try_send(method, path, body).await.map_err(Failed::from)
     }
 
     async fn try_send(

@@ -11,7 +11,7 @@ use wasmhost_host::admin::api::{
     AttemptEnd, BackupRequest, BackupResponse, JobDetail, JobMoved, JobState, JobView, JobsView,
     PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse, Timestamp,
 };
-use wasmhost_host::backup_store;
+use wasmhost_host::{backup_store, refuse_directory_of_other};
 
 use crate::args::jobs::{Backup, JobsVerb, List, Queues, Show, Stats, Sweep, Watch, Which};
 use crate::client::{self, Client};
@@ -406,6 +406,8 @@ async fn backup(client: &Client, backup: &Backup) -> Outcome {
 /// Without a host.
 async fn backup_alone(client: &Client, file: &Path) -> Result<u64, Failed> {
     let formation = client.file().read()?;
+    let refused = refuse_directory_of_other(&formation.state_dir, &formation.file);
+    refused.map_err(|err| client.file().failed(Exit::Failed, err))?;
     backup_store(&formation.store, file).await.map_err(|err| Failed::new(Exit::Failed, err))
 }
 

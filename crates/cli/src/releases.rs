@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
+use wasmhost_host::StoredReleases;
 use wasmhost_host::admin::api::{ComponentView, ReleaseDetail, ReleaseView, ReleasesView, Timestamp};
 
 use crate::args::releases::{Releases, ReleasesVerb, Show};
-use crate::client::Client;
-use crate::exit::{Exit, Outcome};
+use crate::client::{Client, NoAnswer};
+use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
 use crate::table::{one_line, short, size, table};
 
@@ -21,7 +22,11 @@ pub(crate) async fn releases(client: &Client, releases: &Releases) -> Outcome {
     if let Some(ReleasesVerb::Show(wanted)) = &releases.verb {
         return show(client, wanted).await;
     }
-    let ReleasesView { releases: listed } = client.get(&format!("/v1/releases?n={}", releases.n)).await?;
+    let asked = client.try_get::<ReleasesView>(&format!("/v1/releases?n={}", releases.n)).await;
+    let listed = match asked {
+        Ok(ReleasesView { releases }) => releases,
+        Err(none) => without_host(client, none, |stored| stored.list(releases.n))?,
+    };
     if releases.json {
         for release in &listed {
             print::json(release)?;
@@ -34,13 +39,34 @@ pub(crate) async fn releases(client: &Client, releases: &Releases) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Looks in the store, where no host runs.
+fn without_host<T>(
+    client: &Client,
+    none: NoAnswer,
+    look: impl FnOnce(&StoredReleases) -> Result<T, String>,
+) -> Result<T, Failed> {
+    let failed = Failed::from(none);
+    if failed.exit != Exit::NoHost || client.is_there() {
+        return Err(failed);
+    }
+    let refused = |why: String| client.file().failed(Exit::Failed, why);
+    let Some(stored) = client.stored_releases().map_err(refused)? else { return Err(failed) };
+    let found = look(&stored).map_err(refused)?;
+    let file = client.file().path().display();
+    print::note(format_args!("no host runs {file}: this is what its store has"));
+    Ok(found)
+}
+
 fn row(release: &ReleaseView, now: Timestamp) -> Vec<String> {
     vec![
         format!("v{}", release.number),
         state(release),
         ago(&release.created_at, now),
         release.author.clone(),
-        release.changed.join(" "),
+        match release.gone {
+            Some(gone) => format!("(v{gone} is gone)"),
+            None => release.changed.join(" "),
+        },
         release.why.as_deref().map(|why| one_line(why, WHY_CHARS)).unwrap_or_default(),
     ]
 }
@@ -60,7 +86,11 @@ fn ago(time: &str, now: Timestamp) -> String {
 }
 
 async fn show(client: &Client, show: &Show) -> Outcome {
-    let detail: ReleaseDetail = client.get(&format!("/v1/releases/{}", show.number.0)).await?;
+    let asked = client.try_get::<ReleaseDetail>(&format!("/v1/releases/{}", show.number.0)).await;
+    let detail = match asked {
+        Ok(detail) => detail,
+        Err(none) => without_host(client, none, |stored| stored.detail(show.number.0))?,
+    };
     if show.json {
         print::pretty_json(&detail)?;
     } else if show.formation && std::io::stdout().is_terminal() {
@@ -88,7 +118,11 @@ fn render(detail: &ReleaseDetail) -> String {
     add("why", release.why.as_deref());
     text.push('\n');
     match (detail.changes.is_empty(), detail.before) {
-        (_, None) => {}
+        (_, None) => {
+            if let Some(gone) = release.gone {
+                let _ = writeln!(text, "it isn't known what it changed: v{gone}, the one before it, isn't kept any more\n");
+            }
+        }
         (true, Some(before)) => text += &format!("nothing changed since v{before}\n\n"),
         (false, Some(before)) => {
             text += &format!("changed since v{before}:\n");
@@ -118,6 +152,7 @@ mod tests {
             live_at: why.is_none().then(|| "2026-11-28T08:00:02Z".into()),
             why: why.map(str::to_owned),
             changed: vec!["web".into(), "worker".into()],
+            gone: None,
             components: vec![ComponentView {
                 process: "web".into(),
                 digest: "3f2a91c45e".repeat(6) + "0000",
@@ -136,6 +171,8 @@ mod tests {
         );
         let canary = ReleaseView { canary_percent: Some(10), ..release(8, "canary", "deploy", None) };
         assert_eq!(row(&canary, now)[1], "canary (10%)");
+        let first = ReleaseView { changed: vec![], gone: Some(7), ..release(8, "live", "deploy", None) };
+        assert_eq!(row(&first, now)[4], "(v7 is gone)");
         let failed = release(7, "failed", "deploy", Some("web.1 trapped\n  at main"));
         assert_eq!(row(&failed, now)[5], "web.1 trapped");
     }
@@ -160,5 +197,7 @@ mod tests {
         );
         detail.before = None;
         assert!(!render(&detail).contains("changed"));
+        detail.release.gone = Some(6);
+        assert!(render(&detail).contains("\nit isn't known what it changed: v6, the one before it, isn't"));
     }
 }

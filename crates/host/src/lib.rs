@@ -36,10 +36,11 @@ pub use logs::{HostLine, HostLog, LogFormat, render};
 pub use output::{Output, Source, until, write_all};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType, Surroundings, Understood, memory_problem};
 pub use program::{OneOff, run_program};
-pub use release::LiveRelease;
+pub use release::{LiveRelease, StoredReleases};
 pub use services::GrantedBy;
 pub use state_dir::{
-    Holder, StateDirError, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
+    Holder, StateDirError, holder, is_in_use, is_trusted_user, refuse_directory_of_other, running_state_dir,
+    socket_path,
 };
 pub use systemd::{Reloading, ServiceManager};
 pub use trigger::release::ReleaseFailed;

@@ -160,12 +160,17 @@ pub fn holder(state_dir: &Path, file: &Path) -> Holder {
     }
 }
 
-/// Whether the state directory belongs to another formation than that of this file, whether a host runs or not.
-pub(crate) fn is_of_other(state_dir: &Path, file: &Path) -> bool {
+/// Refuses a state directory that belongs to another formation than that of this file, whether a host runs or not. Changes
+/// nothing, and is content where there is no directory.
+///
+/// # Errors
+///
+/// [`StateDirError::OfOtherFormation`]
+pub fn refuse_directory_of_other(state_dir: &Path, file: &Path) -> Result<(), StateDirError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let lock = rustix::fs::open(state_dir.join("lock"), flags, Mode::empty());
     let owner = lock.ok().and_then(|lock| User::read(&mut lock.into()));
-    owner.is_some_and(|owner| owner.keeps_it_from(&User::of(file, state_dir)))
+    refuse_other(owner, &User::of(file, state_dir), state_dir)
 }
 
 /// Whether a host has this state directory.

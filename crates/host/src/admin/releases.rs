@@ -1,7 +1,7 @@
 //! The admin API's part for releases: deploys and rollbacks, whose answers are streams, and the list of what there was.
 
 use std::convert::Infallible;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use wasmhost_config::shown::one_line;
-use wasmhost_config::{Changes, Source, restore};
 use wasmhost_store::StoreError;
 use wasmhost_store::releases::{RELEASES_MAX, Release, ReleaseState};
 
 use super::api::{
-    ComponentView, DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, ReleaseSource, ReleaseView,
-    ReleasesView, RollbackRequest,
+    DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, ReleaseSource, ReleaseView, ReleasesView,
+    RollbackRequest,
 };
 use super::jobs::page_size;
 use super::request::{Given, Nothing};
 use super::{Admin, ApiError, Shared};
-use crate::release::{NotTaken, OnCanary, TIMEOUT_DEFAULT, TIMEOUT_MAX, Wanted, change_lines};
+use crate::release::views::{components, detail, no_release, view};
+use crate::release::{NotTaken, OnCanary, TIMEOUT_DEFAULT, TIMEOUT_MAX, Wanted};
 use crate::share::Share;
 
 /// Releases in a list, where nobody says how many.
@@ -158,12 +158,13 @@ async fn list(
 /// One after the other: a release has megabytes of text at most.
 async fn read_list(admin: &Admin, wanted: u32) -> Result<Vec<ReleaseView>, ApiError> {
     let (file, canary) = live(admin);
+    let known: Arc<[u64]> = admin.releases.numbers(RELEASES_MAX).await.map_err(unreadable)?.into();
     let mut releases = Vec::new();
-    for number in admin.releases.numbers(wanted).await.map_err(unreadable)? {
+    for number in known.iter().copied().take(usize::try_from(wanted).unwrap_or(usize::MAX)) {
         let Some(release) = admin.releases.release(number).await.map_err(unreadable)? else { continue };
         let before = admin.releases.live_before(number).await.map_err(unreadable)?;
-        let file = file.clone();
-        releases.push(blocking(move || view(&release, before.as_ref(), canary, &file)).await?);
+        let (file, known) = (file.clone(), known.clone());
+        releases.push(blocking(move || view(&release, before.as_ref(), &known, canary, &file)).await?);
     }
     Ok(releases)
 }
@@ -183,18 +184,8 @@ async fn show(
     };
     let before = admin.releases.live_before(number).await.map_err(unreadable)?;
     let (file, canary) = live(&admin);
-    let detail = blocking(move || {
-        let changes = before.as_ref().map(|before| match changes(before, &release, &file) {
-            Some(changes) => change_lines(&changes),
-            None => by_components(before, &release).iter().map(|name| format!("{name}: component")).collect(),
-        });
-        ReleaseDetail {
-            before: before.as_ref().map(|before| before.number),
-            changes: changes.unwrap_or_default(),
-            release: view(&release, before.as_ref(), canary, &file),
-            formation: release.formation,
-        }
-    });
+    let known = admin.releases.numbers(RELEASES_MAX).await.map_err(unreadable)?;
+    let detail = blocking(move || detail(release, before.as_ref(), &known, canary, &file));
     Ok(Json(detail.await?))
 }
 
@@ -233,78 +224,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|err| ApiError::unavailable(err.to_string()))
 }
 
-fn view(
-    release: &Release,
-    before: Option<&Release>,
-    canary: Option<OnCanary>,
-    file: &FilePath,
-) -> ReleaseView {
-    // To the store it is pending.
-    let canary = canary.filter(|canary| canary.release == release.number);
-    let canary = canary.filter(|_| release.state == ReleaseState::Pending);
-    ReleaseView {
-        number: release.number,
-        state: canary.map_or(release.state.name(), |_| "canary").to_owned(),
-        canary_percent: canary.map(|canary| canary.share.percent()),
-        author: release.author.clone(),
-        created_at: release.created_at.to_string(),
-        live_at: release.live_at.map(|time| time.to_string()),
-        why: release.why.clone(),
-        changed: before.map(|before| changed(before, release, file)).unwrap_or_default(),
-        components: components(release),
-    }
-}
-
-fn components(release: &Release) -> Vec<ComponentView> {
-    let components = release.components.iter().map(|component| ComponentView {
-        process: component.process.clone(),
-        digest: component.digest.clone(),
-        bytes: component.bytes,
-        file: component.file.clone(),
-    });
-    components.collect()
-}
-
-/// A release's changes to the one before it. None where one of them can't be read any more: a variable that it names
-/// isn't set, say.
-fn changes(before: &Release, release: &Release, file: &FilePath) -> Option<Changes> {
-    let formation = |release: &Release| {
-        let source = Source { text: release.formation.clone(), dotenv: release.dotenv.clone() };
-        restore(file, &source).ok()
-    };
-    let has_changed = |process: &str| digest(before, process) != digest(release, process);
-    Some(Changes::between(&formation(before)?, &formation(release)?, &has_changed))
-}
-
-fn digest<'a>(release: &'a Release, process: &str) -> Option<&'a str> {
-    let component = release.components.iter().find(|component| component.process == process);
-    component.map(|component| component.digest.as_str())
-}
-
-/// The types that a release changed, and `formation` for what belongs to none.
-fn changed(before: &Release, release: &Release, file: &FilePath) -> Vec<String> {
-    let Some(Changes { refused, types, http, others }) = changes(before, release, file) else {
-        return by_components(before, release);
-    };
-    let of_none = [refused, http, others].iter().any(|lines| !lines.is_empty());
-    let of_none = of_none.then(|| "formation".to_owned());
-    types.into_iter().map(|kind| kind.process).chain(of_none).collect()
-}
-
-/// The types whose component is another one, or that are in one of the two alone.
-fn by_components(before: &Release, release: &Release) -> Vec<String> {
-    let differs = |process: &&str| digest(before, process) != digest(release, process);
-    let names = |release: &'_ Release| -> Vec<String> {
-        let names = release.components.iter().map(|component| component.process.as_str());
-        names.filter(differs).map(str::to_owned).collect()
-    };
-    let mut names_of_both = names(release);
-    names_of_both.extend(names(before));
-    names_of_both.sort();
-    names_of_both.dedup();
-    names_of_both
-}
-
 /// `7` or `v7`.
 fn read_number(text: &str) -> Result<u64, ApiError> {
     text.strip_prefix('v').unwrap_or(text).parse().map_err(|_| {
@@ -320,82 +239,13 @@ async fn missing(admin: &Admin, number: u64) -> ApiError {
     }
 }
 
-/// Names the nearest ones on either side.
-fn no_release(number: u64, known: &[u64]) -> String {
-    let below = known.iter().filter(|known| **known < number).max();
-    let above = known.iter().filter(|known| **known > number).min();
-    let nearest: Vec<_> = below.into_iter().chain(above).map(|number| format!("v{number}")).collect();
-    match nearest.as_slice() {
-        [] => format!("there is no release v{number}, and no other"),
-        [one] => format!("there is no release v{number}; the nearest is {one}"),
-        [..] => format!("there is no release v{number}; the nearest are {}", nearest.join(" and ")),
-    }
-}
-
 fn unreadable(err: StoreError) -> ApiError {
     ApiError::unavailable(err.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use wasmhost_store::Timestamp;
-    use wasmhost_store::releases::ReleaseComponent;
-
     use super::*;
-
-    #[test]
-    fn who_asks_for_a_release_that_is_not_there_learns_of_the_nearest() {
-        assert_eq!(no_release(9, &[7, 6, 5]), "there is no release v9; the nearest is v7");
-        assert_eq!(no_release(3, &[7, 5, 1]), "there is no release v3; the nearest are v1 and v5");
-        assert_eq!(no_release(1, &[]), "there is no release v1, and no other");
-    }
-
-    fn release(number: u64, formation: &str, digests: &[(&str, &str)]) -> Release {
-        let components = digests.iter().map(|(process, digest)| ReleaseComponent {
-            process: (*process).to_owned(),
-            digest: (*digest).to_owned(),
-            file: "/srv/web.wasm".into(),
-            bytes: 8,
-        });
-        Release {
-            number,
-            created_at: Timestamp::now(),
-            live_at: Some(Timestamp::now()),
-            author: "deploy".into(),
-            of_file: true,
-            state: ReleaseState::Replaced,
-            why: None,
-            formation: formation.to_owned(),
-            dotenv: None,
-            fingerprint: String::new(),
-            components: components.collect(),
-        }
-    }
-
-    #[test]
-    fn a_release_tells_what_it_changed_in_the_one_that_was_live_before() {
-        let web = "name = \"shop\"\n[process.web]\ncomponent = \"web.wasm\"\n";
-        let one = release(1, web, &[("web", "aa")]);
-        let two = release(2, &format!("{web}memory = \"64MiB\"\n"), &[("web", "bb")]);
-        let four = release(4, &web.replace("shop", "store"), &[("web", "bb")]);
-        let file = FilePath::new("/srv/formation.toml");
-        assert_eq!(changed(&one, &two, file), ["web"]);
-        assert_eq!(changed(&two, &four, file), ["web", "formation"]);
-        let lines = change_lines(&changes(&one, &two, file).unwrap());
-        assert!(lines.iter().any(|line| line.starts_with("web: component")), "{lines:?}");
-        assert!(lines.iter().any(|line| line.starts_with("web: memory")), "{lines:?}");
-        // A variable that nobody has set any more.
-        let lost = release(5, &web.replace("web.wasm", "${WASMHOST_TEST_NOT_SET}.wasm"), &[("web", "dd")]);
-        assert!(changes(&four, &lost, file).is_none());
-        assert_eq!(changed(&four, &lost, file), ["web"]);
-        assert_eq!(
-            by_components(
-                &release(6, "", &[("a", "1"), ("b", "2")]),
-                &release(7, "", &[("b", "3"), ("c", "4")])
-            ),
-            ["a", "b", "c"]
-        );
-    }
 
     #[test]
     fn a_timeout_is_a_time() {

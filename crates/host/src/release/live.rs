@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use wasmhost_config::{Formation, LoadError, ProcessType, Source, StoreUrl, read_file, restore};
 use wasmhost_engine::{Code, FILE_BYTES_MAX};
-use wasmhost_store::SqliteStore;
+use wasmhost_store::ReleasesInFile;
 use wasmhost_store::releases::Release as Record;
 
 use super::Shelf;
 use crate::admin::api::ReleaseSource;
-use crate::state_dir;
+use crate::state_dir::refuse_directory_of_other;
 
 /// The release that is live or, while no host runs, that was live last.
 pub struct LiveRelease {
@@ -29,13 +29,15 @@ impl LiveRelease {
     /// is for a person.
     pub fn in_store(state_dir: &Path, file: &Path, store: &StoreUrl) -> Result<Option<LiveRelease>, String> {
         let StoreUrl::Sqlite(store) = store else { return Ok(None) };
-        if state_dir::is_of_other(state_dir, file) {
+        if refuse_directory_of_other(state_dir, file).is_err() {
             return Ok(None);
         }
         for path in [state_dir, store] {
             refuse_stranger(path)?;
         }
-        let found = SqliteStore::live_release(store).map_err(|err| err.to_string())?;
+        let releases = ReleasesInFile::open(store).map_err(|err| err.to_string())?;
+        let live = releases.map(|releases| releases.live()).transpose();
+        let found = live.map_err(|err| err.to_string())?.flatten();
         // One without a text was run by its flags.
         Ok(found.map(LiveRelease::from).filter(|live| !live.source.text.is_empty()))
     }
@@ -86,8 +88,8 @@ fn digest_of(process: &ProcessType) -> Option<String> {
     Some(Code::new(bytes, process.trust_cwasm).ok()?.0.digest())
 }
 
-/// A file that others may have written is not run with the rights of this user.
-fn refuse_stranger(path: &Path) -> Result<(), String> {
+/// A file that others may have written is not worked from with the rights of this user.
+pub(super) fn refuse_stranger(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     let ours = rustix::process::geteuid().as_raw();
     match (found.uid() == ours, found.mode() & 0o022) {

@@ -20,8 +20,10 @@ mod making;
 mod moving;
 mod preparing;
 mod shelf;
+mod stored;
 mod trial;
 mod triggers;
+pub(crate) mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ pub(crate) use history::{Begin, NothingToRun, at_start};
 pub use live::LiveRelease;
 pub(crate) use making::{Making, engine_options, run_release_steps};
 pub(crate) use shelf::Shelf;
+pub use stored::StoredReleases;
 pub(crate) use triggers::Triggers;
 
 /// How long a deploy may take, where nobody says.

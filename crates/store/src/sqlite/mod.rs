@@ -4,7 +4,7 @@
 //! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer applies it, commits, and answers;
 //! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `releases`,
 //! `counts`.
-//! The reader's questions are in `views` and `list`. The tables are in `schema_1.sql` and the files after it.
+//! The reader's questions are in `views` and `list`; `releases_in_file` asks without being the host. The tables are in `schema_1.sql` and the files after it.
 //!
 //! A store with a file has more beside it. `ids` locks it for one host and remembers the highest id, `presence` sees when
 //! it is deleted, `reserve` keeps room back for a full disk, `damage` knows whether it is damaged, and `backup` copies it.
@@ -27,6 +27,7 @@ mod presence;
 mod prune;
 mod reader;
 mod releases;
+mod releases_in_file;
 mod reserve;
 mod schema;
 mod settle;
@@ -55,7 +56,6 @@ use crate::jobs::{
     Claim, EnqueueError, Enqueued, Failure, Holder, Intervened, Intervention, JobDetail, JobFilter, JobId,
     JobView, Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
 };
-use crate::releases::Release;
 use crate::{Clock, Complaint, StoreError, SystemClock, Timestamp, rules};
 
 use self::backup::Copying;
@@ -66,6 +66,7 @@ use self::reader::Reader;
 use self::reserve::Reserve;
 use self::writer::{Beside, Meter, Write, Writer};
 
+pub use self::releases_in_file::ReleasesInFile;
 pub use self::writer::Written;
 
 /// A SQLite database as a store. Clones are handles of the same one.
@@ -215,12 +216,6 @@ impl SqliteStore {
     /// Writes the same copy of a store that no host need have open, and that need not be writable. Blocks while it does.
     pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
         backup::copy_file(&resolved(from), to, SystemClock::new().now())
-    }
-
-    /// The live release of a store, whether a host has it open or not; it need not be writable, and isn't changed. None
-    /// where there is no file yet. Blocks meanwhile.
-    pub fn live_release(path: &Path) -> Result<Option<Release>, StoreError> {
-        releases::live_in_file(&resolved(path))
     }
 
     /// How much was written since it was opened: operations per commit say how well group commit works.

@@ -1,16 +1,10 @@
 //! Releases in SQLite: an index allows one live release.
-//!
-//! [`live_in_file`] asks a file without being its host, whether one has it open or not.
-
-use std::fs::File;
-use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::ids::beside;
+use super::SqliteStore;
 use super::writer::{Tx, Write};
-use super::{SqliteStore, errors, schema};
 use crate::releases::{self, NewRelease, RELEASES_MAX, Release, ReleaseComponent, ReleaseState, Releases};
 use crate::{StoreError, rules};
 
@@ -50,13 +44,13 @@ impl Releases for SqliteStore {
     }
 
     async fn live(&self) -> Result<Option<Release>, StoreError> {
-        self.read(|connection, _| Ok(find(connection, "WHERE state = 'live'", [])?.pop())).await
+        self.read(|connection, _| live(connection)).await
     }
 
     async fn release(&self, number: u64) -> Result<Option<Release>, StoreError> {
         // No release has a number that SQLite can't hold.
         let Ok(number) = i64::try_from(number) else { return Ok(None) };
-        self.read(move |connection, _| Ok(find(connection, "WHERE number = ?1", [number])?.pop())).await
+        self.read(move |connection, _| of_number(connection, number)).await
     }
 
     async fn latest_of_file(&self) -> Result<Option<Release>, StoreError> {
@@ -65,9 +59,8 @@ impl Releases for SqliteStore {
     }
 
     async fn live_before(&self, number: u64) -> Result<Option<Release>, StoreError> {
-        const BEFORE: &str = "WHERE number < ?1 AND live_at IS NOT NULL ORDER BY number DESC LIMIT 1";
         let number = i64::try_from(number).unwrap_or(i64::MAX);
-        self.read(move |connection, _| Ok(find(connection, BEFORE, [number])?.pop())).await
+        self.read(move |connection, _| live_before(connection, number)).await
     }
 
     async fn last_replaced(&self) -> Result<Option<Release>, StoreError> {
@@ -76,12 +69,7 @@ impl Releases for SqliteStore {
     }
 
     async fn numbers(&self, limit: u32) -> Result<Vec<u64>, StoreError> {
-        const NUMBERS: &str = "SELECT number FROM releases ORDER BY number DESC LIMIT ?1";
-        let limit = limit.min(RELEASES_MAX);
-        self.read(move |connection, _| {
-            connection.prepare_cached(NUMBERS)?.query_map([limit], |row| row.get(0))?.collect()
-        })
-        .await
+        self.read(move |connection, _| numbers(connection, limit)).await
     }
 
     async fn forget(&self, keep: u32) -> Result<Vec<String>, StoreError> {
@@ -89,23 +77,23 @@ impl Releases for SqliteStore {
     }
 }
 
-/// The live release of a store's file. None where there is no file, or one of a version without releases.
-pub(super) fn live_in_file(path: &Path) -> Result<Option<Release>, StoreError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    // As long as this is held no host opens the store.
-    let host = File::open(beside(path, "-host")).ok().filter(|host| host.try_lock_shared().is_ok());
-    let is_whole = std::fs::metadata(beside(path, "-wal")).map_or(true, |log| log.len() == 0);
-    let connection = match host.is_some() && is_whole {
-        true => schema::open_still(path)?,
-        false => schema::open_reader(path)?,
-    };
-    if schema::version_of(&connection, path)? < schema::WITH_RELEASES {
-        return Ok(None);
-    }
-    let found = find(&connection, "WHERE state = 'live'", []);
-    found.map(|mut found| found.pop()).map_err(|error| errors::from_sqlite(&connection, &error))
+pub(super) fn live(connection: &Connection) -> rusqlite::Result<Option<Release>> {
+    Ok(find(connection, "WHERE state = 'live'", [])?.pop())
+}
+
+pub(super) fn of_number(connection: &Connection, number: i64) -> rusqlite::Result<Option<Release>> {
+    Ok(find(connection, "WHERE number = ?1", [number])?.pop())
+}
+
+pub(super) fn live_before(connection: &Connection, number: i64) -> rusqlite::Result<Option<Release>> {
+    const BEFORE: &str = "WHERE number < ?1 AND live_at IS NOT NULL ORDER BY number DESC LIMIT 1";
+    Ok(find(connection, BEFORE, [number])?.pop())
+}
+
+pub(super) fn numbers(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<u64>> {
+    const NUMBERS: &str = "SELECT number FROM releases ORDER BY number DESC LIMIT ?1";
+    let limit = limit.min(RELEASES_MAX);
+    connection.prepare_cached(NUMBERS)?.query_map([limit], |row| row.get(0))?.collect()
 }
 
 /// The releases that are meant, with their components: all of it sees one state of the tables.

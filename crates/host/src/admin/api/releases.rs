@@ -165,6 +165,9 @@ pub struct ReleaseView {
     /// belongs to no type.
     #[serde(default)]
     pub changed: Vec<String>,
+    /// The release before it, where that isn't kept any more, so that nobody knows what this one changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<u64>,
     /// Its components.
     pub components: Vec<ComponentView>,
 }
