@@ -251,6 +251,28 @@ fn a_canary_that_crashes_at_each_call_takes_nobody_with_it() {
     host.stop().never_panicked().done();
 }
 
+/// None of its instances has the memory for any call.
+#[test]
+fn a_canary_that_crashes_at_each_call_costs_no_safe_request() {
+    let formation = versioned_web("one", "count = 4\nmemory = \"64MiB\"");
+    let host = Host::run(&formation);
+    let load = Load::get(host.address(), 3, "/fill?mib=32");
+    load.wait_for(20);
+    let _formation = formation.replace("64MiB", "16MiB");
+    host.cli(["deploy", "--canary", "50%"]).done();
+    eventually("it has crashed", || {
+        (host.ps().canary("web")["restarts"].as_u64().unwrap() >= 5).then_some(())
+    });
+    load.wait_for(20);
+    host.stderr().wait_for("was repeated on another instance (web.");
+    assert_eq!(host.ps().number("web", "restarts"), 0);
+    host.cli(["abort"]).done();
+    load.wait_for(20);
+    load.stop();
+    host.is_alone("web", 4);
+    host.stop().never_panicked().done();
+}
+
 /// A move needs four instances, and half of those of `flaky-start` don't start.
 #[test]
 fn a_promotion_whose_instances_die_leaves_the_live_release_and_ends_the_canary() {
@@ -329,6 +351,61 @@ fn a_promotion_that_can_not_begin_leaves_the_canary() {
     let answer = Connection::open(address.parse().unwrap()).unwrap().send(&Request::get("/version")).unwrap();
     assert_eq!(answer.ok().trim_end(), "two");
     drop(formation.with_text(&text));
+}
+
+#[test]
+fn a_promotion_that_is_given_too_little_time_leaves_the_canary() {
+    let formation = versioned_web("one", "count = 4").top("grace = \"5s\"");
+    let host = on_canary(&formation, "50%");
+    let stays = |timeout: &str| {
+        let ended = host.cli_of(vec!["promote", "--timeout", timeout]);
+        let ended = ended.failed(1, &format!("it wasn't done within {timeout}: "));
+        let said = &ended.stderr;
+        assert!(said.contains("it stays on canary") && said.contains("v1 is live, as before"), "{said}");
+        assert_eq!(host.states(), ["canary", "live"]);
+        assert_eq!(host.ps().parts("web"), [4, 2]);
+    };
+    stays("1ms");
+    // More instances of the live version than may leave at once have calls that take longer than the move may.
+    let mut held = [1, 2].map(|busy| hold_live(&host, busy));
+    stays("1s");
+    held.iter_mut().for_each(end);
+    let load = host.load_of_versions(2, &["one", "two"]);
+    load.wait_for(50);
+    host.cli(["promote"]).done();
+    load.wait_for(50);
+    load.stop();
+    assert_eq!((host.version().as_str(), host.states()), ("two", vec!["live".into(), "replaced".into()]));
+    host.is_alone("web", 4);
+    host.stop().never_panicked().done();
+}
+
+/// A request that keeps an instance of the live version busy, the first or the second. None of the canary may be.
+#[track_caller]
+fn hold_live(host: &Host, busy: usize) -> Connection {
+    loop {
+        let mut held = host.connect();
+        held.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        let is_of_live = eventually("it is begun", || {
+            let ps = host.ps();
+            let count = |view: &Value| {
+                let instances = view["instances"].as_array().unwrap();
+                instances.iter().filter(|instance| instance["state"] == "busy").count()
+            };
+            let is_of_live = count(ps.process("web")) == busy;
+            (is_of_live || count(ps.canary("web")) > 0).then_some(is_of_live)
+        });
+        if is_of_live {
+            return held;
+        }
+        end(&mut held);
+    }
+}
+
+#[track_caller]
+fn end(held: &mut Connection) {
+    held.send_raw(b"1\r\nx\r\n0\r\n\r\n").unwrap();
+    assert_eq!(held.read_answer(false).unwrap().ok(), "x");
 }
 
 #[test]

@@ -359,3 +359,26 @@ fn a_host_that_is_killed_in_the_middle() {
     host.cli(["deploy"]).done();
     assert_eq!((host.version().as_str(), host.live()), ("two", 3));
 }
+
+#[test]
+fn storing_a_release_is_within_the_time_of_a_deploy() {
+    let formation = versioned_web("one", "");
+    let host = Host::run(&formation);
+    formation.build("web", "web-test", "two");
+    // Below the time after which the store itself gives up.
+    let store = host.store();
+    store.hold();
+    let ended = host.cli(["deploy", "--timeout", "1s"]);
+    store.release();
+    let ended = ended.failed(1, "it wasn't done within 1s: the release was being stored");
+    assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+    assert_eq!(host.version(), "one");
+    // One that the store took later has failed.
+    eventually("none is pending", || (!host.states().contains(&"pending".to_owned())).then_some(()));
+    host.cli(["deploy"]).done();
+    assert_eq!(
+        (host.version().as_str(), host.live()),
+        ("two", host.releases()[0]["number"].as_u64().unwrap())
+    );
+    host.stop().never_panicked().done();
+}

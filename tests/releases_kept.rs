@@ -124,6 +124,33 @@ fn a_start_keeps_a_component_again_that_was_cut_short() {
 }
 
 #[test]
+fn a_damaged_component_of_the_live_release_is_put_back_where_nothing_else_changes() {
+    let formation = versioned_web("one", "");
+    let host = Host::run(&formation);
+    let path = kept(&host, &formation, 1);
+    let one = variant("web-test", "one");
+    let mut changed = one.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for damaged in [&changed[..], &one[..one.len() / 2]] {
+        fs::write(&path, damaged).unwrap();
+        host.cli(["deploy", "--dry-run"]).done();
+        assert!(fs::read(&path).unwrap() == damaged, "a dry run changes nothing");
+        let said = host.cli(["deploy"]).done();
+        let put_back = "web: the kept component was damaged, and is put back\n";
+        assert_eq!(said, format!("{put_back}nothing else changes: v1 is live\n"));
+        assert!(fs::read(&path).unwrap() == one, "it is whole again");
+        assert_eq!(host.cli(["deploy"]).done(), "nothing changes: v1 is live\n");
+    }
+    host.stop().done();
+    // Of the right length: a look at that alone doesn't show it.
+    fs::write(&path, &changed).unwrap();
+    let host = Host::run(&formation);
+    host.stderr().wait_for("web: the kept component was damaged, and is put back");
+    assert!(fs::read(&path).unwrap() == one, "it is whole again");
+    assert_eq!(host.live(), 1);
+}
+
+#[test]
 fn a_start_never_takes_what_was_rolled_back_from_for_a_release_that_is_lost() {
     let formation = versioned_web("good", "");
     let host = Host::run(&formation);
@@ -213,6 +240,78 @@ fn a_procfile_and_its_import_are_gone_back_to_from_each_other() {
     host.stderr().wait_for("Procfile is that of v7, which was rolled back from: v8 runs");
     host.cli(["deploy"]).done();
     assert_eq!(host.release(9)["formation"], formation.read("Procfile"));
+}
+
+// --- without a host
+
+#[test]
+fn releases_are_read_from_the_store_where_no_host_runs() {
+    let formation = versioned_web("one", "");
+    for arguments in [vec!["releases"], vec!["releases", "show", "v1"]] {
+        formation.start_of(arguments).wait().failed(5, "no host runs formation.toml: start one with");
+    }
+    let host = Host::run(&formation);
+    formation.build("web", "web-test", "two");
+    host.cli(["deploy"]).done();
+    let (listed, shown) = (host.releases(), host.release(2));
+    let reads_the_same = || {
+        let ended = formation.cli(["releases", "--json"]);
+        let said = "no host runs formation.toml: this is what its store has";
+        assert!(ended.stderr.contains(said), "{ended:#?}");
+        let lines = ended.done();
+        let found: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(found, listed);
+        let detail = formation.cli(["releases", "show", "v2", "--json"]).done();
+        assert_eq!(serde_json::from_str::<Value>(&detail).unwrap(), shown);
+        formation.cli(["releases", "show", "v9"]).failed(1, "there is no release v9; the nearest is v2");
+        assert_eq!(formation.cli(["releases", "-n", "1", "--json"]).done().lines().count(), 1);
+    };
+    host.stop().done();
+    reads_the_same();
+    // A host that is killed leaves a part of it in the store's log.
+    Host::run(&formation).kill();
+    reads_the_same();
+    // Where the file has errors, the store is most likely in the usual place.
+    let formation = formation.with_text("[process");
+    assert_eq!(formation.cli(["releases", "--json"]).done().lines().count(), 2);
+}
+
+#[test]
+fn a_store_of_another_formation_is_neither_read_nor_copied() {
+    let formation = versioned_web("one", "").top("state_dir = \"state\"");
+    fs::write(formation.path("other.toml"), formation.text()).unwrap();
+    Host::run(&formation).stop().done();
+    let ours = formation.file().display().to_string();
+    for arguments in [
+        vec!["-f", "other.toml", "releases"],
+        vec!["-f", "other.toml", "releases", "show", "v1"],
+        vec!["-f", "other.toml", "jobs", "backup", "copy.db"],
+    ] {
+        let expected = format!("holds the jobs and releases of {ours}, and this is");
+        let ended = formation.start_of(arguments).wait().failed(1, &expected);
+        assert!(ended.stdout.is_empty() && ended.stderr.contains("other.toml"), "{ended:#?}");
+    }
+    assert!(!formation.path("copy.db").exists());
+    formation.cli(["jobs", "backup", "copy.db"]).done();
+    assert!(formation.path("copy.db").exists());
+}
+
+#[test]
+fn a_release_whose_predecessor_is_not_kept_says_so() {
+    let formation = versioned_web("one", "").top("keep_releases = 2");
+    let host = Host::run(&formation);
+    for version in ["two", "three"] {
+        formation.build("web", "web-test", version);
+        host.cli(["deploy"]).done();
+    }
+    let releases = host.releases();
+    assert_eq!(releases.len(), 2);
+    assert_eq!((&releases[0]["changed"][0], &releases[0]["gone"]), (&"web".into(), &Value::Null));
+    assert_eq!((&releases[1]["changed"], &releases[1]["gone"]), (&serde_json::json!([]), &1.into()));
+    let table = host.cli(["releases"]).done();
+    assert!(table.lines().nth(2).unwrap().contains("(v1 is gone)"), "{table}");
+    let shown = host.cli(["releases", "show", "v2"]).done();
+    assert!(shown.contains("it isn't known what it changed: v1, the one before it, isn't kept"), "{shown}");
 }
 
 // --- many

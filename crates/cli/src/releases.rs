@@ -120,7 +120,10 @@ fn render(detail: &ReleaseDetail) -> String {
     match (detail.changes.is_empty(), detail.before) {
         (_, None) => {
             if let Some(gone) = release.gone {
-                let _ = writeln!(text, "it isn't known what it changed: v{gone}, the one before it, isn't kept any more\n");
+                let _ = writeln!(
+                    text,
+                    "it isn't known what it changed: v{gone}, the one before it, isn't kept any more\n"
+                );
             }
         }
         (true, Some(before)) => text += &format!("nothing changed since v{before}\n\n"),

@@ -312,12 +312,13 @@ fn http() -> impl Strategy<Value = Http> {
     let access_log = select(vec![AccessLog::Off, AccessLog::Text, AccessLog::Json]);
     let timeouts = [(); 3].map(|()| (1u64..=7 * 86_400_000).prop_map(Duration::from_millis));
     let bounds = (8_192u32..=1 << 20, 1u32..=1_000_000, 1u32..=1_000_000, 1u32..=10_000, 0u32..=0o777);
-    let places = (vec(listen(), 0..3), option::of(tls)).prop_filter("a place is named once", |(listen, tls)| {
-        let places = listen.iter().chain(tls.iter().flat_map(|tls| &tls.listen));
-        // Port 0 is another one each time.
-        let places: Vec<_> = places.filter(|place| place.to_string() != "[::1]:0").collect();
-        places.iter().enumerate().all(|(at, place)| !places[..at].contains(place))
-    });
+    let places =
+        (vec(listen(), 0..3), option::of(tls)).prop_filter("a place is named once", |(listen, tls)| {
+            let places = listen.iter().chain(tls.iter().flat_map(|tls| &tls.listen));
+            // Port 0 is another one each time.
+            let places: Vec<_> = places.filter(|place| place.to_string() != "[::1]:0").collect();
+            places.iter().enumerate().all(|(at, place)| !places[..at].contains(place))
+        });
     (places, timeouts, bounds, trusted, access_log).prop_map(
         |((listen, tls), timeouts, bounds, trusted_proxies, access_log)| {
             let [header_timeout, idle_timeout, body_timeout] = timeouts;

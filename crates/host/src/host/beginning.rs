@@ -57,15 +57,10 @@ pub(super) struct Made {
 }
 
 /// Comes as far as the module says, or until somebody asks that the host stops.
-pub(super) async fn begin(
-    plan: Plan,
-    means: Means<'_>,
-    sockets: &mut Sockets,
-) -> Result<Begun, StartError> {
+pub(super) async fn begin(plan: Plan, means: Means<'_>, sockets: &mut Sockets) -> Result<Begun, StartError> {
     let store = store::open(&means.url)?;
     let shelf = Arc::new(Shelf::of(&means.state_dir)?);
-    let surroundings =
-        Surroundings { cache: means.cache_directory.as_deref(), granted_by: means.granted_by };
+    let surroundings = Surroundings { cache: means.cache_directory.as_deref(), granted_by: means.granted_by };
     let (plan, begin) =
         at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(|why| match why {
             NothingToRun::Store(err) => StartError::Store { url: means.url.to_string(), err },
@@ -109,8 +104,7 @@ async fn make(
     capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
     let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
     let learned = Learned::open(&state_dir);
-    let services =
-        Services { logs, enqueue: queues.clone(), refusals: Arc::new(Refusals::new(granted_by)) };
+    let services = Services { logs, enqueue: queues.clone(), refusals: Arc::new(Refusals::new(granted_by)) };
     let making = Making { engine, capacity, services, learned };
     let told = |now: Progress<'_>| {
         if let Progress::Done { done, of } = now {

@@ -70,7 +70,9 @@ impl Sockets {
                 Some(claim) => vec![claim],
                 None => match taking.make(&wanted, http.socket_mode).await {
                     Ok(claims) => claims,
-                    Err(err) => return Err(taking.in_the_way(&wanted.place, &err).await.unwrap_or(failed(err))),
+                    Err(err) => {
+                        return Err(taking.in_the_way(&wanted.place, &err).await.unwrap_or(failed(err)));
+                    }
                 },
             };
             for claim in claims {

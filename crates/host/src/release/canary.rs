@@ -195,7 +195,8 @@ impl Deploying {
 
     // --- promote
 
-    /// Makes the release on canary live. Where its move fails it ends, and where that can't begin it stays on canary.
+    /// Makes the release on canary live. Where its instances die in the move it ends. Where the move can't begin, or takes
+    /// too long, it stays on canary.
     pub(super) async fn promote(
         &mut self,
         attempt: &mut Attempt<'_>,
@@ -238,6 +239,10 @@ impl Deploying {
             Ok(()) => Ok((opened, places)),
             Err(why) => {
                 self.go_back(&places).await;
+                // Which says nothing against it.
+                if attempt.is_late {
+                    attempt.number = None;
+                }
                 Err(why)
             }
         }

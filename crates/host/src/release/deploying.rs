@@ -75,6 +75,10 @@ pub(super) struct Attempt<'a> {
     pub(super) number: Option<u64>,
     /// The deploy's present wait, for the one who reads that its time is over: how things were then.
     pub(super) waits_for: String,
+    /// Its time was over before all instances had moved.
+    pub(super) is_late: bool,
+    /// Its time was over before the store had answered.
+    pub(super) store_is_late: bool,
 }
 
 /// How a deploy went that didn't fail.
@@ -155,7 +159,15 @@ impl Deploying {
         let begun = Instant::now();
         let deadline = begun.checked_add(timeout).unwrap_or(begun + TIMEOUT_MAX);
         let waits_for = "the formation was being read".to_owned();
-        let mut attempt = Attempt { deadline, timeout, events: &events, number: None, waits_for };
+        let mut attempt = Attempt {
+            deadline,
+            timeout,
+            events: &events,
+            number: None,
+            waits_for,
+            is_late: false,
+            store_is_late: false,
+        };
         let ended = self.attempt(wanted, &mut attempt, intake).await;
         let (live, number) = (self.release.number, attempt.number);
         let end = match ended {
@@ -175,7 +187,10 @@ impl Deploying {
                 DeployEvent::Failed { release: number, live, why }
             }
         };
-        self.forget().await;
+        // The next one does it where nobody is to wait for the store any longer.
+        if !attempt.store_is_late {
+            self.forget().await;
+        }
         // A client that hears of the end may give the next order at once.
         drop(turn);
         attempt.tell(end);
@@ -241,9 +256,13 @@ impl Deploying {
         let renewal = attempt.within(self.read_certificates(wanted, &plan)).await??;
         let renewed = renewal.iter().flat_map(Renewal::changed);
         let renewed = renewed.map(|file| format!("http.tls.cert {} has changed", file.display()));
-        attempt.tell(DeployEvent::Changes {
-            lines: change_lines(&changes).into_iter().chain(renewed).collect(),
-        });
+        let lines: Vec<String> = change_lines(&changes).into_iter().chain(renewed).collect();
+        let is_dry = matches!(wanted, Wanted::File { dry_run: true, .. });
+        let (plan, damaged) = match changes.is_empty() && !is_dry {
+            true => self.mend(plan, attempt).await?,
+            false => (plan, vec![]),
+        };
+        attempt.tell(DeployEvent::Changes { lines: lines.into_iter().chain(damaged).collect() });
         if !changes.refused.is_empty() {
             return Err(format!(
                 "this can't change while the host runs: {}. Stop the host, and start it again",
@@ -255,11 +274,16 @@ impl Deploying {
         {
             self.can_be_shared(&plan, &changes, share, attempt).await?;
         }
-        let is_dry = matches!(wanted, Wanted::File { dry_run: true, .. });
         if let Some(renewal) = renewal.filter(|_| !is_dry) {
             renewal.take_effect();
         }
         Ok((!is_dry && !changes.is_empty()).then_some(Change { plan, author, changes }))
+    }
+
+    /// Puts damaged components of the live release back, where a deploy has nothing else to do.
+    async fn mend(&self, plan: Plan, attempt: &mut Attempt<'_>) -> Result<(Plan, Vec<String>), String> {
+        attempt.waits_for = "its components were being kept".to_owned();
+        attempt.within(self.keep(plan)).await?
     }
 
     async fn stand_beside(

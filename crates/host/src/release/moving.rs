@@ -95,6 +95,7 @@ impl Deploying {
                 ended = &mut ended => return ended.unwrap_or_else(|_| Err("the host is stopping".to_owned())),
                 () = tokio::time::sleep_until(attempt.deadline) => {
                     attempt.waits_for = format!("{} of {} instances had moved", seen.0, seen.1);
+                    attempt.is_late = true;
                     return Err(attempt.overdue());
                 }
             }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
+use tracing::{info, warn};
 use wasmhost_config::{Changes, How, Run, Trigger};
 use wasmhost_engine::Engine;
+use wasmhost_store::releases::NewRelease;
 
 use super::deploying::{Attempt, Deploying};
 use super::history::record;
 use super::making::run_release_steps;
 use super::moving::UNANSWERED;
+use super::shelf::put_back;
 use super::trial::Trial;
 use super::{Opened, Release, ReleaseType, Wanted};
 use crate::admin::api::DeployEvent;
@@ -41,9 +44,8 @@ impl Deploying {
     ) -> Result<Prepared, String> {
         let is_rollback = author != "deploy";
         attempt.waits_for = "its components were being kept".to_owned();
-        let plan = attempt.within(self.keep(plan)).await??;
-        let number = self.parts.releases.add(record(&plan, author, !is_rollback)).await;
-        let number = number.map_err(|err| format!("the release could not be stored: {err}"))?;
+        let (plan, _) = attempt.within(self.keep(plan)).await??;
+        let number = self.add(record(&plan, author, !is_rollback), attempt).await?;
         attempt.number = Some(number);
         attempt.tell(DeployEvent::Begun { release: number });
 
@@ -69,6 +71,29 @@ impl Deploying {
             changed.extend(next.types.iter().map(|kind| kind.name().to_owned()));
         }
         Ok(Prepared { release: next, changed, engine })
+    }
+
+    /// Stores a release, if there is time. One that the store takes later than that has failed.
+    async fn add(&self, release: NewRelease, attempt: &mut Attempt<'_>) -> Result<u64, String> {
+        attempt.waits_for = "the release was being stored".to_owned();
+        let releases = self.parts.releases.clone();
+        let mut adding = tokio::spawn(async move { releases.add(release).await });
+        let added = match attempt.within(&mut adding).await {
+            Ok(added) => added.map_err(|err| err.to_string())?,
+            Err(overdue) => {
+                attempt.store_is_late = true;
+                let (releases, why) = (self.parts.releases.clone(), overdue.clone());
+                tokio::spawn(async move {
+                    if let Ok(Ok(number)) = adding.await
+                        && let Err(err) = releases.fail(number, why).await
+                    {
+                        warn!("that v{number} failed could not be stored: {err}");
+                    }
+                });
+                return Err(overdue);
+            }
+        };
+        added.map_err(|err| format!("the release could not be stored: {err}"))
     }
 
     /// Opens the places where a release will serve, if they are others.
@@ -127,12 +152,18 @@ impl Deploying {
         }
     }
 
-    /// Keeps a plan's components, so that it can be run again.
-    async fn keep(&self, plan: Plan) -> Result<Plan, String> {
+    /// Keeps a plan's components, so that it can be run again. Returns a line for each that was damaged, too.
+    pub(super) async fn keep(&self, plan: Plan) -> Result<(Plan, Vec<String>), String> {
         let shelf = self.parts.shelf.clone();
         let keeping = tokio::task::spawn_blocking(move || {
-            let mut codes = plan.types.iter().map(|planned| &planned.code);
-            codes.try_for_each(|code| shelf.put(&code.digest(), code.contents())).map(|()| plan)
+            let mut lines = vec![];
+            for planned in &plan.types {
+                if shelf.put(&planned.code.digest(), planned.code.contents())? {
+                    lines.push(put_back(&planned.process.name));
+                }
+            }
+            lines.iter().for_each(|line| info!("{line}"));
+            Ok::<_, std::io::Error>((plan, lines))
         });
         let kept = keeping.await.map_err(std::io::Error::other).and_then(|kept| kept);
         kept.map_err(|err| format!("its components can't be kept in the state directory: {err}"))

@@ -6,12 +6,12 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tracing::warn;
+use tracing::{info, warn};
 use wasmhost_config::{ProcessType, read_file};
 use wasmhost_engine::{Code, FILE_BYTES_MAX};
 
@@ -20,6 +20,9 @@ use crate::state_dir::StateDirError;
 
 /// Digits of a digest that a person is shown.
 const DIGEST_SHOWN: usize = 12;
+
+/// Bytes of two files that are compared at a time.
+const COMPARED_BYTES: usize = 64 << 10;
 
 /// Where components are kept. Its files are never written in place.
 pub(crate) struct Shelf {
@@ -68,12 +71,14 @@ impl Shelf {
         ))
     }
 
-    /// Keeps a component. It is on the disk when this returns. A file of that name with other contents is replaced.
-    pub(crate) fn put(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Keeps a component. It is on the disk when this returns. A file of that name with other contents is replaced: true
+    /// where there was one.
+    pub(crate) fn put(&self, digest: &str, bytes: &[u8]) -> io::Result<bool> {
         let path = self.path(digest).ok_or_else(|| io::Error::other("the digest is none"))?;
         let _changing = self.changing()?;
-        if length(&path) == Some(bytes.len() as u64) && fs::read(&path).is_ok_and(|kept| kept == bytes) {
-            return Ok(());
+        let kept = length(&path);
+        if kept == Some(bytes.len() as u64) && fs::read(&path).is_ok_and(|kept| kept == bytes) {
+            return Ok(false);
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let new = path.with_extension("new");
@@ -83,7 +88,8 @@ impl Shelf {
             let _ = fs::remove_file(&new);
         }
         written?;
-        File::open(&self.directory)?.sync_all()
+        File::open(&self.directory)?.sync_all()?;
+        Ok(kept.is_some())
     }
 
     /// Keeps the components of a release that has just started, without anybody waiting for it.
@@ -96,24 +102,28 @@ impl Shelf {
         let files: Vec<_> = kinds.map(|kind| (kind.digest.clone(), kind.planned.process.clone())).collect();
         let shelf = self.clone();
         drop(tokio::task::spawn_blocking(move || {
-            for (digest, process) in
-                files.into_iter().filter(|(digest, process)| !shelf.seems_to_have(digest, process))
+            for (digest, process) in files.into_iter().filter(|(digest, process)| !shelf.has(digest, process))
             {
-                if let Err(err) = shelf.keep_file(&digest, &process) {
-                    warn!("the component of \"{}\" can't be kept for a rollback: {err}", process.name);
+                match shelf.keep_file(&digest, &process) {
+                    Ok(false) => {}
+                    Ok(true) => info!("{}", put_back(&process.name)),
+                    Err(err) => {
+                        warn!("the component of \"{}\" can't be kept for a rollback: {err}", process.name)
+                    }
                 }
             }
         }));
     }
 
-    /// Whether a file of this digest is as long as the component's own. A start has no time to read both.
-    fn seems_to_have(&self, digest: &str, process: &ProcessType) -> bool {
-        let Some(kept) = self.find(digest).and_then(|path| length(&path)) else { return false };
-        // A component that is gone can't be kept again.
-        fs::metadata(&process.component).map_or(true, |file| file.len() == kept)
+    /// Whether the component of this digest is kept as it was. The file that the formation names is most often the same one,
+    /// and two files are compared sooner than a digest is made.
+    fn has(&self, digest: &str, process: &ProcessType) -> bool {
+        let Some(path) = self.find(digest) else { return false };
+        have_one_content(&path, &process.component).unwrap_or(false)
+            || self.check(digest, process.trust_cwasm).is_ok()
     }
 
-    fn keep_file(&self, digest: &str, process: &ProcessType) -> io::Result<()> {
+    fn keep_file(&self, digest: &str, process: &ProcessType) -> io::Result<bool> {
         let bytes = read_file(&process.component, FILE_BYTES_MAX)?.unwrap_or_default();
         let (code, _) = Code::new(bytes, process.trust_cwasm).map_err(io::Error::other)?;
         match code.digest() == digest {
@@ -158,6 +168,32 @@ impl Shelf {
     }
 }
 
+/// Tells of a kept component that was damaged.
+pub(crate) fn put_back(process: &str) -> String {
+    format!("{process}: the kept component was damaged, and is put back")
+}
+
+/// Whether two files have the same bytes.
+fn have_one_content(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut here, mut there) = (Vec::with_capacity(COMPARED_BYTES), Vec::with_capacity(COMPARED_BYTES));
+    loop {
+        here.clear();
+        there.clear();
+        (&one).take(COMPARED_BYTES as u64).read_to_end(&mut here)?;
+        (&other).take(COMPARED_BYTES as u64).read_to_end(&mut there)?;
+        if here != there {
+            return Ok(false);
+        }
+        if here.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
 /// The length of a file that is one itself, and no link to one.
 fn length(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len())
@@ -185,11 +221,29 @@ mod tests {
         shelf.put("aa", b"on").unwrap();
         shelf.put("bb", b"two").unwrap();
         let old = File::open(shelf.find("aa").unwrap()).unwrap();
-        shelf.put("aa", b"one").unwrap();
+        assert!(shelf.put("aa", b"one").unwrap(), "another was there");
         assert_eq!(io::read_to_string(old).unwrap(), "on", "never written in place");
+        assert!(!shelf.put("aa", b"one").unwrap(), "it was there already");
         assert_eq!(fs::read(shelf.find("aa").unwrap()).unwrap(), b"one");
         shelf.keep_only(&["bb".to_owned(), "cc".to_owned()]).unwrap();
         assert_eq!((shelf.find("aa"), shelf.find("bb").is_some(), shelf.find("cc")), (None, true, None));
+    }
+
+    #[test]
+    fn files_are_compared_to_their_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let bytes = vec![7; COMPARED_BYTES + 1];
+        let mut changed = bytes.clone();
+        fs::write(&one, &bytes).unwrap();
+        *changed.last_mut().unwrap() = 8;
+        for (there, is_same) in [(&bytes[..], true), (&changed, false), (&bytes[1..], false), (b"", false)] {
+            fs::write(&other, there).unwrap();
+            assert_eq!(have_one_content(&one, &other).unwrap(), is_same);
+        }
+        fs::write(&one, b"").unwrap();
+        assert!(have_one_content(&one, &other).unwrap());
+        assert!(have_one_content(&one, &folder.path().join("none")).is_err());
     }
 
     #[test]
@@ -223,7 +277,7 @@ mod tests {
         symlink("elsewhere", folder.path().join("components")).unwrap();
         assert!(Shelf::of(folder.path()).is_err());
         assert_eq!(shelf.find("aa"), None);
-        for refused in [shelf.put("bb", b"two"), shelf.keep_only(&[])] {
+        for refused in [shelf.put("bb", b"two").map(drop), shelf.keep_only(&[])] {
             assert!(refused.unwrap_err().to_string().contains("components is a symbolic link"));
         }
         assert_eq!(fs::read_dir(folder.path().join("elsewhere")).unwrap().count(), 1);

@@ -24,11 +24,7 @@ impl StoredReleases {
     /// # Errors
     ///
     /// It can't be read, or another user could have written it, or the state directory is another formation's.
-    pub fn open(
-        state_dir: &Path,
-        file: &Path,
-        store: &StoreUrl,
-    ) -> Result<Option<StoredReleases>, String> {
+    pub fn open(state_dir: &Path, file: &Path, store: &StoreUrl) -> Result<Option<StoredReleases>, String> {
         let StoreUrl::Sqlite(store) = store else { return Ok(None) };
         refuse_directory_of_other(state_dir, file).map_err(|err| err.to_string())?;
         for path in [state_dir, store] {
