@@ -65,6 +65,7 @@ mod run_app_known;
 mod sandbox;
 mod scale;
 mod setup;
+mod shares;
 mod shown;
 mod signals;
 mod start;

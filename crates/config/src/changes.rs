@@ -27,6 +27,7 @@ const SETTINGS: &[&str] = &[
     "overlap",
     "timeout",
     "cpu",
+    "weight",
     "backlog",
     "queue_timeout",
     "max_body",

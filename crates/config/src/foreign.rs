@@ -131,8 +131,12 @@ fn of_process(key: &str) -> Option<&'static str> {
         "mem" | "ram" | "mem_limit" | "memory_limit" | "max_memory" | "memory_max" => {
             "write memory = \"128MiB\""
         }
-        "cpus" | "cpu_limit" | "cpu_quota" | "cpu_shares" => {
-            "`cpu` bounds the computing time of one call, such as cpu = \"1s\"; between types the host shares the CPU evenly"
+        "cpus" | "cpu_limit" | "cpu_quota" => {
+            "`cpu` bounds the computing time of one call, such as cpu = \"1s\"; `weight` is the type's share where types compete"
+        }
+        "cpu_shares" | "cpu_share" | "cpu_weight" | "cpuweight" | "shares" | "share" | "nice"
+        | "priority" => {
+            "write weight = 4: where types compete for the CPU, this one gets 4 times the time of one of weight 1"
         }
         "resources" | "limits" | "deploy" => "write `memory`, `timeout` and `cpu` beside `component`",
         "routes" | "path" | "paths" | "url" | "hostname" | "domain" | "domains" | "prefix" => {
@@ -205,6 +209,8 @@ const PLACES: [(&str, &str, &[&str]); 4] = [
             "memory",
             "timeout",
             "cpu",
+            "weight",
+            "concurrency",
             "isolation",
             "max_calls",
             "max_age",
@@ -250,6 +256,7 @@ mod tests {
             assert!(hint("process.web", key).is_some(), "{key}");
         }
         assert!(hint("http", "port").unwrap().contains("listen"));
+        assert!(hint("process.web", "CPUWeight").unwrap().contains("weight = 4"));
         assert!(hint("process.web.dirs", "source").unwrap().contains("host"));
         assert!(hint("queues.mail", "retries").unwrap().contains("attempts"));
         assert_eq!(hint("process.web", "colour"), None);

@@ -14,6 +14,9 @@ pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 /// as a core can, with a line for each, writes a fifth of that.
 pub const LOG_BYTES_PER_SECOND_DEFAULT: u64 = 16 << 20;
 
+/// A type's weight where the formation doesn't say.
+pub const WEIGHT_DEFAULT: u32 = 1;
+
 /// Releases that are kept where the formation doesn't say.
 pub const KEEP_RELEASES_DEFAULT: u32 = 10;
 
@@ -158,6 +161,8 @@ pub struct ProcessType {
     pub timeout: Option<Duration>,
     /// Guest CPU time that one call may spend; `None` has no limit.
     pub cpu: Option<Duration>,
+    /// Where types compete for the compute threads, this one gets so many times the time of one of weight 1; at least 1.
+    pub weight: u32,
     /// Requests that one instance serves at once; WASI 0.3 only. Where it isn't set the host decides.
     pub concurrency: Option<u32>,
     /// Whether an instance serves one call or many; `None` is many, unless the component turns out to be made for one.
@@ -399,6 +404,7 @@ impl ProcessType {
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
             timeout: None,
             cpu: None,
+            weight: WEIGHT_DEFAULT,
             concurrency: None,
             isolation: None,
             max_calls: None,

@@ -264,6 +264,7 @@ struct ProcessTable<'a> {
     timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<String>,
+    weight: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
     isolation: Option<&'static str>,
@@ -342,6 +343,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
             memory: format_size(process.memory_bytes_max),
             timeout: process.timeout.map(format_duration),
             cpu: process.cpu.map(format_duration),
+            weight: process.weight,
             concurrency: process.concurrency,
             isolation: process.isolation.map(|isolation| match isolation {
                 Isolation::Call => "call",

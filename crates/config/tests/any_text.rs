@@ -21,7 +21,7 @@ fn read(text: &str, dotenv: Option<&str>) -> Result<Formation, LoadError> {
 }
 
 /// Pieces that bring the reader further than random characters do.
-const PIECES: [&str; 49] = [
+const PIECES: [&str; 50] = [
     "[process.web]\n",
     "[process.a]\n",
     "[[process.a.dirs]]\n",
@@ -43,6 +43,7 @@ const PIECES: [&str; 49] = [
     "memory = ",
     "timeout = ",
     "isolation = ",
+    "weight = ",
     "concurrency = ",
     "max_calls = ",
     "max_age = ",
@@ -222,7 +223,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
         1u64 << 10..=1 << 30,
     );
     let isolation = prop_oneof![Just(Isolation::Call), Just(Isolation::Instance)];
-    let isolation = (option::of(isolation), option::of(1u32..=10_000));
+    let isolation = (option::of(isolation), option::of(1u32..=10_000), 1u32..=1_000);
     let calls = (option::of(1u64..=1 << 30), option::of("/[a-z.~?=&]{0,8}(%2[fF])?"));
     let life = (option::of(duration()), isolation, calls, option::of(age()));
     let component = (path(), any::<bool>(), any::<bool>());
@@ -239,7 +240,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
         )| {
             let (memory_bytes_max, timeout, backlog, queue_timeout, tries, body_bytes_max, max_log) = limits;
             let (attempts, backoff) = tries;
-            let (cpu, (isolation, concurrency), (max_calls, ready), max_age) = life;
+            let (cpu, (isolation, concurrency, weight), (max_calls, ready), max_age) = life;
             let (attempts, backoff) = match trigger {
                 Some(Trigger::Queue { .. }) => (attempts, backoff),
                 _ => (25, vec![]),
@@ -259,6 +260,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
                 memory_bytes_max,
                 timeout,
                 cpu,
+                weight,
                 concurrency,
                 isolation,
                 max_calls,

@@ -52,6 +52,7 @@ fn the_smallest_file_has_every_default() {
             memory_bytes_max: 134_217_728,
             timeout: None,
             cpu: None,
+            weight: 1,
             concurrency: None,
             isolation: None,
             max_calls: None,
@@ -116,6 +117,7 @@ route = ["/", "API.example.com/v1/", "shop/"]
 memory = "64MB"
 timeout = "10s"
 cpu = "500ms"
+weight = 3
 concurrency = 16
 isolation = "call"
 max_calls = 100_000
@@ -193,7 +195,7 @@ fn a_file_with_everything_is_read() {
     assert_eq!(web.component, Path::new("/srv/shop/build/web.wasm"));
     assert_eq!(web.memory_bytes_max, 64_000_000);
     assert_eq!((web.cpu, web.isolation), (Some(Duration::from_millis(500)), Some(Isolation::Call)));
-    assert_eq!(web.concurrency, Some(16));
+    assert_eq!((web.weight, web.concurrency), (3, Some(16)));
     assert_eq!((web.max_calls, web.max_age), (Some(100_000), Some(Duration::from_hours(30 * 24))));
     let Some(Trigger::Http { routes }) = &web.trigger else { panic!("{:?}", web.trigger) };
     assert_eq!(routes[1], Route { host: Some("api.example.com".to_owned()), path: "/v1".to_owned() });
@@ -286,6 +288,7 @@ component = "/srv/shop/web.wasm"
 count = 1
 route = "/"
 memory = "128MiB"
+weight = 1
 queue_timeout = "5s"
 max_log = "16MiB/s"
 env = { B = "b", KEY = "(secret)" }
@@ -294,6 +297,7 @@ env = { B = "b", KEY = "(secret)" }
 component = "/srv/shop/other.wasm"
 count = 1
 memory = "128MiB"
+weight = 1
 queue_timeout = "5s"
 max_log = "16MiB/s"
 "#;

@@ -99,6 +99,7 @@ impl Component {
         if sandbox.memory_bytes_max > SMALL_BYTES_MAX {
             history.pace.stay_long();
         }
+        let lane = engine.compute.lane(&sandbox.process);
         Ok(Component {
             engine: engine.clone(),
             wasmtime: flavor.wasmtime.clone(),
@@ -108,8 +109,14 @@ impl Component {
             sandbox: Arc::new(sandbox),
             services,
             history,
-            lane: engine.compute.lane(),
+            lane,
         })
+    }
+
+    /// Where types compete for the compute threads, this one gets so many times the time of one of weight 1, in all its
+    /// versions together. It is 1 until this is called.
+    pub fn weigh(&self, weight: u32) {
+        self.lane.weigh(weight);
     }
 
     /// Whether its requests are best called on the compute threads ([`Component::on_compute`]), since their calls usually

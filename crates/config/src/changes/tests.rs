@@ -52,6 +52,7 @@ fn settings_change_under_instances_that_stay() {
         ("every = \"1m\"", "every = \"1m\"\njitter = \"1s\"", "jitter 0s -> 1s"),
         ("", "timeout = \"5s\"", "timeout default -> 5s"),
         ("cpu = \"1s\"", "", "cpu 1s -> none"),
+        ("", "weight = 4", "weight 1 -> 4"),
         ("backlog = 5", "backlog = 6", "backlog 5 -> 6"),
         ("", "queue_timeout = \"1s\"", "queue_timeout 5s -> 1s"),
         ("", "max_body = \"1MiB\"", "max_body none -> 1MiB"),

@@ -15,6 +15,8 @@ const MEMORY_BYTES_MAX: u64 = 4 << 30;
 const BODY_BYTES_MAX: u64 = 1 << 40;
 const LOG_BYTES_PER_SECOND: RangeInclusive<u64> = (1 << 10)..=(1 << 30);
 const BACKLOG_MAX: u32 = 1_000_000;
+/// As that of a queue beside others.
+const WEIGHT_MAX: u32 = 1_000;
 const CONCURRENCY_MAX: u32 = 10_000;
 const READY_BYTES_MAX: usize = 1 << 10;
 const CALLS_MAX: u64 = 1_000_000_000_000;
@@ -54,6 +56,8 @@ pub(super) fn process_type(
         table.take("timeout").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
     process.cpu =
         table.take("cpu").and_then(|item| item.duration(cx, Duration::from_millis(1)..=DURATION_MAX));
+    process.weight =
+        table.take("weight").and_then(|item| item.whole(cx, 1..=WEIGHT_MAX)).unwrap_or(process.weight);
     process.concurrency = table.take("concurrency").and_then(|item| item.whole(cx, 1..=CONCURRENCY_MAX));
     process.isolation = table
         .take("isolation")

@@ -1,16 +1,17 @@
 //! The compute threads: one for each core, at a lower priority, so that they never keep an I/O thread from running.
 //!
-//! A process type has a [`Lane`] on them. A task that is spawned there waits in the type's line, and runs in slices;
-//! [`Turns`] says whose turn it is. A task keeps its place within its type for some turns, also if it waits in between. So
+//! A process type has a [`Lane`] on them, which all its versions share. A task that is spawned there waits in the type's line,
+//! and runs in slices; [`Turns`] says whose turn it is. A task keeps its place within its type for some turns, also if it waits in between. So
 //! its data are still in the processor's caches, and a task that waits often doesn't stand behind all others each time. A
 //! runtime beside the threads drives guests' timers and sockets, and the threads are in it as far as the guests' host
 //! calls can tell.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub(crate) struct Lane(Arc<Line>);
 
 struct Line {
     id: TypeId,
+    process: Arc<str>,
     queue: Arc<Queue>,
 }
 
@@ -69,6 +71,8 @@ struct Queue {
 #[derive(Default)]
 struct Inner {
     turns: Turns<Runnable>,
+    /// The lines that there are, by their types' names.
+    lines: HashMap<Arc<str>, Weak<Line>>,
     /// Threads that wait and that nobody has woken yet; more than there are, if one woke by itself.
     asleep: usize,
     stopped: bool,
@@ -92,10 +96,16 @@ impl Compute {
         !self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// A line for another process type.
-    pub(crate) fn lane(&self) -> Lane {
-        let id = self.queue.lock().turns.add();
-        Lane(Arc::new(Line { id, queue: self.queue.clone() }))
+    /// The line of the process type of this name: the one that there is, or a new one of weight 1.
+    pub(crate) fn lane(&self, process: &Arc<str>) -> Lane {
+        let mut inner = self.queue.lock();
+        if let Some(line) = inner.lines.get(process).and_then(Weak::upgrade) {
+            return Lane(line);
+        }
+        let id = inner.turns.add();
+        let line = Arc::new(Line { id, process: process.clone(), queue: self.queue.clone() });
+        inner.lines.insert(process.clone(), Arc::downgrade(&line));
+        Lane(line)
     }
 }
 
@@ -107,6 +117,11 @@ impl Drop for Compute {
 }
 
 impl Lane {
+    /// Where types compete for the threads, this one gets so many times the time of one of weight 1.
+    pub(crate) fn weigh(&self, weight: u32) {
+        self.0.queue.lock().turns.weigh(self.0.id, weight);
+    }
+
     /// Runs `work` on the compute threads, to its end.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
@@ -138,7 +153,13 @@ impl Lane {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let waiting = self.queue.lock().turns.remove(self.id);
+        let mut inner = self.queue.lock();
+        let waiting = inner.turns.remove(self.id);
+        // Since this one ended, the type may have been given another.
+        if inner.lines.get(&self.process).is_some_and(|line| line.strong_count() == 0) {
+            inner.lines.remove(&self.process);
+        }
+        drop(inner);
         // All that was spawned holds its line.
         debug_assert!(waiting.is_empty());
     }
@@ -260,10 +281,14 @@ mod tests {
 
     use super::*;
 
+    fn lane(compute: &Compute, process: &str) -> Lane {
+        compute.lane(&process.into())
+    }
+
     #[test]
     fn what_panics_tells_who_waits_and_costs_no_thread() {
         let compute = Compute::start().unwrap();
-        let lane = compute.lane();
+        let lane = lane(&compute, "web");
         let panics: Vec<Spawned<()>> =
             (0..100).map(|number| lane.spawn(async move { panic!("{number}") })).collect();
         for (number, panic) in panics.into_iter().enumerate() {
@@ -284,7 +309,7 @@ mod tests {
             }
         }
         let compute = Compute::start().unwrap();
-        let lane = compute.lane();
+        let lane = lane(&compute, "web");
         let left = Arc::new(());
         for _ in 0..100 {
             let output = left.clone();
@@ -306,7 +331,7 @@ mod tests {
     fn what_nobody_waits_for_goes_on() {
         let compute = Compute::start().unwrap();
         let (sender, receiver) = mpsc::channel();
-        drop(compute.lane().spawn(async move {
+        drop(lane(&compute, "web").spawn(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             tokio::task::spawn_blocking(move || sender.send(7).unwrap()).await.unwrap();
         }));
@@ -316,7 +341,7 @@ mod tests {
     #[test]
     fn no_wake_is_lost() {
         let compute = Compute::start().unwrap();
-        let (one, other) = (compute.lane(), compute.lane());
+        let (one, other) = (lane(&compute, "one"), lane(&compute, "other"));
         let (ping, mut pings) = tokio::sync::mpsc::channel(1);
         let (pong, mut pongs) = tokio::sync::mpsc::channel(1);
         let count = one.spawn(async move {
@@ -336,7 +361,7 @@ mod tests {
     #[test]
     fn those_that_never_end_let_others_of_their_type_have_a_turn() {
         let compute = Compute::start().unwrap();
-        let lane = compute.lane();
+        let lane = lane(&compute, "web");
         let threads = thread::available_parallelism().unwrap().get();
         for _ in 0..threads {
             drop(lane.spawn(async {
@@ -371,7 +396,7 @@ mod tests {
             is_woken.recv().unwrap();
             Poll::Pending
         });
-        compute.lane().spawn(polled).blocking_recv().unwrap().unwrap();
+        lane(&compute, "web").spawn(polled).blocking_recv().unwrap().unwrap();
     }
 
     #[test]
@@ -379,7 +404,7 @@ mod tests {
         let compute = Compute::start().unwrap();
         let (held, left) = mpsc::channel::<()>();
         let mut spawned = Vec::new();
-        for lane in [compute.lane(), compute.lane()] {
+        for lane in [lane(&compute, "one"), lane(&compute, "other")] {
             for _ in 0..100 {
                 let held = held.clone();
                 spawned.push(lane.spawn(async move {
@@ -398,7 +423,7 @@ mod tests {
     #[test]
     fn the_last_task_to_end_may_drop_the_threads() {
         let compute = Arc::new(Compute::start().unwrap());
-        let lane = compute.lane();
+        let lane = lane(&compute, "web");
         let (ended, has_ended) = oneshot::channel::<()>();
         let shared = compute.clone();
         let last = lane.spawn(async move {
@@ -415,9 +440,19 @@ mod tests {
     }
 
     #[test]
+    fn all_versions_of_a_type_have_one_share() {
+        let compute = Compute::start().unwrap();
+        let (live, canary) = (lane(&compute, "web"), lane(&compute, "web"));
+        assert!(Arc::ptr_eq(&live.0, &canary.0));
+        assert!(!Arc::ptr_eq(&live.0, &lane(&compute, "worker").0));
+        drop(live);
+        assert!(Arc::ptr_eq(&canary.0, &lane(&compute, "web").0));
+    }
+
+    #[test]
     fn a_type_that_is_gone_is_forgotten() {
         let compute = Compute::start().unwrap();
-        let lane = compute.lane();
+        let lane = lane(&compute, "web");
         let line = Arc::downgrade(&lane.0);
         lane.spawn(async {}).blocking_recv().unwrap().unwrap();
         drop(lane);
@@ -428,5 +463,6 @@ mod tests {
         while !compute.queue.lock().turns.has_no_types() {
             thread::yield_now();
         }
+        assert!(compute.queue.lock().lines.is_empty());
     }
 }

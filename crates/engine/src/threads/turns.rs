@@ -1,7 +1,9 @@
-//! Turns on the compute threads. Each process type gets the same time, however many of its calls want to compute.
+//! Turns on the compute threads. Each process type gets time in proportion to its weight, however many of its calls want to
+//! compute.
 //!
-//! Each type has a line, and a mark: the time that it has computed. The type with the lowest mark goes next. A type that
-//! had nothing to run for a while begins where the others are, so that it can't claim the time it didn't use.
+//! Each type has a line, and a mark: the time that it has computed, divided by its weight. The type with the lowest mark
+//! goes next. A type that had nothing to run for a while begins where the others are, so that it can't claim the time it
+//! didn't use.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -11,6 +13,9 @@ use super::ticker::TICK;
 /// A turn's time until its real one is known: a type whose turns are still under way must not look as if
 /// it had none.
 const TURN_NS: u64 = TICK.as_nanos() as u64;
+
+/// Marks are in this fraction of a nanosecond, so that a short turn of a type with a great weight counts too.
+const MARKS_PER_NS: u64 = 16;
 
 /// A type's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,34 +34,44 @@ pub(crate) struct Turns<R> {
     /// The types with something to run, by their marks.
     ready: BTreeSet<(u64, TypeId)>,
     /// The highest mark that had its turn.
-    now_ns: u64,
+    now: u64,
     next: u64,
 }
 
 struct Line<R> {
-    mark_ns: u64,
+    /// At least 1.
+    weight: u32,
+    mark: u64,
     waiting: VecDeque<R>,
 }
 
 impl<R> Default for Turns<R> {
     fn default() -> Self {
-        Turns { types: HashMap::new(), ready: BTreeSet::new(), now_ns: 0, next: 0 }
+        Turns { types: HashMap::new(), ready: BTreeSet::new(), now: 0, next: 0 }
     }
 }
 
 impl<R> Turns<R> {
-    /// Adds a type.
+    /// Adds a type of weight 1.
     pub(crate) fn add(&mut self) -> TypeId {
         let id = TypeId(self.next);
         self.next += 1;
-        self.types.insert(id, Line { mark_ns: 0, waiting: VecDeque::new() });
+        self.types.insert(id, Line { weight: 1, mark: 0, waiting: VecDeque::new() });
         id
+    }
+
+    /// A type gets so many times the time of one of weight 1 from now on. Turns that are under way count by the weight that
+    /// it has when they end.
+    pub(crate) fn weigh(&mut self, id: TypeId, weight: u32) {
+        if let Some(line) = self.types.get_mut(&id) {
+            line.weight = weight.max(1);
+        }
     }
 
     /// Forgets a type, and returns what it still had to run.
     pub(crate) fn remove(&mut self, id: TypeId) -> VecDeque<R> {
         let Some(line) = self.types.remove(&id) else { return VecDeque::new() };
-        self.ready.remove(&(line.mark_ns, id));
+        self.ready.remove(&(line.mark, id));
         line.waiting
     }
 
@@ -69,8 +84,8 @@ impl<R> Turns<R> {
     pub(crate) fn push(&mut self, id: TypeId, runnable: R, place: PlaceInLine) -> Result<(), R> {
         let Some(line) = self.types.get_mut(&id) else { return Err(runnable) };
         if line.waiting.is_empty() {
-            line.mark_ns = line.mark_ns.max(self.now_ns);
-            self.ready.insert((line.mark_ns, id));
+            line.mark = line.mark.max(self.now);
+            self.ready.insert((line.mark, id));
         }
         match place {
             PlaceInLine::First => line.waiting.push_front(runnable),
@@ -81,13 +96,13 @@ impl<R> Turns<R> {
 
     /// The next to run, and its type. The caller tells [`Turns::spent`] how long the turn took.
     pub(crate) fn take(&mut self) -> Option<(TypeId, R)> {
-        let (mark_ns, id) = self.ready.pop_first()?;
-        self.now_ns = self.now_ns.max(mark_ns);
+        let (mark, id) = self.ready.pop_first()?;
+        self.now = self.now.max(mark);
         let line = self.types.get_mut(&id)?;
         let runnable = line.waiting.pop_front()?;
-        line.mark_ns = mark_ns + TURN_NS;
+        line.mark = mark.saturating_add(line.share_of(TURN_NS));
         if !line.waiting.is_empty() {
-            self.ready.insert((line.mark_ns, id));
+            self.ready.insert((line.mark, id));
         }
         Some((id, runnable))
     }
@@ -96,143 +111,20 @@ impl<R> Turns<R> {
     pub(crate) fn spent(&mut self, id: TypeId, cpu: Duration) {
         let Some(line) = self.types.get_mut(&id) else { return };
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
-        let mark_ns = (line.mark_ns - TURN_NS).saturating_add(cpu_ns);
-        if self.ready.remove(&(line.mark_ns, id)) {
-            self.ready.insert((mark_ns, id));
+        let mark = line.mark.saturating_sub(line.share_of(TURN_NS)).saturating_add(line.share_of(cpu_ns));
+        if self.ready.remove(&(line.mark, id)) {
+            self.ready.insert((mark, id));
         }
-        line.mark_ns = mark_ns;
+        line.mark = mark;
+    }
+}
+
+impl<R> Line<R> {
+    /// What so much time adds to the mark.
+    fn share_of(&self, cpu_ns: u64) -> u64 {
+        cpu_ns.saturating_mul(MARKS_PER_NS) / u64::from(self.weight)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A type whose turns take this long, and what it computed.
-    struct Sim {
-        id: TypeId,
-        turn_us: u64,
-        turns: u64,
-        us: u64,
-    }
-
-    /// Types with so many calls that never wait, and so long turns.
-    fn sims(turns: &mut Turns<usize>, types: &[(usize, u64)]) -> Vec<Sim> {
-        let sim = |(number, &(calls, turn_us)): (usize, &(usize, u64))| {
-            let id = turns.add();
-            (0..calls).for_each(|_| turns.push(id, number, PlaceInLine::Last).unwrap());
-            Sim { id, turn_us, turns: 0, us: 0 }
-        };
-        types.iter().enumerate().map(sim).collect()
-    }
-
-    /// So many threads run for so long, each turn to its end, and what ran wants to run on.
-    fn run(turns: &mut Turns<usize>, sims: &mut [Sim], threads: usize, us: u64) {
-        // When each thread is free again, and what it runs until then.
-        let mut busy: Vec<(u64, Option<usize>)> = vec![(0, None); threads];
-        loop {
-            let thread = busy.iter_mut().min_by_key(|thread| thread.0).unwrap();
-            if thread.0 >= us {
-                return;
-            }
-            if let Some(number) = thread.1.take() {
-                // As a task does that woke itself: first it is put back, then its turn is over.
-                turns.push(sims[number].id, number, PlaceInLine::Last).unwrap();
-                turns.spent(sims[number].id, Duration::from_micros(sims[number].turn_us));
-            }
-            let Some((_, number)) = turns.take() else {
-                // Until another thread puts something back.
-                thread.0 += 1;
-                continue;
-            };
-            let sim = &mut sims[number];
-            (sim.turns, sim.us) = (sim.turns + 1, sim.us + sim.turn_us);
-            *thread = (thread.0 + sim.turn_us, Some(number));
-        }
-    }
-
-    #[track_caller]
-    fn assert_near(one: u64, other: u64) {
-        assert!(one.abs_diff(other) * 50 <= one.max(other), "{one} and {other}");
-    }
-
-    #[test]
-    fn a_type_with_a_hundred_loops_gets_as_many_turns_as_one_with_one() {
-        for threads in [1, 2] {
-            let mut turns = Turns::default();
-            let mut sims = sims(&mut turns, &[(100, 1_000), (1, 1_000)]);
-            run(&mut turns, &mut sims, threads, 1_000_000);
-            assert_near(sims[0].turns, sims[1].turns);
-            assert_near(sims[0].turns + sims[1].turns, 1_000 * threads as u64);
-        }
-    }
-
-    #[test]
-    fn three_types_share_two_threads() {
-        let mut turns = Turns::default();
-        let mut sims = sims(&mut turns, &[(100, 1_000), (1, 1_000), (2, 1_000)]);
-        run(&mut turns, &mut sims, 2, 3_000_000);
-        sims.iter().for_each(|sim| assert_near(sim.turns, 2_000));
-    }
-
-    #[test]
-    fn short_calls_get_the_time_of_long_ones() {
-        let mut turns = Turns::default();
-        let mut sims = sims(&mut turns, &[(100, 1_000), (4, 50)]);
-        run(&mut turns, &mut sims, 1, 1_000_000);
-        assert_near(sims[0].us, sims[1].us);
-        assert_near(sims[0].turns * 20, sims[1].turns);
-    }
-
-    #[test]
-    fn a_type_that_waited_goes_first_and_has_nothing_to_catch_up() {
-        let mut turns = Turns::default();
-        let mut sims = sims(&mut turns, &[(100, 1_000), (100, 1_000), (0, 1_000)]);
-        run(&mut turns, &mut sims, 1, 1_000_000);
-        let late = sims[2].id;
-        (0..100).for_each(|_| turns.push(late, 2, PlaceInLine::Last).unwrap());
-        let next: Vec<_> = (0..90).map(|_| turns.take().unwrap().0).collect();
-        assert!(next[..3].contains(&late));
-        assert_eq!(next.iter().filter(|id| **id == late).count(), 30);
-    }
-
-    #[test]
-    fn a_type_that_uses_less_than_its_share_leaves_the_rest_and_starves_nobody() {
-        // One call can't use two of four threads.
-        let mut turns = Turns::default();
-        let mut sims = sims(&mut turns, &[(100, 1_000), (1, 1_000)]);
-        run(&mut turns, &mut sims, 4, 1_000_000);
-        assert_near(sims[0].turns, 3_000);
-        assert_near(sims[1].turns, 1_000);
-        // A third type begins with the others, not where the second one is.
-        let late = turns.add();
-        (0..100).for_each(|_| turns.push(late, 2, PlaceInLine::Last).unwrap());
-        let next: Vec<_> = (0..40).map(|_| turns.take().unwrap().0).collect();
-        let of_first = next.iter().filter(|id| **id == sims[0].id).count();
-        assert!((17..=23).contains(&of_first), "{next:?}");
-    }
-
-    #[test]
-    fn a_type_s_calls_run_in_their_order() {
-        let mut turns = Turns::default();
-        let id = turns.add();
-        (0..5).for_each(|number| turns.push(id, number, PlaceInLine::Last).unwrap());
-        turns.push(id, 5, PlaceInLine::First).unwrap();
-        let order: Vec<_> = std::iter::from_fn(|| turns.take()).map(|(_, number)| number).collect();
-        assert_eq!(order, [5, 0, 1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn a_type_that_was_removed_leaves_nothing_behind() {
-        let mut turns = Turns::default();
-        let (gone, stays) = (turns.add(), turns.add());
-        turns.push(gone, 1, PlaceInLine::Last).unwrap();
-        turns.push(gone, 2, PlaceInLine::Last).unwrap();
-        turns.push(stays, 3, PlaceInLine::Last).unwrap();
-        assert_eq!(turns.remove(gone), [1, 2]);
-        assert_eq!(turns.push(gone, 4, PlaceInLine::Last), Err(4));
-        turns.spent(gone, TICK);
-        assert_eq!(turns.take(), Some((stays, 3)));
-        assert!(turns.take().is_none() && turns.types.len() == 1);
-    }
-}
+mod tests;

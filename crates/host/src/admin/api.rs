@@ -70,6 +70,9 @@ pub struct TypeView {
     pub desired: u32,
     /// Instances that the file asks for.
     pub in_file: u32,
+    /// Its share of the compute threads where types compete for them: so many times that of a type of weight 1.
+    #[serde(default = "weight_default")]
+    pub weight: u32,
     /// Instances that serve and don't drain.
     pub actual: u32,
     /// Instances that are being started, each to replace one that serves until then.
@@ -96,6 +99,10 @@ pub struct TypeView {
     pub lines_past_max_log: u64,
     /// By index.
     pub instances: Vec<InstanceView>,
+}
+
+fn weight_default() -> u32 {
+    wasmhost_config::WEIGHT_DEFAULT
 }
 
 /// One instance, or the place of one.

@@ -116,6 +116,7 @@ pub(crate) async fn run_release_steps(
     for kind in &release.types {
         if matches!(kind.planned.trigger, Trigger::Command { run: Run::Release }) {
             begun(kind.name());
+            kind.version.component.weigh(kind.planned.process.weight);
             release::run(kind.name(), &kind.version.component, kind.limits()).await?;
         }
     }

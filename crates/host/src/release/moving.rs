@@ -169,5 +169,6 @@ pub(super) fn supervised(kind: &ReleaseType, live: Option<u32>) -> Supervised {
         max_age: kind.planned.process.max_age,
         scalable,
         limits: kind.limits(),
+        weight: kind.planned.process.weight,
     }
 }

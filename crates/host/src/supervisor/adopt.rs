@@ -119,6 +119,8 @@ impl Supervisor {
             None => (self.add_type(adopted.supervised), true),
         };
         self.set_count(place, count);
+        let given = &self.types[place].given;
+        given.version.component.weigh(given.weight);
         (place, is_moving)
     }
 

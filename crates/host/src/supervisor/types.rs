@@ -31,6 +31,8 @@ pub(crate) struct Supervised {
     /// Counts of types that keep no instances can't be changed.
     pub(crate) scalable: bool,
     pub(crate) limits: CallLimits,
+    /// Its share of the compute threads beside other types.
+    pub(crate) weight: u32,
 }
 
 /// How many calls may wait for an instance of a type.

@@ -32,6 +32,7 @@ impl Type {
             count: self.count,
             desired: self.desired,
             in_file: self.given.count_in_file,
+            weight: self.given.weight,
             actual: as_u32(count("idle") + count("busy")),
             replacing: as_u32(kind.successors().len()),
             draining: as_u32(count("draining")),
