@@ -296,6 +296,31 @@ fn lines_that_a_stalled_standard_output_lost_are_counted() {
 }
 
 #[test]
+fn a_line_does_not_stand_behind_all_that_another_type_has_written() {
+    const FLOOD: usize = 3_000;
+    let formation =
+        Formation::web("timeout = \"60s\"").process("good", "web-test", "route = \"good.example\"");
+    let ((stdout, out), (_stderr, err)) = (pipe().unwrap(), pipe().unwrap());
+    let mut host = Host::run(&formation, out, err);
+    let address = host.address();
+    // Nobody reads yet. There is room for all of it.
+    get(address, &format!("/log?lines={FLOOD}")).ok();
+    let request = Request::get("/log?lines=1").header("host", "good.example");
+    Connection::open(address).unwrap().send(&request).unwrap().ok();
+    let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
+    let before = lines.by_ref().take_while(|line| !line.contains("\"instance\":\"good.1\"")).count();
+    // The flood's first lines are in the pipe, and some more of them in what is written together.
+    assert!(before < FLOOD, "{before} of {} lines came before", 2 * FLOOD);
+    // All of them come, each stream's in its order.
+    let of_flood = lines.filter(|line| line.contains("\"web.1\"") && line.contains("\"stdout\""));
+    let numbers =
+        of_flood.filter_map(|line| line.split_once("stdout ")?.1.trim_end_matches(['"', '}']).parse().ok());
+    let numbers: Vec<usize> = numbers.take_while(|number| *number < FLOOD).collect();
+    assert!(numbers.is_sorted() && numbers.len() > FLOOD / 4, "{} {numbers:?}", numbers.len());
+    host.stop();
+}
+
+#[test]
 fn a_standard_output_that_does_not_block_loses_nothing_while_it_is_read() {
     let formation = Formation::web("timeout = \"60s\"");
     let (stdout, out) = pipe().unwrap();

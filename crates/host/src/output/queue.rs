@@ -1,4 +1,8 @@
-//! The lines that wait for a stream, in the order in which they came, bounded for each source by itself.
+//! The lines that wait for a stream, bounded for each source by itself.
+//!
+//! Lines leave in the order in which they came, as long as the stream keeps up. Where it doesn't, they leave in rounds: a
+//! source has [`ROUND_BYTES`] in each, on average. A line of a source that writes little is in the round
+//! that is being written, and so waits for no more than a round of each other source.
 //!
 //! ```text
 //! has room --(ROOM_BYTES are held)--> full --(nothing is taken for WAIT_MAX)--> overrun
@@ -23,6 +27,9 @@ pub(super) const HELD_BYTES_MAX: usize = 2 << 20;
 /// Bytes that a line counts beyond its own: what it takes to hold it.
 pub(super) const LINE_BYTES: usize = 100;
 
+/// Bytes of one source's lines in one round.
+const ROUND_BYTES: usize = 32 << 10;
+
 /// How long a source waits for a stream that takes nothing of its lines. From then on they are dropped.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -36,7 +43,11 @@ pub(super) struct SourceId(usize);
 
 /// See the module.
 pub(super) struct Queue<T> {
-    waiting: VecDeque<Waiting<T>>,
+    /// The rounds, of which the first is being written; each has its lines in the order in which they came. The first and the
+    /// last have some.
+    rounds: VecDeque<VecDeque<Waiting<T>>>,
+    /// The number of the first of them.
+    round: u64,
     sources: Vec<Source>,
 }
 
@@ -49,6 +60,9 @@ struct Waiting<T> {
 struct Source {
     name: String,
     held_bytes: usize,
+    /// The round that its next line belongs to, and the bytes of its lines in it.
+    round: u64,
+    round_bytes: usize,
     /// Since when it has no room, and nothing of it has been taken.
     full_since: Option<Instant>,
     /// Lines that were dropped and aren't told yet, and since when there are any.
@@ -68,7 +82,7 @@ pub(super) struct Dropped {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Queue<T> {
-        Queue { waiting: VecDeque::new(), sources: Vec::new() }
+        Queue { rounds: VecDeque::new(), round: 0, sources: Vec::new() }
     }
 
     /// Adds a source. `name` completes "12 lines of ...".
@@ -76,6 +90,8 @@ impl<T> Queue<T> {
         self.sources.push(Source {
             name,
             held_bytes: 0,
+            round: 0,
+            round_bytes: 0,
             full_since: None,
             dropped: 0,
             dropping_since: None,
@@ -97,13 +113,25 @@ impl<T> Queue<T> {
         if of.held_bytes >= ROOM_BYTES {
             of.full_since.get_or_insert_with(now);
         }
-        self.waiting.push_back(Waiting { source, bytes, item });
+        let round = of.take_place(self.round, bytes);
+        if self.rounds.is_empty() {
+            self.round = round;
+        }
+        let ahead = usize::try_from(round - self.round).unwrap_or(usize::MAX);
+        while self.rounds.len() <= ahead {
+            self.rounds.push_back(VecDeque::new());
+        }
+        self.rounds[ahead].push_back(Waiting { source, bytes, item });
         true
     }
 
-    /// The line that waits for longest.
+    /// The next line.
     pub(super) fn take(&mut self, now: Instant) -> Option<(SourceId, T)> {
-        let Waiting { source, bytes, item } = self.waiting.pop_front()?;
+        let Waiting { source, bytes, item } = self.rounds.front_mut()?.pop_front()?;
+        while self.rounds.front().is_some_and(VecDeque::is_empty) {
+            self.rounds.pop_front();
+            self.round += 1;
+        }
         let of = &mut self.sources[source.0];
         of.held_bytes -= bytes;
         of.full_since = (of.held_bytes >= ROOM_BYTES).then_some(now);
@@ -111,7 +139,7 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.rounds.is_empty()
     }
 
     /// Whether a source may write without a wait: there is room, or a wait would be in vain.
@@ -176,6 +204,18 @@ impl<T> Queue<T> {
 }
 
 impl Source {
+    /// The round for a line of so many bytes, where this one is being written.
+    fn take_place(&mut self, now: u64, bytes: usize) -> u64 {
+        if self.round < now {
+            (self.round, self.round_bytes) = (now, 0);
+        }
+        let round = self.round;
+        self.round_bytes += bytes;
+        self.round += (self.round_bytes / ROUND_BYTES) as u64;
+        self.round_bytes %= ROUND_BYTES;
+        round
+    }
+
     fn may_write(&self, now: impl Fn() -> Instant) -> bool {
         self.held_bytes < ROOM_BYTES || self.is_overrun(now)
     }
@@ -192,135 +232,4 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LINE: usize = 1_000;
-
-    /// Puts lines until the source has no room.
-    fn fill(queue: &mut Queue<u32>, source: SourceId, now: Instant) -> u32 {
-        let mut count = 0;
-        while queue.may_write(source, || now) {
-            assert!(queue.put(source, LINE, count, || now));
-            count += 1;
-        }
-        count
-    }
-
-    fn dropped(source: &str, lines: u64) -> Vec<Dropped> {
-        vec![Dropped { source: source.into(), lines }]
-    }
-
-    #[test]
-    fn lines_leave_in_the_order_in_which_they_came() {
-        let (mut queue, now) = (Queue::new(), Instant::now());
-        let (web, worker) = (queue.source("web".into()), queue.source("worker".into()));
-        for (source, item) in [(web, 1), (worker, 2), (web, 3)] {
-            assert!(queue.put(source, LINE, item, || now));
-        }
-        let taken: Vec<_> = std::iter::from_fn(|| queue.take(now)).collect();
-        assert_eq!(taken, [(web, 1), (worker, 2), (web, 3)]);
-        assert!(queue.is_empty() && !queue.has_dropped());
-    }
-
-    #[test]
-    fn a_source_that_is_full_waits_for_a_second_and_then_its_lines_are_dropped() {
-        let (mut queue, start) = (Queue::new(), Instant::now());
-        let (web, worker) = (queue.source("web".into()), queue.source("worker".into()));
-        fill(&mut queue, web, start);
-        assert_eq!(queue.waits_until(web), Some(start + WAIT_MAX));
-        // One that was told that there is room may use it.
-        assert!(queue.put(web, LINE, 0, || start));
-        let late = start + WAIT_MAX;
-        assert!(queue.may_write(web, || late) && !queue.put(web, LINE, 0, || late));
-        // The other type goes on.
-        assert!(queue.may_write(worker, || late) && queue.put(worker, LINE, 0, || late));
-        // The stream takes some: there is room again.
-        while queue.waits_until(web).is_some() {
-            queue.take(late);
-        }
-        assert!(queue.may_write(web, || late) && queue.put(web, LINE, 0, || late));
-        assert_eq!(queue.tell(false, late + TOLD_AFTER), dropped("web", 1));
-    }
-
-    #[test]
-    fn a_stream_that_takes_something_is_waited_for() {
-        let (mut queue, start) = (Queue::new(), Instant::now());
-        let web = queue.source("web".into());
-        fill(&mut queue, web, start);
-        let mut now = start;
-        for _ in 0..5 {
-            now += WAIT_MAX / 2;
-            queue.take(now);
-            fill(&mut queue, web, now);
-            assert!(!queue.may_write(web, || now));
-        }
-        assert!(!queue.has_dropped());
-    }
-
-    #[test]
-    fn what_goes_on_is_told_once_a_minute_and_what_is_over_at_once() {
-        let (mut queue, start) = (Queue::new(), Instant::now());
-        let web = queue.source("web".into());
-        fill(&mut queue, web, start);
-        let mut now = start + WAIT_MAX;
-        assert!(!queue.put(web, LINE, 0, || now));
-        assert_eq!(queue.tell(false, now), []);
-        now += TOLD_AFTER;
-        assert!(!queue.put(web, LINE, 0, || now));
-        assert_eq!(queue.tell(false, now), dropped("web", 2));
-        assert!(!queue.put(web, LINE, 0, || now));
-        now += TOLD_AFTER;
-        assert_eq!(queue.tell(false, now), []);
-        assert_eq!(queue.tell(false, now + TOLD_EVERY), dropped("web", 1));
-        assert!(!queue.put(web, LINE, 0, || now));
-        while queue.take(now).is_some() {}
-        assert_eq!(queue.tell(true, now + TOLD_AFTER), []);
-        assert_eq!(queue.tell(false, now + TOLD_AFTER), dropped("web", 1));
-        assert!(!queue.has_dropped());
-    }
-
-    #[test]
-    fn what_is_left_at_the_end_is_counted() {
-        let (mut queue, now) = (Queue::new(), Instant::now());
-        let web = queue.source("web".into());
-        let count = fill(&mut queue, web, now);
-        queue.lose_all(now);
-        assert!(queue.is_empty());
-        assert_eq!(queue.tell_all(now), dropped("web", u64::from(count)));
-    }
-
-    proptest! {
-        #[test]
-        fn every_line_is_taken_or_counted_and_a_source_is_bounded(
-            steps in prop::collection::vec((0_usize..3, 0_usize..200_000, 0_u64..700), 0..200),
-        ) {
-            let (mut queue, mut now) = (Queue::new(), Instant::now());
-            let sources = [queue.source("a".into()), queue.source("b".into())];
-            let (mut put, mut taken) = (0_u64, 0_u64);
-            for (what, bytes, ms) in steps {
-                now += Duration::from_millis(ms);
-                match sources.get(what) {
-                    Some(source) => {
-                        queue.put(*source, bytes, (), || now);
-                        put += 1;
-                    }
-                    None => taken += u64::from(queue.take(now).is_some()),
-                }
-                for of in &queue.sources {
-                    prop_assert!(of.held_bytes < HELD_BYTES_MAX + 200_000 + LINE_BYTES);
-                    prop_assert!(of.full_since.is_some() || of.held_bytes < ROOM_BYTES);
-                }
-            }
-            while queue.take(now).is_some() {
-                taken += 1;
-            }
-            let in_all = sources.map(|source| queue.dropped(source)).iter().sum::<u64>();
-            let dropped: u64 = queue.tell_all(now).iter().map(|dropped| dropped.lines).sum();
-            prop_assert_eq!(dropped, in_all);
-            prop_assert_eq!(put, taken + dropped);
-        }
-    }
-}
+mod tests;
