@@ -109,8 +109,13 @@ pub enum EnqueueRefusal {
 /// Puts jobs on queues. Whether the guest may use the queue has been checked.
 #[async_trait]
 pub trait Enqueue: Send + Sync + 'static {
-    /// Returns when all these jobs are durable, with a receipt for each; or none is.
-    async fn enqueue(&self, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<Receipt>, EnqueueRefusal>;
+    /// Puts jobs of `process` on a queue. Returns when all of them are durable, with a receipt for each; or none is.
+    async fn enqueue(
+        &self,
+        process: &str,
+        queue: &str,
+        jobs: Vec<NewJob>,
+    ) -> Result<Vec<Receipt>, EnqueueRefusal>;
 }
 
 /// Something a guest tried and has no grant for.

@@ -129,7 +129,12 @@ struct NoQueues;
 
 #[async_trait]
 impl Enqueue for NoQueues {
-    async fn enqueue(&self, queue: &str, _jobs: Vec<NewJob>) -> Result<Vec<Receipt>, EnqueueRefusal> {
+    async fn enqueue(
+        &self,
+        _process: &str,
+        queue: &str,
+        _jobs: Vec<NewJob>,
+    ) -> Result<Vec<Receipt>, EnqueueRefusal> {
         Err(EnqueueRefusal::Unavailable(format!("there is no queue \"{queue}\": no formation runs here")))
     }
 }

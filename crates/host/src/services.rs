@@ -75,13 +75,14 @@ impl Queues {
 impl Enqueue for Queues {
     async fn enqueue(
         &self,
+        process: &str,
         queue: &str,
         jobs: Vec<services::NewJob>,
     ) -> Result<Vec<Receipt>, EnqueueRefusal> {
         let (max_depth, max_bytes) = (self.max_depth(queue), Some(self.max_bytes(queue)));
         let jobs =
             jobs.into_iter().map(|job| NewJob { max_depth, max_bytes, ..to_store(queue, job) }).collect();
-        let enqueued = self.jobs.enqueue(jobs).await.map_err(|err| match err {
+        let enqueued = self.jobs.in_line_of(process).enqueue(jobs).await.map_err(|err| match err {
             EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => {
                 EnqueueRefusal::Full(err.to_string())
             }

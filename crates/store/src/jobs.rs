@@ -306,6 +306,11 @@ pub trait Holder: Send + Sync + 'static {
 /// The queue. Every method returns when what it says is durable.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
+    /// The same jobs, for the calls of one source: a process type, or whoever else may have very many. Where calls wait for
+    /// the store, sources take turns: a call of one doesn't wait for all of another's. Calls of no named source are those
+    /// of one, too.
+    fn in_line_of(&self, source: &str) -> Arc<dyn Jobs>;
+
     /// Puts all these jobs on their queues or none of them; answers in the same order. At most
     /// [`ENQUEUE_JOBS_MAX`] jobs and [`BATCH_BYTES_MAX`] of payload.
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, EnqueueError>;

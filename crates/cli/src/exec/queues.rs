@@ -66,7 +66,12 @@ impl QueuesOfFormation {
 
 #[async_trait]
 impl Enqueue for QueuesOfFormation {
-    async fn enqueue(&self, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<Receipt>, EnqueueRefusal> {
+    async fn enqueue(
+        &self,
+        process: &str,
+        queue: &str,
+        jobs: Vec<NewJob>,
+    ) -> Result<Vec<Receipt>, EnqueueRefusal> {
         let requests: Vec<_> = jobs.iter().map(request).collect();
         let begun = Instant::now();
         loop {
@@ -74,11 +79,13 @@ impl Enqueue for QueuesOfFormation {
                 Asked::Answered(answer) => return answer,
                 Asked::NotNow(refusal) if begun.elapsed() >= ASK_MAX => return Err(refusal),
                 Asked::NotNow(_) => {}
-                Asked::NoHost => match enqueue_without_host(&self.formation, queue, jobs.clone()).await {
-                    Ok(enqueued) => return enqueued,
-                    Err(StateDirError::InUse { .. }) if begun.elapsed() < WAIT_MAX => {}
-                    Err(err) => return Err(EnqueueRefusal::Unavailable(err.to_string())),
-                },
+                Asked::NoHost => {
+                    match enqueue_without_host(&self.formation, process, queue, jobs.clone()).await {
+                        Ok(enqueued) => return enqueued,
+                        Err(StateDirError::InUse { .. }) if begun.elapsed() < WAIT_MAX => {}
+                        Err(err) => return Err(EnqueueRefusal::Unavailable(err.to_string())),
+                    }
+                }
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

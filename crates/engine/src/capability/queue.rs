@@ -50,7 +50,8 @@ impl State {
             )));
         }
         let jobs = jobs.into_iter().map(from_guest).collect();
-        let receipts = self.services.enqueue.enqueue(&queue, jobs).await.map_err(to_guest)?;
+        let receipts =
+            self.services.enqueue.enqueue(&self.sandbox.process, &queue, jobs).await.map_err(to_guest)?;
         Ok(receipts.into_iter().map(|receipt| Receipt { id: receipt.id, created: receipt.created }).collect())
     }
 }

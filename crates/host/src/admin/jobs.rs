@@ -30,6 +30,9 @@ use super::{ApiError, Shared};
 /// Jobs in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 100;
 
+/// The source of jobs that come by the API: they have a line of their own at the store. No process type is called so.
+const ADMIN_LINE: &str = "the admin API";
+
 /// How much of what somebody sent a message shows, in bytes.
 const SHOWN_BYTES: usize = 120;
 
@@ -69,7 +72,7 @@ async fn enqueue(
         Ok(NewJob { max_depth, max_bytes, ..job })
     });
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
-    let enqueued = admin.queues.jobs.enqueue(jobs).await.map_err(|err| match err {
+    let enqueued = admin.queues.jobs.in_line_of(ADMIN_LINE).enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
         EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => ApiError::full(err.to_string()),
         EnqueueError::Store(err) => failed(err),

@@ -77,7 +77,7 @@ pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> 
     Ok(std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
 }
 
-/// Enqueues jobs of a formation that no host runs, on its store. The state directory is locked meanwhile, so that no host
+/// Enqueues jobs that a process type of a formation makes which no host runs, on its store. The state directory is locked meanwhile, so that no host
 /// has the store; one that starts waits for it.
 ///
 /// # Errors
@@ -86,6 +86,7 @@ pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> 
 /// stored is a refusal.
 pub async fn enqueue_without_host(
     formation: &Formation,
+    process: &str,
     queue: &str,
     jobs: Vec<NewJob>,
 ) -> Result<Result<Vec<Receipt>, EnqueueRefusal>, StateDirError> {
@@ -102,7 +103,7 @@ pub async fn enqueue_without_host(
     };
     let queues = Queues::new(store.jobs.clone());
     queues.know(KnownQueues { settings: formation.queues.clone(), ..KnownQueues::default() });
-    let enqueued = queues.enqueue(queue, jobs).await;
+    let enqueued = queues.enqueue(process, queue, jobs).await;
     store.sqlite.close().await;
     Ok(enqueued)
 }

@@ -105,7 +105,7 @@ impl Triggers {
         let process = &kind.planned.process;
         let trigger = Arc::new(QueueTrigger {
             pool: pool.clone(),
-            jobs: self.jobs.clone(),
+            jobs: self.jobs.in_line_of(&process.name),
             owner: self.owner.clone(),
             queues: queues.iter().map(|queue| claim_queue(settings, queue)).collect(),
             attempts: process.attempts,

@@ -1,8 +1,10 @@
 //! Jobs go out: leases that ran out and jobs that have become due are seen to first, then the best are taken.
 
-use rusqlite::{OptionalExtension, params};
-use tokio::sync::mpsc;
+use std::sync::Arc;
 
+use rusqlite::{OptionalExtension, params};
+
+use super::door::WeakDoor;
 use super::leases;
 use super::settle::Release;
 use super::values::Metadata;
@@ -10,24 +12,31 @@ use super::writer::{self, Tx, Write};
 use crate::jobs::{BATCH_BYTES_MAX, CLAIM_JOBS_MAX, Claim, ClaimQueue, JobId, Lease, LeasedJob};
 use crate::rules;
 
+/// A claim writes up to as many rows as it may take jobs, and often far fewer: this part of them counts.
+const ROWS_PART: usize = 8;
+
 /// How many jobs of a queue one transaction moves to available. When more become due at the same moment, those that
 /// follow move the rest; until then priority holds among those that were moved.
 const PROMOTED_MAX: u32 = 512;
 
 pub(super) struct ClaimJobs {
     claim: Claim,
-    writer: mpsc::WeakSender<writer::Message>,
+    door: Arc<WeakDoor>,
 }
 
 impl ClaimJobs {
-    pub(super) fn new(mut claim: Claim, writer: mpsc::WeakSender<writer::Message>) -> ClaimJobs {
+    pub(super) fn new(mut claim: Claim, door: WeakDoor) -> ClaimJobs {
         claim.limit = claim.limit.clamp(1, CLAIM_JOBS_MAX);
-        ClaimJobs { claim, writer }
+        ClaimJobs { claim, door: Arc::new(door) }
     }
 }
 
 impl Write for ClaimJobs {
     type Answer = Handover;
+
+    fn rows(&self) -> usize {
+        1 + self.claim.limit as usize / ROWS_PART
+    }
 
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Handover> {
         for ClaimQueue { name, .. } in &self.claim.queues {
@@ -44,7 +53,7 @@ impl Write for ClaimJobs {
             }
             take(tx, &self.claim, queue, &mut room, &mut jobs)?;
         }
-        Ok(Handover { jobs, writer: self.writer.clone(), armed: false })
+        Ok(Handover { jobs, door: self.door.clone(), armed: false })
     }
 
     fn committed(handover: &mut Handover) {
@@ -159,7 +168,7 @@ fn take(
 /// back at once, instead of when their leases run out.
 pub(super) struct Handover {
     jobs: Vec<LeasedJob>,
-    writer: mpsc::WeakSender<writer::Message>,
+    door: Arc<WeakDoor>,
     /// False until the claim is committed: before that there is nothing to give back.
     armed: bool,
 }
@@ -175,10 +184,9 @@ impl Drop for Handover {
         if !self.armed || self.jobs.is_empty() {
             return;
         }
-        let Some(writer) = self.writer.upgrade() else { return };
         for job in &self.jobs {
             // A full line of operations is no place to wait in: then the lease runs out, as it would without this.
-            let _ = writer.try_send(writer::message(Release { lease: job.lease, begun: false }).0);
+            self.door.try_send(writer::operation(Release { lease: job.lease, begun: false }).0);
         }
     }
 }

@@ -35,6 +35,10 @@ impl Write for Enqueue {
         false
     }
 
+    fn rows(&self) -> usize {
+        self.jobs.len()
+    }
+
     fn bytes(&self) -> usize {
         self.jobs.iter().map(|job| job.payload.len()).sum()
     }

@@ -1,7 +1,8 @@
 //! The store of one host: one SQLite file, one thread that writes it and one that reads it. A store without a file has
 //! one thread for both.
 //!
-//! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer applies it, commits, and answers;
+//! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer, to whom `door` leads and for whom
+//! process types wait in `lines`, applies it, commits, and answers;
 //! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `releases`,
 //! `counts`.
 //! The reader's questions are in `views` and `list`; `releases_in_file` asks without being the host. The tables are in `schema_1.sql` and the files after it.
@@ -15,12 +16,14 @@ mod claim;
 mod counts;
 mod damage;
 mod depths;
+mod door;
 mod enqueue;
 mod errors;
 mod ids;
 mod intervene;
 mod keys;
 mod leases;
+mod lines;
 mod list;
 mod pause;
 mod presence;
@@ -37,10 +40,13 @@ mod tests;
 mod tests_beside;
 #[cfg(test)]
 mod tests_files;
+#[cfg(test)]
+mod tests_lines;
 mod ticks;
 mod values;
 mod views;
 mod writer;
+mod written;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -60,14 +66,17 @@ use crate::{Clock, Complaint, StoreError, SystemClock, Timestamp, rules};
 
 use self::backup::Copying;
 use self::damage::Damage;
+use self::door::Door;
 use self::ids::HostFile;
+use self::lines::Lines;
 use self::presence::Presence;
 use self::reader::Reader;
 use self::reserve::Reserve;
-use self::writer::{Beside, Meter, Write, Writer};
+use self::writer::{Beside, Write, Writer};
+use self::written::Meter;
 
 pub use self::releases_in_file::ReleasesInFile;
-pub use self::writer::Written;
+pub use self::written::Written;
 
 /// A SQLite database as a store. Clones are handles of the same one.
 ///
@@ -77,7 +86,7 @@ pub use self::writer::Written;
 pub struct SqliteStore {
     /// `None` where there is no file.
     copying: Option<Arc<Copying>>,
-    writer: mpsc::Sender<writer::Message>,
+    writer: Door,
     /// `None` where there is no file: no second connection would see the same tables, so the writer's answers
     /// questions too.
     reader: Option<mpsc::Sender<reader::Message>>,
@@ -142,7 +151,7 @@ impl SqliteStore {
         with_file: Option<(JoinHandle<()>, Beside)>,
         damage: Arc<Damage>,
     ) -> Result<SqliteStore, StoreError> {
-        let (to_writer, inbox) = mpsc::channel(writer::WAITING_MAX);
+        let (to_writer, inbox) = mpsc::unbounded_channel();
         let (changed, changes) = watch::channel(0);
         let meter = Arc::new(Meter::default());
         let holder = Arc::new(OnceLock::new());
@@ -152,6 +161,7 @@ impl SqliteStore {
             clock: Arc::clone(&clock),
             holder: Arc::clone(&holder),
             inbox,
+            lines: Lines::new(),
             changes: changed,
             meter: Arc::clone(&meter),
             reader,
@@ -161,7 +171,8 @@ impl SqliteStore {
             complaint: Complaint::default(),
         };
         spawn("store-writer", move || writer.run())?;
-        Ok(SqliteStore { copying: None, writer: to_writer, reader: None, changes, meter, clock, holder })
+        let writer = Door::new(to_writer);
+        Ok(SqliteStore { copying: None, writer, reader: None, changes, meter, clock, holder })
     }
 
     /// Finishes what was accepted and closes the file; calls that come later, on any handle, get
@@ -176,7 +187,7 @@ impl SqliteStore {
             let _ = reader.send(reader::Message::Close).await;
         }
         let (closed, wait) = oneshot::channel();
-        if self.writer.send(writer::Message::Close(closed)).await.is_ok() {
+        if self.writer.close(closed) {
             let _ = wait.await;
         } else {
             // Somebody else closes it; the writer's end of the channel goes when it is done.
@@ -224,8 +235,8 @@ impl SqliteStore {
     }
 
     async fn write<W: Write>(&self, write: W) -> Result<W::Answer, StoreError> {
-        let (message, answer) = writer::message(write);
-        self.writer.send(message).await.map_err(|_| errors::closed())?;
+        let (operation, answer) = writer::operation(write);
+        self.writer.send(operation).await?;
         answer.await.map_err(|_| errors::closed())?
     }
 
@@ -237,7 +248,7 @@ impl SqliteStore {
         let (question, answer) = reader::question(ask);
         let sent = match &self.reader {
             Some(reader) => reader.send(reader::Message::Question(question)).await.is_ok(),
-            None => self.writer.send(writer::Message::Question(question)).await.is_ok(),
+            None => self.writer.ask(question).await.is_ok(),
         };
         if !sent {
             return Err(errors::closed());
@@ -286,6 +297,10 @@ impl Jobs for SqliteStore {
             return Ok(Vec::new());
         }
         self.write(enqueue::Enqueue { jobs }).await?
+    }
+
+    fn in_line_of(&self, source: &str) -> Arc<dyn Jobs> {
+        Arc::new(SqliteStore { writer: self.writer.of(source), ..self.clone() })
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<LeasedJob>, StoreError> {

@@ -72,16 +72,16 @@ impl<F: Fn(&Tx<'_>) -> rusqlite::Result<()> + Send + 'static> Write for Custom<F
 }
 
 /// Keeps the writer busy until `go` is dropped, so that what is sent meanwhile becomes one batch.
-async fn hold_writer(store: &SqliteStore) -> Sender<()> {
+pub(super) async fn hold_writer(store: &SqliteStore) -> Sender<()> {
     let (go, wait): (Sender<()>, Receiver<()>) = channel();
     let (started, begun) = oneshot::channel();
     let (wait, started) = (Mutex::new(wait), Mutex::new(Some(started)));
-    let (message, _) = writer::message(Custom(move |_: &Tx<'_>| {
+    let (operation, _) = writer::operation(Custom(move |_: &Tx<'_>| {
         started.lock().unwrap().take().map(|started| started.send(()));
         let _ = wait.lock().unwrap().recv();
         Ok(())
     }));
-    assert!(store.writer.send(message).await.is_ok());
+    assert!(store.writer.send(operation).await.is_ok());
     begun.await.unwrap();
     go
 }
@@ -293,7 +293,7 @@ async fn what_waits_is_committed_together() {
             tokio::spawn(async move { store.enqueue(vec![job(10)]).await })
         })
         .collect();
-    while store.writer.max_capacity() - store.writer.capacity() < 100 {
+    while store.writer.waiting() < 100 {
         tokio::task::yield_now().await;
     }
     drop(go);

@@ -1,7 +1,8 @@
 //! The one thread that writes, and group commit.
 //!
 //! An fsync costs as much as a hundred operations. So the thread takes whatever waits, does it all in one
-//! transaction, commits, and only then answers: while it waits for the disk, the next batch gathers.
+//! transaction, commits, and only then answers: while it waits for the disk, the next batch gathers. A batch is bounded, and
+//! the process types' [`Lines`] take turns in it.
 //!
 //! ```text
 //! are the files there? -> take a batch -> BEGIN -> apply each -> COMMIT -> answer each
@@ -15,33 +16,32 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::damage::Damage;
 use super::depths::Depths;
+use super::door::Message;
 use super::ids::HostFile;
+use super::lines::Lines;
 use super::presence::Presence;
 use super::reader::Question;
 use super::reserve::Reserve;
+use super::written::Meter;
 use super::{errors, reserve};
 use crate::clock::Moment;
 use crate::jobs::{Holder, Lease};
 use crate::{Clock, Complaint, StoreError, Timestamp};
 
-/// Operations that wait for the writer; past it callers wait to get in.
-pub(super) const WAITING_MAX: usize = 1_024;
+/// The cost of the operations in one transaction, unless there is one alone that costs more.
+const BATCH_COST: usize = 512;
 
-/// Operations in one transaction.
-const BATCH_MAX: usize = 512;
-
-/// Payload in one transaction, in bytes, past which no more operations are taken.
-const BATCH_BYTES: usize = 16 << 20;
+/// Bytes of payload that cost as much as a row.
+const BYTES_A_ROW: usize = 16 << 10;
 
 /// One kind of operation.
 pub(super) trait Write: Send + 'static {
@@ -50,6 +50,11 @@ pub(super) trait Write: Send + 'static {
 
     /// Does it. It may be called again, after a rollback.
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Self::Answer>;
+
+    /// About how many rows it writes: by these it has its turn among others.
+    fn rows(&self) -> usize {
+        1
+    }
 
     /// How much payload it writes, in bytes.
     fn bytes(&self) -> usize {
@@ -146,42 +151,10 @@ impl<'c> Tx<'c> {
     }
 }
 
-/// How much was written, since the store was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Operations that were answered.
-    pub operations: u64,
-    /// Transactions that were committed for them, each with an fsync.
-    pub commits: u64,
-}
-
-#[derive(Default)]
-pub(super) struct Meter {
-    operations: AtomicU64,
-    commits: AtomicU64,
-}
-
-impl Meter {
-    pub(super) fn read(&self) -> Written {
-        Written {
-            operations: self.operations.load(Ordering::Relaxed),
-            commits: self.commits.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// A message to the writer thread.
-pub(super) enum Message {
-    Operation(Box<dyn Operation>),
-    /// A question, where there is no reader. It sees all that was answered.
-    Question(Question),
-    /// Finish what was accepted, accept no more, and say when the file is closed.
-    Close(oneshot::Sender<()>),
-}
-
 /// A [`Write`] with its answer and who waits for it.
 pub(super) trait Operation: Send {
-    fn bytes(&self) -> usize;
+    /// In rows.
+    fn cost(&self) -> usize;
     fn adds(&self) -> bool;
     fn moves_waiting(&self) -> bool;
     fn apply(&mut self, tx: &Tx<'_>) -> rusqlite::Result<()>;
@@ -195,8 +168,8 @@ struct Waiting<W: Write> {
 }
 
 impl<W: Write> Operation for Waiting<W> {
-    fn bytes(&self) -> usize {
-        self.write.bytes()
+    fn cost(&self) -> usize {
+        (self.write.rows() + self.write.bytes() / BYTES_A_ROW).max(1)
     }
 
     fn adds(&self) -> bool {
@@ -225,10 +198,13 @@ impl<W: Write> Operation for Waiting<W> {
     }
 }
 
-/// A message for the writer, and where its answer will come.
-pub(super) fn message<W: Write>(write: W) -> (Message, oneshot::Receiver<Result<W::Answer, StoreError>>) {
+/// Where an operation's answer will come.
+pub(super) type Awaited<A> = oneshot::Receiver<Result<A, StoreError>>;
+
+/// An operation for the writer, and where its answer will come.
+pub(super) fn operation<W: Write>(write: W) -> (Box<dyn Operation>, Awaited<W::Answer>) {
     let (caller, answer) = oneshot::channel();
-    (Message::Operation(Box::new(Waiting { write, answer: None, caller })), answer)
+    (Box::new(Waiting { write, answer: None, caller }), answer)
 }
 
 /// The writer thread's own things.
@@ -236,7 +212,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) holder: Arc<OnceLock<Arc<dyn Holder>>>,
-    pub(super) inbox: mpsc::Receiver<Message>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(super) lines: Lines<InLine>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) meter: Arc<Meter>,
     /// Ends when its own channel closes. The writer's connection is closed last: that is the one that can tidy the
@@ -249,6 +226,12 @@ pub(super) struct Writer {
     /// The files beside the database. `None` where there is no file.
     pub(super) beside: Option<Beside>,
     pub(super) complaint: Complaint,
+}
+
+/// An operation that waits for its turn, and its place in its line.
+pub(super) struct InLine {
+    operation: Box<dyn Operation>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// The files beside the database.
@@ -294,29 +277,51 @@ impl Writer {
         closing: &mut Vec<oneshot::Sender<()>>,
         questions: &mut Vec<Question>,
     ) -> Option<Vec<Box<dyn Operation>>> {
-        let mut batch: Vec<Box<dyn Operation>> = Vec::new();
-        let mut bytes = 0;
-        let mut message = self.inbox.blocking_recv()?;
         loop {
-            match message {
-                Message::Operation(operation) => {
-                    bytes += operation.bytes();
-                    batch.push(operation);
-                }
-                Message::Question(question) => questions.push(question),
-                Message::Close(done) => {
-                    self.inbox.close();
-                    closing.push(done);
-                }
+            while let Ok(message) = self.inbox.try_recv() {
+                self.sort_in(message, closing, questions);
             }
-            if batch.len() + questions.len() >= BATCH_MAX || bytes >= BATCH_BYTES {
-                return Some(batch);
+            if !self.lines.is_empty() || !questions.is_empty() {
+                return Some(self.take_batch());
             }
-            match self.inbox.try_recv() {
-                Ok(next) => message = next,
-                Err(_) => return Some(batch),
+            let message = self.inbox.blocking_recv()?;
+            self.sort_in(message, closing, questions);
+        }
+    }
+
+    fn sort_in(
+        &mut self,
+        message: Message,
+        closing: &mut Vec<oneshot::Sender<()>>,
+        questions: &mut Vec<Question>,
+    ) {
+        match message {
+            Message::Operation(line, operation, place) => {
+                self.lines.put(line, operation.cost(), InLine { operation, _place: place });
+            }
+            Message::Question(question, place) => {
+                drop(place);
+                questions.push(question);
+            }
+            Message::Close(done) => {
+                self.inbox.close();
+                closing.push(done);
             }
         }
+    }
+
+    /// The operations whose turn it is, at most as many as belong in one transaction.
+    fn take_batch(&mut self) -> Vec<Box<dyn Operation>> {
+        let mut batch = Vec::new();
+        let mut room = BATCH_COST;
+        // The first one is taken whatever it costs.
+        let mut next = self.lines.take(usize::MAX);
+        while let Some((cost, InLine { operation, .. })) = next {
+            batch.push(operation);
+            room = room.saturating_sub(cost);
+            next = self.lines.take(room);
+        }
+        batch
     }
 
     fn write(&self, batch: Vec<Box<dyn Operation>>) {
@@ -416,7 +421,7 @@ impl Writer {
             // The log must not grow now.
             reserve::checkpoint(&self.connection);
         }
-        self.meter.commits.fetch_add(1, Ordering::Relaxed);
+        self.meter.committed();
         if tx.awoken.get() {
             self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
             self.held_back.borrow_mut().clear();
@@ -434,7 +439,7 @@ impl Writer {
             }),
         }
         for operation in batch {
-            self.meter.operations.fetch_add(1, Ordering::Relaxed);
+            self.meter.answered();
             operation.answer(failure.clone());
         }
     }
