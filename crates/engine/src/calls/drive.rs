@@ -2,7 +2,8 @@
 //!
 //! A guest comes by its epoch callback ([`on_epoch`]) at least once a tick. The callback ends a call that is out of time,
 //! and lets the guest yield once its slice is over. On an I/O thread the end of a slice also means that the call is not a
-//! short one: it asks to be moved, and goes on, with its store, on the compute threads ([`Placed`]).
+//! short one: it asks to be moved, and goes on, with its store, on the compute threads ([`Placed`]). So does a call that has
+//! waited in between, when its slices come to ten times as much.
 
 use std::any::Any;
 use std::future::pending;
@@ -130,9 +131,13 @@ impl<O> Drive<O> {
         let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
         let cpu = clock.elapsed();
         self.meter.end_slice(cpu);
-        if !is_compute_thread() && was_held(cpu, self.meter.memory()) {
-            self.meter.hold_thread();
-            self.meter.ask_to_move();
+        if !is_compute_thread() {
+            if was_held(cpu, self.meter.memory()) {
+                self.meter.hold_thread();
+                self.meter.ask_to_move();
+            } else if polled.as_ref().is_ok_and(Poll::is_pending) && self.meter.is_out_of_io() {
+                self.meter.ask_to_move();
+            }
         }
         match polled {
             Ok(poll) => poll.map(Ok),

@@ -13,6 +13,10 @@ use crate::call::{Deadline, Shortage, Spent};
 /// In `Meter::interrupted`: no call runs in this instance any more.
 const EVERY_CALL: u64 = u64::MAX;
 
+/// The CPU time that a call may have on I/O threads, in however many slices: one that waits between short slices, as one
+/// that reads a long body does, would otherwise never leave them.
+const IO_NS_MAX: u64 = 10_000_000;
+
 /// The figures of one instance. All of them may be read at any time.
 #[derive(Default)]
 pub struct Meter {
@@ -50,6 +54,8 @@ pub struct Meter {
     cpu_ns_max: AtomicU64,
     /// The `cpu_ns` with which it began.
     cpu_ns_before: AtomicU64,
+    /// The highest one with which it may be on an I/O thread.
+    io_ns_max: AtomicU64,
     /// The last lines on standard error since the call under way began, and whether there are any.
     words: Mutex<String>,
     has_words: AtomicBool,
@@ -140,6 +146,7 @@ impl Meter {
         self.cpu_ns_before.store(self.cpu_ns.load(Relaxed), Relaxed);
         let cpu_max = cpu.map_or(Duration::ZERO, |cpu| self.cpu().saturating_add(cpu));
         self.cpu_ns_max.store(nanoseconds(cpu_max), Relaxed);
+        self.io_ns_max.store(self.cpu_ns.load(Relaxed).saturating_add(IO_NS_MAX), Relaxed);
         let mut current = self.deadline.lock().unwrap_or_else(|poison| poison.into_inner());
         *current = deadline;
         self.call.fetch_add(1, SeqCst) + 1
@@ -175,6 +182,7 @@ impl Meter {
 
     /// Another call has joined the one under way: what each may spend, they may spend together.
     pub(crate) fn add_budget(&self, joined: Option<Duration>) {
+        self.io_ns_max.fetch_add(IO_NS_MAX, Relaxed);
         let Some(joined) = joined else { return };
         self.cpu_ns_max.fetch_add(nanoseconds(joined), Relaxed);
     }
@@ -187,6 +195,12 @@ impl Meter {
             let since = |ns: u64| Duration::from_nanos(ns.saturating_sub(before));
             Spent { time: since(spent), max: since(max) }
         })
+    }
+
+    /// Whether it has had so much of the I/O threads that it is no short call, whether it waits in between or not. Where
+    /// calls share an instance, those that joined count too.
+    pub(crate) fn is_out_of_io(&self) -> bool {
+        self.cpu_ns.load(Relaxed) > self.io_ns_max.load(Relaxed)
     }
 
     pub(crate) fn set_memory(&self, bytes: u64) {
@@ -364,6 +378,25 @@ mod tests {
         assert!(meter.last_words().len() <= 1024);
         meter.begin_call(None, None);
         assert_eq!(meter.last_words(), "");
+    }
+
+    #[test]
+    fn a_call_of_many_short_slices_leaves_the_io_threads() {
+        let meter = Meter::default();
+        let slices = |count: u32| (0..count).for_each(|_| meter.end_slice(Duration::from_micros(100)));
+        meter.begin_call(None, None);
+        slices(100);
+        assert!(!meter.is_out_of_io());
+        slices(1);
+        assert!(meter.is_out_of_io());
+        meter.begin_call(None, None);
+        assert!(!meter.is_out_of_io(), "the next call has time of its own");
+        // Of two calls in one instance each has as much.
+        meter.add_budget(None);
+        slices(200);
+        assert!(!meter.is_out_of_io());
+        slices(1);
+        assert!(meter.is_out_of_io());
     }
 
     #[test]
