@@ -1,13 +1,18 @@
-//! A formation of hostile guests beside a good one: each evil is contained, and the good ones don't notice.
+//! A formation of hostile guests beside a good one: each evil is contained, and the good ones don't notice. How fast the
+//! good ones are beside hostile ones is measured by `cargo xtask bench isolation`, and what an hour does to the host by
+//! `cargo xtask hostile`.
 
 mod evils;
 
+use std::collections::VecDeque;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use crate::harness::http::{Answer, Client, Request};
+use serde_json::{Value, json};
+
+use crate::harness::http::{Client, Request};
 use crate::harness::{Formation, Host, Load, eventually, setting};
 use evils::{Evil, evils};
 
@@ -28,6 +33,12 @@ const TAKING: [&str; 14] = [
     "/authority?1000000",
     "/method?1000000",
 ];
+
+/// How often it is looked at what the host holds, within the time that the evils have.
+const LOOKS: u32 = 60;
+
+/// Jobs that are looked at later: that many more are enqueued meanwhile.
+const JOBS_UNDERWAY: usize = 20;
 
 /// Memory that the host may have more of after all of it, in bytes: its allocator keeps some of what it gave.
 const MORE: u64 = 64 << 20;
@@ -109,37 +120,74 @@ impl Held {
         let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap().lines().count();
         Held { resident_bytes: host.resident_bytes(), descriptors: count("fd"), threads: count("task"), maps }
     }
+
+    fn to_json(&self) -> Value {
+        let Held { resident_bytes, descriptors, threads, maps } = self;
+        json!({ "resident_bytes": resident_bytes, "descriptors": descriptors, "threads": threads, "maps": maps })
+    }
+}
+
+/// The host's holdings, at times in seconds since the evils began.
+struct Looks {
+    begun: Instant,
+    every: Duration,
+    next: Instant,
+    held: Vec<Value>,
+}
+
+impl Looks {
+    fn begin(time: Duration) -> Looks {
+        let begun = Instant::now();
+        Looks { begun, every: time / LOOKS, next: begun, held: vec![] }
+    }
+
+    fn look(&mut self, host: &Host) {
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + self.every;
+            let mut held = Held::by(host).to_json();
+            held["at_s"] = self.begun.elapsed().as_secs_f64().into();
+            self.held.push(held);
+        }
+    }
 }
 
 #[test]
 fn good_types_are_served_beside_all_evils_at_once_and_nothing_of_them_stays() {
-    let seconds = u64::try_from(setting("HOSTILE_SECONDS", 5)).unwrap();
+    let time = Duration::from_secs(setting("WASMHOST_HOSTILE_SECONDS", 5) as u64);
     let formation = beside_evils();
     let host = Host::launch(&formation);
     host.stderr().wait_for("Serving HTTP");
     host.get("/ok").ok();
-    let slowest = Arc::new(Mutex::new(Duration::ZERO));
-    let web = web(&host, slowest.clone());
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut jobs = Vec::new();
+    // Every request is answered as it should be.
+    let web = Load::get(host.address(), 1, "/ok");
+    let mut looks = Looks::begin(time);
+    let until = looks.begun + time;
+    let (mut jobs, mut done) = (VecDeque::new(), 0);
+    let mut end_first = |jobs: &mut VecDeque<i64>| {
+        if let Some(job) = jobs.pop_front() {
+            host.store().wait_for(job, "done");
+            done += 1;
+        }
+    };
     scope(|scope| {
         for version in ["02", "03"] {
             let host = &host;
             scope.spawn(move || take_all(host, version, until));
         }
         while Instant::now() < until {
-            jobs.push(host.enqueue("q", "print:good"));
+            jobs.push_back(host.enqueue("q", "print:good"));
+            if jobs.len() > JOBS_UNDERWAY {
+                end_first(&mut jobs);
+            }
             host.cli(["tick", "clock"]).done();
+            looks.look(&host);
         }
     });
-    for job in &jobs {
-        host.store().wait_for(*job, "done");
+    while !jobs.is_empty() {
+        end_first(&mut jobs);
     }
     web.wait_for(20);
     let answered = web.stop();
-    assert!(answered > 5 * seconds, "{answered} requests in {seconds} s");
-    let slowest = *slowest.lock().unwrap();
-    assert!(slowest < Duration::from_secs(10), "a request waited for {slowest:?}");
     let ps = host.ps();
     for process in ["web", "worker", "clock"] {
         assert_eq!(ps.number(process, "restarts"), 0, "{process}: {ps:?}");
@@ -152,32 +200,27 @@ fn good_types_are_served_beside_all_evils_at_once_and_nothing_of_them_stays() {
     before.get("/ok").ok();
     let alone = Held::by(&before);
     before.stop().done();
-    eventually("the host holds little more than one that never had them", || {
+    let after = eventually("the host holds little more than one that never had them", || {
         let held = Held::by(&host);
         (held.resident_bytes < alone.resident_bytes + MORE
             && held.descriptors <= alone.descriptors + 16
             && held.threads <= alone.threads + 16
             && held.maps < alone.maps + 2_000)
-            .then_some(())
+            .then_some(held)
     });
     assert_eq!(host.get("/ok").ok(), "ok\n");
     host.stop();
+    report(json!({
+        "seconds": time.as_secs(), "evils": evils().len() + TAKING.len(), "answered": answered, "jobs": done,
+        "looks": looks.held, "after": after.to_json(), "alone": alone.to_json(),
+    }));
 }
 
-/// Requests to the good type, every one of which is answered as it should. Notes how long one took at most.
-fn web(host: &Host, slowest: Arc<Mutex<Duration>>) -> Load {
-    let begun = Mutex::new(Instant::now());
-    let check = move |_, answer| {
-        let now = Instant::now();
-        let took = now.duration_since(std::mem::replace(&mut *begun.lock().unwrap(), now));
-        let mut slowest = slowest.lock().unwrap();
-        *slowest = took.max(*slowest);
-        match answer {
-            Ok(Answer { status: 200, .. }) => Ok(true),
-            other => Err(format!("{other:?}")),
-        }
-    };
-    Load::start(host.address(), 1, |_| Request::get("/ok"), check)
+/// For whoever asked for it: `cargo xtask hostile` makes a page of it.
+fn report(found: Value) {
+    if let Some(file) = std::env::var_os("WASMHOST_HOSTILE_REPORT") {
+        fs::write(file, found.to_string()).unwrap();
+    }
 }
 
 /// Asks a hostile type for all of its evils, over and over. It may answer as it likes.

@@ -203,7 +203,23 @@ pub(crate) struct Lines {
 #[derive(Default)]
 struct Seen {
     lines: Vec<String>,
+    bytes: usize,
     ended: bool,
+}
+
+/// Bytes of one stream's lines that are kept: a host of hostile guests writes for as long as it runs. Past them the older
+/// half goes.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+
+impl Seen {
+    fn add(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push(line);
+        if self.bytes > KEPT_BYTES_MAX {
+            let older = self.lines.len() / 2;
+            self.bytes -= self.lines.drain(..older).map(|line| line.len()).sum::<usize>();
+        }
+    }
 }
 
 impl Lines {
@@ -214,7 +230,7 @@ impl Lines {
             let (seen, changed) = &*shared;
             for line in BufReader::new(from).split(b'\n') {
                 let Ok(line) = line else { break };
-                seen.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
+                seen.lock().unwrap().add(String::from_utf8_lossy(&line).into_owned());
                 changed.notify_all();
             }
             seen.lock().unwrap().ended = true;

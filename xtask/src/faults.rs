@@ -142,7 +142,7 @@ impl Deployed {
 }
 
 /// The version of the sources, from which the tested host was built.
-fn version(repository: &Path) -> String {
+pub(crate) fn version(repository: &Path) -> String {
     let git = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository).output();
     let commit = git.ok().filter(|git| git.status.success());
     let commit = commit.map(|git| format!(" ({})", String::from_utf8_lossy(&git.stdout).trim()));

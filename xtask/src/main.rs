@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod faults;
 mod guests;
+mod hostile;
 mod links;
 mod test;
 mod wit;
@@ -35,6 +36,12 @@ enum Chore {
         /// In their place, 300 rounds of the tests in which hosts are killed and disks fail; writes bench/results/faults.md
         #[arg(long)]
         faults: bool,
+    },
+    /// Runs the hostile guests of tests/hostile beside good ones for an hour; writes bench/results/hostile.md
+    Hostile {
+        /// How long: 90s, 10m or 1h. The page of less than an hour goes to bench/results in the target folder
+        #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = hostile::duration)]
+        time: std::time::Duration,
     },
     /// Builds the guests of examples/, tests/guests/ and bench/guests/, those whose sources changed
     Guests {
@@ -69,6 +76,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Demo => demo::run(&repository),
         Chore::Test { faults: false } => test::run(&repository),
         Chore::Test { faults: true } => faults::run(&repository),
+        Chore::Hostile { time } => hostile::run(&repository, time),
         Chore::Guests { folders, all, force } => {
             let which = match (all, folders.is_empty()) {
                 (true, _) => Which::All,

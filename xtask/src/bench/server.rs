@@ -92,6 +92,11 @@ impl Server {
         Memory::of(self.process.id())
     }
 
+    /// Where its formation is, of a wasmhost.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The admin API, of a wasmhost.
     pub(super) fn admin(&self) -> Admin<'_> {
         Admin { folder: self.folder.path() }

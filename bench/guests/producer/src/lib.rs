@@ -1,4 +1,5 @@
-//! Puts jobs without a payload on the queue `default`: one for each request, or as many as it says.
+//! Puts jobs without a payload on the queue `default`: one for each request, or as many as it says; or on the queue `storm`,
+//! without end.
 
 use wasmhost_guest::http::{Request, Response};
 use wasmhost_guest::queue::{self, NewJob};
@@ -13,9 +14,16 @@ fn handle(request: Request) -> Response {
         "/" => Ok(Response::text("ready\n")),
         "/one" => queue::enqueue("default", "").map(|_| Response::text("enqueued\n").status(201)),
         "/many" => many(&request),
+        "/storm" => storm(),
         _ => Ok(Response::text("no such path\n").status(404)),
     };
     answer.unwrap_or_else(|error| Response::text(format!("{error}\n")).status(500))
+}
+
+fn storm() -> Result<Response, queue::Error> {
+    loop {
+        queue::enqueue_many("storm", (0..BATCH).map(|_| NewJob::new("")))?;
+    }
 }
 
 fn many(request: &Request) -> Result<Response, queue::Error> {

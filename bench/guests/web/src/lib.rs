@@ -11,6 +11,8 @@ fn handle(request: Request) -> Response {
         "/sink" => sink(request),
         "/compute" => Response::text(bench_work::compute()),
         "/loop" => bench_work::endless(),
+        "/bomb" => bench_work::bomb(),
+        "/flood" => bench_work::flood(),
         _ => Response::text("no such path\n").status(404),
     }
 }

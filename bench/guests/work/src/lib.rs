@@ -33,3 +33,19 @@ pub fn endless() -> ! {
         hint::black_box(());
     }
 }
+
+/// The work of `/bomb`: takes all the memory that there is, a MiB at a time, and touches it. Then it traps.
+pub fn bomb() -> ! {
+    let mut all = Vec::new();
+    loop {
+        all.push(hint::black_box(vec![1_u8; 1 << 20]));
+    }
+}
+
+/// The work of `/flood`: lines on standard output, without end.
+pub fn flood() -> ! {
+    let lines = format!("{}\n", "a line of a flood, as long as lines are\n".repeat(100).trim_end());
+    loop {
+        print!("{lines}");
+    }
+}
