@@ -216,6 +216,13 @@ fn a_compiler_ends_with_the_process_that_started_it() {
     let compiler = compiler_of(process.pid());
     process.signal(Signal::KILL);
     eventually("it has ended, too", || (!is_there(compiler)).then_some(()));
+    process.wait();
+    // Its release isn't on its way any more.
+    let release: Value = serde_json::from_str(&formation.cli(["releases", "--json"]).done()).unwrap();
+    assert_eq!(
+        (&release["state"], &release["why"]),
+        (&"failed".into(), &"its host ended before it was live".into())
+    );
 }
 
 #[test]

@@ -91,6 +91,9 @@ fn bash_completes_names_that_the_running_host_knows() {
     let file = file.to_str().unwrap();
     assert_eq!(names(&elsewhere, &format!("wasmhost -f {file} ps we")), ["web"]);
     assert_eq!(names(&elsewhere, &format!("wasmhost logs -F {file} web.")), ["web.1", "web.2"]);
+    // Releases are known without it, too.
+    host.stop().done();
+    assert_eq!(names(&formation, "wasmhost releases show "), ["v1"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wasmhost_config::{Formation, Trigger};
-use wasmhost_host::admin::api::{FormationView, HOST_TARGET, QueuesView, ReleasesView};
+use wasmhost_host::admin::api::{FormationView, HOST_TARGET, QueuesView, ReleaseView, ReleasesView};
 
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
@@ -26,6 +26,9 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// Names that are offered at most.
 const NAMES_MAX: usize = 1_000;
+
+/// Releases that are offered where no host runs: as many as a host lists.
+const RELEASES_MAX: u32 = 20;
 
 /// The answer to a shell that asks, if it is a shell that runs this program.
 pub(crate) fn answer(command: impl Fn() -> clap::Command) -> Option<Outcome> {
@@ -98,10 +101,15 @@ pub(crate) fn schedules() -> ArgValueCandidates {
 /// Releases, the newest first. The formation knows none.
 pub(crate) fn releases() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let view = ask::<ReleasesView>("/v1/releases");
-        let releases = view.map(|view| view.releases).unwrap_or_default();
+        let live = ask::<ReleasesView>("/v1/releases").map(|view| view.releases);
+        let releases = live.or_else(releases_in_store).unwrap_or_default();
         candidates(releases.iter().map(|release| format!("v{}", release.number)).collect())
     })
+}
+
+fn releases_in_store() -> Option<Vec<ReleaseView>> {
+    let stored = Client::of_file(file()).ok()?.stored_releases().ok()??;
+    stored.list(RELEASES_MAX).ok()
 }
 
 /// Queues.

@@ -130,9 +130,6 @@ fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
                 "can't listen on {listen}: {err}; --listen takes another address, or port 0 for any free one"
             )
         }
-        (StartError::ListenTwice { listen, other }, GrantedBy::Flags) => {
-            format!("can't listen on {listen} and on {other}, which are one place: leave out one --listen")
-        }
         (StartError::Load { component, err, .. }, GrantedBy::Flags) => format!("{component} {err}"),
         _ => err.to_string(),
     };

@@ -11,6 +11,9 @@ use wasmhost_store::{Releases, StoreError};
 use super::Shelf;
 use crate::plan::{Plan, PlannedType, Surroundings};
 
+/// Why a release failed that a dead host left pending.
+pub(super) const LEFT: &str = "its host ended before it was live";
+
 /// The author of releases that a start makes of the file.
 const START: &str = "start";
 
@@ -48,7 +51,7 @@ pub(crate) async fn at_start(
     plan: Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<(Plan, Begin), NothingToRun> {
-    for number in releases.fail_pending("its host ended before it was live").await? {
+    for number in releases.fail_pending(LEFT).await? {
         info!("release v{number} has failed: the last run ended before it was live");
     }
     let (live, latest) = (releases.live().await?, releases.latest_of_file().await?);

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use wasmhost_config::StoreUrl;
-use wasmhost_store::releases::RELEASES_MAX;
+use wasmhost_store::releases::{RELEASES_MAX, Release, ReleaseState};
 use wasmhost_store::{ReleasesInFile, StoreError};
 
+use super::history::LEFT;
 use super::live::refuse_stranger;
 use super::views::{detail, no_release, view};
 use crate::admin::api::{ReleaseDetail, ReleaseView};
@@ -43,7 +44,7 @@ impl StoredReleases {
         let known = self.known()?;
         let mut listed = vec![];
         for number in known.iter().copied().take(usize::try_from(count).unwrap_or(usize::MAX)) {
-            let Some(release) = self.releases.release(number).map_err(told)? else { continue };
+            let Some(release) = self.release(number)? else { continue };
             let before = self.releases.live_before(number).map_err(told)?;
             listed.push(view(&release, before.as_ref(), &known, None, &self.file));
         }
@@ -57,10 +58,20 @@ impl StoredReleases {
     /// There is none of this number, or it can't be read.
     pub fn detail(&self, number: u64) -> Result<ReleaseDetail, String> {
         let known = self.known()?;
-        let release = self.releases.release(number).map_err(told)?;
-        let release = release.ok_or_else(|| no_release(number, &known))?;
+        let release = self.release(number)?.ok_or_else(|| no_release(number, &known))?;
         let before = self.releases.live_before(number).map_err(told)?;
         Ok(detail(release, before.as_ref(), &known, None, &self.file))
+    }
+
+    /// One that was on its way has failed, which the next host will find, too.
+    fn release(&self, number: u64) -> Result<Option<Release>, String> {
+        let found = self.releases.release(number).map_err(told)?;
+        Ok(found.map(|release| match release.state {
+            ReleaseState::Pending => {
+                Release { state: ReleaseState::Failed, why: Some(LEFT.to_owned()), ..release }
+            }
+            ReleaseState::Live | ReleaseState::Replaced | ReleaseState::Failed => release,
+        }))
     }
 
     fn known(&self) -> Result<Vec<u64>, String> {
