@@ -2,8 +2,6 @@
 //! when somebody else ends.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -159,14 +157,11 @@ fn a_host_that_compiles_says_so_and_is_stopped_at_once() {
         assert!(text.ends_with("\n\ncompiling components: 1 of 2\n"), "{text}");
     }
     formation.cli(["scale"]).failed(1, "the host is starting (compiling components: 1 of 2)");
-    // All else waits until it has started.
-    let mut waiting = UnixStream::connect(formation.path(".wasmhost/admin.sock")).unwrap();
-    waiting.write_all(b"GET /v1/queues HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    // All else waits until it has started, and says so.
+    let waiting = formation.start(["jobs", "stats"]);
+    waiting.stderr.wait_for("the host is starting (compiling components: 1 of 2): waiting until it has");
     formation.cli(["stop"]).done();
-    let mut answer = String::new();
-    waiting.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("the host didn't start: it was told to stop before it had started"), "{answer}");
+    waiting.wait().failed(1, "the host didn't start: it was told to stop before it had started");
     host.wait().never_panicked().done();
     eventually("its compiler has ended", || (!is_there(compiler)).then_some(()));
     let listed = formation.cli(["releases", "--json"]).done();

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,16 +14,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use wasmhost_config::{LoadError, StoreUrl, default_state_dir, is_procfile};
-use wasmhost_host::admin::api::ErrorResponse;
+use wasmhost_host::admin::api::{ErrorResponse, FormationView};
 use wasmhost_host::{
     Holder, StoredReleases, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
 };
 
 use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
+use crate::print;
 
 /// How long a host may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take before a person is told what it waits for.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// How things stand.
+const LOOK: &str = "/v1/formation";
+
+/// Requests that a host answers that is only starting.
+const ASKED_OF_ANY: [&str; 2] = [LOOK, "/v1/stop"];
 
 /// The host of one formation.
 pub(crate) struct Client {
@@ -222,7 +233,15 @@ impl Client {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|err| Failed::new(Exit::Usage, err))?;
-        let response = sender.send_request(request).await.map_err(gone)?;
+        let mut answered = pin!(sender.send_request(request));
+        let response = match tokio::time::timeout(TELL_AFTER, &mut answered).await {
+            Ok(response) => response,
+            Err(_) => {
+                self.tell_if_starting(path).await;
+                answered.await
+            }
+        };
+        let response = response.map_err(gone)?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -233,6 +252,19 @@ impl Client {
             queue_full: false,
         });
         Err(NoAnswer::Refused { status, refusal })
+    }
+
+    /// Says what a person waits for, where the host hasn't started yet.
+    async fn tell_if_starting(&self, path: &str) {
+        if ASKED_OF_ANY.contains(&path) {
+            return;
+        }
+        let view = Box::pin(self.try_get::<FormationView>(LOOK));
+        if let Ok(Ok(FormationView { starting: Some(starting), .. })) =
+            tokio::time::timeout(TELL_AFTER, view).await
+        {
+            print::note(format_args!("the host is starting ({starting}): waiting until it has started"));
+        }
     }
 
     /// Another user may have put a socket there, and is not to have what a request says.
