@@ -128,6 +128,14 @@ fn a_call_that_is_refused_memory_and_returns_is_told_of() {
     host.stop().done();
 }
 
+#[test]
+fn an_instance_that_takes_too_long_to_start_is_told_of() {
+    let host = Host::launch(&Formation::new().process("web", "spin-start", ""));
+    let line = host.stderr().wait_for("failed to start: took longer than its timeout (ran 10.");
+    assert!(line.contains(" s of 10 s)"), "{line}");
+    host.stop().done();
+}
+
 // --- tables
 
 /// Its table would have an element more than any may.
