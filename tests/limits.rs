@@ -262,3 +262,64 @@ fn ps_shows_the_use_of_an_instance_beside_its_limits() {
     assert!(text.contains("PEAK") && text.contains("FILES") && text.contains("256"), "{text}");
     host.stop().done();
 }
+
+// --- stacks
+
+/// A command of WASI 0.3 made of so many components and one more, each of which waits in a call of its own.
+fn waits_in(parts: usize) -> String {
+    let each = |text: &dyn Fn(usize) -> String| (0..parts).map(text).collect::<String>();
+    let instances = each(&|n| format!("(instance $w{n} (instantiate $waits (with \"wait\" (func $wait))))"));
+    let wanted = each(&|n| format!("(import \"f{n}\" (func $f{n} async))"));
+    let lowered = each(&|n| format!("(core func $f{n} (canon lower (func $f{n}) async))"));
+    let imports = each(&|n| format!("(import \"host\" \"f{n}\" (func $f{n} (result i32)))"));
+    let calls = each(&|n| format!("(drop (call $f{n}))"));
+    let exports = each(&|n| format!("(export \"f{n}\" (func $f{n}))"));
+    let given = each(&|n| format!("(with \"f{n}\" (func $w{n} \"f\"))"));
+    format!(
+        r#"(component
+  (import "wasi:clocks/monotonic-clock@0.3.0" (instance $clock
+    (export "wait-for" (func async (param "how-long" u64)))))
+  (alias export $clock "wait-for" (func $wait))
+  (component $waits
+    (import "wait" (func $wait async (param "how-long" u64)))
+    (core func $wait (canon lower (func $wait)))
+    (core module $code
+      (import "host" "wait" (func $wait (param i64)))
+      (func (export "f") (call $wait (i64.const 600000000000))))
+    (core instance $code (instantiate $code (with "host" (instance (export "wait" (func $wait))))))
+    (func (export "f") async (canon lift (core func $code "f"))))
+  {instances}
+  (component $main
+    (import "wait" (func $wait async (param "how-long" u64)))
+    {wanted}
+    (core func $wait (canon lower (func $wait)))
+    {lowered}
+    (core module $code
+      (import "host" "wait" (func $wait (param i64)))
+      {imports}
+      (func (export "run") (result i32) {calls} (call $wait (i64.const 600000000000)) (i32.const 0)))
+    (core instance $code (instantiate $code
+      (with "host" (instance (export "wait" (func $wait)) {exports}))))
+    (func (export "run") async (result (result)) (canon lift (core func $code "run"))))
+  (instance $main (instantiate $main (with "wait" (func $wait)) {given}))
+  (instance $export (export "run" (func $main "run")))
+  (export "wasi:cli/run@0.3.0" (instance $export)))"#
+    )
+}
+
+#[test]
+fn an_instance_of_many_components_takes_no_stack_from_others() {
+    let formation = Formation::new().top("max_instances = 10").process("web", "wasi03-service", "count = 2");
+    let formation = module("evil", &waits_in(90), "run = \"always\"\ncount = 3", formation);
+    let host = Host::run(&formation);
+    eventually("all of the evil wait", || (host.ps().in_state("evil", "busy") == 3).then_some(()));
+    for _ in 0..3 {
+        assert_eq!(host.get("/hello").ok(), "hello\n");
+        host.cli(["restart", "web"]).done();
+    }
+    assert_eq!(host.stderr().count("for fibers reached"), 0, "{}", host.stderr().text());
+    host.stop();
+    // Its stacks are part of what a machine has room for.
+    let many = formation.replace("max_instances = 10", "max_instances = 100000");
+    many.run_to_end().failed(2, "x 91 stacks of process.evil x 2");
+}

@@ -42,6 +42,8 @@ pub struct Footprint {
     pub table_elements: u64,
     /// Elements of its largest table as it begins.
     pub table_elements_max: u64,
+    /// Stacks. With component-model async each of its component instances that has code may wait in a call of its own.
+    pub stacks: u32,
 }
 
 impl Footprint {
@@ -55,6 +57,7 @@ impl Footprint {
             memory_bytes: self.memory_bytes.max(other.memory_bytes),
             table_elements: self.table_elements.max(other.table_elements),
             table_elements_max: self.table_elements_max.max(other.table_elements_max),
+            stacks: self.stacks.max(other.stacks),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::inspection::Inspection;
 
 /// Rises when what is in these files changes, [`Inspection`] included. The end of a file keeps its form in all formats,
 /// and the beginnings of [`Maker`] their names, so that any version can say which one made a file.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"\x89cwasm\r\n";
 const ELF: &[u8] = b"\x7fELF";

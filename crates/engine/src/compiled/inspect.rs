@@ -142,12 +142,13 @@ impl Reading {
         if is_core && !exports.iter().any(|export| STARTS.contains(&export.as_str())) {
             return Err(InspectError::CoreModule);
         }
+        let is_async = is_async && !is_core;
         let mut seen = Inspection {
             handlers: vec![],
             exports,
             imports: imports.into_iter().collect(),
-            footprint: structure.footprint(),
-            is_async: is_async && !is_core,
+            footprint: structure.footprint(is_async),
+            is_async,
             is_core,
         };
         at_most(u32::try_from(seen.exports.len()).unwrap_or(u32::MAX), "exports")?;

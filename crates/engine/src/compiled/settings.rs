@@ -46,19 +46,20 @@ pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
     config.wasm_component_model_async(is_async);
     config.max_wasm_stack(WASM_STACK_BYTES);
     if !options.alone {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options, is_async)));
     }
     config
 }
 
-fn pool(options: EngineOptions) -> PoolingAllocationConfig {
-    let Footprint { memories, tables, .. } = options.footprint;
+fn pool(options: EngineOptions, is_async: bool) -> PoolingAllocationConfig {
+    let Footprint { memories, tables, stacks, .. } = options.footprint;
+    let stacks = if is_async { stacks.max(1) } else { 1 };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(options.slots)
         .total_core_instances(options.slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
         .total_memories(options.slots.saturating_mul(memories.max(1)))
         .total_tables(options.slots.saturating_mul(tables.max(1)))
-        .total_stacks(options.slots)
+        .total_stacks(options.slots.saturating_mul(stacks))
         .total_gc_heaps(options.slots)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(memories.max(1))

@@ -42,6 +42,9 @@ pub(super) struct Wanted {
     /// The most memories that an instance of any type has, and which type that is.
     memories: u32,
     largest: String,
+    /// The same of stacks, which one of the engines has more than one of for each slot.
+    stacks: u32,
+    deepest: String,
     memory_bytes_max: u64,
 }
 
@@ -57,18 +60,21 @@ impl Machine {
 impl Wanted {
     pub(super) fn of(plan: &Plan) -> Wanted {
         let largest = plan.types.iter().max_by_key(|planned| planned.footprint.memories);
+        let deepest = plan.types.iter().max_by_key(|planned| planned.footprint.stacks);
         let memory_bytes_max = plan.types.iter().map(|planned| planned.process.memory_bytes_max).max();
         Wanted {
             engines: plan.engines(),
             memories: largest.map_or(1, |planned| planned.footprint.memories.max(1)),
             largest: largest.map(|planned| planned.process.name.clone()).unwrap_or_default(),
+            stacks: deepest.map_or(1, |planned| planned.footprint.stacks.max(1)),
+            deepest: deepest.map(|planned| planned.process.name.clone()).unwrap_or_default(),
             memory_bytes_max: memory_bytes_max.unwrap_or(0),
         }
     }
 
     fn maps(&self, instances: u32) -> u64 {
         let slots = u64::from(slots_of(instances));
-        slots * u64::from(self.engines) * MAPS_PER_SLOT
+        slots * u64::from(self.engines - 1 + self.stacks) * MAPS_PER_SLOT
             + slots * u64::from(self.memories) * MAPS_PER_MEMORY
             + MAPS_OF_THE_HOST
     }
@@ -104,6 +110,17 @@ impl Wanted {
         let (slots, most) = (slots_of(instances), self.most_that_fit(machine));
         let (engines, memories) = (self.engines, self.memories);
         let pools = if engines > 1 { format!("{engines} engines x ") } else { String::new() };
+        // So is one stack.
+        let stacks = match (engines, self.stacks) {
+            (_, 1) => format!("{pools}{slots} slots x {MAPS_PER_SLOT}"),
+            (1, more) => {
+                format!("{slots} slots x {more} stacks of process.{} x {MAPS_PER_SLOT}", self.deepest)
+            }
+            (_, more) => format!(
+                "{slots} slots x {MAPS_PER_SLOT} + {slots} x {more} stacks of process.{} x {MAPS_PER_SLOT}",
+                self.deepest
+            ),
+        };
         // One memory is what every type has.
         let each = match memories {
             1 => String::new(),
@@ -112,7 +129,7 @@ impl Wanted {
         let (needed, max) = (self.maps(instances), machine.maps_max);
         if needed > max {
             return Err(TooMany(format!(
-                "{what} needs {needed} memory maps ({pools}{slots} slots x {MAPS_PER_SLOT} + {slots}{each} x {MAPS_PER_MEMORY} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {max}, enough for {most}: set `max_instances` to at most that, or raise the limit with `sysctl vm.max_map_count={needed}`"
+                "{what} needs {needed} memory maps ({stacks} + {slots}{each} x {MAPS_PER_MEMORY} + {MAPS_OF_THE_HOST}), and vm.max_map_count is {max}, enough for {most}: set `max_instances` to at most that, or raise the limit with `sysctl vm.max_map_count={needed}`"
             )));
         }
         Err(TooMany(format!(
@@ -137,7 +154,14 @@ mod tests {
     const MACHINE: Machine = Machine { maps_max: MAPS_MAX_DEFAULT, address_bytes_max: ADDRESS_SPACE };
 
     fn wanted(engines: u32, memories: u32) -> Wanted {
-        Wanted { engines, memories, largest: "big".into(), memory_bytes_max: 128 << 20 }
+        Wanted {
+            engines,
+            memories,
+            largest: "big".into(),
+            stacks: 1,
+            deepest: "deep".into(),
+            memory_bytes_max: 128 << 20,
+        }
     }
 
     #[test]
@@ -159,6 +183,19 @@ mod tests {
             "{refused}"
         );
         assert!(refused.contains(&format!("enough for {most}")), "{refused}");
+    }
+
+    #[test]
+    fn so_has_a_type_with_many_stacks() {
+        for (engines, sum) in [
+            (1, "1258 slots x 90 stacks of process.deep x 2 + 1258 x 4 + 2000"),
+            (2, "1258 slots x 2 + 1258 x 90 stacks of process.deep x 2 + 1258 x 4 + 2000"),
+        ] {
+            let many = Wanted { stacks: 90, ..wanted(engines, 1) };
+            let refused = many.refuse("max_instances = 1000", 1_000, MACHINE).unwrap_err().to_string();
+            assert!(refused.contains(sum), "{refused}");
+            assert!((200..300).contains(&many.most_that_fit(MACHINE)), "{refused}");
+        }
     }
 
     #[test]

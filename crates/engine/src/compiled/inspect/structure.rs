@@ -36,8 +36,9 @@ const PAGE_SIZE_LOG2: u32 = 16;
 /// The needs of one instance of a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
-    /// Component instances.
+    /// Component instances, and those of them that have core instances of their own.
     instances: u64,
+    with_code: u64,
     core_instances: u64,
     memories: u64,
     tables: u64,
@@ -54,6 +55,7 @@ struct Size {
 /// A module or a component whose sections are being read.
 struct Level {
     is_component: bool,
+    has_code: bool,
     size: Size,
     /// The index space of core modules.
     modules: Parts,
@@ -99,7 +101,7 @@ impl Structure {
     }
 
     /// The footprint of one instance of the file.
-    pub(super) fn footprint(&self) -> Footprint {
+    pub(super) fn footprint(&self, is_async: bool) -> Footprint {
         let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         Footprint {
             core_instances: narrow(self.root.core_instances),
@@ -108,6 +110,7 @@ impl Structure {
             memory_bytes: self.root.memory_bytes,
             table_elements: self.root.table_elements,
             table_elements_max: self.root.table_elements_max,
+            stacks: if is_async { narrow(self.root.with_code).max(1) } else { 1 },
         }
     }
 
@@ -149,6 +152,8 @@ impl Structure {
                     if let Instance::Instantiate { module_index, .. } = instance? {
                         let module = level.modules.get(module_index).unwrap_or(largest);
                         level.size.add(module, 1);
+                        let is_first = !std::mem::replace(&mut level.has_code, true);
+                        level.size.with_code = level.size.with_code.saturating_add(is_first.into());
                         level.size.core_instances = level.size.core_instances.saturating_add(1);
                         if level.size.check().is_err() {
                             return Ok(());
@@ -246,7 +251,7 @@ impl Structure {
 impl Level {
     fn new(is_component: bool) -> Level {
         let size = Size::default();
-        Level { is_component, size, modules: Parts::default(), components: Parts::default() }
+        Level { is_component, has_code: false, size, modules: Parts::default(), components: Parts::default() }
     }
 
     fn check(&self) -> Result<(), InspectError> {
@@ -275,6 +280,7 @@ impl Size {
     fn add(&mut self, part: Size, times: u64) {
         let add = |sum: u64, each: u64| sum.saturating_add(each.saturating_mul(times));
         self.instances = add(self.instances, part.instances);
+        self.with_code = add(self.with_code, part.with_code);
         self.core_instances = add(self.core_instances, part.core_instances);
         self.memories = add(self.memories, part.memories);
         self.tables = add(self.tables, part.tables);
@@ -302,6 +308,7 @@ impl Size {
     fn max(self, other: Size) -> Size {
         Size {
             instances: self.instances.max(other.instances),
+            with_code: self.with_code.max(other.with_code),
             core_instances: self.core_instances.max(other.core_instances),
             memories: self.memories.max(other.memories),
             tables: self.tables.max(other.tables),

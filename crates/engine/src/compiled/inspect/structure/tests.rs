@@ -39,8 +39,31 @@ fn each_instance_of_a_module_counts() {
         memory_bytes: 4 << 16,
         table_elements: 40,
         table_elements_max: 30,
+        stacks: 1,
     };
     assert_eq!(found, expected);
+}
+
+#[test]
+fn each_instance_of_a_component_with_code_has_a_stack_where_calls_may_wait() {
+    let text = |kind: &str| {
+        format!(
+            "(component
+                (core module $m (func (export \"f\")))
+                (core instance $m (instantiate $m))
+                (core instance (instantiate $m))
+                (func {kind} (canon lift (core func $m \"f\")))
+                (component $inner (core module $n) (core instance (instantiate $n)))
+                (component $pair (alias outer 1 $inner (component $other))
+                    (instance (instantiate $other)) (instance (instantiate $other)))
+                (instance (instantiate $inner))
+                (instance (instantiate $pair))
+                (component $shim)
+                (instance (instantiate $shim)))"
+        )
+    };
+    assert_eq!(footprint(&text("async")).stacks, 4);
+    assert_eq!(footprint(&text("")).stacks, 1);
 }
 
 #[test]
