@@ -355,29 +355,26 @@ fn a_promotion_that_can_not_begin_leaves_the_canary() {
 
 #[test]
 fn a_promotion_that_is_given_too_little_time_leaves_the_canary() {
-    let formation = versioned_web("one", "count = 4").top("grace = \"5s\"");
-    let host = on_canary(&formation, "50%");
-    let stays = |timeout: &str| {
-        let ended = host.cli_of(vec!["promote", "--timeout", timeout]);
-        let ended = ended.failed(1, &format!("it wasn't done within {timeout}: "));
-        let said = &ended.stderr;
+    for timeout in ["1ms", "1s"] {
+        let formation = versioned_web("one", "count = 4").top("grace = \"5s\"");
+        let host = on_canary(&formation, "50%");
+        // More instances of the live version than may leave at once have calls that take longer than the move may.
+        let mut held = [1, 2].map(|busy| hold_live(&host, busy));
+        let ended = host.cli(["promote", "--timeout", timeout]);
+        let said = ended.failed(1, &format!("it wasn't done within {timeout}: ")).stderr;
         assert!(said.contains("it stays on canary") && said.contains("v1 is live, as before"), "{said}");
-        assert_eq!(host.states(), ["canary", "live"]);
-        assert_eq!(host.ps().parts("web"), [4, 2]);
-    };
-    stays("1ms");
-    // More instances of the live version than may leave at once have calls that take longer than the move may.
-    let mut held = [1, 2].map(|busy| hold_live(&host, busy));
-    stays("1s");
-    held.iter_mut().for_each(end);
-    let load = host.load_of_versions(2, &["one", "two"]);
-    load.wait_for(50);
-    host.cli(["promote"]).done();
-    load.wait_for(50);
-    load.stop();
-    assert_eq!((host.version().as_str(), host.states()), ("two", vec!["live".into(), "replaced".into()]));
-    host.is_alone("web", 4);
-    host.stop().never_panicked().done();
+        assert_eq!((host.states(), host.ps().parts("web")), (vec!["canary".into(), "live".into()], [4, 2]));
+        held.iter_mut().for_each(end);
+        let load = host.load_of_versions(2, &["one", "two"]);
+        load.wait_for(50);
+        host.cli(["promote"]).done();
+        load.wait_for(50);
+        load.stop();
+        let states = host.states();
+        assert_eq!((host.version().as_str(), states), ("two", vec!["live".into(), "replaced".into()]));
+        host.is_alone("web", 4);
+        host.stop().never_panicked().done();
+    }
 }
 
 /// A request that keeps an instance of the live version busy, the first or the second. None of the canary may be.

@@ -368,9 +368,9 @@ fn storing_a_release_is_within_the_time_of_a_deploy() {
     // Below the time after which the store itself gives up.
     let store = host.store();
     store.hold();
-    let ended = host.cli(["deploy", "--timeout", "1s"]);
+    let ended = host.cli(["deploy", "--timeout", "3s"]);
     store.release();
-    let ended = ended.failed(1, "it wasn't done within 1s: the release was being stored");
+    let ended = ended.failed(1, "it wasn't done within 3s: the release was being stored");
     assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
     assert_eq!(host.version(), "one");
     // One that the store took later has failed.
