@@ -5,6 +5,7 @@
 mod bench;
 mod demo;
 mod faults;
+mod fuzz;
 mod guests;
 mod hostile;
 mod links;
@@ -55,6 +56,8 @@ enum Chore {
         #[arg(long)]
         force: bool,
     },
+    /// Makes inputs up for what reads foreign bytes, until one shows something wrong
+    Fuzz(fuzz::Options),
     /// Measures speed beside other servers, and writes the figures to bench/results
     Bench(bench::Options),
 }
@@ -85,6 +88,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             };
             guests::build(&repository, &which, force)
         }
+        Chore::Fuzz(options) => fuzz::run(&repository, &options),
         Chore::Bench(options) => bench::run(&repository, &options),
     }
 }

@@ -13,10 +13,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::guests::InOtherLanguage;
 use crate::guests::tools::{Found, Version};
-use crate::{bench, cargo, cargo_command, guests, links, wit};
+use crate::{bench, cargo, cargo_command, fuzz, guests, links, wit};
 
 /// The Rust whose lints the project keeps. A newer one knows more of them, which aren't anybody's mistake.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
+
+/// How long each fuzz target runs, in seconds: from one beginning, so that a run is as good as another.
+const FUZZ_SECONDS: u32 = 60;
 
 /// Runs all checks; the first that fails is the last.
 pub(crate) fn run(repository: &Path) -> Result<()> {
@@ -41,6 +44,10 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         false => checks.leave_out("dependencies", "cargo-deny isn't installed"),
     }
     checks.programs_of_benchmarks()?;
+    match fuzz::lacks(repository) {
+        None => checks.step("fuzzing", || fuzz::check(repository, FUZZ_SECONDS))?,
+        Some(lacking) => checks.leave_out("fuzzing", &lacking),
+    }
     checks.step("guests", || guests::build(repository, &guests::Which::Rust, false))?;
     guests::in_other_languages(repository).try_for_each(|language| checks.language(&language))?;
     match has_postgres() {
@@ -74,7 +81,8 @@ impl Checks<'_> {
         self.step("format", || {
             let guests = guests::cargo_folders().map(|folder| self.repository.join(folder));
             let native = self.repository.join(bench::NATIVE);
-            [self.repository.to_path_buf(), native].into_iter().chain(guests).try_for_each(|folder| {
+            let fuzz = self.repository.join(fuzz::FOLDER);
+            [self.repository.to_path_buf(), native, fuzz].into_iter().chain(guests).try_for_each(|folder| {
                 // All packages of a workspace. With `--all` it would also be those that guests depend on, over again.
                 run_in(&folder, cargo_command().args(["fmt", "--check"]))
                     .context("`cargo fmt` there mends it")

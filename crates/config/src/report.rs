@@ -1,6 +1,7 @@
 //! Collects what is wrong with one text, and knows the line and column of each byte of it.
 
 use crate::error::Problem;
+use crate::shown::{TEXT_BYTES_MAX, one_line};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -20,10 +21,11 @@ impl<'a> Report<'a> {
         Report { file: file.to_owned(), text, lines, problems: Vec::new() }
     }
 
-    /// Notes a problem at the start of `span`.
+    /// Notes a problem at the start of `span`. A key may be quoted, and have anything in it.
     pub(crate) fn add(&mut self, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) {
         let (line, column) = self.position(span.start);
-        let (key, message) = (key.into(), message.into());
+        let fit = |text: String| one_line(&text, TEXT_BYTES_MAX).into_owned();
+        let (key, message) = (fit(key.into()), fit(message.into()));
         self.problems.push(Problem { file: self.file.clone(), line, column, key, message });
     }
 

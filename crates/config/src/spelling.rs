@@ -7,9 +7,12 @@ const QUOTED_CHARS_MAX: usize = 60;
 pub fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let found = found.to_lowercase();
     // A third of the letters may be wrong: more than that, and the suggestion is a guess.
-    let distance_max = (found.chars().count() / 3).max(1);
+    let letters = found.chars().count();
+    let distance_max = (letters / 3).max(1);
     candidates
         .into_iter()
+        // To compare takes as long as the product of both lengths, and `found` may be anything.
+        .filter(|candidate| candidate.chars().count().abs_diff(letters) <= distance_max)
         .map(|candidate| (strsim::osa_distance(&found, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= distance_max)
         .min_by_key(|(distance, _)| *distance)
@@ -68,6 +71,11 @@ mod tests {
     #[test]
     fn something_else_is_not_near() {
         assert_eq!(nearest("replicas", ["count", "route"]), None);
+    }
+
+    #[test]
+    fn a_text_of_megabytes_is_near_nothing_and_told_so_at_once() {
+        assert_eq!(nearest(&"a".repeat(4 << 20), std::iter::repeat_n("Europe/Berlin", 1_000)), None);
     }
 
     #[test]

@@ -1,0 +1,228 @@
+//! `cargo xtask fuzz` makes inputs up for everything that reads foreign bytes, guided by which code they reach, and stops
+//! where one shows something wrong. `fuzz/` is what it builds, with cargo-fuzz; `fuzz/src/lib.rs` says what must hold.
+//!
+//! Rust's sanitizers need a nightly toolchain and are left out: what is fuzzed is safe Rust, whose panics are what is
+//! looked for.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{bench, cargo_command, test};
+
+/// The folder of what is built, and of its corpora.
+pub(crate) const FOLDER: &str = "fuzz";
+
+/// One input may take this long, in seconds, on a machine that does something else too.
+const INPUT_SECONDS_MAX: u32 = 60;
+
+/// The memory of one fuzzer, in MiB.
+const MEMORY_MIB_MAX: u32 = 4096;
+
+/// How much of a failed run's output is shown, in lines.
+const LINES_SHOWN: usize = 60;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The targets [default: all of `fuzz/fuzz_targets`; those of `host` in it take minutes to build]
+    targets: Vec<String>,
+    /// How long to run each, in seconds
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Copies inputs that reach code which none of `fuzz/corpus` does into it
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the targets that a person asks for. What they learn is kept in the target folder, and begun with next time.
+pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
+    let (quick, with_host) = (targets(repository, "")?, targets(repository, "host")?);
+    let known = [quick, with_host.clone()].concat();
+    if let Some(target) = options.targets.iter().find(|target| !known.contains(target)) {
+        bail!("there is no target `{target}`: there are {}", known.join(", "));
+    }
+    let targets = if options.targets.is_empty() { known } else { options.targets.clone() };
+    let needs_host = targets.iter().any(|target| with_host.contains(target));
+    let fuzz = Fuzz::build(repository, needs_host)?;
+    fuzz.all(&targets, &|target| {
+        let learnt = fuzz.target.join("corpus").join(target);
+        fuzz.one(target, &learnt, options.seconds, &[])?;
+        if options.keep { fuzz.keep(target, &learnt) } else { Ok(()) }
+    })
+}
+
+/// Runs each target that is quickly built for a short time, from the same beginning each time.
+pub(crate) fn check(repository: &Path, seconds: u32) -> Result<()> {
+    let fuzz = Fuzz::build(repository, false)?;
+    fuzz.all(&targets(repository, "")?, &|target| {
+        let learnt = tempfile::tempdir()?;
+        fuzz.one(target, learnt.path(), seconds, &["-seed=1"])
+    })
+}
+
+/// Says why nothing can be fuzzed on this machine.
+pub(crate) fn lacks(repository: &Path) -> Option<String> {
+    let has = |compiler: &&str| {
+        let mut version = Command::new(compiler);
+        version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        version.status().is_ok_and(|status| status.success())
+    };
+    if !["c++", "clang++", "g++"].iter().any(has) {
+        return Some("libFuzzer needs a C++ compiler (Debian: `apt-get install g++`)".to_owned());
+    }
+    cargo_fuzz(&target_folder(repository)).err().map(|error| format!("{error:#}"))
+}
+
+/// Where all that is built for it goes, and what is learnt.
+fn target_folder(repository: &Path) -> PathBuf {
+    bench::target_folder(repository).with_file_name("fuzz")
+}
+
+/// The names of the targets in a folder of `fuzz_targets`.
+fn targets(repository: &Path, folder: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in fs::read_dir(repository.join(FOLDER).join("fuzz_targets").join(folder))? {
+        let file = file?.path();
+        if file.extension().is_some_and(|kind| kind == "rs") {
+            names.push(file.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The targets, built.
+struct Fuzz<'a> {
+    repository: &'a Path,
+    /// Where they are, with what they learn.
+    target: PathBuf,
+    programs: PathBuf,
+}
+
+impl Fuzz<'_> {
+    fn build(repository: &Path, with_host: bool) -> Result<Fuzz<'_>> {
+        if let Some(lacking) = lacks(repository) {
+            bail!("{lacking}");
+        }
+        let target = target_folder(repository);
+        let triple = host_triple()?;
+        let mut build = cargo_fuzz(&target)?;
+        build
+            .args(["build", "--sanitizer", "none", "--fuzz-dir", FOLDER, "--target", &triple, "--target-dir"])
+            .arg(&target)
+            .args(with_host.then_some("--features=host"))
+            .current_dir(repository);
+        ensure!(build.status()?.success(), "the fuzz targets could not be built");
+        Ok(Fuzz { repository, programs: target.join(triple).join("release"), target })
+    }
+
+    /// As many at once as there are cores.
+    fn all(&self, targets: &[String], run: &(dyn Fn(&str) -> Result<()> + Sync)) -> Result<()> {
+        let left = Mutex::new(targets.iter());
+        let failed = Mutex::new(Vec::new());
+        let next = || left.lock().unwrap_or_else(|lock| lock.into_inner()).next();
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some(target) = next() {
+                        if let Err(error) = run(target) {
+                            failed.lock().unwrap_or_else(|lock| lock.into_inner()).push(format!("{error:#}"));
+                        }
+                    }
+                });
+            }
+        });
+        let failed = failed.into_inner().unwrap_or_else(|lock| lock.into_inner());
+        ensure!(failed.is_empty(), "{}", failed.join("\n"));
+        Ok(())
+    }
+
+    fn one(&self, target: &str, learnt: &Path, seconds: u32, others: &[&str]) -> Result<()> {
+        let artifacts = self.target.join("artifacts").join(target);
+        let corpus = self.corpus(target);
+        for folder in [learnt, &artifacts, &corpus] {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        let said = artifacts.join("output.txt");
+        let output = File::create(&said)?;
+        let began = Instant::now();
+        let status = Command::new(self.programs.join(target))
+            .arg(learnt)
+            .arg(&corpus)
+            .args([format!("-max_total_time={seconds}"), format!("-timeout={INPUT_SECONDS_MAX}")])
+            .args([format!("-rss_limit_mb={MEMORY_MIB_MAX}"), "-print_final_stats=1".to_owned()])
+            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .args(others)
+            .stdout(Stdio::null())
+            .stderr(output)
+            .status()
+            .with_context(|| format!("the fuzz target {target} could not be started"))?;
+        let text = fs::read(&said).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        if !status.success() {
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n");
+            bail!(
+                "{target}: an input shows something wrong ({status}); it is in {}, and belongs into {} once it is \
+                 mended\n{last}",
+                artifacts.display(),
+                corpus.display()
+            );
+        }
+        let inputs = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+        println!(
+            "{target}: {} inputs in {:.0} s, nothing found",
+            inputs.map_or("?", str::trim),
+            began.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
+    /// The inputs that the repository keeps.
+    fn corpus(&self, target: &str) -> PathBuf {
+        self.repository.join(FOLDER).join("corpus").join(target)
+    }
+
+    fn keep(&self, target: &str, learnt: &Path) -> Result<()> {
+        let mut merge = Command::new(self.programs.join(target));
+        merge
+            .args(["-merge=1", "-use_counters=0", "-use_value_profile=0"])
+            .arg(self.corpus(target))
+            .arg(learnt);
+        let status = merge.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        ensure!(status.success(), "{target}: what was learnt could not be kept ({status})");
+        Ok(())
+    }
+}
+
+/// cargo-fuzz, which is installed into the target folder where this machine doesn't have it.
+fn cargo_fuzz(target: &Path) -> Result<Command> {
+    if test::is_installed("fuzz") {
+        let mut command = cargo_command();
+        command.arg("fuzz");
+        return Ok(command);
+    }
+    let tools = target.join("tools");
+    let program = tools.join("bin/cargo-fuzz");
+    if !program.exists() {
+        println!("cargo-fuzz isn't installed: it is built into {}", tools.display());
+        let mut install = cargo_command();
+        install.args(["install", "--locked", "--quiet", "cargo-fuzz", "--root"]).arg(&tools);
+        ensure!(install.status()?.success(), "cargo-fuzz could not be installed");
+    }
+    let mut command = Command::new(program);
+    command.arg("fuzz");
+    Ok(command)
+}
+
+fn host_triple() -> Result<String> {
+    let said = Command::new("rustc").arg("-vV").output().context("rustc could not be started")?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let triple = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(triple.context("`rustc -vV` names no host")?.to_owned())
+}
