@@ -22,6 +22,7 @@ use super::access::Served;
 use super::body::{ReadAhead, RequestBody};
 use super::failures::{FailureLog, Outcome};
 use super::outgoing::check;
+use super::rounds::TypeRounds;
 use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
 use crate::share::Share;
 
@@ -39,6 +40,8 @@ pub(crate) struct Web {
     pub(crate) failures: Arc<FailureLog>,
     pub(crate) body_bytes_max: Option<u64>,
     pub(crate) version: Shared,
+    /// Its turns among other types.
+    pub(crate) rounds: Arc<TypeRounds>,
 }
 
 /// Whether a type's requests are shared between two versions.
@@ -93,6 +96,9 @@ impl Web {
                 served.process = Some(self.failures.process().clone());
                 return failure.response().map(Either::Right);
             }
+        }
+        if let Some(turn) = self.rounds.enter() {
+            let _ = turn.await;
         }
         let (head, body) = request.into_parts();
         let lent = match self.pool.lend_in_turn(need, self.wait_max).await {

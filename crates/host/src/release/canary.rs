@@ -185,7 +185,10 @@ impl Deploying {
         let Standing { prepared, share, beside } = self.canary.as_ref()?;
         let beside = beside.iter().find(|beside| beside.live == place)?;
         let kind = prepared.release.find(&beside.process)?;
-        let canary = Web { version: Shared::WithLive(live.clone()), ..web(kind, &beside.pool) };
+        let canary = Web {
+            version: Shared::WithLive(live.clone()),
+            ..web(kind, &beside.pool, &self.parts.front.rounds)
+        };
         Some(Arc::new(Web { version: Shared::WithCanary(Arc::new(canary), *share), ..Web::clone(live) }))
     }
 

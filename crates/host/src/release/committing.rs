@@ -10,7 +10,7 @@ use wasmhost_config::{Formation, Trigger};
 use super::deploying::{Deploying, Places};
 use super::moving::retire;
 use super::{Live, Opened, Release, ReleaseType};
-use crate::ingress::{FailureLog, ServedAt, Shared, Web};
+use crate::ingress::{FailureLog, Rounds, ServedAt, Shared, Web};
 use crate::pool::Pool;
 use crate::services::KnownQueues;
 
@@ -58,7 +58,7 @@ impl Deploying {
         for (kind, (place, pool)) in next.types.iter().zip(places) {
             let Trigger::Http { routes: of_type } = &kind.planned.trigger else { continue };
             let before = before.get(place).filter(|_| !changed.contains(kind.name())).cloned();
-            let web = before.unwrap_or_else(|| Arc::new(web(kind, pool)));
+            let web = before.unwrap_or_else(|| Arc::new(web(kind, pool, &self.parts.front.rounds)));
             routes.extend(of_type.iter().map(|route| (route.clone(), web.clone())));
             webs.insert(*place, web);
         }
@@ -138,7 +138,7 @@ impl Deploying {
     }
 }
 
-pub(super) fn web(kind: &ReleaseType, pool: &Arc<Pool>) -> Web {
+pub(super) fn web(kind: &ReleaseType, pool: &Arc<Pool>, rounds: &Arc<Rounds>) -> Web {
     Web {
         pool: pool.clone(),
         limits: kind.limits(),
@@ -146,6 +146,7 @@ pub(super) fn web(kind: &ReleaseType, pool: &Arc<Pool>) -> Web {
         failures: FailureLog::new(kind.name().into()),
         body_bytes_max: kind.planned.process.body_bytes_max,
         version: Shared::Not,
+        rounds: rounds.of(kind.name()),
     }
 }
 

@@ -11,7 +11,7 @@ use wasmhost_config::{Http, Route};
 
 use crate::capacity::Capacity;
 use crate::host::{Lasting, StartError};
-use crate::ingress::{Certificates, Ingress, Listener, Renewal, ServedAt, Sockets, Web};
+use crate::ingress::{Certificates, Ingress, Listener, Renewal, Rounds, ServedAt, Sockets, Web};
 use crate::output;
 
 /// How often it is looked whether an ingress has ended.
@@ -19,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub(crate) struct Front {
+    /// The turns of the types, whichever ingress serves them.
+    pub(crate) rounds: Arc<Rounds>,
     lasting: Lasting,
     stderr: output::Stream,
     capacity: Capacity,
@@ -69,7 +71,7 @@ impl Front {
         sockets: Sockets,
     ) -> Front {
         let sockets = tokio::sync::Mutex::new(sockets);
-        Front { lasting, stderr, capacity, sockets, serving: Mutex::default() }
+        Front { rounds: Arc::default(), lasting, stderr, capacity, sockets, serving: Mutex::default() }
     }
 
     /// Opens all places that `[http]` names. Where the host listens already, it goes on until the new ingress serves.
