@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +20,9 @@ const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// How long each fuzz target runs, in seconds: from one beginning, so that a run is as good as another.
 const FUZZ_SECONDS: u32 = 60;
+
+/// How long the database of advisories may take to be fetched.
+const FETCH_MAX: Duration = Duration::from_secs(120);
 
 /// Runs all checks; the first that fails is the last.
 pub(crate) fn run(repository: &Path) -> Result<()> {
@@ -39,10 +42,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     checks.step("copies of interfaces", || wit::check(repository))?;
     checks.lints()?;
     checks.documentation()?;
-    match is_installed("deny") {
-        true => checks.cargo("dependencies", "deny --locked check bans licenses sources")?,
-        false => checks.leave_out("dependencies", "cargo-deny isn't installed"),
-    }
+    checks.dependencies()?;
     checks.programs_of_benchmarks()?;
     match fuzz::lacks(repository) {
         None => checks.step("fuzzing", || fuzz::check(repository, FUZZ_SECONDS))?,
@@ -111,6 +111,26 @@ impl Checks<'_> {
             }
             run_in(self.repository, &mut doc)
         })
+    }
+
+    /// What the project depends on, and whether anything is known against it.
+    fn dependencies(&mut self) -> Result<()> {
+        if !is_installed("deny") {
+            self.leave_out("dependencies and advisories", "cargo-deny isn't installed");
+            return Ok(());
+        }
+        self.cargo("dependencies", "deny --locked check bans licenses sources")?;
+        match fetches_advisories(self.repository) {
+            true => self.cargo("advisories", "deny --locked check --disable-fetch advisories"),
+            false => {
+                let why = format!(
+                    "the database of RustSec can't be fetched within {} s (`cargo deny fetch db`): is there a network?",
+                    FETCH_MAX.as_secs()
+                );
+                self.leave_out("advisories", &why);
+                Ok(())
+            }
+        }
     }
 
     fn programs_of_benchmarks(&self) -> Result<()> {
@@ -232,6 +252,26 @@ fn run_in(folder: &Path, command: &mut Command) -> Result<()> {
     }
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     bail!("`cargo {}` in {} ended with {status}", arguments.join(" "), folder.display())
+}
+
+/// Fetches the database of advisories. False where that fails, or takes too long.
+fn fetches_advisories(repository: &Path) -> bool {
+    let mut fetch = cargo_command();
+    fetch.args(["deny", "fetch", "db"]).current_dir(repository);
+    let Ok(mut fetch) = fetch.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        return false;
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < FETCH_MAX {
+        match fetch.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(100)),
+            Ok(Some(status)) => return status.success(),
+            Err(_) => break,
+        }
+    }
+    let _ = fetch.kill();
+    let _ = fetch.wait();
+    false
 }
 
 /// Whether PostgreSQL's server is here, where the test looks for it.
