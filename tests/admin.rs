@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Formation, Host, PATIENCE};
+use crate::harness::{Formation, Host, PATIENCE, eventually};
 
 /// The store belongs to another process for longer than the host waits for it.
 #[test]
@@ -223,4 +223,27 @@ fn a_connection_that_stalls_is_closed() {
         }
     }
     assert!(begun.elapsed() >= Duration::from_secs(9), "it had its time: {:?}", begun.elapsed());
+}
+
+#[test]
+fn connections_are_bounded_and_those_that_stall_give_way() {
+    let api = Api::new();
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", api.host.pid())).unwrap().count();
+    let before = descriptors();
+    // More than are served at once, and fewer than may wait.
+    let stalled: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = api.connect();
+            stream.write_all(b"GET /v1/formation HT").unwrap();
+            stream
+        })
+        .collect();
+    eventually("as many are served as may be", || (descriptors() >= before + 256).then_some(()));
+    let begun = Instant::now();
+    assert!(descriptors() <= before + 256 + 8, "{} more", descriptors() - before);
+    // The request waits until others have had their time.
+    assert_eq!(api.send("GET", "/v1/formation", b"").0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    assert!(descriptors() <= before + 256 + 8, "{} more", descriptors() - before);
+    drop(stalled);
 }
