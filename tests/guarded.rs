@@ -68,6 +68,15 @@ fn components_certificates_and_keys_can_be_read_and_not_written() {
 }
 
 #[test]
+fn processes_are_granted_to_nobody() {
+    for (path, access) in [("/proc", "read"), ("/proc/self", "write"), ("link", "read")] {
+        let formation = granting(path, access);
+        symlink("/proc/self", formation.path("link")).unwrap();
+        refused(&formation, "where the system shows its processes");
+    }
+}
+
+#[test]
 fn a_link_hides_nothing() {
     // The granted directory is a link to the folder; it is above a link to it; the component is behind a link.
     let formation = granting("link", "read");

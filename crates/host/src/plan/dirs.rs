@@ -33,7 +33,7 @@ pub(super) fn problems(formation: &Formation, surroundings: &Surroundings<'_>) -
     let mut problems = Vec::new();
     for process in &formation.processes {
         for dir in &process.grants.dirs {
-            let message = match (missing(dir), surroundings.granted_by) {
+            let message = match (missing(dir).or_else(|| of_processes(dir)), surroundings.granted_by) {
                 (Some(message), _) => Some(message),
                 (None, GrantedBy::Formation) => holds_guarded(dir, &guarded, "dirs grants"),
                 (None, GrantedBy::Flags) => holds_guarded(dir, &guarded, "--dir grants"),
@@ -55,6 +55,23 @@ fn missing(dir: &DirGrant) -> Option<String> {
         false => "doesn't exist",
     };
     Some(format!("dirs grants {}, which {found}: create it, or correct `host`", dir.host.display()))
+}
+
+/// /proc, wherever it is mounted, has the host's own variables and memory, and those of its user's other programs.
+#[cfg(target_os = "linux")]
+fn of_processes(dir: &DirGrant) -> Option<String> {
+    let found = rustix::fs::statfs(&dir.host).ok()?;
+    (found.f_type == rustix::fs::PROC_SUPER_MAGIC).then(|| {
+        format!(
+            "dirs grants {}, where the system shows its processes, with the variables and the memory of the host itself: no instance may reach that; grant a directory of files",
+            dir.host.display()
+        )
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn of_processes(_dir: &DirGrant) -> Option<String> {
+    None
 }
 
 fn guarded(formation: &Formation, surroundings: &Surroundings<'_>) -> Vec<Guarded> {
