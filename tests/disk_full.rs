@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Signal, geteuid};
 
-use crate::harness::http::{Connection, Request};
+use crate::harness::http::{Answer, Connection, Request};
 use crate::harness::{Ended, Formation, Process, eventually, versioned_web};
 
 /// A formation whose state directory is on a small disk.
@@ -21,7 +21,12 @@ struct OnDisk {
 impl OnDisk {
     /// None where nothing can be mounted, not even in a namespace.
     fn mount() -> Option<OnDisk> {
-        let formation = versioned_web("one", "").directory("disk").top("state_dir = \"disk/state\"");
+        OnDisk::mount_for(versioned_web("one", "").top("state_dir = \"disk/state\""))
+    }
+
+    /// The same for a formation that has its directory `disk` on it.
+    fn mount_for(formation: Formation) -> Option<OnDisk> {
+        let formation = formation.directory("disk");
         let script = "mount -t tmpfs -o size=24m,mode=755 tmpfs \"$1\" && echo mounted && exec sleep 100000";
         let mut unshare = Command::new("unshare");
         if !geteuid().is_root() {
@@ -96,10 +101,13 @@ impl Drop for OnDisk {
 /// The version that answers.
 #[track_caller]
 fn version(host: &Process) -> String {
+    get(host, "/version").ok().trim_end().to_owned()
+}
+
+fn get(host: &Process, target: &str) -> Answer {
     let line = host.stderr.wait_for("Serving HTTP on http://");
     let address = line.trim_start_matches("Serving HTTP on http://").trim_end_matches('/');
-    let answer = Connection::open(address.parse().unwrap()).unwrap().send(&Request::get("/version"));
-    answer.unwrap().ok().trim_end().to_owned()
+    Connection::open(address.parse().unwrap()).unwrap().send(&Request::get(target)).unwrap()
 }
 
 #[test]
@@ -160,4 +168,23 @@ fn a_first_start_without_any_room_says_what_to_do() {
     assert!(ended.stderr.contains("disk/state/store.db"), "{ended:#?}");
     disk.make_room();
     assert_eq!(version(&disk.run()), "one");
+}
+
+#[test]
+fn a_guest_on_a_full_disk_is_told_so_and_everybody_else_goes_on() {
+    for (version, target) in [("02", "/append?10000"), ("03", "/write?10000")] {
+        for max in ["", ", max_bytes = \"1GiB\""] {
+            let keys = format!("dirs = [{{ host = \"disk\", guest = \"/data\", access = \"write\"{max} }}]");
+            let formation = Formation::new().process("web", &format!("hostile{version}"), &keys);
+            let Some(disk) = OnDisk::mount_for(formation) else { return };
+            let host = disk.run();
+            let said = get(&host, target).ok();
+            let is_told = ["InsufficientSpace", "insufficient-space"].iter().any(|code| said.contains(code));
+            assert!(is_told, "{version} {target}: {said}");
+            assert_eq!(get(&host, "/ok").ok(), "ok\n");
+            assert!(!host.stderr.text().contains("max_bytes"), "{}", host.stderr.text());
+            host.signal(Signal::TERM);
+            host.wait().done();
+        }
+    }
 }

@@ -312,3 +312,44 @@ fn a_change_below_a_directory_that_is_only_read_is_told_once() {
         assert_eq!(host.stderr().count("tried to write below"), 1);
     });
 }
+
+#[test]
+fn links_and_names_that_a_guest_makes_lead_nowhere_outside() {
+    let keys = "dirs = [{ host = \"data\", guest = \"/data\", access = \"write\" }, { host = \"other\", guest = \"/other\", access = \"write\" }]";
+    let formation = hostile("02", keys).directory("other").directory("data/below");
+    fs::write(formation.path("secret"), "a secret").unwrap();
+    fs::write(formation.path("data/file"), "text").unwrap();
+    fs::write(formation.path("data/below/secret"), "text").unwrap();
+    let host = Host::run(&formation);
+    for to in ["../secret", "/etc/passwd", "../../../../../../etc/passwd", "/proc/self/environ", ".."] {
+        // One that the library doesn't let a guest make is as good as one that leads nowhere.
+        let (made, _) = taken(host.get(&format!("/swap?file&{to}")));
+        for path in ["file", "file/secret", "file/../secret"] {
+            assert_eq!(taken(host.get(&format!("/open?{path}"))).0, "0", "{to} {path}");
+        }
+        assert_eq!(fs::symlink_metadata(formation.path("data/file")).is_ok(), made == "1", "{to}");
+        let _ = fs::remove_file(formation.path("data/file"));
+        fs::write(formation.path("data/file"), "text").unwrap();
+    }
+    // A directory that was looked at becomes a link.
+    assert_eq!(taken(host.get("/open?below/secret")).0, "1");
+    fs::remove_file(formation.path("data/swapped")).unwrap();
+    host.get("/swap?below&..").ok();
+    assert_eq!(taken(host.get("/open?below/secret")).0, "0");
+    for target in [
+        "/move?../secret",
+        "/link?../secret",
+        "/move?./../secret",
+        "/truncate?../secret",
+        "/unlink?../secret",
+    ] {
+        assert_eq!(taken(host.get(target)).0, "0", "{target}");
+    }
+    assert_eq!(formation.read("secret"), "a secret");
+    // From one grant to the other both go.
+    fs::write(formation.path("other/mine"), "mine").unwrap();
+    assert_eq!(taken(host.get("/link?mine")).0, "1");
+    assert_eq!(taken(host.get("/unlink?mine")).0, "1");
+    assert_eq!(taken(host.get("/move?mine")).0, "1");
+    assert_eq!(formation.read("data/mine"), "mine");
+}

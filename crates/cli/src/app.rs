@@ -234,7 +234,12 @@ fn dir(flag: &DirFlag) -> Result<DirGrant, Failed> {
         let found = if host.exists() { "is not a directory" } else { "doesn't exist" };
         return Err(usage(format!("--dir: {} {found}: create it, or correct the path", host.display())));
     }
-    Ok(DirGrant { host: std::path::absolute(&host)?, guest: flag.guest.clone(), writable: flag.writable })
+    Ok(DirGrant {
+        host: std::path::absolute(&host)?,
+        guest: flag.guest.clone(),
+        writable: flag.writable,
+        bytes_max: None,
+    })
 }
 
 /// Says what is wrong with the app, without the words of a formation.

@@ -175,6 +175,7 @@ fn of_dirs(key: &str) -> Option<&'static str> {
         "mode" | "readonly" | "read_only" | "ro" | "rw" | "writable" | "write" => {
             "write access = \"read\" or access = \"write\""
         }
+        "size" | "quota" | "limit" | "max_size" => "write max_bytes = \"1GiB\"",
         _ => return None,
     })
 }

@@ -122,6 +122,8 @@ pub struct Queue {
     pub max_depth: Option<u64>,
     /// Bytes of waiting jobs past which `enqueue` is refused.
     pub max_bytes: u64,
+    /// Jobs that one producer (a type, or the admin API) may enqueue in a second; `None` is any number.
+    pub max_per_second: Option<u32>,
     /// Jobs that run at once, over all types and hosts; `None` is as many as there are instances.
     pub concurrency: Option<u32>,
 }
@@ -133,7 +135,12 @@ impl Queue {
 
 impl Default for Queue {
     fn default() -> Queue {
-        Queue { max_depth: None, max_bytes: Queue::MAX_BYTES_DEFAULT, concurrency: None }
+        Queue {
+            max_depth: None,
+            max_bytes: Queue::MAX_BYTES_DEFAULT,
+            max_per_second: None,
+            concurrency: None,
+        }
     }
 }
 
@@ -325,6 +332,8 @@ pub struct DirGrant {
     pub guest: String,
     /// `access = "write"` reads too.
     pub writable: bool,
+    /// Bytes that may be in it, all its files together, before guests can write no more; `None` is any number.
+    pub bytes_max: Option<u64>,
 }
 
 /// One entry of `outbound`: `https://api.stripe.com` or `postgres.internal:5432`.

@@ -234,6 +234,8 @@ struct QueueTable {
     max_depth: Option<u64>,
     max_bytes: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
 }
 
@@ -242,6 +244,7 @@ impl From<&Queue> for QueueTable {
         QueueTable {
             max_depth: queue.max_depth,
             max_bytes: format_size(queue.max_bytes),
+            max_per_second: queue.max_per_second,
             concurrency: queue.concurrency,
         }
     }
@@ -328,6 +331,8 @@ struct DirTable {
     host: String,
     guest: String,
     access: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<String>,
 }
 
 impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
@@ -370,7 +375,8 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
 impl From<&DirGrant> for DirTable {
     fn from(dir: &DirGrant) -> Self {
         let access = if dir.writable { "write" } else { "read" };
-        DirTable { host: path(&dir.host), guest: escape(&dir.guest), access }
+        let max_bytes = dir.bytes_max.map(format_size);
+        DirTable { host: path(&dir.host), guest: escape(&dir.guest), access, max_bytes }
     }
 }
 

@@ -194,7 +194,7 @@ fn trigger() -> impl Strategy<Value = Option<Trigger>> {
 }
 
 fn grants() -> impl Strategy<Value = Grants> {
-    let dir = (path(), any::<bool>());
+    let dir = (path(), select(vec![(false, None), (true, None), (true, Some(1 << 20))]));
     let outbound = (select(vec![None, Some("http"), Some("https")]), host(), 1u16..)
         .prop_map(|(scheme, host, port)| Outbound { scheme: scheme.map(str::to_owned), host, port });
     let env = btree_map("[A-Za-z_. \"ä${}-]{1,6}", text(), 0..4);
@@ -204,7 +204,12 @@ fn grants() -> impl Strategy<Value = Grants> {
             dirs: dirs
                 .into_iter()
                 .enumerate()
-                .map(|(at, (host, writable))| DirGrant { host, guest: format!("/${{{at}}}"), writable })
+                .map(|(at, (host, (writable, bytes_max)))| DirGrant {
+                    host,
+                    guest: format!("/${{{at}}}"),
+                    writable,
+                    bytes_max,
+                })
                 .collect(),
             outbound,
             network_all,
@@ -347,8 +352,18 @@ fn http() -> impl Strategy<Value = Http> {
 
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
-    let queue = (option::of(1u64..=1_000_000_000), (2u64 << 20)..=(64 << 40), option::of(1u32..=100_000))
-        .prop_map(|(max_depth, max_bytes, concurrency)| Queue { max_depth, max_bytes, concurrency });
+    let queue = (
+        option::of(1u64..=1_000_000_000),
+        (2u64 << 20)..=(64 << 40),
+        option::of(1u32..=1_000_000),
+        option::of(1u32..=100_000),
+    )
+        .prop_map(|(max_depth, max_bytes, max_per_second, concurrency)| Queue {
+            max_depth,
+            max_bytes,
+            max_per_second,
+            concurrency,
+        });
     let kept = || ((0u64..=3_650 * 86_400_000).prop_map(Duration::from_millis), 0u64..=1_000_000_000);
     let retention = (kept(), kept()).prop_map(|((done_for, done_max), (dead_for, dead_max))| Retention {
         done_for,

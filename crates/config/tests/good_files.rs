@@ -107,6 +107,7 @@ keep_dead_max = 50
 [queues.mail]
 max_depth = 100_000
 max_bytes = "64MiB"
+max_per_second = 500
 concurrency = 4
 [queues.idle]
 
@@ -128,7 +129,7 @@ max_body = "10MB"
 max_log = "1MB/s"
 ready = "/healthz?full=1%20"
 env = { Z = "last first", A = "$${HOME} costs $5", "dotted.key" = "two\nlines \"quoted\" \\ \u0007" }
-dirs = [{ host = "public", guest = "/public" }, { host = "../shared", guest = "/shared", access = "write" }]
+dirs = [{ host = "public", guest = "/public" }, { host = "../shared", guest = "/shared", access = "write", max_bytes = "1GiB" }]
 outbound = ["https://api.stripe.com", "postgres.internal:5432", "http://[::1]", "*.example.com:25"]
 enqueue = ["default", "mail"]
 
@@ -183,7 +184,12 @@ fn a_file_with_everything_is_read() {
     assert_eq!(formation.queues["idle"], Queue::default());
     assert_eq!(
         formation.queues["mail"],
-        Queue { max_depth: Some(100_000), max_bytes: 64 << 20, concurrency: Some(4) }
+        Queue {
+            max_depth: Some(100_000),
+            max_bytes: 64 << 20,
+            max_per_second: Some(500),
+            concurrency: Some(4)
+        }
     );
     let kept = formation.retention;
     assert_eq!((kept.done_for, kept.done_max), (Duration::ZERO, 100_000));
@@ -206,6 +212,7 @@ fn a_file_with_everything_is_read() {
     );
     assert_eq!(web.grants.dirs[1].host, Path::new("/srv/shop/../shared"));
     assert!(web.grants.dirs[1].writable && !web.grants.dirs[0].writable);
+    assert_eq!((web.grants.dirs[0].bytes_max, web.grants.dirs[1].bytes_max), (None, Some(1 << 30)));
 
     let http = &formation.http;
     assert_eq!(http.listen[1], Listen::Unix("/srv/shop/run/shop.sock".into()));

@@ -98,7 +98,7 @@ pub struct Receipt {
 /// Why jobs were not enqueued; none of the batch was. The texts are for the guest's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnqueueRefusal {
-    /// The queue holds as many jobs as it may.
+    /// The queue holds as many jobs as it may, or this type has just put as many on it as it may.
     Full(String),
     /// A job can't be stored as it is.
     Invalid(String),
@@ -131,6 +131,13 @@ pub enum Refusal {
     Network,
     /// A change below this directory, by its path in the sandbox.
     Write(String),
+    /// A change that adds to a directory whose grant has as much as it may.
+    Full {
+        /// The directory, by its path in the sandbox.
+        directory: String,
+        /// As its grant says.
+        bytes_max: u64,
+    },
     /// A connection to this machine; the text is what `outbound` would have to say.
     Near(String),
 }

@@ -229,7 +229,8 @@ impl From<wit::Receipt> for Receipt {
 pub enum Error {
     /// The formation doesn't grant this process type that queue.
     Denied(String),
-    /// The queue holds as many waiting jobs as its `max_depth` allows. Try again later.
+    /// The queue holds as many waiting jobs as its `max_depth` or `max_bytes` allows, or this process type has put as many
+    /// on it in the last second as its `max_per_second` allows. Try again later.
     Full(String),
     /// The payload, a key or the metadata is too large, a name isn't valid, or the payload could not be written.
     Invalid(String),

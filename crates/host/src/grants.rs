@@ -2,7 +2,7 @@
 //! whoever may write a directory may replace its entries. So no path that the host follows at its next start may
 //! depend on an entry of a directory that a guest may write.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,41 @@ pub(crate) fn nested<'a>(types: impl Iterator<Item = (&'a str, &'a Directories)>
     found
 }
 
+/// A directory that two types may write, one with another `max_bytes` than the other.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unequal {
+    /// The type whose grant comes later.
+    pub(crate) process: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) bytes_max: Option<u64>,
+    /// The type whose grant comes first.
+    pub(crate) other: String,
+    pub(crate) other_bytes_max: Option<u64>,
+}
+
+/// Every grant that bounds a directory otherwise than the first one does. All that may write in a directory share its
+/// bound: one that had none would fill it for the others.
+pub(crate) fn unequal<'a>(types: impl Iterator<Item = (&'a str, &'a Directories)>) -> Vec<Unequal> {
+    let mut first = HashMap::new();
+    let mut found = Vec::new();
+    for (process, directories) in types {
+        for directory in directories.iter().filter(|directory| directory.grant.writable) {
+            let bytes_max = directory.grant.bytes_max;
+            let (other, other_bytes_max) = *first.entry(directory.identity).or_insert((process, bytes_max));
+            if other_bytes_max != bytes_max {
+                found.push(Unequal {
+                    process: process.to_owned(),
+                    directory: directory.grant.host.clone(),
+                    bytes_max,
+                    other: other.to_owned(),
+                    other_bytes_max,
+                });
+            }
+        }
+    }
+    found
+}
+
 /// The directories whose entries a path is looked up in: of the path itself, and of each link that it leads through.
 pub(crate) fn looked_up_in(path: &Path) -> io::Result<HashSet<Identity>> {
     let way = Way::to(&std::path::absolute(path)?);
@@ -81,7 +116,7 @@ mod tests {
 
         fn open(&self, path: &str, writable: bool) -> Directories {
             let host = self.0.path().join(path);
-            Directories::open(&[DirGrant { host, guest: "/x".into(), writable }]).unwrap()
+            Directories::open(&[DirGrant { host, guest: "/x".into(), writable, bytes_max: None }]).unwrap()
         }
 
         /// Whether `inner` is refused beside a grant of `outer`, in either order.
@@ -125,9 +160,25 @@ mod tests {
             host: folder.0.path().join(path),
             guest: format!("/{path}"),
             writable,
+            bytes_max: None,
         };
         let both = Directories::open(&[grant("data", true), grant("data/public", false)]).unwrap();
         assert_eq!(nested([("web", &both)].into_iter()).len(), 1);
+    }
+
+    #[test]
+    fn one_directory_has_one_bound() {
+        let folder = Folder::new();
+        let open = |path: &str, bytes_max| {
+            let host = folder.0.path().join(path);
+            let grant = DirGrant { host, guest: "/x".into(), writable: true, bytes_max };
+            Directories::open(&[grant]).unwrap()
+        };
+        let (small, large, none) = (open("data", Some(10)), open("data/.", Some(20)), open("data", None));
+        let (elsewhere, read) = (open("site", Some(30)), folder.open("data", false));
+        let types = |two: [&Directories; 2]| unequal(["one", "two"].into_iter().zip(two)).len();
+        assert_eq!((types([&small, &large]), types([&small, &none]), types([&none, &small])), (1, 1, 1));
+        assert_eq!((types([&small, &small]), types([&small, &elsewhere]), types([&small, &read])), (0, 0, 0));
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod output;
 mod plan;
 mod pool;
 mod program;
+mod rare_lines;
+mod rates;
 mod release;
 mod services;
 mod share;

@@ -143,6 +143,7 @@ impl Plan {
         }
         problems.extend(dirs::problems(&formation, surroundings));
         problems.extend(nested_dirs(&types));
+        problems.extend(unequal_dirs(&types));
         problems.extend(doubled_routes(&types, procfile::instead(&formation)));
         procfile::share_queue(&mut formation, &mut types);
         match problems.is_empty() {
@@ -390,6 +391,22 @@ fn open_dirs(process: &ProcessType) -> Result<Directories, PlanProblem> {
 fn nested_dirs(types: &[PlannedType]) -> impl Iterator<Item = PlanProblem> {
     let directories = types.iter().map(|planned| (planned.process.name.as_str(), &planned.directories));
     grants::nested(directories).into_iter().map(nested_problem)
+}
+
+fn unequal_dirs(types: &[PlannedType]) -> impl Iterator<Item = PlanProblem> {
+    let directories = types.iter().map(|planned| (planned.process.name.as_str(), &planned.directories));
+    let shown = |max: Option<u64>| max.map_or("none".to_owned(), units::format_size);
+    grants::unequal(directories).into_iter().map(move |unequal| PlanProblem {
+        message: format!(
+            "dirs grants {} with another max_bytes ({}) than \"{}\" has for it ({}): all that write in a directory share its bound, so say the same for both",
+            unequal.directory.display(),
+            shown(unequal.bytes_max),
+            unequal.other,
+            shown(unequal.other_bytes_max),
+        ),
+        process: unequal.process,
+        in_component: false,
+    })
 }
 
 fn nested_problem(nested: grants::Nested) -> PlanProblem {

@@ -13,12 +13,18 @@ use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal,
 use wasmhost_store::jobs::{EnqueueError, NewJob, Unique, UniqueScope};
 use wasmhost_store::{Jobs, Timestamp};
 
+use crate::rare_lines::{RareLines, and_more};
+use crate::rates::Rates;
+
 /// Refusals of one type that are remembered, so that each is logged once. A guest can make up names without end.
 const REFUSALS_MAX: usize = 100;
 
 /// The queues, for guests and for the admin API.
 pub(crate) struct Queues {
     pub(crate) jobs: Arc<dyn Jobs>,
+    rates: Rates,
+    /// Producers that were told to wait, with the queue.
+    slowed: RareLines<(String, String)>,
     /// As the live release has them.
     known: ArcSwap<KnownQueues>,
 }
@@ -33,7 +39,7 @@ pub(crate) struct KnownQueues {
 
 impl Queues {
     pub(crate) fn new(jobs: Arc<dyn Jobs>) -> Queues {
-        Queues { jobs, known: ArcSwap::default() }
+        Queues { jobs, rates: Rates::default(), slowed: RareLines::default(), known: ArcSwap::default() }
     }
 
     /// These are known from now on.
@@ -47,6 +53,24 @@ impl Queues {
 
     pub(crate) fn max_bytes(&self, queue: &str) -> u64 {
         self.known.load().settings.get(queue).map_or(Queue::MAX_BYTES_DEFAULT, |settings| settings.max_bytes)
+    }
+
+    pub(crate) fn max_per_second(&self, queue: &str) -> Option<u32> {
+        self.known.load().settings.get(queue).and_then(|settings| settings.max_per_second)
+    }
+
+    /// Takes the right to put so many jobs on a queue now.
+    pub(crate) fn take_rate(&self, producer: &str, queue: &str, jobs: usize) -> Result<(), TooFast> {
+        let Some(per_second) = self.max_per_second(queue) else { return Ok(()) };
+        self.rates.take(producer, queue, jobs, per_second).map_err(|wait| {
+            if let Some(more) = self.slowed.is_due((producer.to_owned(), queue.to_owned())) {
+                warn!(
+                    "{producer} enqueues faster on \"{queue}\" than its max_per_second of {per_second} allows, and is refused{}",
+                    and_more(more, "calls were refused")
+                );
+            }
+            TooFast { producer: producer.to_owned(), queue: queue.to_owned(), per_second, wait }
+        })
     }
 
     pub(crate) fn concurrency(&self, queue: &str) -> Option<u32> {
@@ -71,6 +95,19 @@ impl Queues {
     }
 }
 
+/// A producer has enqueued as many jobs as it may for now.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "queue \"{queue}\" has a max_per_second of {per_second}, which {producer} has used up: try again in {} s",
+    .wait.as_secs_f64().ceil()
+)]
+pub(crate) struct TooFast {
+    producer: String,
+    queue: String,
+    per_second: u32,
+    pub(crate) wait: Duration,
+}
+
 #[async_trait]
 impl Enqueue for Queues {
     async fn enqueue(
@@ -79,6 +116,7 @@ impl Enqueue for Queues {
         queue: &str,
         jobs: Vec<services::NewJob>,
     ) -> Result<Vec<Receipt>, EnqueueRefusal> {
+        self.take_rate(process, queue, jobs.len()).map_err(|err| EnqueueRefusal::Full(err.to_string()))?;
         let (max_depth, max_bytes) = (self.max_depth(queue), Some(self.max_bytes(queue)));
         let jobs =
             jobs.into_iter().map(|job| NewJob { max_depth, max_bytes, ..to_store(queue, job) }).collect();
@@ -130,11 +168,13 @@ pub enum GrantedBy {
 pub(crate) struct Refusals {
     granted_by: GrantedBy,
     told: Mutex<HashMap<Arc<str>, HashSet<String>>>,
+    /// Types that have filled a directory, with its path in the sandbox.
+    filled: RareLines<(Arc<str>, String)>,
 }
 
 impl Refusals {
     pub(crate) fn new(granted_by: GrantedBy) -> Refusals {
-        Refusals { granted_by, told: Mutex::default() }
+        Refusals { granted_by, told: Mutex::default(), filled: RareLines::default() }
     }
 }
 
@@ -147,6 +187,17 @@ enum Noted {
 }
 
 impl Refusals {
+    fn filled(&self, process: &Arc<str>, directory: String, bytes_max: u64) {
+        let shown = shown_name(&directory).into_owned();
+        if let Some(more) = self.filled.is_due((process.clone(), directory)) {
+            warn!(
+                "{process} can't add to {shown}, which holds as much as max_bytes of its grant allows ({}){}",
+                wasmhost_config::units::format_size(bytes_max),
+                and_more(more, "changes were refused")
+            );
+        }
+    }
+
     fn note(&self, process: &Arc<str>, tried: &str) -> Noted {
         let mut told = self.told.lock().unwrap_or_else(|poison| poison.into_inner());
         let told = told.entry(process.clone()).or_default();
@@ -173,6 +224,9 @@ fn shown_name(name: &str) -> Cow<'_, str> {
 
 impl RefusalSink for Refusals {
     fn refused(&self, process: &Arc<str>, refusal: Refusal) {
+        if let Refusal::Full { directory, bytes_max } = refusal {
+            return self.filled(process, directory, bytes_max);
+        }
         let tried = tried(&refusal);
         match self.note(process, &tried) {
             Noted::New => {}
@@ -207,6 +261,7 @@ fn tried(refusal: &Refusal) -> String {
         Refusal::Write(directory) => {
             format!("to write below {}, which it may only read", shown_name(directory))
         }
+        Refusal::Full { directory, .. } => format!("to add to {}, which is full", shown_name(directory)),
         Refusal::Near(target) => {
             format!("to connect to {}, which leads to this machine", shown_name(target))
         }
@@ -225,6 +280,9 @@ fn key(refusal: &Refusal) -> String {
         Refusal::Write(directory) => {
             format!("access = \"write\" in the entry of `dirs` whose guest is \"{}\"", shown_name(directory))
         }
+        Refusal::Full { directory, .. } => {
+            format!("a larger max_bytes in the entry of `dirs` whose guest is \"{}\"", shown_name(directory))
+        }
         Refusal::Near(target) => {
             format!("outbound = [\"{}\"], since a wildcard doesn't", shown_name(target))
         }
@@ -240,7 +298,7 @@ fn flag(refusal: &Refusal) -> Option<String> {
         Refusal::Lookup(name) => {
             Some(format!("--outbound {}:443, with the port that it connects to", shown_name(name)))
         }
-        Refusal::Enqueue(_) => None,
+        Refusal::Enqueue(_) | Refusal::Full { .. } => None,
         Refusal::Network => Some("--network".to_owned()),
         Refusal::Write(directory) => Some(format!("--dir HOST::{}::rw", shown_name(directory))),
     }

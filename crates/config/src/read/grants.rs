@@ -1,5 +1,7 @@
 //! Grants, the things that a sandbox may touch: `env`, `dirs`, `outbound`, `network`, `enqueue`.
 
+use std::ops::RangeInclusive;
+
 use super::trigger::queue_name;
 use crate::files::read_file;
 use crate::formation::{DirGrant, EnvVar, Grants, Outbound};
@@ -8,6 +10,9 @@ use crate::spelling::quoted;
 
 /// A secret is a key or a password; what is longer belongs in `dirs`.
 const SECRET_BYTES_MAX: u64 = 1 << 20;
+
+/// The bounds of a directory's `max_bytes`.
+const DIR_BYTES: RangeInclusive<u64> = (64 << 10)..=(1024 << 30);
 
 /// Variables by which the host itself tells a guest what it is.
 pub(crate) const HOSTS_OWN: [&str; 6] = [
@@ -129,7 +134,15 @@ fn dirs(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<DirGrant> {
         let guest =
             guest_item.as_ref().and_then(|item| item.text(cx, "a path in the sandbox, such as \"/public\""));
         let access = table.take("access");
-        let writable = access.and_then(|item| item.choice(cx, &[("read", false), ("write", true)]));
+        let writable = match access {
+            Some(item) => item.choice(cx, &[("read", false), ("write", true)]),
+            None => Some(false),
+        };
+        let max_bytes = table.take("max_bytes");
+        let bytes_max = max_bytes.as_ref().and_then(|item| item.size(cx, DIR_BYTES));
+        if let Some(item) = max_bytes.filter(|_| writable == Some(false)) {
+            item.problem(cx, "bounds what is written, and this grant is for reading: write access = \"write\", or leave it out");
+        }
         table.finish(cx);
         let (Some(host), Some(guest)) = (host, guest) else { continue };
         if let Some(item) = guest_item
@@ -137,7 +150,7 @@ fn dirs(cx: &mut Reading<'_>, item: &Item<'_>) -> Vec<DirGrant> {
         {
             item.problem(cx, format!("the path {} is given to two directories", quoted(&guest)));
         }
-        dirs.push(DirGrant { host, guest, writable: writable.unwrap_or(false) });
+        dirs.push(DirGrant { host, guest, writable: writable.unwrap_or(false), bytes_max });
     }
     dirs
 }

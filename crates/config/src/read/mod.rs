@@ -27,6 +27,9 @@ const INSTANCES_MAX: u32 = 100_000;
 const KEEP_RELEASES_MAX: u32 = 1_000;
 const QUEUE_DEPTH_MAX: u64 = 1_000_000_000;
 
+/// Jobs that one producer may enqueue in a second.
+const QUEUE_RATE_MAX: u32 = 1_000_000;
+
 /// One job with the largest payload has room. SQLite files can be larger than 64 TiB, and disks are not.
 const QUEUE_BYTES: RangeInclusive<u64> = (2 << 20)..=(64 << 40);
 
@@ -103,11 +106,18 @@ fn queues(cx: &mut Reading<'_>, item: &Item<'_>) -> BTreeMap<String, Queue> {
         };
         let max_depth = settings.take("max_depth").and_then(|item| item.whole(cx, 1..=QUEUE_DEPTH_MAX));
         let max_bytes = settings.take("max_bytes").and_then(|item| item.size(cx, QUEUE_BYTES));
+        let max_per_second =
+            settings.take("max_per_second").and_then(|item| item.whole(cx, 1..=QUEUE_RATE_MAX));
         let concurrency = settings.take("concurrency").and_then(|item| item.whole(cx, 1..=INSTANCES_MAX));
         settings.finish(cx);
         queues.insert(
             name.to_owned(),
-            Queue { max_depth, max_bytes: max_bytes.unwrap_or(Queue::MAX_BYTES_DEFAULT), concurrency },
+            Queue {
+                max_depth,
+                max_bytes: max_bytes.unwrap_or(Queue::MAX_BYTES_DEFAULT),
+                max_per_second,
+                concurrency,
+            },
         );
     }
     queues

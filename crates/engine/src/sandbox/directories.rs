@@ -4,17 +4,22 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use wasmhost_config::DirGrant;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+use super::identity::Identity;
+use super::usage::Bound;
+
 /// The directories that a type was granted, open.
 #[derive(Clone, Default)]
 pub struct Directories {
     opened: Vec<Directory>,
+    /// The bound of each of them that has one, in the same order.
+    bounds: Vec<Option<Bound>>,
     /// Each instance gets a copy; all copies share the descriptors.
     granted: WasiFilesystemCtx,
 }
@@ -26,13 +31,6 @@ pub struct Directory {
     pub identity: Identity,
     /// As the formation says.
     pub grant: DirGrant,
-}
-
-/// The device and the inode, which is the same by whatever path a directory was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Identity {
-    device: u64,
-    inode: u64,
 }
 
 /// Why a granted directory can't be given.
@@ -53,13 +51,13 @@ impl Directories {
     /// A directory isn't there, is something else, or can't be read.
     pub fn open(grants: &[DirGrant]) -> Result<Directories, DirectoryError> {
         let mut wasi = WasiCtxBuilder::new();
-        let mut opened = Vec::new();
+        let (mut opened, mut bounds) = (Vec::new(), Vec::new());
         for grant in grants {
             let problem = |reason| DirectoryError { path: grant.host.clone(), reason };
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let found = rustix::fs::open(&grant.host, flags, Mode::empty());
             let found = found.map_err(|err| problem(err.into()))?;
-            let identity = identity_of(&found).map_err(|err| problem(err.into()))?;
+            let identity = Identity::of_opened(&found).map_err(|err| problem(err.into()))?;
             // The library opens by path alone. This one leads to the directory that was found, whatever has become of
             // its own path.
             let again = format!("/proc/self/fd/{}", found.as_raw_fd());
@@ -67,8 +65,9 @@ impl Directories {
             wasi.preopened_dir(again, &grant.guest, perms)
                 .map_err(|err| problem(err.downcast().unwrap_or_else(io::Error::other)))?;
             opened.push(Directory { identity, grant: grant.clone() });
+            bounds.push(grant.bytes_max.map(|max| Bound::new(identity, found, &grant.host, max)));
         }
-        Ok(Directories { opened, granted: wasi.build().filesystem().clone() })
+        Ok(Directories { opened, bounds, granted: wasi.build().filesystem().clone() })
     }
 
     /// In the order of the grants.
@@ -76,14 +75,26 @@ impl Directories {
         self.opened.iter()
     }
 
-    /// How many there are: each takes one descriptor, for all instances together.
+    /// How many descriptors they take, for all instances together: two where there is a bound.
     pub fn len(&self) -> usize {
-        self.opened.len()
+        self.opened.len() + self.bounds.iter().flatten().count()
     }
 
     /// Whether nothing was granted.
     pub fn is_empty(&self) -> bool {
         self.opened.is_empty()
+    }
+
+    /// Counts what is in those that have a bound. Where that isn't done, the first guest that writes there waits for it.
+    pub async fn count(&self) {
+        for bound in self.bounds.iter().flatten() {
+            bound.count().await;
+        }
+    }
+
+    /// The bound of a directory, by its place among the grants.
+    pub(crate) fn bound(&self, grant: usize) -> Option<&Bound> {
+        self.bounds.get(grant)?.as_ref()
     }
 
     pub(crate) fn granted(&self) -> WasiFilesystemCtx {
@@ -95,27 +106,6 @@ impl fmt::Debug for Directories {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&self.opened).finish()
     }
-}
-
-impl Identity {
-    /// The identity of what is at this path, once links have been followed.
-    ///
-    /// # Errors
-    ///
-    /// Nothing is there, or it can't be reached.
-    pub fn of(path: &Path) -> io::Result<Identity> {
-        Ok(Identity::from_stat(&rustix::fs::stat(path)?))
-    }
-
-    fn from_stat(stat: &rustix::fs::Stat) -> Identity {
-        // Their types differ between architectures.
-        #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-        Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
-    }
-}
-
-fn identity_of(found: &rustix::fd::OwnedFd) -> rustix::io::Result<Identity> {
-    rustix::fs::fstat(found).map(|stat| Identity::from_stat(&stat))
 }
 
 #[cfg(test)]
@@ -132,6 +122,7 @@ mod tests {
             host: folder.path().join(path),
             guest: format!("/{path}"),
             writable: false,
+            bytes_max: None,
         };
         let opened = Directories::open(&[grant("data"), grant("link"), grant("data/..")]).unwrap();
         let found: Vec<_> = opened.iter().map(|directory| directory.identity).collect();
@@ -145,7 +136,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
         for name in ["file", "missing"] {
-            let grant = DirGrant { host: folder.path().join(name), guest: "/x".into(), writable: false };
+            let grant = DirGrant {
+                host: folder.path().join(name),
+                guest: "/x".into(),
+                writable: false,
+                bytes_max: None,
+            };
             let refused = Directories::open(&[grant]).unwrap_err();
             assert!(refused.to_string().contains(name), "{refused}");
         }

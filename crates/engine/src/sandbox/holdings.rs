@@ -2,67 +2,36 @@
 //! holds, until the guest drops it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::descriptors::{Counter, Permit};
 use super::lookups::{LookingUp, Lookups};
 
-/// Bytes of directories that are being listed at once. One listing may always be made, however large.
-const LISTED_BYTES_MAX: u64 = 8 << 20;
-
-/// The least that a listing counts for, in bytes.
-const LISTING_BYTES_MIN: u64 = 16 << 10;
-
 /// Header fields are counted anew when an instance has added so many bytes of them.
 const FIELDS_ADDED_MAX: usize = 1 << 20;
 
-/// The descriptors, listings and lookups that the handles of one instance hold.
+/// The descriptors and lookups that the handles of one instance hold.
 #[derive(Debug)]
 pub(crate) struct Holdings {
     /// Where descriptors are counted.
     pub(crate) descriptors: Counter,
-    pub(crate) listings: Listings,
     pub(crate) lookups: Lookups,
     by_handle: HashMap<u32, Holding>,
     /// Bytes of header fields and the like that were added since all of them were counted.
     fields_added: usize,
 }
 
-/// The descriptor, listing or lookup that one handle holds.
+/// The descriptor or lookup that one handle holds.
 #[derive(Debug, Default)]
 pub(crate) struct Holding {
     pub(crate) descriptor: Option<Permit>,
-    #[expect(dead_code, reason = "it is held, and counts until it is dropped")]
-    pub(crate) listing: Option<Listing>,
     pub(crate) lookup: Option<LookingUp>,
     /// The granted directory that it was found in, by its place among the grants.
     pub(crate) grant: Option<usize>,
 }
 
-/// The directories of one instance that are being listed.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Listings {
-    /// Bytes that they take on the disk, which is about what their entries take in memory.
-    listed: Arc<AtomicU64>,
-}
-
-/// The right to keep the entries of one directory in memory.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    listed: Arc<AtomicU64>,
-    bytes: u64,
-}
-
 impl Holdings {
     pub(crate) fn new(descriptors: Counter) -> Holdings {
-        Holdings {
-            lookups: descriptors.lookups(),
-            descriptors,
-            listings: Listings::default(),
-            by_handle: HashMap::new(),
-            fields_added: 0,
-        }
+        Holdings { lookups: descriptors.lookups(), descriptors, by_handle: HashMap::new(), fields_added: 0 }
     }
 
     pub(crate) fn keep(&mut self, handle: u32, holding: Holding) {
@@ -110,40 +79,15 @@ impl Holdings {
     }
 }
 
-impl Listings {
-    /// The right to list a directory that takes so many bytes on the disk; `None` while others are listed that leave
-    /// no room for it.
-    pub(crate) fn begin(&self, bytes: u64) -> Option<Listing> {
-        let bytes = bytes.max(LISTING_BYTES_MIN);
-        let fits = |listed| (listed == 0 || listed + bytes <= LISTED_BYTES_MAX).then_some(listed + bytes);
-        self.listed.fetch_update(Relaxed, Relaxed, fits).ok()?;
-        Some(Listing { listed: self.listed.clone(), bytes })
-    }
-}
-
-impl Drop for Listing {
-    fn drop(&mut self) {
-        self.listed.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::descriptors::Room;
     use super::*;
 
     fn holdings() -> Holdings {
         Holdings::new(Counter::new(&Room::new(100), Arc::default()))
-    }
-
-    #[test]
-    fn one_listing_may_always_be_made_and_others_beside_it_are_bounded() {
-        let listings = Listings::default();
-        let large = listings.begin(100 << 20).unwrap();
-        assert!(listings.begin(0).is_none());
-        drop(large);
-        let small: Vec<_> = std::iter::from_fn(|| listings.begin(0)).collect();
-        assert_eq!(small.len() as u64, LISTED_BYTES_MAX / LISTING_BYTES_MIN);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The bounds of one instance: what it is made with, what it uses ([`meter`]), how much memory it may have
-//! ([`limits`]), which directories ([`directories`]), how many of the host's descriptors its handles may hold
-//! ([`descriptors`], [`holdings`]), and how many log lines it may write ([`log_rate`]).
+//! ([`limits`]), which directories ([`directories`]) and how much in them ([`usage`]), how many of the host's descriptors
+//! its handles may hold ([`descriptors`], [`holdings`]), and how many log lines it may write ([`log_rate`]).
 
+pub(crate) mod census;
 pub(crate) mod descriptors;
 pub(crate) mod directories;
 pub(crate) mod holdings;
+pub(crate) mod identity;
 pub(crate) mod limits;
 pub(crate) mod log_rate;
 pub(crate) mod lookups;
 pub(crate) mod meter;
+pub(crate) mod usage;
 
 use std::sync::Arc;
 

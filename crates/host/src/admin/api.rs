@@ -316,7 +316,7 @@ pub struct LogLine {
 pub struct ErrorResponse {
     /// For a person.
     pub error: String,
-    /// Whether it is a queue that has no room for more.
+    /// Whether it is a queue that has no room for more, or takes no more for now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queue_full: bool,
 }

@@ -30,8 +30,9 @@ use super::{ApiError, Shared};
 /// Jobs in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 100;
 
-/// The source of jobs that come by the API: they have a line of their own at the store. No process type is called so.
-const ADMIN_LINE: &str = "the admin API";
+/// The producer of jobs that come by the API: they have a line of their own at the store, and a rate. No process type is
+/// called so.
+const PRODUCER: &str = "the admin API";
 
 /// How much of what somebody sent a message shows, in bytes.
 const SHOWN_BYTES: usize = 120;
@@ -72,7 +73,8 @@ async fn enqueue(
         Ok(NewJob { max_depth, max_bytes, ..job })
     });
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
-    let enqueued = admin.queues.jobs.in_line_of(ADMIN_LINE).enqueue(jobs).await.map_err(|err| match err {
+    admin.queues.take_rate(PRODUCER, &queue, jobs.len()).map_err(ApiError::too_fast)?;
+    let enqueued = admin.queues.jobs.in_line_of(PRODUCER).enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
         EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => ApiError::full(err.to_string()),
         EnqueueError::Store(err) => failed(err),
@@ -160,6 +162,7 @@ async fn queues(State(admin): Shared, _: Nothing) -> Result<Json<QueuesView>, Ap
         workers: admin.queues.workers(&counts.queue),
         max_depth: admin.queues.max_depth(&counts.queue),
         max_bytes: admin.queues.max_bytes(&counts.queue),
+        max_per_second: admin.queues.max_per_second(&counts.queue),
         concurrency: admin.queues.concurrency(&counts.queue),
         counts,
     });

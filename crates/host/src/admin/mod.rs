@@ -52,7 +52,7 @@ use crate::deaths::Deaths;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
 use crate::release::{Deployer, Live};
-use crate::services::Queues;
+use crate::services::{Queues, TooFast};
 use crate::supervisor::{Action, Refused, Target};
 use crate::trigger::claimed::ClaimedJobs;
 pub(crate) use entrance::Entrance;
@@ -242,11 +242,17 @@ struct ApiError {
     message: String,
     /// A queue has no room.
     queue_full: bool,
+    /// When it may go well, if that is known.
+    retry_after: Option<Duration>,
 }
+
+/// When to try again where the host can't say.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl ApiError {
     fn new(status: StatusCode, message: String) -> Self {
-        ApiError { status, message, queue_full: false }
+        let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
+        ApiError { status, message, queue_full: false, retry_after: is_for_now.then_some(RETRY_AFTER) }
     }
 
     fn bad(message: String) -> Self {
@@ -280,6 +286,11 @@ impl ApiError {
         ApiError { queue_full: true, ..ApiError::unavailable(message) }
     }
 
+    fn too_fast(err: TooFast) -> Self {
+        let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, err.to_string());
+        ApiError { queue_full: true, retry_after: Some(err.wait), ..refused }
+    }
+
     fn unavailable(message: String) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
@@ -287,7 +298,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let retry = (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some([(header::RETRY_AFTER, "1")]);
+        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let retry = self.retry_after.map(|time| [(header::RETRY_AFTER, seconds(time).to_string())]);
         (self.status, retry, Json(ErrorResponse { error: self.message, queue_full: self.queue_full }))
             .into_response()
     }

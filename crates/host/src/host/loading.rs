@@ -59,6 +59,9 @@ pub(crate) async fn load(
     services: Services,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Vec<Loaded>, StartError> {
+    for planned in &types {
+        planned.directories.count().await;
+    }
     let of = types.len();
     let waiter = Waiter::default();
     progress(Progress::Done { done: 0, of });

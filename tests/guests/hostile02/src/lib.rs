@@ -25,7 +25,16 @@
 //! | `/open?PATH` | opens the path in the first directory |
 //! | `/swap?FROM&TO` | renames FROM in the first directory, and makes a link to TO in its place |
 //! | `/change?PATH` | makes a directory there |
+//! | `/append?N`, `/overwrite?N`, `/zeroes?N`, `/later?N` | N pieces of 4 KiB to a file of the first directory: at its end, each anew, zeroes, each without waiting |
+//! | `/write-at?N`, `/size?N` | a byte at this place of that file; its size |
+//! | `/truncate?PATH`, `/unlink?PATH` | empties or removes a file |
+//! | `/create?N`, `/directories?N`, `/symlinks?N`, `/links?N` | N of them in the first directory |
+//! | `/hold?N` | a file of N bytes that is removed, and stays open |
+//! | `/move?PATH`, `/link?PATH` | a file of the second directory gets a name in the first |
+//! | `/list` | how many entries the first directory has |
 //! | `/read?GUEST/PATH` | the text of a file in the directory that has that name |
+
+mod filling;
 
 use std::fmt::Debug;
 
@@ -129,7 +138,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hostile {
             }
             "/change" => take(1, || first_directory().create_directory_at(query)),
             "/read" => read(query),
-            _ => "no such path\n".to_owned(),
+            _ => filling::answer(path, query).unwrap_or_else(|| "no such path\n".to_owned()),
         };
         answer(out, said.as_bytes());
     }

@@ -13,6 +13,11 @@
 //! | `/timers?N` | N timers |
 //! | `/open?PATH` | opens the path in the first directory |
 //! | `/change?PATH` | makes a directory there |
+//! | `/append?N`, `/write?N` | N pieces of 4 KiB to a file of the first directory, at its end or from its beginning |
+//! | `/size?N` | that file's size |
+//! | `/create?N`, `/directories?N` | N of them in the first directory |
+//! | `/move?PATH` | a file of the second directory gets a name in the first |
+//! | `/list` | how many entries the first directory has |
 
 use std::fmt::Debug;
 
@@ -71,6 +76,34 @@ impl wasip3::exports::http::handler::Guest for Hostile {
             "/change" => {
                 take(1, async || first_directory().create_directory_at(query.to_owned()).await).await
             }
+            "/append" => write(count, true).await,
+            "/write" => write(count, false).await,
+            "/size" => take(1, async || created("new").await?.set_size(count as u64).await).await,
+            "/create" => {
+                let mut number = 0;
+                take(count, async || {
+                    number += 1;
+                    created(&format!("file{number}")).await.map(drop)
+                })
+                .await
+            }
+            "/directories" => {
+                let mut number = 0;
+                take(count, async || {
+                    number += 1;
+                    first_directory().create_directory_at(format!("dir{number}")).await
+                })
+                .await
+            }
+            "/move" => {
+                let directories = get_directories();
+                let (to, from) = (&directories[0].0, &directories[1].0);
+                take(1, async || from.rename_at(query.to_owned(), to, query.to_owned()).await).await
+            }
+            "/list" => {
+                let (stream, ended) = first_directory().read_directory();
+                format!("{}\n{:?}\n", stream.collect().await.len(), ended.await)
+            }
             _ => "no such path\n".to_owned(),
         };
         Ok(answer(said.into_bytes()))
@@ -121,6 +154,27 @@ async fn open(
 ) -> Result<Descriptor, wasip3::filesystem::types::ErrorCode> {
     let how = OpenFlags::empty();
     directory.open_at(PathFlags::SYMLINK_FOLLOW, path.to_owned(), how, DescriptorFlags::READ).await
+}
+
+async fn created(path: &str) -> Result<Descriptor, wasip3::filesystem::types::ErrorCode> {
+    let (directory, flags) = (first_directory(), DescriptorFlags::WRITE);
+    directory.open_at(PathFlags::SYMLINK_FOLLOW, path.to_owned(), OpenFlags::CREATE, flags).await
+}
+
+/// Writes so many pieces in one stream.
+async fn write(count: usize, at_end: bool) -> String {
+    let file = created("new").await.unwrap();
+    let (mut stream, data) = wit_stream::new();
+    let ended = if at_end { file.append_via_stream(data) } else { file.write_via_stream(data, 0) };
+    spawn_local(async move {
+        for _ in 0..count {
+            if !stream.write_all(vec![b'x'; 4096]).await.is_empty() {
+                break;
+            }
+        }
+    });
+    let ended = ended.await;
+    format!("{}\n{ended:?}\n", file.stat().await.unwrap().size / 4096)
 }
 
 fn answer(text: Vec<u8>) -> Response {

@@ -1,5 +1,8 @@
 //! `wasi:filesystem` of WASI 0.3.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use wasmtime::component::{Access, Accessor, FutureReader, Linker, Resource, ResourceType, StreamReader};
 use wasmtime::{AsContextMut, StoreContextMut};
@@ -12,7 +15,10 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 };
 
 use super::PATH_BYTES_MAX;
-use super::listing::Entries;
+use super::consumer::Consumer;
+use super::entries;
+use super::listing::Listing;
+use super::room::{Entries, Refused, Room, admit_entries};
 use crate::capability::held::hold_until;
 use crate::capability::replace::{Replacing, interface, returned};
 use crate::capability::state::State;
@@ -26,6 +32,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let mut replacing = Replacing::new(linker);
     link_opening(&mut replacing)?;
     link_streams(&mut replacing)?;
+    link_sizes(&mut replacing)?;
     link_listing(&mut replacing)?;
     link_changes(&mut replacing)
 }
@@ -69,7 +76,15 @@ async fn open_at(
     if found.is_ok_and(|found| !can_be_opened(&found.type_)) {
         return Err(ErrorCode::Unsupported.into());
     }
-    let opened = WasiFilesystem::open_at(&files, directory, path_flags, path, open_flags, flags).await;
+    let room = match open_flags.contains(OpenFlags::CREATE) {
+        true => store.with(|mut access| access.get().room_of(within)),
+        false => None,
+    };
+    let opening = (directory, path_flags, path, open_flags, flags);
+    let opened = match room {
+        Some(room) => create_at(store, &room, opening).await,
+        None => open(store, opening).await,
+    };
     store.with(|mut access| {
         let state = access.get();
         match &opened {
@@ -78,6 +93,56 @@ async fn open_at(
         }
     });
     opened
+}
+
+async fn open(
+    store: &Accessor<State>,
+    (directory, path_flags, path, open_flags, flags): Opening,
+) -> FilesystemResult<Resource<Descriptor>> {
+    let files = store.with_getter::<WasiFilesystem>(State::filesystem);
+    WasiFilesystem::open_at(&files, directory, path_flags, path, open_flags, flags).await
+}
+
+/// Opens a file that may have to be created, for which there must be room. The file is opened as if it were there first.
+async fn create_at(
+    store: &Accessor<State>,
+    room: &Room,
+    (directory, path_flags, path, open_flags, flags): Opening,
+) -> FilesystemResult<Resource<Descriptor>> {
+    let within = directory.rep();
+    let opening =
+        |open_flags, flags| (Resource::new_borrow(within), path_flags, path.clone(), open_flags, flags);
+    if !open_flags.contains(OpenFlags::EXCLUSIVE) {
+        // A file that is to be created is opened for writing, too.
+        let read = if flags.contains(DescriptorFlags::WRITE) { flags } else { flags | DescriptorFlags::READ };
+        let existing = opening(open_flags & !OpenFlags::CREATE, read | DescriptorFlags::WRITE);
+        let opened = open(store, existing).await;
+        if !opened.as_ref().is_err_and(|err| matches!(err.downcast_ref(), Some(ErrorCode::NoEntry))) {
+            return opened;
+        }
+    }
+    let admitted = room.admit_entry().await.map_err(refused)?;
+    match open(store, opening(open_flags | OpenFlags::EXCLUSIVE, flags)).await {
+        // Somebody else has created it meanwhile, or it is a link to what isn't there.
+        Err(err)
+            if matches!(err.downcast_ref(), Some(ErrorCode::Exist))
+                && !open_flags.contains(OpenFlags::EXCLUSIVE) =>
+        {
+            open(store, opening(open_flags, flags)).await
+        }
+        Err(err) => {
+            admitted.undo();
+            Err(err)
+        }
+        created => created,
+    }
+}
+
+fn refused(refused: Refused) -> TrappableError<ErrorCode> {
+    match refused {
+        Refused::Full => ErrorCode::InsufficientSpace.into(),
+        Refused::Across => ErrorCode::CrossDevice.into(),
+    }
 }
 
 /// A link is for the library, which doesn't follow it where the guest says so.
@@ -121,6 +186,10 @@ fn link_streams(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
                 return Ok((too_many(&mut store)?,));
             };
             store.data().refuse_change(file.rep());
+            if let Some((room, file)) = store.data().room_of_file(&file)? {
+                let ended = consume(&mut store, data, (room, file), Some(offset))?;
+                return Ok((hold_until(&mut store, ended, descriptor)?,));
+            }
             let access = Access::<State, WasiFilesystem>::new(store.as_context_mut(), State::filesystem);
             let ended = WasiFilesystem::write_via_stream(access, file, data, offset)?;
             Ok((hold_until(&mut store, ended, descriptor)?,))
@@ -135,11 +204,52 @@ fn link_streams(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
                 return Ok((too_many(&mut store)?,));
             };
             store.data().refuse_change(file.rep());
+            if let Some((room, file)) = store.data().room_of_file(&file)? {
+                let ended = consume(&mut store, data, (room, file), None)?;
+                return Ok((hold_until(&mut store, ended, descriptor)?,));
+            }
             let access = Access::<State, WasiFilesystem>::new(store.as_context_mut(), State::filesystem);
             let ended = WasiFilesystem::append_via_stream(access, file, data)?;
             Ok((hold_until(&mut store, ended, descriptor)?,))
         },
     )
+}
+
+/// Writes a guest's stream to a file in a directory with a bound.
+fn consume(
+    store: &mut StoreContextMut<'_, State>,
+    data: StreamReader<u8>,
+    (room, file): (Room, Arc<File>),
+    position: Option<u64>,
+) -> wasmtime::Result<Ended> {
+    let (tell, ended) = oneshot::channel();
+    data.pipe(&mut *store, Consumer::new(file, room, position, tell))?;
+    FutureReader::new(store, ended)
+}
+
+fn link_sizes(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
+    const SET_SIZE: &str = "[method]descriptor.set-size";
+    replacing.item(interface::ASYNC_FILES, SET_SIZE)?.func_wrap_concurrent(
+        SET_SIZE,
+        |store, (file, size): (Resource<Descriptor>, Filesize)| {
+            Box::pin(async move { returned(set_size(store, file, size).await) })
+        },
+    )
+}
+
+async fn set_size(
+    store: &Accessor<State>,
+    file: Resource<Descriptor>,
+    size: Filesize,
+) -> FilesystemResult<()> {
+    let bounded = store.with(|mut access| access.get().room_of_file(&file));
+    match bounded.map_err(TrappableError::trap)? {
+        None => {
+            let files = store.with_getter::<WasiFilesystem>(State::filesystem);
+            WasiFilesystem::set_size(&files, file, size).await
+        }
+        Some((room, opened)) => Ok(room.set_size(opened, size).await.map_err(ErrorCode::from)?),
+    }
 }
 
 fn too_many(store: &mut StoreContextMut<'_, State>) -> wasmtime::Result<Ended> {
@@ -161,30 +271,44 @@ fn read_directory(
 ) -> wasmtime::Result<(StreamReader<DirectoryEntry>, Ended)> {
     let (tell, ended) = oneshot::channel();
     let state = store.data_mut();
-    let directory = state.table.get(directory)?.clone();
-    let entries = match take(state) {
-        Ok(descriptor) => {
-            let entries = Entries::new(directory, &state.holdings.listings, descriptor, tell);
-            StreamReader::new(&mut *store, entries)?
+    let entries = match (state.table.get(directory)?, take(state)) {
+        (Descriptor::Dir(directory), Ok(descriptor)) => {
+            let listing = Listing::new(directory.dir.clone());
+            StreamReader::new(&mut *store, entries::Entries::new(listing, descriptor, tell))?
         }
-        Err(_) => {
-            let _ = tell.send(Err(ErrorCode::Quota));
+        (directory, _) => {
+            let is_directory = matches!(directory, Descriptor::Dir(_));
+            let code = if is_directory { ErrorCode::Quota } else { ErrorCode::NotDirectory };
+            let _ = tell.send(Err(code));
             StreamReader::new(&mut *store, std::iter::empty())?
         }
     };
     Ok((entries, FutureReader::new(store, ended)?))
 }
 
-/// Functions that change a directory do what the library's do, and note where the grant doesn't allow it.
-macro_rules! noted {
-    ($replacing:ident, $name:literal, $method:ident($($argument:ident: $type:ty),*)) => {
+/// Functions that change a directory's entries do what the library's do, if there is room, and note where the grant
+/// doesn't allow it. The files come from `$from`, and the entries are those of `$to`.
+macro_rules! changing {
+    ($replacing:ident, $name:literal, $entries:ident($from:ident => $to:ident), $method:ident($($argument:ident: $type:ty),*)) => {
         $replacing.item(interface::ASYNC_FILES, $name)?.func_wrap_concurrent(
             $name,
-            |store, (directory, $($argument,)*): (Resource<Descriptor>, $($type,)*)| {
+            |store, ($from, $($argument,)*): (Resource<Descriptor>, $($type,)*)| {
                 Box::pin(async move {
-                    let within = directory.rep();
+                    let within = $from.rep();
+                    let target = $to.rep();
+                    let (from, to) = store.with(|mut access| {
+                        let state = access.get();
+                        (state.room_of(within), state.room_of(target))
+                    });
+                    let admitted = match admit_entries(Entries::$entries, from.as_ref(), to.as_ref()).await {
+                        Ok(admitted) => admitted,
+                        Err(reason) => return returned(Err(refused(reason))),
+                    };
                     let files = store.with_getter::<WasiFilesystem>(State::filesystem);
-                    let changed = WasiFilesystem::$method(&files, directory, $($argument),*).await;
+                    let changed = WasiFilesystem::$method(&files, $from, $($argument),*).await;
+                    if let (Err(_), Some(admitted)) = (&changed, admitted) {
+                        admitted.undo();
+                    }
                     store.with(|mut access| note_refusal(access.get(), within, &changed));
                     returned(changed)
                 })
@@ -195,14 +319,40 @@ macro_rules! noted {
 
 fn link_changes(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
     type Dir = Resource<Descriptor>;
-    noted!(replacing, "[method]descriptor.create-directory-at", create_directory_at(path: String));
-    noted!(replacing, "[method]descriptor.remove-directory-at", remove_directory_at(path: String));
-    noted!(replacing, "[method]descriptor.unlink-file-at", unlink_file_at(path: String));
-    noted!(replacing, "[method]descriptor.symlink-at", symlink_at(to: String, path: String));
-    noted!(replacing, "[method]descriptor.rename-at", rename_at(path: String, new: Dir, new_path: String));
-    noted!(
+    changing!(
+        replacing,
+        "[method]descriptor.create-directory-at",
+        Adds(dir => dir),
+        create_directory_at(path: String)
+    );
+    changing!(
+        replacing,
+        "[method]descriptor.remove-directory-at",
+        Removes(dir => dir),
+        remove_directory_at(path: String)
+    );
+    changing!(
+        replacing,
+        "[method]descriptor.unlink-file-at",
+        Removes(dir => dir),
+        unlink_file_at(path: String)
+    );
+    changing!(
+        replacing,
+        "[method]descriptor.symlink-at",
+        Adds(dir => dir),
+        symlink_at(to: String, path: String)
+    );
+    changing!(
+        replacing,
+        "[method]descriptor.rename-at",
+        Moves(dir => new),
+        rename_at(path: String, new: Dir, new_path: String)
+    );
+    changing!(
         replacing,
         "[method]descriptor.link-at",
+        Links(dir => new),
         link_at(flags: PathFlags, path: String, new: Dir, new_path: String)
     );
     Ok(())

@@ -1,160 +1,150 @@
-//! `read-directory` of WASI 0.3. The library's holds a thread of the host until the guest has taken the last entry; this
-//! one reads the directory whole, as that of WASI 0.2 does.
+//! `read-directory`: the library's reads a directory whole before the guest sees its first entry. This one reads it in
+//! pieces, each by a short visit to a thread for files, so that a million entries cost no more than a few.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Destination, Resource, ResourceTable, StreamProducer, StreamResult, VecBuffer};
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView};
-use wasmtime_wasi::p2::FsResult;
-use wasmtime_wasi::p2::bindings::filesystem::types as plain;
-use wasmtime_wasi::p2::bindings::filesystem::types::{HostDescriptor, HostDirectoryEntryStream};
-use wasmtime_wasi::p3::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-use crate::sandbox::descriptors::Permit;
-use crate::sandbox::holdings::{Listing, Listings};
+/// Entries that are read at once.
+const ENTRIES_AT_ONCE: usize = 64;
 
-/// Entries that the guest is given at once.
-const ENTRIES_AT_ONCE: usize = 128;
-
-type Listed = Result<(Vec<DirectoryEntry>, Listing), ErrorCode>;
-
-/// The entries of one directory, for the guest that reads them.
-pub(super) struct Entries {
-    reading: JoinHandle<Listed>,
-    read: Option<(std::vec::IntoIter<DirectoryEntry>, Listing)>,
-    /// Is told how it ended.
-    ended: Option<oneshot::Sender<Result<(), ErrorCode>>>,
+/// A directory that is being listed, for one guest.
+pub(super) struct Listing {
+    directory: Arc<File>,
+    /// `None` before the first piece, and after the last.
+    rest: Option<Dir>,
+    has_begun: bool,
+    read: VecDeque<Entry>,
 }
 
-impl Entries {
-    pub(super) fn new(
-        directory: Descriptor,
-        listings: &Listings,
-        descriptor: Permit,
-        ended: oneshot::Sender<Result<(), ErrorCode>>,
-    ) -> Entries {
-        let listings = listings.clone();
-        let reading = tokio::spawn(async move {
-            // Held while the directory is read.
-            let _descriptor = descriptor;
-            let mut files = Files::default();
-            let size = files.size_of(directory.clone()).await.map_err(to_async)?;
-            let listing = listings.begin(size).ok_or(ErrorCode::Quota)?;
-            let entries = files.entries_of(directory).await.map_err(to_async)?;
-            Ok((entries, listing))
+/// A file, a directory or something else.
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) kind: FileType,
+}
+
+/// Why an entry can't be told.
+#[derive(Debug)]
+pub(super) enum ListingError {
+    Io(io::Error),
+    /// A name isn't UTF-8.
+    Name,
+}
+
+impl Listing {
+    pub(super) fn new(directory: Arc<File>) -> Listing {
+        Listing { directory, rest: None, has_begun: false, read: VecDeque::new() }
+    }
+
+    /// Opens the directory, where that wasn't done.
+    pub(super) async fn begin(&mut self) -> Result<(), ListingError> {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.rest = Some(visit(self.directory.clone(), open).await?);
+        }
+        Ok(())
+    }
+
+    /// The next entry, or `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Entry>, ListingError> {
+        if self.read.is_empty() {
+            self.read = self.next_piece().await?.into();
+        }
+        Ok(self.read.pop_front())
+    }
+
+    /// Some entries more; none at the end.
+    pub(super) async fn next_piece(&mut self) -> Result<Vec<Entry>, ListingError> {
+        self.begin().await?;
+        let Some(mut rest) = self.rest.take() else { return Ok(Vec::new()) };
+        let read = visit(self.directory.clone(), move |directory| {
+            read(directory, &mut rest).map(|entries| (entries, rest))
         });
-        Entries { reading, read: None, ended: Some(ended) }
-    }
-
-    fn end(&mut self, result: Result<(), ErrorCode>) -> Poll<wasmtime::Result<StreamResult>> {
-        if let Some(ended) = self.ended.take() {
-            // The guest may not want to know.
-            let _ = ended.send(result);
+        let (entries, rest) = read.await?;
+        if !entries.is_empty() {
+            self.rest = Some(rest);
         }
-        Poll::Ready(Ok(StreamResult::Dropped))
+        Ok(entries)
     }
 }
 
-impl Drop for Entries {
-    fn drop(&mut self) {
-        self.reading.abort();
-        let _ = self.end(Ok(()));
+/// Does something with a directory on a thread for files.
+async fn visit<R: Send + 'static>(
+    directory: Arc<File>,
+    act: impl FnOnce(&File) -> Result<R, ListingError> + Send + 'static,
+) -> Result<R, ListingError> {
+    let done = tokio::task::spawn_blocking(move || act(&directory));
+    done.await.unwrap_or_else(|err| Err(io::Error::other(err).into()))
+}
+
+/// A granted directory is open for nothing but what is in it. It is opened again to be read.
+fn open(directory: &File) -> Result<Dir, ListingError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(Dir::new(rustix::fs::openat(directory, c".", flags, Mode::empty())?)?)
+}
+
+fn read(directory: &File, rest: &mut Dir) -> Result<Vec<Entry>, ListingError> {
+    let mut entries = Vec::new();
+    while entries.len() < ENTRIES_AT_ONCE {
+        let Some(entry) = rest.next() else { break };
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            // Some file systems don't say. The entry may be gone by now.
+            FileType::Unknown => match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => FileType::from_raw_mode(found.st_mode),
+                Err(_) => FileType::Unknown,
+            },
+            kind => kind,
+        };
+        let name = name.to_str().map_err(|_| ListingError::Name)?.to_owned();
+        entries.push(Entry { name, kind });
+    }
+    Ok(entries)
+}
+
+impl From<io::Error> for ListingError {
+    fn from(err: io::Error) -> Self {
+        ListingError::Io(err)
     }
 }
 
-impl<D> StreamProducer<D> for Entries {
-    type Item = DirectoryEntry;
-    type Buffer = VecBuffer<DirectoryEntry>;
+impl From<rustix::io::Errno> for ListingError {
+    fn from(err: rustix::io::Errno) -> Self {
+        ListingError::Io(err.into())
+    }
+}
 
-    fn poll_produce<'a>(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut store: StoreContextMut<'a, D>,
-        mut destination: Destination<'a, DirectoryEntry, VecBuffer<DirectoryEntry>>,
-        finish: bool,
-    ) -> Poll<wasmtime::Result<StreamResult>> {
-        let this = &mut *self;
-        if this.read.is_none() {
-            let listed = match Pin::new(&mut this.reading).poll(cx) {
-                Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
-                listed => ready!(listed),
-            };
-            match listed.unwrap_or(Err(ErrorCode::Io)) {
-                Ok((entries, listing)) => this.read = Some((entries.into_iter(), listing)),
-                Err(code) => return this.end(Err(code)),
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_is_listed_in_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: BTreeSet<_> = (0..1_000).map(|n| format!("file{n}")).collect();
+        for name in &names {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("below")).unwrap();
+        let mut listing = Listing::new(Arc::new(File::open(folder.path()).unwrap()));
+        let (mut found, mut directories) = (BTreeSet::new(), Vec::new());
+        while let Some(entry) = listing.next().await.unwrap() {
+            assert!(listing.read.len() < ENTRIES_AT_ONCE);
+            match entry.kind {
+                FileType::Directory => directories.push(entry.name),
+                _ => assert!(found.insert(entry.name)),
             }
         }
-        // A guest that reads nothing asks whether there is something.
-        if destination.remaining(&mut store) == Some(0) {
-            return Poll::Ready(Ok(StreamResult::Completed));
-        }
-        let entries = this.read.iter_mut().flat_map(|(entries, _)| entries.by_ref().take(ENTRIES_AT_ONCE));
-        let entries: Vec<_> = entries.collect();
-        if entries.is_empty() {
-            return this.end(Ok(()));
-        }
-        destination.set_buffer(entries.into());
-        Poll::Ready(Ok(StreamResult::Completed))
-    }
-}
-
-/// The library's functions of WASI 0.2, on a table of their own.
-#[derive(Default)]
-struct Files {
-    context: WasiFilesystemCtx,
-    table: ResourceTable,
-}
-
-impl Files {
-    fn view(&mut self) -> WasiFilesystemCtxView<'_> {
-        WasiFilesystemCtxView { ctx: &mut self.context, table: &mut self.table }
-    }
-
-    async fn size_of(&mut self, directory: Descriptor) -> FsResult<u64> {
-        let directory = self.table.push(directory)?;
-        Ok(HostDescriptor::stat(&mut self.view(), directory).await?.size)
-    }
-
-    async fn entries_of(&mut self, directory: Descriptor) -> FsResult<Vec<DirectoryEntry>> {
-        let directory = self.table.push(directory)?;
-        let entries = HostDescriptor::read_directory(&mut self.view(), directory).await?;
-        let mut found = Vec::new();
-        loop {
-            let stream = Resource::new_borrow(entries.rep());
-            match HostDirectoryEntryStream::read_directory_entry(&mut self.view(), stream).await? {
-                Some(entry) => found.push(DirectoryEntry { type_: kind(entry.type_), name: entry.name }),
-                None => return Ok(found),
-            }
-        }
-    }
-}
-
-fn kind(kind: plain::DescriptorType) -> DescriptorType {
-    match kind {
-        plain::DescriptorType::BlockDevice => DescriptorType::BlockDevice,
-        plain::DescriptorType::CharacterDevice => DescriptorType::CharacterDevice,
-        plain::DescriptorType::Directory => DescriptorType::Directory,
-        plain::DescriptorType::Fifo => DescriptorType::Fifo,
-        plain::DescriptorType::SymbolicLink => DescriptorType::SymbolicLink,
-        plain::DescriptorType::RegularFile => DescriptorType::RegularFile,
-        plain::DescriptorType::Socket => DescriptorType::Socket,
-        plain::DescriptorType::Unknown => DescriptorType::Other(None),
-    }
-}
-
-/// Those that reading a directory ends in.
-fn to_async(error: wasmtime_wasi::p2::FsError) -> ErrorCode {
-    match error.downcast() {
-        Ok(plain::ErrorCode::Access) => ErrorCode::Access,
-        Ok(plain::ErrorCode::NotPermitted) => ErrorCode::NotPermitted,
-        Ok(plain::ErrorCode::NotDirectory) => ErrorCode::NotDirectory,
-        Ok(plain::ErrorCode::NoEntry) => ErrorCode::NoEntry,
-        Ok(plain::ErrorCode::IllegalByteSequence) => ErrorCode::IllegalByteSequence,
-        Ok(plain::ErrorCode::InsufficientMemory) => ErrorCode::InsufficientMemory,
-        Ok(_) | Err(_) => ErrorCode::Io,
+        assert_eq!((found, directories), (names, vec!["below".to_owned()]));
+        assert!(listing.next().await.unwrap().is_none());
     }
 }

@@ -1,12 +1,17 @@
 //! Files: the library's interface of WASI 0.2 ([`plain`]), 0.3 ([`concurrent`]) and 0.1 ([`mod@core`]), with bounds.
 //!
 //! A guest opens regular files and directories alone: a FIFO or a device could hold one of the host's threads for
-//! ever. Files that it opens and lists are counted. A change that its grant doesn't allow is told to the person.
+//! ever. Files that it opens and lists are counted. A change that its grant doesn't allow is told to the person. Where a
+//! grant has `max_bytes`, what adds to the directory asks [`room`] first.
 
 pub(crate) mod concurrent;
+mod consumer;
 pub(crate) mod core;
-pub(crate) mod listing;
+mod entries;
+mod listing;
 pub(crate) mod plain;
+mod room;
+mod writer;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;

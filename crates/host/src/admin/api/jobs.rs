@@ -86,6 +86,9 @@ pub struct QueueView {
     /// The same for the bytes of waiting jobs.
     #[serde(default)]
     pub max_bytes: u64,
+    /// Jobs that one producer may enqueue in a second.
+    #[serde(default)]
+    pub max_per_second: Option<u32>,
     /// How many run at once, at most.
     pub concurrency: Option<u32>,
 }
