@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::process::{Uid, geteuid};
 use rustix::thread::set_thread_res_uid;
 
-use crate::harness::{Formation, Host, Process};
+use crate::harness::{Formation, Host, Process, eventually};
 
 /// A user that is neither root nor whoever runs the tests.
 const STRANGER: u32 = 54_321;
@@ -33,8 +33,13 @@ fn the_directory_and_the_socket_are_private_whatever_the_umask_says() {
             assert_eq!(mode(&formation.path(directory)) & 0o077, 0, "{directory} at {umask}");
         }
         assert_eq!(mode(&formation.path("new/state")), 0o700, "at {umask}");
-        for file in ["admin.sock", "lock"] {
-            assert_eq!(mode(&formation.path("new/state").join(file)) & 0o077, 0, "{file} at {umask}");
+        let state = formation.path("new/state");
+        let components = eventually("the component is kept", || {
+            fs::read_dir(state.join("components")).ok().filter(|_| state.join("store.db").exists())
+        });
+        let found = fs::read_dir(&state).unwrap().chain(components);
+        for file in found.map(|entry| entry.unwrap().path()) {
+            assert_eq!(mode(&file) & 0o077, 0, "{} at {umask}", file.display());
         }
     }
 }
