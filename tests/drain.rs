@@ -313,8 +313,24 @@ fn a_host_that_drains_refuses_changes() {
 fn an_interrupt_while_it_starts_ends_it() {
     let formation =
         Formation::web("").process("step", "cmd-test", "run = \"release\"\nargs = [\"sleep\", \"600000\"]");
+    for signal in [Signal::INT, Signal::TERM] {
+        let host = Host::spawn(&formation);
+        eventually("it has begun", || formation.path(".wasmhost/admin.sock").exists().then_some(()));
+        host.signal(signal);
+        assert_eq!(host.wait().never_panicked().code, 0);
+    }
+    // Those who wait for an answer are told, and so is who looks at its release.
     let host = Host::spawn(&formation);
-    eventually("it has begun", || formation.path(".wasmhost/admin.sock").exists().then_some(()));
-    host.signal(Signal::INT);
+    let waiting = eventually("it has begun", || {
+        let verb = formation.start(["jobs", "stats"]);
+        let told = verb.stderr.wait_until("the verb waits, or has ended", |lines| {
+            lines.iter().find(|line| line.contains("is starting") || line.contains("error: ")).cloned()
+        });
+        told.contains("the host is starting (").then_some(verb)
+    });
+    host.terminate();
+    waiting.wait().failed(1, "the host didn't start: it was told to stop before it had started");
     assert_eq!(host.wait().never_panicked().code, 0);
+    let listed = formation.cli(["releases"]).done();
+    assert!(listed.contains("failed") && listed.contains("it was told to stop before"), "{listed}");
 }

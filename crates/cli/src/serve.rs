@@ -87,12 +87,9 @@ async fn live(
         handed_over,
         manager: manager.clone(),
     };
-    let host = tokio::select! {
-        started = Host::start(plan, options) => match started {
-            Err(StartError::Stopped) => return Ok(Exit::Done),
-            started => started.map_err(|err| failed(&err, granted_by))?,
-        },
-        () = signals.stop() => return Ok(Exit::Done),
+    let host = match Host::start(plan, options, signals.stop()).await {
+        Err(StartError::Stopped) => return Ok(Exit::Done),
+        started => started.map_err(|err| failed(&err, granted_by))?,
     };
     let (stop_asked, lost) = (host.stop_asked(), host.lost());
     let up = async {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 use wasmhost_config::{Formation, StoreUrl};
@@ -22,6 +23,9 @@ use crate::release::{
     Begin, Making, NothingToRun, Opened, Release, Shelf, at_start, engine_options, run_release_steps,
 };
 use crate::services::{GrantedBy, Queues, Refusals};
+
+/// How long the store may take to hear why there is no host.
+const FAILED_MAX: Duration = Duration::from_secs(10);
 
 /// The means of a start.
 pub(super) struct Means<'a> {
@@ -56,27 +60,42 @@ pub(super) struct Made {
     pub(super) release: Release,
 }
 
-/// Comes as far as the module says, or until somebody asks that the host stops.
-pub(super) async fn begin(plan: Plan, means: Means<'_>, sockets: &mut Sockets) -> Result<Begun, StartError> {
+/// Comes as far as the module says, or until somebody asks that the host stops: by the admin API, or as `until` ends.
+pub(super) async fn begin(
+    plan: Plan,
+    means: Means<'_>,
+    sockets: &mut Sockets,
+    until: impl Future<Output = ()>,
+) -> Result<Begun, StartError> {
     let store = store::open(&means.url)?;
     let shelf = Arc::new(Shelf::of(&means.state_dir)?);
+    let stop = means.entrance.stop();
+    let mut stopped = std::pin::pin!(async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = until => {}
+        }
+    });
     let surroundings = Surroundings { cache: means.cache_directory.as_deref(), granted_by: means.granted_by };
-    let (plan, begin) =
-        at_start(&*store.releases, &shelf, plan, &surroundings).await.map_err(|why| match why {
-            NothingToRun::Store(err) => StartError::Store { url: means.url.to_string(), err },
-            NothingToRun::Lost(why) => StartError::Lost(why),
-        })?;
+    let at_start = tokio::select! {
+        at_start = at_start(&*store.releases, &shelf, plan, &surroundings) => at_start,
+        () = &mut stopped => return Err(StartError::Stopped),
+    };
+    let (plan, begin) = at_start.map_err(|why| match why {
+        NothingToRun::Store(err) => StartError::Store { url: means.url.to_string(), err },
+        NothingToRun::Lost(why) => StartError::Lost(why),
+    })?;
     let formation = plan.formation.clone();
     let queues = Arc::new(Queues::new(store.jobs.clone()));
-    let stop = means.entrance.stop();
     let made = tokio::select! {
         made = make(plan, begin, means, &store, &queues, sockets) => made,
-        () = stop.cancelled() => Err(StartError::Stopped),
+        () = &mut stopped => Err(StartError::Stopped),
     };
     match made {
         Ok(made) => Ok(Begun { formation, store, shelf, queues, made }),
         Err(err) => {
-            store::release_failed(&store, begin, &err).await;
+            // A store that hangs says it to the next start.
+            let _ = tokio::time::timeout(FAILED_MAX, store::release_failed(&store, begin, &err)).await;
             Err(err)
         }
     }

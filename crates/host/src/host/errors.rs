@@ -58,7 +58,7 @@ pub enum StartError {
     /// The release that was live can't be run again, and the file isn't to be.
     #[error("{0}")]
     Lost(String),
-    /// Somebody asked by the admin API that the host stops, before it had started.
+    /// Somebody asked that the host stops, before it had started.
     #[error("it was told to stop before it had started")]
     Stopped,
     /// A release step failed.

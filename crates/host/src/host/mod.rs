@@ -128,8 +128,12 @@ pub struct Stopped {
 
 impl Host {
     /// Takes the state directory and the port, loads every component, runs the release steps, starts the instances,
-    /// and serves as soon as they are there.
-    pub async fn start(plan: Plan, options: HostOptions) -> Result<Host, StartError> {
+    /// and serves as soon as they are there. Where `until` ends before there is any, there will be none.
+    pub async fn start(
+        plan: Plan,
+        options: HostOptions,
+        until: impl Future<Output = ()>,
+    ) -> Result<Host, StartError> {
         let started = Instant::now();
         let HostOptions {
             output,
@@ -159,10 +163,11 @@ impl Host {
             progress,
             entrance: &entrance,
         };
-        let Begun { formation, store, shelf, queues, made } = match begin(plan, means, &mut sockets).await {
+        let begun = match begin(plan, means, &mut sockets, until).await {
             Ok(begun) => begun,
             Err(err) => return Err(give_up(entrance, &lasting, err).await),
         };
+        let Begun { formation, store, shelf, queues, made } = begun;
         let Made { opened, counts, owner, making, release } = made;
         let Making { engine, capacity, learned, .. } = &making;
         let (engine, capacity, learned) = (engine.clone(), capacity.clone(), learned.clone());
