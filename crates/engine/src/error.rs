@@ -2,7 +2,7 @@
 
 mod scarce;
 
-pub(crate) use scarce::Scarce;
+pub(crate) use scarce::{Scarce, control_group};
 use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
 
 use crate::inspection::Handler;

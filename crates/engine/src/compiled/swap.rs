@@ -3,16 +3,25 @@
 //! wasmtime clears the memory of an instance that is gone either by giving its pages back, or by overwriting those that
 //! `PAGEMAP_SCAN` says were written, which is faster. The scan asks for pages that are present, and a page that was swapped
 //! out isn't: it would come back with the next instance's first look at it
-//! (<https://github.com/bytecodealliance/wasmtime/pull/14357>). So pages are given back wherever there is swap.
+//! (<https://github.com/bytecodealliance/wasmtime/pull/14357>). So pages are given back wherever this process may be swapped.
 
 use std::fs::read_to_string;
+
+use crate::error::control_group;
 
 /// The swaps of the machine, one a line below a head. A container sees those of its machine.
 const SWAPS: &str = "/proc/swaps";
 
-/// Whether there is swap now. A system that doesn't say may have some.
+/// Whether memory of this process may be swapped now. A system that doesn't say may do so.
 pub(crate) fn is_on() -> bool {
-    read_to_string(SWAPS).map_or(true, |swaps| has_any(&swaps))
+    let has_swap = read_to_string(SWAPS).map_or(true, |swaps| has_any(&swaps));
+    let swap_max = || read_to_string(format!("/sys/fs/cgroup{}/memory.swap.max", control_group()?)).ok();
+    has_swap && !swap_max().is_some_and(|max| forbids(&max))
+}
+
+/// Whether a control group whose `memory.swap.max` is this is never swapped.
+fn forbids(swap_max: &str) -> bool {
+    swap_max.trim() == "0"
 }
 
 fn has_any(swaps: &str) -> bool {
@@ -29,5 +38,10 @@ mod tests {
         assert!(!has_any(head) && !has_any("") && !has_any(&format!("{head}\n")));
         assert!(has_any(&format!("{head}/swap.img file 4194300 0 -2\n")));
         assert!(has_any(&format!("{head}/dev/zram0 partition 8388604 0 100\n")));
+    }
+
+    #[test]
+    fn a_control_group_that_may_not_swap_is_as_a_machine_without() {
+        assert!(forbids("0\n") && !forbids("max\n") && !forbids("4096\n") && !forbids(""));
     }
 }

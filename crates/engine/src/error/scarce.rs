@@ -28,7 +28,7 @@ impl Scarce {
             address_bytes_max: getrlimit(Resource::As).current,
             maps_max: number("/proc/sys/vm/max_map_count"),
             commits_strictly: number("/proc/sys/vm/overcommit_memory") == Some(2),
-            group_bytes: group().and_then(|group| {
+            group_bytes: control_group().and_then(|group| {
                 let figure = |name| number(&format!("/sys/fs/cgroup{group}/memory.{name}"));
                 Some((figure("current")?, figure("max")?))
             }),
@@ -65,7 +65,7 @@ impl Scarce {
 }
 
 /// By version 2 of control groups.
-fn group() -> Option<String> {
+pub(crate) fn control_group() -> Option<String> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
