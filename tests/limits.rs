@@ -323,3 +323,19 @@ fn an_instance_of_many_components_takes_no_stack_from_others() {
     let many = formation.replace("max_instances = 10", "max_instances = 100000");
     many.run_to_end().failed(2, "x 91 stacks of process.evil x 2");
 }
+
+/// To run out of memory maps in the middle of it would end the host.
+#[test]
+fn a_deploy_of_a_component_with_too_many_stacks_is_refused() {
+    let maps_max = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse::<u64>().unwrap();
+    // Many distributions raise it to a million.
+    let instances = if maps_max < 200_000 { 1_000 } else { 20_000 };
+    let top = format!("max_instances = {instances}");
+    let before = Formation::new().top(&top).process("web", "wasi03-service", "");
+    let host = Host::run(&before);
+    module("evil", &waits_in(90), "run = \"always\"", before);
+    // 100 core instances are the most that a component has.
+    host.cli(["deploy"]).failed(1, "has 91 stacks, and a pool for it needs ");
+    assert_eq!(host.get("/hello").ok(), "hello\n");
+    host.stop().done();
+}

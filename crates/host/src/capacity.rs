@@ -132,6 +132,16 @@ impl Capacity {
         slots_of(self.instances_max)
     }
 
+    /// Whether another pool fits beside all that there is, whose slots have so many stacks each. To run out of maps while
+    /// it is made would cost the whole host.
+    pub(crate) fn check_pool(&self, slots: u32, stacks: u32) -> Result<(), TooMany> {
+        if stacks <= 1 {
+            return Ok(());
+        }
+        let mapped = std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
+        room::check_pool(slots, stacks, mapped as u64, Machine::find())
+    }
+
     /// Whether these counts fit, all types together.
     pub(crate) fn check(&self, counts: &[(&str, u32)]) -> Result<(), TooMany> {
         let total: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();

@@ -141,6 +141,18 @@ impl Wanted {
     }
 }
 
+/// Whether the stacks of another pool fit beside so many maps. Some maps are left for everything else.
+pub(super) fn check_pool(slots: u32, stacks: u32, mapped: u64, machine: Machine) -> Result<(), TooMany> {
+    let needed = u64::from(slots) * u64::from(stacks) * MAPS_PER_SLOT;
+    let (sum, max) = (mapped + needed + MAPS_OF_THE_HOST, machine.maps_max);
+    if sum <= max {
+        return Ok(());
+    }
+    Err(TooMany(format!(
+        "a component of this release has {stacks} stacks, and a pool for it needs {needed} memory maps ({slots} slots x {stacks} stacks x {MAPS_PER_SLOT}) beside {mapped} that are in use and {MAPS_OF_THE_HOST} more, while vm.max_map_count is {max}: set `max_instances` lower and start the host again, or raise the limit with `sysctl vm.max_map_count={sum}`"
+    )))
+}
+
 /// Slots for so many instances: some more, for successors that start before the old ones leave.
 pub(super) fn slots_of(instances: u32) -> u32 {
     instances.saturating_add((instances / 4).min(SUCCESSORS_MAX) + SUCCESSORS_MIN)
@@ -196,6 +208,14 @@ mod tests {
             assert!(refused.contains(sum), "{refused}");
             assert!((200..300).contains(&many.most_that_fit(MACHINE)), "{refused}");
         }
+    }
+
+    #[test]
+    fn another_pool_has_to_fit_beside_what_there_is() {
+        assert!(check_pool(100, 90, 3_000, MACHINE).is_ok());
+        let refused = check_pool(1_259, 91, 3_000, MACHINE).unwrap_err().to_string();
+        assert!(refused.contains("needs 229138 memory maps (1259 slots x 91 stacks x 2)"), "{refused}");
+        assert!(refused.ends_with("`sysctl vm.max_map_count=234138`"), "{refused}");
     }
 
     #[test]

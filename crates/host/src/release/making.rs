@@ -39,7 +39,7 @@ impl Making {
         let Plan { formation, types } = plan;
         let (known, new): (Vec<_>, Vec<_>) =
             types.into_iter().enumerate().partition(|(_, planned)| kept.contains_key(&planned.process.name));
-        let engine = self.engine_for(new.iter().map(|(_, planned)| planned));
+        let engine = self.engine_for(new.iter().map(|(_, planned)| planned))?;
         let (at, planned): (Vec<usize>, Vec<PlannedType>) = new.into_iter().unzip();
         let loaded = load(engine.clone(), planned, self.services.clone(), progress).await?;
         let made = at.into_iter().zip(loaded.into_iter().map(|loaded| self.type_of(number, loaded)));
@@ -56,12 +56,16 @@ impl Making {
 
     /// A release with larger instances than the pool was made for gets a pool of its own. The old one goes with its last
     /// instance.
-    fn engine_for<'a>(&self, types: impl Iterator<Item = &'a PlannedType> + Clone) -> Arc<Engine> {
+    fn engine_for<'a>(
+        &self,
+        types: impl Iterator<Item = &'a PlannedType> + Clone,
+    ) -> Result<Arc<Engine>, StartError> {
         let options = engine_options(types, &self.capacity);
-        match self.engine.fits(options.memory_bytes_max, options.footprint) {
-            true => self.engine.clone(),
-            false => self.engine.with_pool(options),
+        if self.engine.fits(options.memory_bytes_max, options.footprint) {
+            return Ok(self.engine.clone());
         }
+        self.capacity.check_pool(options.slots, options.footprint.stacks)?;
+        Ok(self.engine.with_pool(options))
     }
 
     fn type_of(&self, number: u64, loaded: Loaded) -> ReleaseType {
