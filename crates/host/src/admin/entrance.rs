@@ -14,12 +14,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower_service::Service;
 use tracing::info;
 use wasmhost_config::Formation;
 
@@ -73,7 +72,9 @@ impl Entrance {
             stage: watch::Sender::new(Stage::Starting("reading its releases".to_owned())),
         });
         let end = CancellationToken::new();
-        let serve = server::serve(listener, enter(inside.clone()), end.clone());
+        let (at_door, starting) = (inside.clone(), starting(inside.clone()));
+        let pass = move |request| pass(at_door.clone(), starting.clone(), request);
+        let serve = server::serve(listener, pass, end.clone());
         Entrance { inside, serving: lasting.spawn("the admin API", serve), end }
     }
 
@@ -112,18 +113,18 @@ impl Entrance {
     }
 }
 
-/// Every request comes this way.
-fn enter(inside: Arc<Inside>) -> Router {
-    let starting = Router::new()
+/// Answers as long as the host starts.
+fn starting(inside: Arc<Inside>) -> Router {
+    Router::new()
         .route("/v1/formation", get(formation))
         .route("/v1/stop", post(stop))
         .fallback(wait)
         .method_not_allowed_fallback(wait)
-        .with_state(inside.clone());
-    Router::new().fallback(pass).with_state((inside, starting))
+        .with_state(inside)
 }
 
-async fn pass(State((inside, starting)): State<(Arc<Inside>, Router)>, request: Request) -> Response {
+/// Every request comes this way.
+async fn pass(inside: Arc<Inside>, starting: Router, request: Request) -> Response {
     let serving = match &*inside.stage.borrow() {
         Stage::Serving(router) => Some(router.clone()),
         Stage::Starting(_) | Stage::Beginning | Stage::NotStarted(_) => None,
@@ -131,11 +132,10 @@ async fn pass(State((inside, starting)): State<(Arc<Inside>, Router)>, request: 
     answer(serving.unwrap_or(starting), request).await
 }
 
-async fn answer(router: Router, request: Request) -> Response {
-    match TowerToHyperService::new(router).call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
+async fn answer(mut router: Router, request: Request) -> Response {
+    // A router is always ready.
+    let Ok(response) = router.call(request).await;
+    response
 }
 
 async fn formation(State(inside): State<Arc<Inside>>, request: Request) -> Response {

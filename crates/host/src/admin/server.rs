@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 use tracing::{debug, warn};
 
 use super::ApiError;
@@ -43,10 +42,14 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// Serves requests until it is told to end, and then those that were sent before.
-pub(super) async fn serve(listener: UnixListener, router: Router, end: CancellationToken) {
+pub(super) async fn serve<A, F>(listener: UnixListener, answer: A, end: CancellationToken)
+where
+    A: Fn(Request) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
-    let begin = |stream, permit| connections.spawn(connection(stream, router.clone(), end.clone(), permit));
+    let begin = |stream, permit| connections.spawn(connection(stream, answer.clone(), end.clone(), permit));
     while let Some(Ok(permit)) = end.run_until_cancelled(permits.clone().acquire_owned()).await {
         match end.run_until_cancelled(listener.accept()).await {
             None => break,
@@ -69,9 +72,9 @@ pub(super) async fn serve(listener: UnixListener, router: Router, end: Cancellat
     connections.wait().await;
 }
 
-async fn connection(
+async fn connection<F: Future<Output = Response>>(
     stream: UnixStream,
-    router: Router,
+    answer: impl Fn(Request) -> F,
     end: CancellationToken,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
@@ -82,7 +85,7 @@ async fn connection(
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(move |request| answer(router.clone(), request))
+                service_fn(move |request: Request<Incoming>| in_json(answer(request.map(Body::new))))
             )
     );
     let ended = end.run_until_cancelled(served.as_mut()).await;
@@ -102,9 +105,8 @@ async fn connection(
     }
 }
 
-async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
-    // A router is always ready.
-    let Ok(response) = router.call(request).await;
+async fn in_json(answer: impl Future<Output = Response>) -> Result<Response, Infallible> {
+    let response = answer.await;
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     match (status.is_client_error() || status.is_server_error()) && !is_json {
