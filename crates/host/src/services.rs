@@ -19,9 +19,15 @@ use crate::rates::Rates;
 /// Refusals of one type that are remembered, so that each is logged once. A guest can make up names without end.
 const REFUSALS_MAX: usize = 100;
 
+/// The producer of jobs that come by the API: they have a line of their own at the store, and a rate. No process type is
+/// called so.
+pub(crate) const PRODUCER_API: &str = "the admin API";
+
 /// The queues, for guests and for the admin API.
 pub(crate) struct Queues {
     pub(crate) jobs: Arc<dyn Jobs>,
+    /// The same in the line of what the admin API enqueues.
+    pub(crate) jobs_of_api: Arc<dyn Jobs>,
     rates: Rates,
     /// Producers that were told to wait, with the queue.
     slowed: RareLines<(String, String)>,
@@ -39,7 +45,13 @@ pub(crate) struct KnownQueues {
 
 impl Queues {
     pub(crate) fn new(jobs: Arc<dyn Jobs>) -> Queues {
-        Queues { jobs, rates: Rates::default(), slowed: RareLines::default(), known: ArcSwap::default() }
+        Queues {
+            jobs_of_api: jobs.in_line_of(PRODUCER_API),
+            jobs,
+            rates: Rates::default(),
+            slowed: RareLines::default(),
+            known: ArcSwap::default(),
+        }
     }
 
     /// These are known from now on.

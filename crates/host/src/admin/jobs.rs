@@ -26,13 +26,10 @@ use super::api::{
 };
 use super::request::{Given, Nothing, Whole, decode_one_or_more};
 use super::{ApiError, Shared};
+use crate::services::PRODUCER_API;
 
 /// Jobs in a list, where nobody says how many.
 const PAGE_DEFAULT: u32 = 100;
-
-/// The producer of jobs that come by the API: they have a line of their own at the store, and a rate. No process type is
-/// called so.
-const PRODUCER: &str = "the admin API";
 
 /// How much of what somebody sent a message shows, in bytes.
 const SHOWN_BYTES: usize = 120;
@@ -73,8 +70,8 @@ async fn enqueue(
         Ok(NewJob { max_depth, max_bytes, ..job })
     });
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
-    admin.queues.take_rate(PRODUCER, &queue, jobs.len()).map_err(ApiError::too_fast)?;
-    let enqueued = admin.queues.jobs.in_line_of(PRODUCER).enqueue(jobs).await.map_err(|err| match err {
+    admin.queues.take_rate(PRODUCER_API, &queue, jobs.len()).map_err(ApiError::too_fast)?;
+    let enqueued = admin.queues.jobs_of_api.enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
         EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => ApiError::full(err.to_string()),
         EnqueueError::Store(err) => failed(err),
