@@ -64,7 +64,7 @@ fn a_directory_takes_no_more_than_max_bytes_and_that_is_told_once() {
             "web can't add to /data, which holds as much as max_bytes of its grant allows (256KiB)",
         );
         assert_eq!(host.stderr().count("can't add to"), 1);
-        // Whoever removes something makes room.
+        // To remove something makes room.
         fs::write(formation.path("data/new"), "").unwrap();
         is_full_after(&host, "/append?1000", "63");
         fs::remove_file(formation.path("data/new")).unwrap();

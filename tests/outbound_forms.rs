@@ -36,7 +36,7 @@ const THIS_MACHINE: [&str; 27] = [
     "localhost%00.example.com",
 ];
 
-/// What a cloud tells its machines.
+/// The address at which a cloud tells its machines who they are.
 const METADATA: [&str; 9] = [
     "169.254.169.254",
     "2852039166",

@@ -45,7 +45,7 @@ fn a_guest_that_enqueues_without_end_is_refused_and_others_are_not() {
     let line = host.stderr().wait_for(SLOWED);
     assert!(line.contains("web enqueues"), "{line}");
     assert_eq!(host.stderr().count(SLOWED), 1);
-    // Whoever waits goes on.
+    // A client that waits goes on.
     eventually("a job is taken again", || (host.post("/enqueue?queue=q", "x").status == 201).then_some(()));
 }
 

@@ -142,7 +142,7 @@ fn a_damaged_component_of_the_live_release_is_put_back_where_nothing_else_change
         assert_eq!(host.cli(["deploy"]).done(), "nothing changes: v1 is live\n");
     }
     host.stop().done();
-    // Of the right length: a look at that alone doesn't show it.
+    // The right length: a look at that alone doesn't show it.
     fs::write(&path, &changed).unwrap();
     let host = Host::run(&formation);
     host.stderr().wait_for("web: the kept component was damaged, and is put back");

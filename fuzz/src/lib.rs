@@ -1,4 +1,4 @@
-//! What must be true of every input. Each function takes the bytes that a fuzzer made up, and panics where they show
+//! The truths that hold for every input. Each function takes the bytes that a fuzzer made up, and panics where they show
 //! something that is wrong. `fuzz_targets/` hands them over, and `corpus/` holds inputs that once led somewhere new.
 
 #[cfg(feature = "host")]

@@ -56,7 +56,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     let mut command = cargo_command();
     command
         .args(["nextest", "run", "--workspace", "--locked", "-E", "test(/faults::/) | binary(power_cuts)"])
-        .args(["--no-fail-fast", "--success-output", "final"])
+        .args(["--profile", "hours", "--no-fail-fast", "--success-output", "final"])
         .env("WASMHOST_FAULT_REPORT", &written)
         .env("WASMHOST_FAULT_DEPLOYS_REPORT", &deployed)
         .current_dir(repository);

@@ -39,7 +39,7 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// Runs the targets that a person asks for. What they learn is kept in the target folder, and begun with next time.
+/// Runs the targets that a person asks for. The inputs that they learn are kept in the target folder, and begun with next time.
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     let (quick, with_host) = (targets(repository, "")?, targets(repository, "host")?);
     let known = [quick, with_host.clone()].concat();

@@ -113,7 +113,7 @@ impl Checks<'_> {
         })
     }
 
-    /// What the project depends on, and whether anything is known against it.
+    /// The project's dependencies, and whether anything is known against it.
     fn dependencies(&mut self) -> Result<()> {
         if !is_installed("deny") {
             self.leave_out("dependencies and advisories", "cargo-deny isn't installed");

@@ -92,7 +92,7 @@ fn render(view: &FormationView) -> String {
         text += "jobs and ticks are paused; SIGUSR2 takes them again\n";
     }
     text.push('\n');
-    // There isn't room for both. Of a type in two versions one has to know which is which.
+    // There isn't room for both. In a type with two versions one has to know which is which.
     let mut seen = HashSet::new();
     let are_versions = view.types.iter().any(|process| !seen.insert(&process.process));
     let second = if are_versions { "RELEASE" } else { "TRIGGER" };

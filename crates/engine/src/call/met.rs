@@ -82,7 +82,7 @@ impl fmt::Display for Shortage {
 impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Spent { time, max } = self;
-        // What is over a bound is never shown as the bound itself, if that is a round one.
+        // A use over a bound is never shown as the bound itself, if that is a round one.
         match time.as_secs() {
             0 => write!(f, "{:.3} s of {} s", time.as_secs_f64(), max.as_secs_f64()),
             _ => write!(f, "{:.1} s of {} s", time.as_secs_f64(), max.as_secs_f64()),

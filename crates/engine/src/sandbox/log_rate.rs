@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Bytes that a line counts beside its text: about as many as its time, its instance and the rest of its JSON take.
 const LINE_BYTES: u64 = 100;
 
-/// What fits at once, as the time in which it runs out. A program may say much when it starts, or when it fails.
+/// The lines that fit at once, as the time in which it runs out. A program may say much when it starts, or when it fails.
 const BURST: Duration = Duration::from_secs(4);
 
 /// See the module.

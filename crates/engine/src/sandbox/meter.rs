@@ -24,7 +24,7 @@ pub struct Meter {
     memory: AtomicU64,
     memory_peak: AtomicU64,
     memory_refused: AtomicBool,
-    /// What the guest wanted when memory was last refused.
+    /// The guest's wish when memory was last refused.
     shortage: Mutex<Option<Shortage>>,
     /// The bounds that the library enforces, for those who tell of them.
     bounds: OnceLock<Bounds>,
@@ -93,7 +93,7 @@ impl Meter {
         self.descriptors.load(Relaxed)
     }
 
-    /// What the guest wanted when it was last refused memory, if it was.
+    /// The guest's wish when it was last refused memory, if it was.
     pub fn shortage(&self) -> Option<Shortage> {
         match self.memory_refused() {
             true => *self.shortage.lock().unwrap_or_else(|poison| poison.into_inner()),
@@ -391,7 +391,7 @@ mod tests {
         assert!(meter.is_out_of_io());
         meter.begin_call(None, None);
         assert!(!meter.is_out_of_io(), "the next call has time of its own");
-        // Of two calls in one instance each has as much.
+        // Each of two calls in one instance has as much.
         meter.add_budget(None);
         slices(200);
         assert!(!meter.is_out_of_io());

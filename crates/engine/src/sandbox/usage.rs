@@ -216,7 +216,7 @@ impl Usage {
     }
 }
 
-/// What is known of how much there is. It is never less than there is.
+/// The known part of how much there is. It is never less than there is.
 #[derive(Debug, Default)]
 struct Tally {
     /// `None` while the directory wasn't counted, or can't be.

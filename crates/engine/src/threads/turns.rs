@@ -120,7 +120,7 @@ impl<R> Turns<R> {
 }
 
 impl<R> Line<R> {
-    /// What so much time adds to the mark.
+    /// The part that so much time adds to the mark.
     fn share_of(&self, cpu_ns: u64) -> u64 {
         cpu_ns.saturating_mul(MARKS_PER_NS) / u64::from(self.weight)
     }

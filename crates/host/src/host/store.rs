@@ -77,8 +77,8 @@ pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> 
     Ok(std::fs::metadata(to).map(|file| file.len()).unwrap_or_default())
 }
 
-/// Enqueues jobs that a process type of a formation makes which no host runs, on its store. The state directory is locked meanwhile, so that no host
-/// has the store; one that starts waits for it.
+/// Enqueues jobs that a process type makes, on the store of a formation that no host runs. The state directory is locked
+/// meanwhile, so that no host has the store; one that starts waits for it.
 ///
 /// # Errors
 ///

@@ -21,7 +21,7 @@ pub(super) struct PastRate(Arc<Mutex<HashMap<Arc<str>, Dropped>>>);
 struct Dropped {
     in_all: u64,
     untold: u64,
-    /// What the type may write.
+    /// The rate that the type may write at.
     bytes_per_second: u64,
     /// Somebody will tell.
     is_due: bool,

@@ -1,4 +1,4 @@
-//! The way to the writer. Whoever has an operation waits at the door of its line until there is room in the line, and so
+//! The way to the writer. Every caller with an operation waits at the door of its line until there is room in the line, and so
 //! waits for others of its line alone. See [`lines`](super::lines).
 
 use std::collections::HashMap;

@@ -88,7 +88,7 @@ pub(super) struct Tx<'c> {
     held_back: &'c RefCell<HashSet<String>>,
     holder: Option<&'c dyn Holder>,
     seen_to: RefCell<HashSet<String>>,
-    /// What waits in the queues that an enqueue asked about, as long as nothing else changes it.
+    /// The jobs that wait in the queues that an enqueue asked about, as long as nothing else changes it.
     pub(super) depths: Depths,
 }
 

@@ -103,7 +103,7 @@ fn write_later(stream: &OutputStream) -> Result<(), StreamError> {
     stream.blocking_flush()
 }
 
-/// What the file system says of an error.
+/// The file system's word of an error.
 fn blocking(result: Result<(), StreamError>) -> Result<(), ErrorCode> {
     result.map_err(|error| match error {
         StreamError::LastOperationFailed(error) => filesystem_error_code(&error).unwrap(),

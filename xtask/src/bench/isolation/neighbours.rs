@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const PRODUCER: &str = "bench/guests/out/producer.wasm";
 
-/// What they do.
+/// Their work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Neighbour {
     /// Requests of about a millisecond, one after the other.

@@ -20,7 +20,7 @@ pub(super) struct Room {
     tell: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// What a change of a directory does to its entries.
+/// The effect of a change of a directory to its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entries {
     /// One more is made.

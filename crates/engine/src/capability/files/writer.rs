@@ -78,7 +78,7 @@ impl OutputStream for Writer {
 
     async fn cancel(&mut self) {
         if let Writing::Under { task, .. } = mem::replace(&mut self.state, Writing::Closed) {
-            // What was begun is written, as by the library.
+            // The part that was begun is written, as by the library.
             let _ = task.await;
         }
     }
