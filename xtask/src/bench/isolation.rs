@@ -1,5 +1,5 @@
 //! `bench isolation` measures how well a small guest answers beside guests of another type: endless loops, and other
-//! [neighbours](neighbours), hostile ones and honest ones.
+//! [neighbours], hostile ones and honest ones.
 
 mod neighbours;
 mod storm;

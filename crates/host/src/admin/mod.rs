@@ -22,7 +22,7 @@
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
 //! A refusal answers 4xx with an [`ErrorResponse`]. While the host starts, all but `GET /v1/formation` and `POST /v1/stop` wait
-//! ([`Entrance`]).
+//! (`entrance`).
 
 pub mod api;
 mod entrance;
