@@ -174,7 +174,10 @@ fn a_first_start_without_any_room_says_what_to_do() {
 fn a_guest_on_a_full_disk_is_told_so_and_everybody_else_goes_on() {
     for (version, target) in [("02", "/append?10000"), ("03", "/write?10000")] {
         for max in ["", ", max_bytes = \"1GiB\""] {
-            let keys = format!("dirs = [{{ host = \"disk\", guest = \"/data\", access = \"write\"{max} }}]");
+            // It writes for half a minute on a busy machine.
+            let keys = format!(
+                "timeout = \"10m\"\ndirs = [{{ host = \"disk\", guest = \"/data\", access = \"write\"{max} }}]"
+            );
             let formation = Formation::new().process("web", &format!("hostile{version}"), &keys);
             let Some(disk) = OnDisk::mount_for(formation) else { return };
             let host = disk.run();

@@ -17,7 +17,14 @@ struct Met {
     target: &'static str,
     status: u16,
     code: &'static str,
+    /// A `*` stands for any text.
     said: &'static str,
+}
+
+impl Met {
+    fn is_said_by(&self, text: &str) -> bool {
+        self.said.split('*').all(|part| text.contains(part))
+    }
 }
 
 const MET: &[Met] = &[
@@ -43,7 +50,7 @@ const MET: &[Met] = &[
         target: "/sleep?ms=60000",
         status: 504,
         code: "H12",
-        said: "took longer than its timeout (ran 0.3",
+        said: "took longer than its timeout (ran * s of 0.3 s)",
     },
     Met {
         guest: "web-test",
@@ -51,7 +58,7 @@ const MET: &[Met] = &[
         target: "/loop",
         status: 504,
         code: "H12",
-        said: "used more CPU than its budget (computed 0.2",
+        said: "used more CPU than its budget (computed * s of 0.2 s)",
     },
     Met {
         guest: "hostile02",
@@ -101,14 +108,14 @@ fn one_line_says_which_limit_has_ended_a_call_and_with_what_numbers() {
         let instance = format!("met{number}.1");
         eventually(met.said, || {
             let lines = host.stderr().all();
-            let is_told = |line: &&String| line.contains(&instance) && line.contains(met.said);
+            let is_told = |line: &&String| line.contains(&instance) && met.is_said_by(line);
             lines.iter().find(is_told).map(|_| ())
         });
         // A person who looks for it later finds the same.
         let process = format!("met{number}");
         eventually(met.said, || {
             let crash = host.ps().process(&process)["last_crash"].clone();
-            crash["message"].as_str().is_some_and(|message| message.contains(met.said)).then_some(())
+            crash["message"].as_str().is_some_and(|message| met.is_said_by(message)).then_some(())
         });
     }
     host.stop().done();
@@ -131,7 +138,7 @@ fn a_call_that_is_refused_memory_and_returns_is_told_of() {
 #[test]
 fn an_instance_that_takes_too_long_to_start_is_told_of() {
     let host = Host::launch(&Formation::new().process("web", "spin-start", ""));
-    let line = host.stderr().wait_for("failed to start: took longer than its timeout (ran 10.");
+    let line = host.stderr().wait_for("failed to start: took longer than its timeout (ran ");
     assert!(line.contains(" s of 10 s)"), "{line}");
     host.stop().done();
 }

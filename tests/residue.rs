@@ -10,7 +10,7 @@ use crate::harness::{Formation, Host, eventually};
 
 /// Instances that share few places.
 fn worker(text: &str) -> Formation {
-    let keys = "queue = \"q\"\nattempts = 1\ncount = 2\nmemory = \"16MiB\"\ntimeout = \"500ms\"";
+    let keys = "queue = \"q\"\nattempts = 1\ncount = 2\nmemory = \"16MiB\"\ntimeout = \"2s\"";
     let formation = Formation::new()
         .top("max_instances = 2")
         .table(&format!("[process.worker]\ncomponent = \"worker.wasm\"\n{keys}"));
@@ -44,7 +44,7 @@ fn nothing_is_left_of_an_instance_however_it_ended() {
         let expected = match &payload[1..] {
             "r" => ("done", ""),
             "t" => ("dead", "unreachable"),
-            "o" => ("dead", "took longer than its timeout (ran 0.5"),
+            "o" => ("dead", "took longer than its timeout (ran "),
             "m" => ("dead", "memory: wanted"),
             _ => ("dead", "call stack exhausted"),
         };
