@@ -182,9 +182,10 @@ fn instances_that_die_during_the_move() {
 /// The new version starts, and has too little memory for any call.
 #[test]
 fn a_version_that_crashes_in_every_call_costs_no_safe_request() {
-    let formation = versioned_web("one", "count = 4\nmemory = \"64MiB\"");
+    // So many that the move lasts for longer than three of their calls.
+    let formation = versioned_web("one", "count = 40\nmemory = \"64MiB\"");
     let host = Host::run(&formation);
-    let load = Load::get(host.address(), 3, "/fill?mib=32");
+    let load = Load::get(host.address(), 6, "/fill?mib=32");
     load.wait_for(20);
     let _formation = formation.replace("64MiB", "16MiB");
     host.cli(["deploy"]).failed(1, "3 instances crashed during the move");
