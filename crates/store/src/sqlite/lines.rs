@@ -154,7 +154,8 @@ mod tests {
                     lines.put(ONE, 10, 0);
                 }
             }
-            prop_assert!(spent[1] <= spent[0] + 2 * ROUND_COST + cost, "{spent:?}");
+            // Each line may pass its round by one operation of its own.
+            prop_assert!(spent[1] <= spent[0] + 2 * ROUND_COST + cost + 10, "{spent:?}");
         }
     }
 }
