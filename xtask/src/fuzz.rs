@@ -29,7 +29,7 @@ const LINES_SHOWN: usize = 60;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The targets [default: all of `fuzz/fuzz_targets`; those of `host` in it take minutes to build]
+    /// The targets [default: all of `fuzz/fuzz_targets`]
     targets: Vec<String>,
     /// How long to run each, in seconds
     #[arg(long, default_value_t = 60)]
@@ -41,14 +41,12 @@ pub(crate) struct Options {
 
 /// Runs the targets that a person asks for. The inputs that they learn are kept in the target folder, and begun with next time.
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
-    let (quick, with_host) = (targets(repository, "")?, targets(repository, "host")?);
-    let known = [quick, with_host.clone()].concat();
+    let known = targets(repository)?;
     if let Some(target) = options.targets.iter().find(|target| !known.contains(target)) {
         bail!("there is no target `{target}`: there are {}", known.join(", "));
     }
     let targets = if options.targets.is_empty() { known } else { options.targets.clone() };
-    let needs_host = targets.iter().any(|target| with_host.contains(target));
-    let fuzz = Fuzz::build(repository, needs_host)?;
+    let fuzz = Fuzz::build(repository)?;
     fuzz.all(&targets, &|target| {
         let learnt = fuzz.target.join("corpus").join(target);
         fuzz.one(target, &learnt, options.seconds, &[])?;
@@ -56,10 +54,10 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     })
 }
 
-/// Runs each target that is quickly built for a short time, from the same beginning each time.
+/// Runs each target for a short time, from the same beginning each time.
 pub(crate) fn check(repository: &Path, seconds: u32) -> Result<()> {
-    let fuzz = Fuzz::build(repository, false)?;
-    fuzz.all(&targets(repository, "")?, &|target| {
+    let fuzz = Fuzz::build(repository)?;
+    fuzz.all(&targets(repository)?, &|target| {
         let learnt = tempfile::tempdir()?;
         fuzz.one(target, learnt.path(), seconds, &["-seed=1"])
     })
@@ -83,10 +81,10 @@ fn target_folder(repository: &Path) -> PathBuf {
     bench::target_folder(repository).with_file_name("fuzz")
 }
 
-/// The names of the targets in a folder of `fuzz_targets`.
-fn targets(repository: &Path, folder: &str) -> Result<Vec<String>> {
+/// The names of the targets.
+fn targets(repository: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for file in fs::read_dir(repository.join(FOLDER).join("fuzz_targets").join(folder))? {
+    for file in fs::read_dir(repository.join(FOLDER).join("fuzz_targets"))? {
         let file = file?.path();
         if file.extension().is_some_and(|kind| kind == "rs") {
             names.push(file.file_stem().unwrap_or_default().to_string_lossy().into_owned());
@@ -105,7 +103,7 @@ struct Fuzz<'a> {
 }
 
 impl Fuzz<'_> {
-    fn build(repository: &Path, with_host: bool) -> Result<Fuzz<'_>> {
+    fn build(repository: &Path) -> Result<Fuzz<'_>> {
         if let Some(lacking) = lacks(repository) {
             bail!("{lacking}");
         }
@@ -115,7 +113,6 @@ impl Fuzz<'_> {
         build
             .args(["build", "--sanitizer", "none", "--fuzz-dir", FOLDER, "--target", &triple, "--target-dir"])
             .arg(&target)
-            .args(with_host.then_some("--features=host"))
             .current_dir(repository);
         ensure!(build.status()?.success(), "the fuzz targets could not be built");
         Ok(Fuzz { repository, programs: target.join(triple).join("release"), target })
