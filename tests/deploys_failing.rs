@@ -182,14 +182,15 @@ fn instances_that_die_during_the_move() {
 /// The new version starts, and has too little memory for any call.
 #[test]
 fn a_version_that_crashes_in_every_call_costs_no_safe_request() {
-    // So many that the move lasts for longer than three of their calls.
-    let formation = versioned_web("one", "count = 40\nmemory = \"64MiB\"");
+    let formation = versioned_web("one", "count = 8\nmemory = \"64MiB\"");
     let host = Host::run(&formation);
-    let load = Load::get(host.address(), 6, "/fill?mib=32");
-    load.wait_for(20);
+    // Six of eight instances are busy at any time. So each batch of two waits for calls that end, and calls begin on
+    // those that are new meanwhile: the move can't be over before three of them crashed.
+    let load = Load::get(host.address(), 6, "/fill?mib=32&ms=300");
+    load.wait_for(6);
     let _formation = formation.replace("64MiB", "16MiB");
     host.cli(["deploy"]).failed(1, "3 instances crashed during the move");
-    load.wait_for(20);
+    load.wait_for(6);
     load.stop();
     host.stderr().wait_for("was repeated on another instance (web.");
     assert_eq!((host.live(), host.version().as_str()), (1, "one"));

@@ -65,7 +65,7 @@ fn handle(request: Request) -> Response {
         "/answer" => Ok(just(&request)),
         "/big" => Ok(big(number(&request, "bytes"))),
         "/sleep" => Ok(sleep(number(&request, "ms"))),
-        "/fill" => Ok(fill(number(&request, "mib"))),
+        "/fill" => Ok(fill(number(&request, "mib"), number(&request, "ms"))),
         "/spin" => Ok(spin(number(&request, "ms"))),
         "/log" => log(number(&request, "lines")),
         "/read" => fs::read(text(&request, "path")).map(Response::text).map_err(|error| error.to_string()),
@@ -179,11 +179,15 @@ fn big(bytes: u64) -> Response {
     })
 }
 
-fn fill(mib: u64) -> Response {
+/// Holds the memory for so long.
+fn fill(mib: u64, ms: u64) -> Response {
     let mut bytes = Vec::<u8>::with_capacity((mib as usize) << 20);
     // Something else than zero, which the allocator would leave to the system.
     bytes.resize(bytes.capacity(), hint::black_box(7));
     hint::black_box(&bytes);
+    if ms > 0 {
+        monotonic_clock::subscribe_duration(ms * 1_000_000).block();
+    }
     Response::text("filled\n")
 }
 
