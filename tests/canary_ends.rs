@@ -1,9 +1,7 @@
 //! Canaries that end: by a promotion, by an abort, with their host, or because they are no good.
 
 use std::fs;
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::TcpListener;
 
 use serde_json::Value;
 
@@ -69,80 +67,6 @@ fn requests_that_the_canary_has_begun_are_finished() {
         formation.build("web", "web-test", "one");
         fs::remove_dir_all(formation.path(".wasmhost")).unwrap();
     }
-}
-
-#[test]
-fn requests_that_wait_for_a_canary_that_ends_are_answered_at_once() {
-    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = outside.local_addr().unwrap();
-    let keys = format!("count = 2\nqueue_timeout = \"120s\"\noutbound = [\"http://{address}\"]");
-    for end in ["abort", "promote"] {
-        let formation = versioned_web("round 0", &keys);
-        let host = Host::run(&formation);
-        let mut live = "round 0".to_owned();
-        // A busy machine has more than one try at being fast.
-        let is_fast = (1..=4).any(|round| {
-            let canary = format!("round {round}");
-            formation.build("web", "web-test", &canary);
-            host.cli(["deploy", "--canary", "99%"]).done();
-            let held: Vec<_> = (1..=2).map(|busy| hold_canary(&host, &outside, busy)).collect();
-            let waiting: Vec<_> = (1..=4).map(|waiting| wait_for_canary(&host, waiting)).collect();
-            let since = Instant::now();
-            host.cli_of(vec![end]).done();
-            if end == "promote" {
-                live.clone_from(&canary);
-            }
-            for mut client in waiting {
-                assert_eq!(client.read_answer(false).unwrap().ok().trim_end(), live, "{end}");
-            }
-            let took = since.elapsed();
-            for (mut client, outside) in held {
-                assert!(!client.has_answer(Duration::from_millis(1)), "{end}: it is held");
-                answer(outside);
-                assert_eq!(client.read_answer(false).unwrap().ok(), "200\nheld", "{end}: it is finished");
-            }
-            host.is_alone("web", 2);
-            took < Duration::from_secs(4)
-        });
-        assert!(is_fast, "{end}: requests waited each time");
-        host.stop().never_panicked().done();
-    }
-}
-
-/// A request that keeps an instance of the canary busy, the first or the second, until it is answered from outside.
-fn hold_canary(host: &Host, outside: &TcpListener, busy: usize) -> (Connection, TcpStream) {
-    let address = outside.local_addr().unwrap();
-    loop {
-        let mut client = host.connect();
-        let request = format!("GET /fetch?url=http://{address}/ HTTP/1.1\r\nhost: x\r\n\r\n");
-        client.send_raw(request.as_bytes()).unwrap();
-        let (stream, _) = outside.accept().unwrap();
-        let ps = host.ps();
-        let instances = ps.canary("web")["instances"].as_array().unwrap();
-        if instances.iter().filter(|instance| instance["state"] == "busy").count() == busy {
-            return (client, stream);
-        }
-        // The live version has it, by chance.
-        answer(stream);
-        client.read_answer(false).unwrap().ok();
-    }
-}
-
-/// A request that waits for the canary, as one of so many.
-fn wait_for_canary(host: &Host, waiting: usize) -> Connection {
-    eventually("a request waits for the canary", || {
-        let mut client = host.connect();
-        client.send_raw(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        eventually("it waits, or the live version has answered by chance", || {
-            let waits = host.ps().canary("web")["waiting"] == waiting;
-            (waits || client.has_answer(Duration::from_millis(1))).then_some(waits)
-        })
-        .then_some(client)
-    })
-}
-
-fn answer(mut outside: TcpStream) {
-    outside.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nheld").unwrap();
 }
 
 #[test]

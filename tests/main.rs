@@ -11,6 +11,7 @@ mod bounds_of_files;
 mod cache;
 mod canary;
 mod canary_ends;
+mod canary_waits;
 mod cli;
 mod commands;
 mod compiling;

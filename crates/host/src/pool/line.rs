@@ -72,6 +72,8 @@ pub(super) struct Line<I, C> {
     /// Fresh instances that are on their way for calls that need one.
     renewing: usize,
     outlook: Outlook,
+    /// No call is to wait: those that find nothing free have other instances.
+    is_closed: bool,
 }
 
 /// An instance, with the calls that it has served.
@@ -184,6 +186,7 @@ impl<I: Lendable, C: Caller> Line<I, C> {
             promised: 0,
             renewing: 0,
             outlook: Outlook::Good,
+            is_closed: false,
         }
     }
 
@@ -206,6 +209,7 @@ impl<I: Lendable, C: Caller> Line<I, C> {
         match self.outlook {
             Outlook::NoCount => return Asked::Refused(NoInstance::NoCount),
             Outlook::AllInBackoff => return Asked::Refused(NoInstance::AllInBackoff),
+            Outlook::Good if self.is_closed => return Asked::Refused(NoInstance::LineFull),
             Outlook::Good => {}
         }
         if turn == Turn::Last && self.places_taken() >= self.calls_max {
@@ -351,11 +355,24 @@ impl<I: Lendable, C: Caller> Line<I, C> {
         self.outlook = outlook;
         match outlook {
             Outlook::Good => vec![],
-            Outlook::NoCount | Outlook::AllInBackoff => {
-                let others = self.other_calls.take();
-                others.chain(self.fresh_calls.drain(..)).chain(self.calls.drain(..)).collect()
-            }
+            Outlook::NoCount | Outlook::AllInBackoff => self.take_waiting(),
         }
+    }
+
+    /// Calls may wait from now on.
+    pub(super) fn open(&mut self) {
+        self.is_closed = false;
+    }
+
+    /// No call is to wait from now on. Returns those that do.
+    pub(super) fn close(&mut self) -> Vec<C> {
+        self.is_closed = true;
+        self.take_waiting()
+    }
+
+    fn take_waiting(&mut self) -> Vec<C> {
+        let others = self.other_calls.take();
+        others.chain(self.fresh_calls.drain(..)).chain(self.calls.drain(..)).collect()
     }
 
     pub(super) fn set_calls_max(&mut self, calls_max: usize) {

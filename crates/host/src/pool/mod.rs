@@ -413,6 +413,19 @@ impl Pool {
         }
     }
 
+    /// No call waits from now on: those that do are sent away, as all are that find nothing free.
+    pub(crate) fn close_line(&self) {
+        let sent_away = self.lock().line.close();
+        for waiting in sent_away {
+            let _ = waiting.send(Err(NoInstance::LineFull));
+        }
+    }
+
+    /// Calls may wait again.
+    pub(crate) fn open_line(&self) {
+        self.lock().line.open();
+    }
+
     /// Calls that may wait from now on.
     pub(crate) fn set_line_max(&self, line_max: usize) {
         self.lock().line.set_calls_max(line_max);

@@ -56,6 +56,10 @@ impl Standing {
         self.prepared.release.number
     }
 
+    fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.beside.iter().map(|beside| &*beside.pool)
+    }
+
     fn places(&self) -> Places {
         self.beside.iter().map(|beside| (beside.place, beside.pool.clone())).collect()
     }
@@ -216,7 +220,10 @@ impl Deploying {
         };
         let (opened, places) = match moved {
             Ok(moved) => moved,
-            Err(why) if attempt.number.is_none() => return Err(format!("{why}; it stays on canary")),
+            Err(why) if attempt.number.is_none() => {
+                self.canary.iter().flat_map(Standing::pools).for_each(Pool::open_line);
+                return Err(format!("{why}; it stays on canary"));
+            }
             Err(why) => {
                 self.end_canary().await;
                 return Err(why);
@@ -230,13 +237,15 @@ impl Deploying {
     }
 
     async fn move_canary(&self, attempt: &mut Attempt<'_>) -> Result<(Option<Opened>, Places), String> {
-        let Some(Standing { prepared: Prepared { release: next, .. }, .. }) = &self.canary else {
-            return Err(NONE.to_owned());
-        };
+        let Some(standing) = &self.canary else { return Err(NONE.to_owned()) };
+        let next = &standing.prepared.release;
         attempt.tell(DeployEvent::Begun { release: next.number });
         let opened = self.open(next, attempt).await?;
         let underway = self.begin_move(next, attempt).await?;
         attempt.number = Some(next.number);
+        // The types' own places get instances of it now. A request that waits for one of the canary's has one of those
+        // ([`Shared::WithLive`]), however long the calls take that the canary has.
+        standing.pools().for_each(Pool::close_line);
         let places = underway.places.clone();
         match self.watch(underway, attempt).await {
             Ok(()) => Ok((opened, places)),

@@ -326,6 +326,30 @@ fn who_comes_goes_behind_those_who_wait() {
 }
 
 #[test]
+fn nobody_waits_in_a_closed_line_and_what_is_free_is_lent() {
+    for manner in [KEPT, FRESH, PROMISED] {
+        let mut world = World::new(1, 100, manner).with_instances(1);
+        let (first, waiting) = (world.any(), [world.any(), world.ask(Need::Fresh).0]);
+        let mut sent_away: Vec<u32> = world.line.close().iter().map(|call| call.number).collect();
+        sent_away.sort_unstable();
+        assert_eq!(sent_away, waiting);
+        world.waiting.clear();
+        assert_eq!(world.ask(Need::Any).1, Some(NoInstance::LineFull));
+        if manner.by_promise {
+            world.redeem(first);
+        }
+        world.give_back(first, false);
+        while !world.renewing.is_empty() {
+            world.renew(0, true);
+        }
+        let (next, refused) = world.ask(Need::Any);
+        assert_eq!((refused, world.served.last()), (None, Some(&next)));
+        world.line.open();
+        assert_eq!(world.ask(Need::Any).1, None);
+    }
+}
+
+#[test]
 fn one_that_was_admitted_before_goes_first() {
     let mut world = World::new(1, 100, KEPT);
     let (first, _) = (world.any(), world.any());
