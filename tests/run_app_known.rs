@@ -157,3 +157,20 @@ fn compiled_code_runs_where_it_is_trusted() {
     let ended = Process::start(folder, ["run", "core.cwasm", "--trust-cwasm", "exit", "7"]).wait();
     assert_eq!((ended.code, ended.stderr.as_str()), (7, ""), "{ended:#?}");
 }
+
+#[test]
+fn a_command_whose_start_never_ends_is_ended_by_its_own_timeout_or_by_that_of_any_start() {
+    let endless = r#"(module (func $spin (loop br 0)) (start $spin) (func (export "_start")))"#;
+    let app = App::new();
+    fs::write(app.path("endless.wat"), endless).unwrap();
+    let by_its_own = "endless.wat took longer than its --timeout, and was ended (ran ";
+    let by_any = "endless.wat took longer to start than a program may, and was ended (ran ";
+    let runs = [(&["--timeout", "1s"][..], by_its_own), (&["--timeout", "1h"], by_any), (&[], by_any)];
+    let runs = runs.map(|(arguments, told)| {
+        let arguments = [&["run", "endless.wat"], arguments].concat();
+        (Process::start(app.folder.path(), arguments), told)
+    });
+    for (process, told) in runs {
+        process.wait().failed(124, told);
+    }
+}

@@ -1,7 +1,7 @@
 //! One command that is run with this process's own streams: its end becomes this process's exit code.
 
 use wasmhost_engine::{CallEnd, Engine, Shortage};
-use wasmhost_host::{OneOff, StartError, run_program};
+use wasmhost_host::{OneOff, ProgramEnd, StartError, run_program};
 
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
@@ -30,7 +30,7 @@ pub(crate) fn run(
     let ended = runtime.block_on(async {
         tokio::select! {
             ended = run_program(one_off, cache) => ended.map_err(|err| not_started(err, words)),
-            code = cut_short => Ok(CallEnd::Exited(i32::from(code?))),
+            code = cut_short => Ok(ProgramEnd::Ended(CallEnd::Exited(i32::from(code?)))),
         }
     });
     // A read of the standard input may be under way, which nothing can end.
@@ -46,8 +46,16 @@ fn not_started(err: StartError, words: &Words) -> Failed {
     }
 }
 
-fn outcome(ended: CallEnd<i32>, words: &Words) -> Outcome {
+fn outcome(ended: ProgramEnd, words: &Words) -> Outcome {
     let Words { name, memory, timeout, cpu } = words;
+    let ended = match ended {
+        ProgramEnd::Ended(ended) => ended,
+        ProgramEnd::NeverStarted(spent) => {
+            let message =
+                format!("{name} took longer to start than a program may, and was ended (ran {spent})");
+            return Err(Failed::new(Exit::CutOff, message));
+        }
+    };
     match ended {
         // The system takes the lowest eight bits, too.
         CallEnd::Returned(code) | CallEnd::Exited(code) => Ok(Exit::OfProgram(code.to_le_bytes()[0])),

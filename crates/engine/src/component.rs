@@ -39,7 +39,7 @@ use crate::services::{InstanceName, Services};
 use crate::threads::compute::Lane;
 
 /// How long an instance may take to start: its start functions are guest code.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A larger memory takes more than a tenth of a second to fill, which a guest can do in one instruction: instances that
 /// may have one compute on the compute threads.
@@ -150,9 +150,19 @@ impl Component {
         }
     }
 
-    /// Makes an instance. Its start functions run under the type's limits, for 10 s at most; `meter` is the new
-    /// instance's, and interrupts them too.
-    pub async fn start(&self, index: u32, meter: Arc<Meter>) -> Result<Instance, CallEnd> {
+    /// Makes an instance. Its start functions run under the type's limits, for [`START_TIMEOUT`] at most; `meter` is the
+    /// new instance's, and interrupts them too.
+    pub fn start(&self, index: u32, meter: Arc<Meter>) -> impl Future<Output = Result<Instance, CallEnd>> {
+        self.start_within(START_TIMEOUT, index, meter)
+    }
+
+    /// The same within another time.
+    pub async fn start_within(
+        &self,
+        timeout: Duration,
+        index: u32,
+        meter: Arc<Meter>,
+    ) -> Result<Instance, CallEnd> {
         let name = InstanceName { process: self.sandbox.process.clone(), index };
         let descriptors = match self.sandbox.program {
             Some(_) => Counter::of_program(&self.engine.descriptors, meter.descriptor_count()),
@@ -184,7 +194,7 @@ impl Component {
         store.set_max_component_handles(bounds.handles_max);
         meter.set_bounds(bounds);
 
-        let deadline = Deadline::after(Instant::now(), START_TIMEOUT);
+        let deadline = Deadline::after(Instant::now(), timeout);
         meter.begin_call(deadline, None);
         let entry = self.entry.clone();
         let starting = Box::pin(async move {

@@ -29,7 +29,7 @@ pub use compiled::{
     CHILD, Cache, Children, Code, CompileError, CompiledFile, Compiler, CwasmError, EngineOptions,
     FILE_BYTES_MAX, InspectError, Waiter, compile_as_child, inspect,
 };
-pub use component::Component;
+pub use component::{Component, START_TIMEOUT};
 pub use engine::Engine;
 pub use error::{EngineError, LoadError};
 pub use http::{BoxError, ResponseBody};

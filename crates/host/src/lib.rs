@@ -37,7 +37,7 @@ pub use ingress::{HandedOver, ServedAt};
 pub use logs::{HostLine, HostLog, LogFormat, render};
 pub use output::{Output, Source, until, write_all};
 pub use plan::{Plan, PlanError, PlanProblem, PlannedType, Surroundings, Understood, memory_problem};
-pub use program::{OneOff, run_program};
+pub use program::{OneOff, ProgramEnd, run_program};
 pub use release::{LiveRelease, StoredReleases};
 pub use services::GrantedBy;
 pub use state_dir::{

@@ -10,8 +10,8 @@ use wasmhost_engine::services::{
     Enqueue, EnqueueRefusal, InstanceName, LogSink, NewJob, Receipt, Services, Stream,
 };
 use wasmhost_engine::{
-    Cache, CallEnd, CallLimits, Component, Engine, EngineOptions, LogRate, Meter, Program, Sandbox, Spent,
-    TABLE_ELEMENTS_MAX,
+    Cache, CallEnd, CallLimits, Component, Engine, EngineOptions, LogRate, Meter, Program, START_TIMEOUT,
+    Sandbox, Spent, TABLE_ELEMENTS_MAX,
 };
 
 use crate::host::StartError;
@@ -41,20 +41,32 @@ impl OneOff {
     }
 }
 
-/// Runs a command to its end, which is its exit code unless the engine had to end it.
+/// How a program ended.
+pub enum ProgramEnd {
+    /// It took longer to start than any program may.
+    NeverStarted(Spent),
+    /// By an exit code, unless the engine had to end it.
+    Ended(CallEnd<i32>),
+}
+
+/// Runs a command to its end. The time that it may take bounds its start, too.
 ///
 /// # Errors
 ///
 /// The component can't be loaded, or the engine can't be made.
-pub async fn run_program(one_off: OneOff, cache: Cache) -> Result<CallEnd<i32>, StartError> {
+pub async fn run_program(one_off: OneOff, cache: Cache) -> Result<ProgramEnd, StartError> {
     let planned = &one_off.planned;
     let limits = CallLimits { timeout: planned.timeout, cpu: planned.process.cpu };
     let loading = tokio::task::spawn_blocking(move || load(one_off, cache));
     let component = loading.await.map_err(std::io::Error::other)??;
-    let instance = match component.start(1, Arc::<Meter>::default()).await {
+    let start_max = limits.timeout.map_or(START_TIMEOUT, |timeout| timeout.min(START_TIMEOUT));
+    let instance = match component.start_within(start_max, 1, Arc::<Meter>::default()).await {
         Ok(instance) => instance,
+        Err(CallEnd::Timeout(spent)) if limits.timeout != Some(start_max) => {
+            return Ok(ProgramEnd::NeverStarted(spent));
+        }
         // Code that runs as the program starts may end it, too.
-        Err(end) => return Ok(end.map(|()| 0)),
+        Err(end) => return Ok(ProgramEnd::Ended(end.map(|()| 0))),
     };
     let running = tokio::spawn(instance.call_command(limits));
     let begun = Instant::now();
@@ -68,8 +80,8 @@ pub async fn run_program(one_off: OneOff, cache: Cache) -> Result<CallEnd<i32>, 
         }
     };
     tokio::select! {
-        finished = running => Ok(finished.map_err(std::io::Error::other)?.report.end),
-        spent = overdue => Ok(CallEnd::Timeout(spent)),
+        finished = running => Ok(ProgramEnd::Ended(finished.map_err(std::io::Error::other)?.report.end)),
+        spent = overdue => Ok(ProgramEnd::Ended(CallEnd::Timeout(spent))),
     }
 }
 
