@@ -4,6 +4,50 @@
 //! ever. Files that it opens and lists are counted. A change that its grant doesn't allow is told to the person. Where a
 //! grant has `max_bytes`, what adds to the directory asks [`room`] first.
 
+/// The functions that change a directory's entries, in both versions of the interface. `$changing` binds one: its name, its
+/// effect on entries (the files come from the first directory, and the entries are the second one's), and the library's
+/// function.
+macro_rules! changes {
+    ($changing:ident, $replacing:ident) => {
+        $changing!(
+            $replacing,
+            "[method]descriptor.create-directory-at",
+            Adds(dir => dir),
+            create_directory_at(path: String)
+        );
+        $changing!(
+            $replacing,
+            "[method]descriptor.remove-directory-at",
+            Removes(dir => dir),
+            remove_directory_at(path: String)
+        );
+        $changing!(
+            $replacing,
+            "[method]descriptor.unlink-file-at",
+            Removes(dir => dir),
+            unlink_file_at(path: String)
+        );
+        $changing!(
+            $replacing,
+            "[method]descriptor.symlink-at",
+            Adds(dir => dir),
+            symlink_at(to: String, path: String)
+        );
+        $changing!(
+            $replacing,
+            "[method]descriptor.rename-at",
+            Moves(dir => new),
+            rename_at(path: String, new: Resource<Descriptor>, new_path: String)
+        );
+        $changing!(
+            $replacing,
+            "[method]descriptor.link-at",
+            Links(dir => new),
+            link_at(flags: PathFlags, path: String, new: Resource<Descriptor>, new_path: String)
+        );
+    };
+}
+
 pub(crate) mod concurrent;
 mod consumer;
 pub(crate) mod core;

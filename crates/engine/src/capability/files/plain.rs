@@ -340,42 +340,6 @@ macro_rules! changing {
 }
 
 fn link_changes(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
-    type Dir = Resource<Descriptor>;
-    changing!(
-        replacing,
-        "[method]descriptor.create-directory-at",
-        Adds(dir => dir),
-        create_directory_at(path: String)
-    );
-    changing!(
-        replacing,
-        "[method]descriptor.remove-directory-at",
-        Removes(dir => dir),
-        remove_directory_at(path: String)
-    );
-    changing!(
-        replacing,
-        "[method]descriptor.unlink-file-at",
-        Removes(dir => dir),
-        unlink_file_at(path: String)
-    );
-    changing!(
-        replacing,
-        "[method]descriptor.symlink-at",
-        Adds(dir => dir),
-        symlink_at(to: String, path: String)
-    );
-    changing!(
-        replacing,
-        "[method]descriptor.rename-at",
-        Moves(dir => new),
-        rename_at(path: String, new: Dir, new_path: String)
-    );
-    changing!(
-        replacing,
-        "[method]descriptor.link-at",
-        Links(dir => new),
-        link_at(flags: PathFlags, path: String, new: Dir, new_path: String)
-    );
+    changes!(changing, replacing);
     Ok(())
 }
