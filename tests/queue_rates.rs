@@ -3,8 +3,11 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use rustix::process::Signal;
+use serde_json::Value;
+
 use crate::harness::http::Request;
-use crate::harness::{Formation, Host, PATIENCE, eventually};
+use crate::harness::{Formation, Host, PATIENCE, Process, eventually};
 
 const SLOWED: &str = "enqueues faster on \\\"q\\\" than its max_per_second of 1 allows";
 
@@ -66,4 +69,56 @@ fn the_admin_api_says_when_to_come_again() {
     // Its debt isn't a guest's.
     assert_eq!(host.post("/enqueue?queue=q", "x").status, 201);
     host.stderr().wait_for("the admin API enqueues faster");
+}
+
+#[test]
+fn lines_wait_until_the_queue_takes_them_and_none_is_lost_or_doubled() {
+    let formation = Formation::web("").table("[queues.q]\nmax_per_second = 500");
+    let host = Host::run(&formation);
+    let lines: String = (0..2_500).map(|line| format!("line {line}\n")).collect();
+    let ended = host.cli_with_input(["enqueue", "q", "--lines"], &lines);
+    // Never, where the machine was slow enough.
+    let told = ended.stderr.matches("wait, until Ctrl-C: queue \"q\" has a max_per_second of 500").count();
+    assert!(told <= 1, "{ended:#?}");
+    assert_eq!(ended.done(), "enqueued 2500 jobs\n");
+    assert_eq!(waiting(&host), 2_500);
+    for id in [1, 1_000, 1_001, 2_000, 2_001, 2_500] {
+        let job = host.cli_of(vec!["jobs", "show", &id.to_string(), "--json"]).done();
+        let job: Value = serde_json::from_str(&job).unwrap();
+        assert_eq!(job["payload"], format!("line {}", id - 1));
+    }
+}
+
+/// Jobs on the queue `q`.
+fn waiting(host: &Host) -> u64 {
+    let stats: Value = serde_json::from_str(&host.cli(["jobs", "stats", "--json"]).done()).unwrap();
+    let queues = stats["queues"].as_array().unwrap();
+    queues.iter().find(|view| view["queue"] == "q").unwrap()["available"].as_u64().unwrap()
+}
+
+#[test]
+fn lines_that_wait_are_given_up_by_ctrl_c_which_says_how_far_they_came() {
+    let formation = formation();
+    let host = Host::run(&formation);
+    let lines = "x\n".repeat(1_500);
+    let process = Process::start_with_input(formation.folder(), ["enqueue", "q", "--lines"], &lines);
+    process.stderr.wait_for("lines 1001 to 1500 wait, until Ctrl-C: queue \"q\" has a max_per_second of 1");
+    let ended = interrupt(process);
+    assert_eq!(ended, "interrupted: 1000 jobs were enqueued, up to line 1000");
+    assert_eq!(waiting(&host), 1_000);
+    // The same where nothing comes to be read.
+    let verb = ["enqueue", "free", "--lines", "--json"];
+    let (mut input, process) = Process::start_with_stdin(formation.folder(), verb, &[]);
+    input.write_all("x\n".repeat(1_000).as_bytes()).unwrap();
+    process.stdout.wait_until("all are enqueued", |lines| (lines.len() == 1_000).then_some(()));
+    assert_eq!(interrupt(process), "interrupted: 1000 jobs were enqueued, up to line 1000");
+    drop(input);
+}
+
+/// Its last line on standard error.
+fn interrupt(process: Process) -> String {
+    process.signal(Signal::INT);
+    let ended = process.wait().never_panicked();
+    assert_eq!(ended.code, 130, "{ended:#?}");
+    ended.stderr.lines().last().unwrap_or_default().to_owned()
 }

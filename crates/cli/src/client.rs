@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::RETRY_AFTER;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -46,7 +47,10 @@ pub(crate) struct Client {
 pub(crate) fn with(file: FormationFile, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
     let client = Client::of_file(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(verb(client))
+    let outcome = runtime.block_on(verb(client));
+    // A read of the standard input may be under way, which nothing can end.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be
@@ -88,8 +92,8 @@ fn refuse_other(file: &FormationFile, state_dir: &Path) -> Result<(), Failed> {
 
 /// Why there is no answer to a request.
 pub(crate) enum NoAnswer {
-    /// The host says no.
-    Refused { status: StatusCode, refusal: ErrorResponse },
+    /// The host says no, and perhaps when to try again.
+    Refused { status: StatusCode, refusal: ErrorResponse, retry_after: Option<Duration> },
     /// There is no host ([`Exit::NoHost`]), or something else went wrong.
     Failed(Failed),
 }
@@ -103,7 +107,7 @@ impl From<Failed> for NoAnswer {
 impl From<NoAnswer> for Failed {
     fn from(none: NoAnswer) -> Failed {
         match none {
-            NoAnswer::Refused { status, refusal } => Failed::new(exit_of(status), refusal.error),
+            NoAnswer::Refused { status, refusal, .. } => Failed::new(exit_of(status), refusal.error),
             NoAnswer::Failed(failed) => failed,
         }
     }
@@ -246,12 +250,14 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = read(response).await?;
         let refusal = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorResponse {
             error: format!("the host answered {status}"),
             queue_full: false,
         });
-        Err(NoAnswer::Refused { status, refusal })
+        Err(NoAnswer::Refused { status, refusal, retry_after: retry_after.map(Duration::from_secs) })
     }
 
     /// Says what a person waits for, where the host hasn't started yet.

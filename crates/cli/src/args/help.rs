@@ -129,8 +129,9 @@ Examples:
   wasmhost enqueue import --lines --from customers.ndjson
 
 Prints the job's id once it is durable. With --lines each line that isn't
-empty is a job of its own; they are enqueued by the thousand, and a line that
-can't be enqueued ends it: what came before it stays enqueued.";
+empty is a job of its own; they are enqueued by the thousand, as fast as the
+queue's max_per_second allows, and a line that can't be enqueued ends it: what
+came before it stays enqueued.";
 
 pub(crate) const JOBS: &str = "\
 Examples:

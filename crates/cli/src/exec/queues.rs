@@ -53,7 +53,7 @@ impl QueuesOfFormation {
                 let receipt = |EnqueueResponse { id, created, .. }| Receipt { id, created };
                 Asked::Answered(Ok(receipts.into_iter().map(receipt).collect()))
             }
-            Err(NoAnswer::Refused { status, refusal }) => match status {
+            Err(NoAnswer::Refused { status, refusal, .. }) => match status {
                 StatusCode::BAD_REQUEST => refused(EnqueueRefusal::Invalid(refusal.error)),
                 _ if refusal.queue_full => refused(EnqueueRefusal::Full(refusal.error)),
                 _ => Asked::NotNow(EnqueueRefusal::Unavailable(refusal.error)),
