@@ -265,12 +265,16 @@ impl Client {
         if ASKED_OF_ANY.contains(&path) {
             return;
         }
-        let view = Box::pin(self.try_get::<FormationView>(LOOK));
-        if let Ok(Ok(FormationView { starting: Some(starting), .. })) =
-            tokio::time::timeout(TELL_AFTER, view).await
-        {
+        if let Some(starting) = self.starting().await {
             print::note(format_args!("the host is starting ({starting}): waiting until it has started"));
         }
+    }
+
+    /// The present work of a host that hasn't started yet.
+    pub(crate) async fn starting(&self) -> Option<String> {
+        let view = Box::pin(self.try_get::<FormationView>(LOOK));
+        let view = tokio::time::timeout(TELL_AFTER, view).await;
+        view.ok()?.ok()?.starting
     }
 
     /// Another user may have put a socket there, and is not to have what a request says.

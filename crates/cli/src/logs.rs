@@ -58,6 +58,10 @@ pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
         format => format,
     };
     let mut body = client.stream(&path(logs)?).await?;
+    if let Some(starting) = client.starting().await {
+        let advice = if is_of_host { "" } else { "; `wasmhost logs host` has its own lines" };
+        print::note(format_args!("the host is starting ({starting}){advice}"));
+    }
     let mut unfinished = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|err| Failed::new(Exit::Failed, format!("the host went away: {err}")))?;

@@ -1,5 +1,5 @@
 //! The admin API from a host's first moment on. A host that starts may compile for minutes: meanwhile the API says what the
-//! host does, and stops it. All other requests wait until the host has started.
+//! host does, has the lines that were written, and stops it. All other requests wait until the host has started.
 //!
 //! ```text
 //! starting -> beginning -> serving
@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,9 +24,12 @@ use tracing::info;
 use wasmhost_config::Formation;
 
 use super::api::FormationView;
+use super::logs::{LogsQuery, LogsRequest};
 use super::request::Nothing;
 use super::{Admin, ApiError, router, server};
 use crate::host::Lasting;
+use crate::logs::Logs;
+use crate::supervisor::{Target, unknown_type};
 
 /// How long those who wait for an answer may take at the end.
 const ANSWERED_MAX: Duration = Duration::from_secs(1);
@@ -40,7 +44,10 @@ pub(crate) struct Entrance {
 struct Inside {
     name: String,
     file: String,
+    /// The types that the file names.
+    types: Vec<String>,
     started: Instant,
+    logs: Arc<Logs>,
     /// Cancelled when somebody asks that the host stops.
     stop: CancellationToken,
     stage: watch::Sender<Stage>,
@@ -62,12 +69,15 @@ impl Entrance {
         listener: UnixListener,
         formation: &Formation,
         started: Instant,
+        logs: Arc<Logs>,
         lasting: &Lasting,
     ) -> Entrance {
         let inside = Arc::new(Inside {
             name: formation.name.clone(),
             file: formation.file.display().to_string(),
+            types: formation.processes.iter().map(|process| process.name.clone()).collect(),
             started,
+            logs,
             stop: CancellationToken::new(),
             stage: watch::Sender::new(Stage::Starting("reading its releases".to_owned())),
         });
@@ -118,6 +128,7 @@ fn starting(inside: Arc<Inside>) -> Router {
     Router::new()
         .route("/v1/formation", get(formation))
         .route("/v1/stop", post(stop))
+        .route("/v1/logs", get(logs))
         .fallback(wait)
         .method_not_allowed_fallback(wait)
         .with_state(inside)
@@ -152,7 +163,28 @@ async fn formation(State(inside): State<Arc<Inside>>, request: Request) -> Respo
     }
 }
 
+async fn logs(
+    State(inside): State<Arc<Inside>>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let request = LogsRequest::read(query)?;
+    if let Some(target) = request.target() {
+        inside.check(target)?;
+    }
+    Ok(request.answer(&inside.logs))
+}
+
 impl Inside {
+    /// Refuses a type that the file doesn't name. Nobody knows yet which instances there will be.
+    fn check(&self, target: &Target) -> Result<(), ApiError> {
+        let has_written = || !self.logs.last(1, |line| target.names(&line.instance)).is_empty();
+        if self.types.contains(&target.process) || has_written() {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.types.iter().map(String::as_str).collect();
+        Err(ApiError::missing(unknown_type(&target.process, &known)))
+    }
+
     /// A host that has nothing yet.
     fn view(&self, starting: String) -> FormationView {
         FormationView {

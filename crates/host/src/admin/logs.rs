@@ -16,7 +16,7 @@ use wasmhost_config::shown::one_line;
 
 use super::api::{HOST_TARGET, LogLine};
 use super::{Admin, ApiError, Shared};
-use crate::logs::{Following, HostLine, Line, Told, Wanted};
+use crate::logs::{Following, HostLine, Line, Logs, Told, Wanted};
 use crate::supervisor::{Target, unknown_type};
 
 /// Lines to begin with, where nobody says how many and from when on.
@@ -48,57 +48,84 @@ struct Span {
     until: Option<String>,
 }
 
+/// A request for lines, as it was understood.
+pub(super) struct LogsRequest {
+    of: Origin,
+    count: usize,
+    follow: bool,
+    span: Span,
+}
+
+/// Whose lines are wanted.
+enum Origin {
+    /// The host's own, of this level and worse ones.
+    Host(Level),
+    /// Those of a type's instances, or of all.
+    Guests(Option<Target>),
+}
+
 pub(super) async fn logs(
     State(admin): Shared,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
-    let span = Span::read(&query)?;
-    let default = if span.since.is_some() || span.until.is_some() { usize::MAX } else { LINES_DEFAULT };
-    let count = query.n.unwrap_or(default);
-    if query.target.as_deref() == Some(HOST_TARGET) {
-        return host_lines(&admin, &query, count, span);
+    let request = LogsRequest::read(query)?;
+    if let Some(target) = request.target() {
+        check(&admin, target).await?;
     }
-    if query.level.is_some() {
-        let message =
-            format!("level: guests' lines have none; it is for the host's own, `target={HOST_TARGET}`");
-        return Err(ApiError::bad(message));
-    }
-    guests_lines(&admin, &query, count, span).await
+    Ok(request.answer(&admin.logs))
 }
 
-fn host_lines(admin: &Admin, query: &LogsQuery, count: usize, span: Span) -> Result<Response, ApiError> {
-    let level = query.level.as_deref().map_or(Ok(Level::TRACE), level)?;
-    let wanted: Wanted<HostLine> = Box::new(move |line| line.level <= level && span.has(&line.time));
-    Ok(match query.follow {
-        true => {
-            let (last, following) = admin.logs.follow_host(count, wanted);
-            response(last, Some((following, admin.logs.follower())))
-        }
-        false => response(admin.logs.last_of_host(count, &wanted), None),
-    })
-}
-
-async fn guests_lines(
-    admin: &Admin,
-    query: &LogsQuery,
-    count: usize,
-    span: Span,
-) -> Result<Response, ApiError> {
-    let target = query.target.as_deref().map(Target::parse).transpose().map_err(ApiError::bad)?;
-    if let Some(target) = &target {
-        check(admin, target).await?;
+impl LogsRequest {
+    pub(super) fn read(query: Result<Query<LogsQuery>, QueryRejection>) -> Result<LogsRequest, ApiError> {
+        let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
+        let span = Span::read(&query)?;
+        let default = if span.since.is_some() || span.until.is_some() { usize::MAX } else { LINES_DEFAULT };
+        let (count, follow) = (query.n.unwrap_or(default), query.follow);
+        let of = match (query.target.as_deref(), query.level.as_deref()) {
+            (Some(HOST_TARGET), level_of) => Origin::Host(level_of.map_or(Ok(Level::TRACE), level)?),
+            (_, Some(_)) => {
+                return Err(ApiError::bad(format!(
+                    "level: guests' lines have none; it is for the host's own, `target={HOST_TARGET}`"
+                )));
+            }
+            (target, None) => Origin::Guests(target.map(Target::parse).transpose().map_err(ApiError::bad)?),
+        };
+        Ok(LogsRequest { of, count, follow, span })
     }
-    let wanted: Wanted<LogLine> = Box::new(move |line| {
-        target.as_ref().is_none_or(|target| target.names(&line.instance)) && span.has(&line.time)
-    });
-    Ok(match query.follow {
-        true => {
-            let (last, following) = admin.logs.follow(count, wanted);
-            response(last, Some((following, admin.logs.follower())))
+
+    /// The type or instance whose lines are wanted, if it isn't all of them.
+    pub(super) fn target(&self) -> Option<&Target> {
+        match &self.of {
+            Origin::Guests(target) => target.as_ref(),
+            Origin::Host(_) => None,
         }
-        false => response(admin.logs.last(count, wanted), None),
-    })
+    }
+
+    /// The lines, and those that follow where that is wanted.
+    pub(super) fn answer(self, logs: &Logs) -> Response {
+        let LogsRequest { of, count, follow, span } = self;
+        match of {
+            Origin::Host(level) => {
+                let wanted: Wanted<HostLine> =
+                    Box::new(move |line| line.level <= level && span.has(&line.time));
+                if !follow {
+                    return response(logs.last_of_host(count, &wanted), None);
+                }
+                let (last, following) = logs.follow_host(count, wanted);
+                response(last, Some((following, logs.follower())))
+            }
+            Origin::Guests(target) => {
+                let wanted: Wanted<LogLine> = Box::new(move |line| {
+                    target.as_ref().is_none_or(|target| target.names(&line.instance)) && span.has(&line.time)
+                });
+                if !follow {
+                    return response(logs.last(count, wanted), None);
+                }
+                let (last, following) = logs.follow(count, wanted);
+                response(last, Some((following, logs.follower())))
+            }
+        }
+    }
 }
 
 /// Refuses a type that there isn't, and an instance that there isn't and never was.

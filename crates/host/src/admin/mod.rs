@@ -21,8 +21,8 @@
 //! | `GET /v1/schedules/{process}/ticks?n=20` | what became of its last ticks: [`api::TicksView`] |
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
-//! A refusal answers 4xx with an [`ErrorResponse`]. While the host starts, all but `GET /v1/formation` and `POST /v1/stop` wait
-//! (`entrance`).
+//! A refusal answers 4xx with an [`ErrorResponse`]. While the host starts, all but `GET /v1/formation`, `GET /v1/logs` and `POST /v1/stop`
+//! wait (`entrance`).
 
 pub mod api;
 mod entrance;

@@ -148,10 +148,10 @@ impl Host {
         } = options;
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
         let lasting = Lasting::new();
-        let entrance = Entrance::new(dir.listen()?, &plan.formation, started, &lasting);
+        let logs = Logs::new(&output, log_format);
+        let entrance = Entrance::new(dir.listen()?, &plan.formation, started, logs.clone(), &lasting);
         let file = plan.formation.file.clone();
         let mut sockets = Sockets::new(handed_over);
-        let logs = Logs::new(&output, log_format);
         let deaths = Deaths::new(&logs);
         let means = Means {
             url: plan.formation.store.clone(),
@@ -165,7 +165,7 @@ impl Host {
         };
         let begun = match begin(plan, means, &mut sockets, until).await {
             Ok(begun) => begun,
-            Err(err) => return Err(give_up(entrance, &lasting, err).await),
+            Err(err) => return Err(give_up(entrance, &logs, &lasting, err).await),
         };
         let Begun { formation, store, shelf, queues, made } = begun;
         let Made { opened, counts, owner, making, release } = made;
@@ -238,7 +238,9 @@ impl Host {
         let (deployer, orders) = Deployer::new(live.clone());
         let deploying = match Deploying::begin(parts, release, opened, &counts).await {
             Ok(deploying) => deploying,
-            Err(why) => return Err(give_up(entrance, &lasting, std::io::Error::other(why).into()).await),
+            Err(why) => {
+                return Err(give_up(entrance, &logs, &lasting, std::io::Error::other(why).into()).await);
+            }
         };
         lasting.spawn_on(&triggers, "what deploys", deploying.run(orders, intake.clone()));
 
@@ -390,8 +392,9 @@ impl Host {
 }
 
 /// The host doesn't start. Who has asked it something meanwhile is told why.
-async fn give_up(entrance: Entrance, lasting: &Lasting, err: StartError) -> StartError {
+async fn give_up(entrance: Entrance, logs: &Logs, lasting: &Lasting, err: StartError) -> StartError {
     lasting.release();
+    logs.end_followers().await;
     entrance.refuse(&err.to_string()).await;
     err
 }
