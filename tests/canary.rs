@@ -218,7 +218,7 @@ fn ps_tells_a_version_that_leaves_from_the_one_that_stays() {
     let mut rows = table.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>());
     assert_eq!(rows.find(|row| row.first() == Some(&"TYPE")).unwrap()[1], "RELEASE", "{table}");
     assert_eq!(rows.next().unwrap(), ["web", "v1", "1", "1"], "{table}");
-    assert_eq!(rows.next().unwrap(), ["web", "v2", "0", "0"], "{table}");
+    assert_eq!(rows.next().unwrap(), ["web", "v2", "leaving", "0"], "{table}");
     end(&mut held);
     eventually("the canary has left", || host.cli(["ps"]).done().contains("TRIGGER").then_some(()));
 }

@@ -2,7 +2,7 @@
 //! when somebody else ends.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -157,11 +157,21 @@ fn a_host_that_compiles_says_so_and_is_stopped_at_once() {
         assert!(text.ends_with("\n\ncompiling components: 1 of 2\n"), "{text}");
     }
     formation.cli(["scale"]).failed(1, "the host is starting (compiling components: 1 of 2)");
+    let follower = formation.start(["logs", "-f"]);
+    follower.stderr.wait_for("the host is starting (compiling components: 1 of 2)");
+    formation
+        .cli(["ps", "--wait", "--timeout", "3s"])
+        .failed(1, "after 3 s the host was still starting (compiling components: 1 of 2)");
     // All else waits until it has started, and says so.
-    let waiting = formation.start(["jobs", "stats"]);
-    waiting.stderr.wait_for("the host is starting (compiling components: 1 of 2): waiting until it has");
+    let waiting = [["jobs", "stats"], ["ps", "--wait"]].map(|verb| formation.start(verb));
+    for verb in &waiting {
+        verb.stderr.wait_for("the host is starting (compiling components: 1 of 2): waiting until it has");
+    }
     formation.cli(["stop"]).done();
-    waiting.wait().failed(1, "the host didn't start: it was told to stop before it had started");
+    for verb in waiting {
+        verb.wait().failed(1, "the host didn't start: it was told to stop before it had started");
+    }
+    follower.wait().done();
     host.wait().never_panicked().done();
     eventually("its compiler has ended", || (!is_there(compiler)).then_some(()));
     let listed = formation.cli(["releases", "--json"]).done();
@@ -192,6 +202,54 @@ fn a_host_in_a_release_step_says_so_and_is_stopped_at_once() {
     });
     formation.cli(["stop"]).done();
     host.wait().never_panicked().done();
+}
+
+#[test]
+fn lines_are_had_while_a_host_compiles_and_followed_until_it_serves() {
+    let formation = Formation::web("").process("talk", "cmd-test", "args = [\"echo\", \"hello\"]");
+    // These are compiled from now on.
+    Host::launch(&formation).stop().done();
+    let formation = formation.table("[process.slow]\ncomponent = \"slow.wasm\"\nrun = \"never\"");
+    fs::write(formation.path("slow.wasm"), never_compiled(nested_loops(6_000))).unwrap();
+    let host = formation.start(["run"]);
+    let compiler = Pid::from_raw(compiler_of(host.pid())).unwrap();
+    kill_process(compiler, Signal::STOP).unwrap();
+    eventually("all else is there", || {
+        formation.cli(["ps"]).stdout.contains("compiling components: 2 of 3").then_some(())
+    });
+    let starting = "the host is starting (compiling components: 2 of 3)";
+    let of_host = eventually("the host has written a line", || {
+        let ended = formation.cli(["logs", "host"]);
+        ended.stdout.contains("compiling slow").then_some(ended)
+    });
+    assert!(of_host.stderr.contains(starting), "{of_host:#?}");
+    let of_web = formation.cli(["logs", "web"]);
+    assert!(of_web.stdout.is_empty() && of_web.stderr.contains(starting), "{of_web:#?}");
+    formation
+        .cli(["logs", "wbe"])
+        .failed(1, "there is no process type \"wbe\"; this formation has web, talk, slow");
+    let followers = ["talk", "host"].map(|target| {
+        let follower = formation.start(["logs", "-f", target]);
+        follower.stderr.wait_for(starting);
+        follower
+    });
+    kill_process(compiler, Signal::CONT).unwrap();
+    followers[0].stdout.wait_for("hello");
+    followers[1].stdout.wait_for("compiled slow");
+    formation.cli(["stop"]).done();
+    for follower in followers {
+        follower.wait().done();
+    }
+    host.wait().done();
+}
+
+/// A component with a section that no other has.
+fn never_compiled(mut wasm: Vec<u8>) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    // A custom section of 18 bytes: the length of its name, the name, the rest.
+    wasm.extend([0, 18, 1, b'n']);
+    wasm.extend(now.to_le_bytes());
+    wasm
 }
 
 #[test]

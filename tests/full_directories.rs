@@ -223,3 +223,20 @@ fn a_directory_of_many_entries_is_listed_in_little_memory() {
     let other = crate::harness::http::Request::get("/list").header("host", "b.example");
     assert_eq!(done(host.send(&other)), (entries.to_string(), "Ok(())".to_owned()));
 }
+
+#[test]
+fn ps_shows_how_full_a_directory_is() {
+    let formation = hostile("02", DATA);
+    fs::write(formation.path("data/old"), [0; 10 << 10]).unwrap();
+    let host = Host::run(&formation);
+    assert_eq!(done(host.get("/append?20")).0, "20");
+    assert_eq!(used(&formation.path("data")), 98 << 10);
+    let expected = serde_json::json!([
+        { "guest": "/data", "bytes": 98 << 10, "bytes_max": MAX, "entries": 2, "entries_max": 1_000_000 }
+    ]);
+    assert_eq!(host.ps().process("web")["directories"], expected);
+    let table = host.cli(["ps", "web"]).done();
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert!(rows.any(|row| row == ["DIRECTORY", "USED", "LIMIT", "ENTRIES", "LIMIT"]), "{table}");
+    assert_eq!(rows.next().unwrap(), ["/data", "98.0KiB", "256KiB", "2", "1000000"], "{table}");
+}

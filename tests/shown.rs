@@ -251,3 +251,30 @@ fn no_value_of_a_variable_or_a_file_is_shown() {
     let ended = formation.cli(["check"]).failed(2, ".env:2:1");
     assert!(!ended.stderr.contains("s3cr3t"), "{ended:#?}");
 }
+
+#[test]
+fn a_type_that_was_removed_is_shown_as_leaving_until_its_last_call_is_over() {
+    let formation = Formation::web("count = 2").process("other", "web-test", "route = \"/ok\"");
+    let host = Host::run(&formation);
+    let held = host.hold();
+    let text = formation.text();
+    let (before, rest) = text.split_once("[process.web]").unwrap();
+    let (_, other) = rest.split_once("[process.other]").unwrap();
+    let formation = formation.with_text(&format!("{before}[process.other]{other}"));
+    host.cli(["deploy"]).done();
+    let table = host.cli(["ps"]).done();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().take(4).collect()).collect();
+    assert!(rows.contains(&vec!["web", "http", "leaving", "0"]), "{table}");
+    assert!(rows.contains(&vec!["other", "http", "1", "1"]), "{table}");
+    let ps = host.ps();
+    assert_eq!(
+        (&ps.process("web")["leaving"], &ps.process("other")["leaving"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!((ps.number("web", "desired"), ps.number("web", "draining")), (0, 1));
+    assert_eq!(host.cli(["scale"]).done(), "wasmhost scale other=1\n", "it has no count any more");
+    held.end();
+    eventually("it has left", || (host.ps().versions("web") == 0).then_some(()));
+    drop(formation);
+    host.stop().done();
+}

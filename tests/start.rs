@@ -9,6 +9,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::harness::{Ended, Formation, Host, guests, repository};
 
 macro_rules! scenarios {
@@ -319,4 +321,27 @@ fn instances_that_may_use_more_memory_than_there_is_are_warned_of() {
     assert!(checked.stderr.contains("4000 GiB of memory (web 1000 x 4 GiB)"), "{checked:#?}");
     let checked = Formation::web("count = 2\nmemory = \"16MiB\"").cli(["check"]);
     assert!(!checked.stderr.contains("of memory"), "{checked:#?}");
+}
+
+#[test]
+fn a_script_waits_until_a_host_serves() {
+    let formation = Formation::web("count = 3").process("tool", "cmd-test", "run = \"never\"");
+    formation.cli(["ps", "--wait", "--timeout", "200ms"]).failed(5, "after 0.2 s no host runs");
+    let waiting = formation.start(["ps", "--wait", "--timeout", "170s"]);
+    let host = Host::spawn(&formation);
+    let table = waiting.wait().done();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().take(4).collect()).collect();
+    assert!(rows.contains(&vec!["web", "http", "3", "3"]), "{table}");
+    let view = formation.cli(["ps", "--wait", "web", "--json"]).done();
+    let view: Value = serde_json::from_str(&view).unwrap();
+    assert_eq!((view["types"].as_array().unwrap().len(), &view["types"][0]["actual"]), (1, &3.into()));
+    formation.cli(["ps", "--wait", "wbe"]).failed(1, "there is no process type \"wbe\"");
+    formation.cli(["ps", "--timeout", "1s"]).failed(2, "--wait");
+    host.stop().done();
+
+    // Its start function loops.
+    let formation = Formation::new().process("web", "spin-start", "");
+    let host = Host::launch(&formation);
+    formation.cli(["ps", "--wait", "--timeout", "1s"]).failed(1, "after 1 s web has 0 of 1 instances");
+    host.kill();
 }

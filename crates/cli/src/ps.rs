@@ -1,5 +1,7 @@
 //! `wasmhost ps`
 
+mod wait;
+
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
@@ -24,7 +26,7 @@ pub(crate) async fn ps(client: &Client, ps: &Ps) -> Outcome {
     if ps.watch {
         return watch(client, ps).await;
     }
-    let view = look(client, ps).await?;
+    let view = if ps.wait { wait::until_up(client, ps).await? } else { look(client, ps).await? };
     if ps.json {
         print::pretty_json(&view)?;
     } else {
@@ -70,6 +72,7 @@ fn text(view: &FormationView, ps: &Ps) -> String {
     match ps.process {
         Some(_) => {
             text += &use_table(&view.types);
+            text += &directory_table(&view.types);
             text += &details(&view.types, now);
         }
         None => text += &notes(view, now),
@@ -206,6 +209,7 @@ fn paragraph(lines: &[String]) -> String {
 /// `desired (file)` where the count isn't the file's. Where a canary has a part of the count, `part/count (file)`.
 fn type_row(view: &TypeView, are_versions: bool, canary: Option<CanaryView>) -> Vec<String> {
     let desired = match (view.canary || view.count == view.in_file, view.desired == view.count) {
+        _ if view.leaving => "leaving".to_owned(),
         (true, _) => view.desired.to_string(),
         (false, true) => format!("{} ({})", view.desired, view.in_file),
         (false, false) => format!("{}/{} ({})", view.desired, view.count, view.in_file),
@@ -265,6 +269,26 @@ fn use_table(versions: &[TypeView]) -> String {
         ]
     });
     format!("\n{}", table(&["INSTANCE", "MEMORY", "PEAK", "LIMIT", "FILES", "LIMIT"], rows))
+}
+
+/// How full each directory is whose grant has `max_bytes`. Versions of a type may have other ones.
+fn directory_table(versions: &[TypeView]) -> String {
+    let mut seen = HashSet::new();
+    let all = versions.iter().flat_map(|process| &process.directories);
+    let mut bounded = all.filter(|view| seen.insert((&view.guest, view.bytes_max))).peekable();
+    if bounded.peek().is_none() {
+        return String::new();
+    }
+    let rows = bounded.map(|view| {
+        vec![
+            view.guest.clone(),
+            view.bytes.map_or("unknown".to_owned(), size),
+            whole_size(view.bytes_max),
+            view.entries.map_or("unknown".to_owned(), |entries| entries.to_string()),
+            view.entries_max.to_string(),
+        ]
+    });
+    format!("\n{}", table(&["DIRECTORY", "USED", "LIMIT", "ENTRIES", "LIMIT"], rows))
 }
 
 #[cfg(test)]

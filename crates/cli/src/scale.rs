@@ -35,9 +35,9 @@ async fn show(client: &Client, json: bool) -> Outcome {
         let message = format!("the host is starting ({starting}), and has no counts yet");
         return Err(Failed::new(Exit::Failed, message));
     }
-    let scalable =
-        view.types.into_iter().filter(|process| !matches!(process.trigger.as_str(), "release" | "manual"));
-    let scalable: Vec<TypeView> = scalable.collect();
+    let is_scalable =
+        |process: &TypeView| !process.leaving && !matches!(process.trigger.as_str(), "release" | "manual");
+    let scalable: Vec<TypeView> = view.types.into_iter().filter(is_scalable).collect();
     let types = CountView::of(&scalable);
     if json {
         let settled = types.iter().all(|count| count.actual == count.desired);
@@ -55,7 +55,7 @@ fn line(counts: &[CountView]) -> String {
 }
 
 /// Names the types whose counts aren't live after the wait.
-fn lacking(counts: &[CountView], waited_s: f64) -> String {
+pub(crate) fn lacking(counts: &[CountView], waited_s: f64) -> String {
     let each: Vec<_> = counts
         .iter()
         .filter(|count| count.actual != count.desired)

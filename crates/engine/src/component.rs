@@ -34,6 +34,7 @@ use crate::inspection::Handler;
 use crate::instance::Instance;
 use crate::sandbox::Sandbox;
 use crate::sandbox::descriptors::Counter;
+use crate::sandbox::directories::Directories;
 use crate::sandbox::meter::{Bounds, Meter};
 use crate::services::{InstanceName, Services};
 use crate::threads::compute::Lane;
@@ -128,6 +129,11 @@ impl Component {
     /// Bytes of memories and tables that one instance may have.
     pub fn memory_bytes_max(&self) -> u64 {
         self.sandbox.memory_bytes_max
+    }
+
+    /// The directories that its instances were granted.
+    pub fn directories(&self) -> &Directories {
+        &self.sandbox.directories
     }
 
     /// Runs `work` on the compute threads, as soon as it's the type's turn there. It is dropped, there, when this is.

@@ -36,7 +36,7 @@ pub use http::{BoxError, ResponseBody};
 pub use inspection::{Footprint, Handler, Inspection, TABLE_ELEMENTS_MAX};
 pub use instance::{Finished, Instance};
 pub use sandbox::descriptors::INSTANCE_MAX as INSTANCE_DESCRIPTORS_MAX;
-pub use sandbox::directories::{Directories, Directory, DirectoryError};
+pub use sandbox::directories::{Directories, Directory, DirectoryError, Fullness, Used};
 pub use sandbox::identity::Identity;
 pub use sandbox::log_rate::LogRate;
 pub use sandbox::meter::Meter;

@@ -58,6 +58,7 @@ Examples:
   wasmhost ps
   wasmhost ps web                with how its last instance died
   wasmhost ps --watch            again each second, until q
+  wasmhost ps --wait             as soon as the host serves, in a script
   wasmhost ps --json | jq '.types[] | {process, actual}'";
 
 pub(crate) const SCALE: &str = "\

@@ -1,10 +1,12 @@
 //! Arguments of the verbs that look at what runs: `wasmhost ps` and `wasmhost logs`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
+use super::duration;
 use crate::complete;
 use crate::moment::moment;
 
@@ -16,6 +18,12 @@ pub(crate) struct Ps {
     /// Show it again each second, until q or Ctrl-C.
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) watch: bool,
+    /// Wait until the host has started and its types, or this one, have their instances.
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) wait: bool,
+    /// How long to wait for that.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "wait")]
+    pub(crate) timeout: Duration,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

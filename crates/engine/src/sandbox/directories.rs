@@ -11,6 +11,7 @@ use wasmhost_config::DirGrant;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+use super::census::{Amount, ENTRIES_MAX};
 use super::identity::Identity;
 use super::usage::Bound;
 
@@ -31,6 +32,28 @@ pub struct Directory {
     pub identity: Identity,
     /// As the formation says.
     pub grant: DirGrant,
+}
+
+/// How full a directory is whose grant has `max_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fullness<'a> {
+    /// Its path in the sandbox.
+    pub guest: &'a str,
+    /// None where it can't be counted.
+    pub used: Option<Used>,
+    /// The bytes that may be in it.
+    pub bytes_max: u64,
+    /// The files, directories and links that may be in it.
+    pub entries_max: u64,
+}
+
+/// How much was found in a directory at its last count, and was added since. What was removed since is among it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Bytes of files, and 4 KiB for each entry.
+    pub bytes: u64,
+    /// Files, directories and links.
+    pub entries: u64,
 }
 
 /// Why a granted directory can't be given.
@@ -90,6 +113,20 @@ impl Directories {
         for bound in self.bounds.iter().flatten() {
             bound.count().await;
         }
+    }
+
+    /// How full those are that have a bound.
+    pub fn fullness(&self) -> impl Iterator<Item = Fullness<'_>> {
+        self.opened.iter().zip(&self.bounds).filter_map(|(directory, bound)| {
+            let grant = &directory.grant;
+            let used = bound.as_ref()?.used().map(|Amount { bytes, entries }| Used { bytes, entries });
+            Some(Fullness {
+                guest: &grant.guest,
+                used,
+                bytes_max: grant.bytes_max?,
+                entries_max: ENTRIES_MAX,
+            })
+        })
     }
 
     /// The bound of a directory, by its place among the grants.

@@ -115,6 +115,11 @@ impl Bound {
         }
     }
 
+    /// How much there is, as far as is known.
+    pub(crate) fn used(&self) -> Option<Amount> {
+        self.usage.lock().used
+    }
+
     /// Counts the directory, where it wasn't yet.
     pub(crate) async fn count(&self) {
         self.usage.count(0).await;

@@ -63,6 +63,9 @@ pub struct TypeView {
     /// Whether it is the version that is on canary, of a type that is listed before it too.
     #[serde(default)]
     pub canary: bool,
+    /// Whether the version has only its last calls to finish: the live release has another one of the type, or no such type.
+    #[serde(default)]
+    pub leaving: bool,
     /// The type's count: of both versions, where one of them is on canary.
     #[serde(default)]
     pub count: u32,
@@ -97,12 +100,31 @@ pub struct TypeView {
     /// Lines of its instances that were dropped since the host started, because they were more than its `max_log`.
     #[serde(default)]
     pub lines_past_max_log: u64,
+    /// The directories whose grants have `max_bytes`, in the file's order.
+    #[serde(default)]
+    pub directories: Vec<DirectoryView>,
     /// By index.
     pub instances: Vec<InstanceView>,
 }
 
 fn weight_default() -> u32 {
     wasmhost_config::WEIGHT_DEFAULT
+}
+
+/// A directory that has a bound for the guests that write there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryView {
+    /// Its path in the sandbox.
+    pub guest: String,
+    /// Bytes of its files, and 4 KiB for each entry: those of its last count, and all that guests have added since. Nothing
+    /// where it can't be counted.
+    pub bytes: Option<u64>,
+    /// The most that there may be.
+    pub bytes_max: u64,
+    /// Files, directories and links in it, counted in the same way.
+    pub entries: Option<u64>,
+    /// The most that there may be.
+    pub entries_max: u64,
 }
 
 /// One instance, or the place of one.

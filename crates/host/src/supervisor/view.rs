@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use wasmhost_engine::INSTANCE_DESCRIPTORS_MAX;
+use wasmhost_engine::{Fullness, INSTANCE_DESCRIPTORS_MAX};
 
 use super::roster::{Kind, Member, Phase, Successor};
 use super::types::{Retry, Type};
-use crate::admin::api::{InstanceView, TypeView};
+use crate::admin::api::{DirectoryView, InstanceView, TypeView};
 use crate::event::MemberId;
 use crate::pool::Slot;
 
@@ -29,6 +29,7 @@ impl Type {
             trigger: self.given.trigger.to_owned(),
             release: self.given.version.release,
             canary: self.is_canary,
+            leaving: self.is_retired,
             count: self.count,
             desired: self.desired,
             in_file: self.given.count_in_file,
@@ -43,6 +44,7 @@ impl Type {
             last_crash: None,
             lines_dropped: 0,
             lines_past_max_log: 0,
+            directories: self.given.version.component.directories().fullness().map(view_directory).collect(),
             instances,
         }
     }
@@ -120,6 +122,16 @@ impl Type {
             descriptors_max: 0,
             note,
         }
+    }
+}
+
+fn view_directory(found: Fullness<'_>) -> DirectoryView {
+    DirectoryView {
+        guest: found.guest.to_owned(),
+        bytes: found.used.map(|used| used.bytes),
+        bytes_max: found.bytes_max,
+        entries: found.used.map(|used| used.entries),
+        entries_max: found.entries_max,
     }
 }
 
