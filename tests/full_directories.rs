@@ -117,6 +117,7 @@ fn what_is_written_anew_or_emptied_before_takes_no_more_room() {
     assert_eq!(done(host.get("/append?60")).0, "60");
     assert_eq!(done(host.get("/unlink?new")).0, "1");
     assert_eq!(done(host.get("/append?60")).0, "60");
+    host.stderr().wait_for("web can't add to /data");
     assert_eq!(host.stderr().count("can't add to"), 1);
 }
 
@@ -145,7 +146,7 @@ fn files_that_were_there_count_and_types_share_the_bound() {
     assert_eq!(done(host.get("/append?20")).0, "20");
     let other = crate::harness::http::Request::get("/directories?100").header("host", "b.example");
     let (count, why) = done(host.send(&other));
-    // Of 64 units of 4 KiB, a directory and a file took 25, and another file 21.
+    // A directory and a file took 25 of 64 units of 4 KiB, and another file 21.
     assert!(count == "18" && why.contains("InsufficientSpace"), "{count} {why}");
     is_full_after(&host, "/append?1", "0");
 }
@@ -204,7 +205,8 @@ fn commands_and_core_modules_are_bounded_as_others_are() {
 fn a_directory_of_many_entries_is_listed_in_little_memory() {
     let entries = setting("LISTED_ENTRIES", 60_000);
     let formation = hostile("02", "memory = \"16MiB\"\ntimeout = \"10m\"\ndirs = [{ host = \"data\", guest = \"/data\" }]")
-        .process("other", "hostile03", "route = \"b.example\"\ntimeout = \"10m\"\nmemory = \"1GiB\"\ndirs = [{ host = \"data\", guest = \"/data\" }]");
+        .process("other", "hostile03", "route = \"b.example\"\ntimeout = \"10m\"\nmemory = \"1GiB\"\ndirs = [{ host = \"data\", guest = \"/data\" }]")
+        .process("tool", "cmd-test-core", "run = \"never\"\ndirs = [{ host = \"data\", guest = \"/data\" }]");
     fs::write(formation.path("data/0"), "").unwrap();
     for entry in 1..entries {
         // Links are made faster, but no file may have this many.
@@ -222,6 +224,12 @@ fn a_directory_of_many_entries_is_listed_in_little_memory() {
     assert!(grown < 24 << 20, "{} MiB more", grown >> 20);
     let other = crate::harness::http::Request::get("/list").header("host", "b.example");
     assert_eq!(done(host.send(&other)), (entries.to_string(), "Ok(())".to_owned()));
+    // The library would read all of it for each piece that a core module asks for.
+    let before = host.peak_bytes();
+    let listed = formation.start_of(vec!["exec", "tool", "--", "list", "/data"]).wait();
+    assert!(listed.code != 0 && listed.stderr.contains("Out of memory"), "{listed:#?}");
+    let grown = host.peak_bytes().saturating_sub(before);
+    assert!(grown < 24 << 20, "{} MiB more", grown >> 20);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::harness::{Ended, Formation, Process, guest_file};
+use crate::run_app::{App, Served};
 
 /// A formation whose `web` may have a directory, with its own component beside the file.
 fn granting(host: &str, access: &str) -> Formation {
@@ -74,6 +75,9 @@ fn processes_are_granted_to_nobody() {
         symlink("/proc/self", formation.path("link")).unwrap();
         refused(&formation, "where the system shows its processes");
     }
+    let ended = App::new().run("cmd-test", &["--dir", "/proc::/host::ro"]);
+    let said = "can't open the granted directory /proc: the system shows its processes there";
+    assert!(ended.code == 2 && ended.stderr.contains(said), "{ended:#?}");
 }
 
 #[test]
@@ -108,4 +112,30 @@ fn an_app_is_not_granted_the_cache_to_write_in() {
     run("data").failed(2, "--dir grants ").failed(2, "the cache of compiled components ");
     run(".::/all").failed(2, "the cache of compiled components ");
     run("data::/data::ro").done();
+}
+
+/// Directories that have /proc below them, as an app that may read everything has.
+#[test]
+fn what_is_mounted_below_a_directory_shows_no_processes_either() {
+    if !fs::exists("/proc/self/environ").unwrap() {
+        return println!("LEFT OUT: there is no /proc, so that no guest could reach it");
+    }
+    for guest in ["hostile02", "hostile03"] {
+        let served = Served::start(guest, &["--dir", "/::/host::ro"]);
+        for path in ["proc/self/environ", "proc/self/mem", "proc/self/", "proc", "proc/1/environ"] {
+            let said = served.get(&format!("/open?{path}"));
+            assert!(
+                said.starts_with("0\n") && said.to_lowercase().contains("access"),
+                "{guest} {path}: {said}"
+            );
+        }
+        assert_eq!(served.get("/open?etc/passwd"), "1\n", "{guest}");
+    }
+    for guest in ["cmd-test", "cmd-test-core"] {
+        let app = App::new();
+        let open = |path: &str| app.run(guest, &["--dir", "/::/host::ro", "--", "open", path, "1"]).done();
+        let said = open("/host/proc/self/environ");
+        assert!(said.starts_with("0 at once: Permission denied"), "{guest}: {said}");
+        assert_eq!(open("/host/etc/passwd"), "1 at once: enough\n1 one after another\n", "{guest}");
+    }
 }

@@ -99,7 +99,7 @@ impl Served {
         Served { process, address, _app: app }
     }
 
-    fn get(&self, target: &str) -> String {
+    pub(crate) fn get(&self, target: &str) -> String {
         Connection::open(self.address).unwrap().send(&Request::get(target)).unwrap().text()
     }
 }

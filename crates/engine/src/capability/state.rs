@@ -8,6 +8,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::files::bounded::Bounded;
 use super::logs::LineWriter;
 use super::network::{NetworkGrant, ResolvedNames};
 use super::outbound::OutboundHttp;
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) names: ResolvedNames,
     pub(crate) holdings: Holdings,
+    /// The granted directories that have a bound, by their place among the grants.
+    pub(crate) bounded: Vec<Option<Bounded>>,
     wasi: WasiCtx,
     /// In the place of `wasi` and `table` for a core module.
     p1: Option<WasiP1Ctx>,
@@ -99,6 +102,7 @@ impl State {
             table,
             names,
             holdings: Holdings::new(descriptors),
+            bounded: Bounded::of_grants(&sandbox, &services),
             stdout,
             stderr,
             meter,
@@ -140,10 +144,11 @@ impl State {
                 *p1 = wasi.build_p1();
                 let WasiCtxView { ctx, table } = p1.ctx();
                 *ctx.filesystem() = self.sandbox.directories.granted();
-                for grant in 0..grants.dirs.len() {
+                for (grant, opened) in self.sandbox.directories.descriptors().into_iter().enumerate() {
                     // Descriptors of granted directories come after the three standard streams.
                     let Ok(descriptor) = u32::try_from(FIRST_DIRECTORY + grant) else { break };
-                    self.holdings.keep(descriptor, Holding { grant: Some(grant), ..Holding::default() });
+                    let holding = Holding { grant: Some(grant), opened: Some(opened), ..Holding::default() };
+                    self.holdings.keep(descriptor, holding);
                 }
                 table.set_max_capacity(handles_max(&self.sandbox, WasiVersion::P1));
             }

@@ -8,12 +8,18 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use wasmhost_config::DirGrant;
-use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView};
+use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::census::{Amount, ENTRIES_MAX};
-use super::identity::Identity;
+use super::identity::{Identity, shows_processes};
 use super::usage::Bound;
+
+/// Why /proc can't be granted.
+const PROCESSES: &str = "the system shows its processes there, with the variables and the memory of the host itself: \
+                         grant a directory of files";
 
 /// The directories that a type was granted, open.
 #[derive(Clone, Default)]
@@ -81,6 +87,9 @@ impl Directories {
             let found = rustix::fs::open(&grant.host, flags, Mode::empty());
             let found = found.map_err(|err| problem(err.into()))?;
             let identity = Identity::of_opened(&found).map_err(|err| problem(err.into()))?;
+            if shows_processes(&found).map_err(|err| problem(err.into()))? {
+                return Err(problem(io::Error::other(PROCESSES)));
+            }
             // The library opens by path alone. This one leads to the directory that was found, whatever has become of
             // its own path.
             let again = format!("/proc/self/fd/{}", found.as_raw_fd());
@@ -136,6 +145,15 @@ impl Directories {
 
     pub(crate) fn granted(&self) -> WasiFilesystemCtx {
         self.granted.clone()
+    }
+
+    /// The granted directories as the library has them, in the order of the grants.
+    pub(crate) fn descriptors(&self) -> Vec<Descriptor> {
+        let (mut ctx, mut table) = (self.granted(), ResourceTable::new());
+        let mut files = WasiFilesystemCtxView { ctx: &mut ctx, table: &mut table };
+        // The table is empty, so that there is room in it for all of them.
+        let granted = files.get_directories().unwrap_or_default();
+        granted.into_iter().filter_map(|(directory, _)| table.delete(directory).ok()).collect()
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use wasmtime_wasi::filesystem::Descriptor;
+
 use super::descriptors::{Counter, Permit};
 use super::lookups::{LookingUp, Lookups};
 
@@ -10,7 +12,6 @@ use super::lookups::{LookingUp, Lookups};
 const FIELDS_ADDED_MAX: usize = 1 << 20;
 
 /// The descriptors and lookups that the handles of one instance hold.
-#[derive(Debug)]
 pub(crate) struct Holdings {
     /// Where descriptors are counted.
     pub(crate) descriptors: Counter,
@@ -21,12 +22,14 @@ pub(crate) struct Holdings {
 }
 
 /// The descriptor or lookup that one handle holds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Holding {
     pub(crate) descriptor: Option<Permit>,
     pub(crate) lookup: Option<LookingUp>,
     /// The granted directory that it was found in, by its place among the grants.
     pub(crate) grant: Option<usize>,
+    /// The file or the directory, where the handle is a core module's: its library keeps them to itself.
+    pub(crate) opened: Option<Descriptor>,
 }
 
 impl Holdings {
@@ -76,6 +79,11 @@ impl Holdings {
 
     pub(crate) fn grant_of(&self, handle: u32) -> Option<usize> {
         self.by_handle.get(&handle)?.grant
+    }
+
+    /// The file or the directory that a core module's handle is of.
+    pub(crate) fn opened(&self, handle: u32) -> Option<&Descriptor> {
+        self.by_handle.get(&handle)?.opened.as_ref()
     }
 }
 

@@ -193,7 +193,11 @@ impl Usage {
             }
             tokio::time::sleep(pause).await;
         }
-        let Ok(gate) = tokio::time::timeout(GATE_MAX, self.gate.clone().write_owned()).await else { return };
+        let Ok(gate) = tokio::time::timeout(GATE_MAX, self.gate.clone().write_owned()).await else {
+            // All others waited meanwhile, too: as after a count that took so long.
+            *last = LastCount { ended: Some(Instant::now()), took: GATE_MAX };
+            return;
+        };
         let usage = self.clone();
         // It goes on if nobody waits for it any more, and no second one beside it.
         let counted = tokio::task::spawn_blocking(move || {
@@ -263,6 +267,14 @@ pub(crate) fn length_of(file: &File) -> io::Result<u64> {
 }
 
 #[cfg(test)]
+impl Bound {
+    /// Whether a change is under way, which keeps the directory from being counted.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.usage.gate.try_write().is_err()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
 
@@ -320,6 +332,19 @@ mod tests {
         assert!(bound.admit(|| Ok(adds(20))).await.is_ok());
         std::fs::write(&path, [0; 100]).unwrap();
         assert!(matches!(bound.admit(|| Ok(adds(1))).await, Err(NotAdmitted::Full)));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_does_not_end_holds_up_others_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let bound = bound(&folder, 100);
+        let under_way = bound.admit(|| Ok(adds(90))).await.ok().unwrap();
+        assert!(matches!(bound.admit(|| Ok(adds(20))).await, Err(NotAdmitted::Full)));
+        // The directory wasn't counted. Nobody tries that again soon.
+        let again = tokio::time::timeout(GATE_MAX / 2, bound.admit(|| Ok(adds(20)))).await;
+        assert!(matches!(again, Ok(Err(NotAdmitted::Full))));
+        assert!(bound.admit(|| Ok(adds(10))).await.is_ok());
+        drop(under_way);
     }
 
     #[tokio::test]

@@ -30,14 +30,16 @@ struct Guarded {
 /// Everything that is wrong with the granted directories of these types.
 pub(super) fn problems(formation: &Formation, surroundings: &Surroundings<'_>) -> Vec<PlanProblem> {
     let guarded = guarded(formation, surroundings);
+    let grants = match surroundings.granted_by {
+        GrantedBy::Formation => "dirs grants",
+        GrantedBy::Flags => "--dir grants",
+    };
     let mut problems = Vec::new();
     for process in &formation.processes {
         for dir in &process.grants.dirs {
-            let message = match (missing(dir).or_else(|| of_processes(dir)), surroundings.granted_by) {
-                (Some(message), _) => Some(message),
-                (None, GrantedBy::Formation) => holds_guarded(dir, &guarded, "dirs grants"),
-                (None, GrantedBy::Flags) => holds_guarded(dir, &guarded, "--dir grants"),
-            };
+            let message = missing(dir)
+                .or_else(|| of_processes(dir, grants))
+                .or_else(|| holds_guarded(dir, &guarded, grants));
             problems.extend(message.map(|message| problem(process, message)));
         }
     }
@@ -57,20 +59,21 @@ fn missing(dir: &DirGrant) -> Option<String> {
     Some(format!("dirs grants {}, which {found}: create it, or correct `host`", dir.host.display()))
 }
 
-/// /proc, wherever it is mounted, has the host's own variables and memory, and those of its user's other programs.
+/// /proc, wherever it is mounted, has the host's own variables and memory, and those of its user's other programs. One that
+/// is mounted below a granted directory is refused as a guest opens a file there.
 #[cfg(target_os = "linux")]
-fn of_processes(dir: &DirGrant) -> Option<String> {
+fn of_processes(dir: &DirGrant, grants: &str) -> Option<String> {
     let found = rustix::fs::statfs(&dir.host).ok()?;
     (found.f_type == rustix::fs::PROC_SUPER_MAGIC).then(|| {
         format!(
-            "dirs grants {}, where the system shows its processes, with the variables and the memory of the host itself: no instance may reach that; grant a directory of files",
+            "{grants} {}, where the system shows its processes, with the variables and the memory of the host itself: no instance may reach that; grant a directory of files",
             dir.host.display()
         )
     })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn of_processes(_dir: &DirGrant) -> Option<String> {
+fn of_processes(_dir: &DirGrant, _grants: &str) -> Option<String> {
     None
 }
 

@@ -14,14 +14,14 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Source, StreamConsumer, StreamResult};
 use wasmtime_wasi::p3::bindings::filesystem::types::ErrorCode;
 
-use super::room::Room;
+use super::bounded::Bounded;
 
 /// Bytes that are written at once.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
 pub(super) struct Consumer {
     file: Arc<File>,
-    room: Room,
+    bounded: Bounded,
     /// Where the next piece goes; `None` is the file's end.
     position: Option<u64>,
     /// The piece that is being written, and how long it is.
@@ -33,11 +33,11 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) fn new(
         file: Arc<File>,
-        room: Room,
+        bounded: Bounded,
         position: Option<u64>,
         ended: oneshot::Sender<Result<(), ErrorCode>>,
     ) -> Consumer {
-        Consumer { file, room, position, piece: None, ended: Some(ended) }
+        Consumer { file, bounded, position, piece: None, ended: Some(ended) }
     }
 
     fn end(&mut self, result: Result<(), ErrorCode>) {
@@ -64,7 +64,7 @@ impl<D> StreamConsumer<D> for Consumer {
             let rest = source.remaining();
             let piece = Bytes::copy_from_slice(&rest[..rest.len().min(PIECE_BYTES_MAX)]);
             let bytes = piece.len();
-            (this.room.begin_write(this.file.clone(), this.position, piece), bytes)
+            (this.bounded.begin_write(this.file.clone(), this.position, piece), bytes)
         });
         // A write that has begun can't be taken back, so that this waits also where the guest would cancel it.
         let written = ready!(Pin::new(task).poll(cx)).unwrap_or_else(|err| Err(io::Error::other(err)));

@@ -10,15 +10,17 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Destination, StreamProducer, StreamResult, VecBuffer};
 use wasmtime_wasi::p3::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 
-use super::listing::{Entry, Listing, ListingError};
+use super::listing::{Entry, Listed, Listing, ListingError};
 use crate::sandbox::descriptors::Permit;
 
-type Read = (Listing, Result<Vec<Entry>, ListingError>);
+type Read = (Listing, Result<Vec<Listed>, ListingError>);
 
 pub(super) struct Entries {
     /// The next piece, where the guest has asked for one.
     reading: Option<BoxFuture<'static, Read>>,
     listing: Option<Listing>,
+    /// Why there are no more entries after those that the guest was given.
+    failed: Option<ListingError>,
     /// Is told how it ended.
     ended: Option<oneshot::Sender<Result<(), ErrorCode>>>,
     /// The directory is open while it is listed.
@@ -31,7 +33,13 @@ impl Entries {
         descriptor: Permit,
         ended: oneshot::Sender<Result<(), ErrorCode>>,
     ) -> Entries {
-        Entries { reading: None, listing: Some(listing), ended: Some(ended), _descriptor: descriptor }
+        Entries {
+            reading: None,
+            listing: Some(listing),
+            failed: None,
+            ended: Some(ended),
+            _descriptor: descriptor,
+        }
     }
 
     fn end(&mut self, result: Result<(), ErrorCode>) -> Poll<wasmtime::Result<StreamResult>> {
@@ -71,23 +79,46 @@ impl<D> StreamProducer<D> for Entries {
                 (listing, read)
             }));
         }
-        let Some(reading) = &mut this.reading else { return this.end(Ok(())) };
+        let Some(reading) = &mut this.reading else {
+            let ended = this.failed.take().map_or(Ok(()), |err| Err(to_code(err)));
+            return this.end(ended);
+        };
         let (listing, read) = match reading.as_mut().poll(cx) {
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             read => ready!(read),
         };
         this.reading = None;
-        match read {
-            Ok(entries) if entries.is_empty() => this.end(Ok(())),
-            Ok(entries) => {
-                this.listing = Some(listing);
-                let entries: Vec<_> = entries.into_iter().map(to_guest).collect();
-                destination.set_buffer(entries.into());
-                Poll::Ready(Ok(StreamResult::Completed))
+        let read = match read {
+            Ok(read) => read,
+            Err(err) => return this.end(Err(to_code(err))),
+        };
+        let mut entries = Vec::with_capacity(read.len());
+        for listed in read {
+            match listed {
+                Ok(entry) => entries.push(to_guest(entry)),
+                // A stream ends with its first error.
+                Err(err) => {
+                    this.failed = Some(err);
+                    break;
+                }
             }
-            Err(ListingError::Io(err)) => this.end(Err(err.into())),
-            Err(ListingError::Name) => this.end(Err(ErrorCode::IllegalByteSequence)),
         }
+        if entries.is_empty() {
+            let ended = this.failed.take().map_or(Ok(()), |err| Err(to_code(err)));
+            return this.end(ended);
+        }
+        if this.failed.is_none() {
+            this.listing = Some(listing);
+        }
+        destination.set_buffer(entries.into());
+        Poll::Ready(Ok(StreamResult::Completed))
+    }
+}
+
+fn to_code(error: ListingError) -> ErrorCode {
+    match error {
+        ListingError::Io(err) => err.into(),
+        ListingError::Name => ErrorCode::IllegalByteSequence,
     }
 }
 

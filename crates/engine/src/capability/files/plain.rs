@@ -10,13 +10,13 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::PATH_BYTES_MAX;
+use super::apart::{Apart, change_entries};
+use super::bounded::EntryChange;
 use super::listing::{Entry, Listing, ListingError};
-use super::room::{Entries, Refused, Room, admit_entries};
+use super::opening::{self, Opening};
 use super::writer::Writer;
 use crate::capability::replace::{Replacing, interface, returned};
 use crate::capability::state::State;
-use crate::sandbox::descriptors::Permit;
 use crate::sandbox::holdings::Holding;
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -36,8 +36,8 @@ fn link_opening(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
         Ok((directories,))
     })?;
     const OPEN: &str = "[method]descriptor.open-at";
-    replacing.item(interface::FILES, OPEN)?.func_wrap_async(OPEN, |mut store, opening: Opening| {
-        Box::new(async move { returned(open_at(store.data_mut(), opening).await) })
+    replacing.item(interface::FILES, OPEN)?.func_wrap_async(OPEN, |mut store, asked: Asked| {
+        Box::new(async move { returned(open_at(store.data_mut(), asked).await) })
     })?;
     const DESCRIPTOR: &str = "descriptor";
     replacing.item(interface::FILES, DESCRIPTOR)?.resource(
@@ -51,100 +51,17 @@ fn link_opening(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
 }
 
 /// The directory, how links are followed, the path, and how to open.
-type Opening = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
+type Asked = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
 
 async fn open_at(
     state: &mut State,
-    (directory, path_flags, path, open_flags, flags): Opening,
+    (directory, path_flags, path, open_flags, flags): Asked,
 ) -> FsResult<Resource<Descriptor>> {
+    let permit = state.take_descriptor()?;
     let within = directory.rep();
-    if path.len() > PATH_BYTES_MAX {
-        return Err(ErrorCode::NameTooLong.into());
-    }
-    let descriptor = take(state)?;
-    let again = Resource::new_borrow(within);
-    let found = HostDescriptor::stat_at(&mut state.filesystem(), again, path_flags, path.clone()).await;
-    if found.is_ok_and(|found| !can_be_opened(found.type_)) {
-        return Err(ErrorCode::Unsupported.into());
-    }
-    let room = state.room_of(within).filter(|_| open_flags.contains(OpenFlags::CREATE));
-    let opening = (directory, path_flags, path, open_flags, flags);
-    let opened = match room {
-        Some(room) => create_at(state, &room, opening).await,
-        None => open(state, opening).await,
-    };
-    match &opened {
-        Ok(opened) => state.keep_opened(within, opened.rep(), descriptor),
-        Err(_) => note_refusal(state, within, &opened),
-    }
-    opened
-}
-
-async fn open(
-    state: &mut State,
-    (directory, path_flags, path, open_flags, flags): Opening,
-) -> FsResult<Resource<Descriptor>> {
-    let mut files = state.filesystem();
-    HostDescriptor::open_at(&mut files, directory, path_flags, path, open_flags, flags).await
-}
-
-/// Opens a file that may have to be created, for which there must be room. The file is opened as if it were there first.
-async fn create_at(
-    state: &mut State,
-    room: &Room,
-    (directory, path_flags, path, open_flags, flags): Opening,
-) -> FsResult<Resource<Descriptor>> {
-    let within = directory.rep();
-    let opening =
-        |open_flags, flags| (Resource::new_borrow(within), path_flags, path.clone(), open_flags, flags);
-    if !open_flags.contains(OpenFlags::EXCLUSIVE) {
-        // A file that is to be created is opened for writing, too.
-        let read = if flags.contains(DescriptorFlags::WRITE) { flags } else { flags | DescriptorFlags::READ };
-        let existing = opening(open_flags & !OpenFlags::CREATE, read | DescriptorFlags::WRITE);
-        let opened = open(state, existing).await;
-        let is_missing = |err: &FsError| matches!(err.downcast_ref(), Some(ErrorCode::NoEntry));
-        if !opened.as_ref().is_err_and(is_missing) {
-            return opened;
-        }
-    }
-    let admitted = room.admit_entry().await.map_err(refused)?;
-    let created = open(state, opening(open_flags | OpenFlags::EXCLUSIVE, flags)).await;
-    let is_there = |err: &FsError| matches!(err.downcast_ref(), Some(ErrorCode::Exist));
-    match created {
-        // Somebody else has created it meanwhile, or it is a link to what isn't there.
-        Err(err) if is_there(&err) && !open_flags.contains(OpenFlags::EXCLUSIVE) => {
-            open(state, opening(open_flags, flags)).await
-        }
-        Err(err) => {
-            admitted.undo();
-            Err(err)
-        }
-        created => created,
-    }
-}
-
-fn refused(refused: Refused) -> FsError {
-    match refused {
-        Refused::Full => ErrorCode::InsufficientSpace.into(),
-        Refused::Across => ErrorCode::CrossDevice.into(),
-    }
-}
-
-/// A link is for the library, which doesn't follow it where the guest says so.
-fn can_be_opened(kind: DescriptorType) -> bool {
-    matches!(kind, DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink)
-}
-
-/// A descriptor more. This error comes nearest, among those that WASI knows, to "too many open files".
-fn take(state: &State) -> FsResult<Permit> {
-    state.holdings.descriptors.take().ok_or_else(|| ErrorCode::Quota.into())
-}
-
-fn note_refusal<T>(state: &State, directory: u32, result: &FsResult<T>) {
-    let code = result.as_ref().err().and_then(|err| err.downcast_ref());
-    if let Some(ErrorCode::NotPermitted | ErrorCode::ReadOnly) = code {
-        state.refuse_change(directory);
-    }
+    let place = state.place(&directory)?;
+    let opened = opening::open(place, Opening { path_flags, path, open_flags, flags }).await;
+    state.keep_opened(within, opened, permit)
 }
 
 /// A stream holds its file open, also when the guest has dropped the file.
@@ -181,7 +98,7 @@ fn read_via_stream(
     file: Resource<Descriptor>,
     offset: Filesize,
 ) -> FsResult<Resource<DynInputStream>> {
-    let descriptor = take(state)?;
+    let descriptor = state.take_descriptor()?;
     let stream = state.filesystem().read_via_stream(file, offset)?;
     state.holdings.keep(stream.rep(), Holding { descriptor: Some(descriptor), ..Holding::default() });
     Ok(stream)
@@ -196,19 +113,19 @@ fn write_stream(
         Resource<Descriptor>,
     ) -> FsResult<Resource<DynOutputStream>>,
 ) -> FsResult<Resource<DynOutputStream>> {
-    let descriptor = take(state)?;
+    let descriptor = state.take_descriptor()?;
     let within = file.rep();
-    let room = state.room_of_file(&file)?;
+    let bounded = state.bounded_file(&file)?;
     let stream = make(&mut state.filesystem(), file);
     match &stream {
         Ok(stream) => {
-            if let Some((room, file)) = room {
-                *state.table.get_mut(stream)? = Box::new(Writer::new(file, room, position));
+            if let Some((bounded, file)) = bounded {
+                *state.table.get_mut(stream)? = Box::new(Writer::new(file, bounded, position));
             }
             let holding = Holding { descriptor: Some(descriptor), ..Holding::default() };
             state.holdings.keep(stream.rep(), holding);
         }
-        Err(_) => note_refusal(state, within, &stream),
+        Err(_) => state.note_refusal(within, &stream),
     }
     stream
 }
@@ -233,18 +150,20 @@ async fn write(
     state: &mut State,
     (file, bytes, position): (Resource<Descriptor>, Vec<u8>, Filesize),
 ) -> FsResult<Filesize> {
-    let Some((room, opened)) = state.room_of_file(&file)? else {
+    let Some((bounded, opened)) = state.bounded_file(&file)? else {
         return HostDescriptor::write(&mut state.filesystem(), file, bytes, position).await;
     };
     let written = bytes.len() as u64;
-    room.write(opened, Some(position), bytes.into()).await.map_err(|err| ErrorCode::from(&err))?;
+    bounded.write(opened, Some(position), bytes.into()).await.map_err(|err| ErrorCode::from(&err))?;
     Ok(written)
 }
 
 async fn set_size(state: &mut State, file: Resource<Descriptor>, size: Filesize) -> FsResult<()> {
-    match state.room_of_file(&file)? {
+    match state.bounded_file(&file)? {
         None => HostDescriptor::set_size(&mut state.filesystem(), file, size).await,
-        Some((room, opened)) => Ok(room.set_size(opened, size).await.map_err(|err| ErrorCode::from(&err))?),
+        Some((bounded, opened)) => {
+            Ok(bounded.set_size(opened, size).await.map_err(|err| ErrorCode::from(&err))?)
+        }
     }
 }
 
@@ -280,7 +199,7 @@ fn link_listing(replacing: &mut Replacing<'_>) -> wasmtime::Result<()> {
 }
 
 async fn read_directory(state: &mut State, directory: Resource<Descriptor>) -> FsResult<Resource<Listing>> {
-    let descriptor = take(state)?;
+    let descriptor = state.take_descriptor()?;
     let Descriptor::Dir(directory) = state.table.get(&directory)? else {
         return Err(ErrorCode::NotDirectory.into());
     };
@@ -322,16 +241,16 @@ macro_rules! changing {
                 Box::new(async move {
                     let state = store.data_mut();
                     let within = $from.rep();
-                    let (from, to) = (state.room_of(within), state.room_of($to.rep()));
-                    let admitted = match admit_entries(Entries::$entries, from.as_ref(), to.as_ref()).await {
-                        Ok(admitted) => admitted,
-                        Err(reason) => return returned(Err(refused(reason))),
+                    let (from, to) = (state.place(&$from)?, state.place(&$to)?);
+                    let make = |mut apart: Apart, from: Resource<Descriptor>, to: Resource<Descriptor>| async move {
+                        // Where both are one directory, they have one name.
+                        #[allow(unused_variables)]
+                        let $from = from;
+                        let $to = to;
+                        HostDescriptor::$method(&mut apart.files(), $from, $($argument),*).await
                     };
-                    let changed = HostDescriptor::$method(&mut state.filesystem(), $from, $($argument),*).await;
-                    if let (Err(_), Some(admitted)) = (&changed, admitted) {
-                        admitted.undo();
-                    }
-                    note_refusal(state, within, &changed);
+                    let changed = change_entries(EntryChange::$entries, from, to, make).await;
+                    state.note_refusal(within, &changed);
                     returned(changed)
                 })
             },

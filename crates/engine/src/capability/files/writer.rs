@@ -10,14 +10,14 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use super::room::Room;
+use super::bounded::Bounded;
 
 /// Bytes that are taken at once: as many as the library's streams take.
 const PERMITTED: usize = 64 << 10;
 
 pub(super) struct Writer {
     file: Arc<File>,
-    room: Room,
+    bounded: Bounded,
     /// Where the next write goes; `None` is the file's end.
     position: Option<u64>,
     state: Writing,
@@ -35,8 +35,8 @@ enum Writing {
 }
 
 impl Writer {
-    pub(super) fn new(file: Arc<File>, room: Room, position: Option<u64>) -> Writer {
-        Writer { file, room, position, state: Writing::Ready }
+    pub(super) fn new(file: Arc<File>, bounded: Bounded, position: Option<u64>) -> Writer {
+        Writer { file, bounded, position, state: Writing::Ready }
     }
 
     /// Tells of a write that failed, once.
@@ -62,7 +62,7 @@ impl OutputStream for Writer {
             )));
         }
         let bytes = data.len() as u64;
-        let task = self.room.begin_write(self.file.clone(), self.position, data);
+        let task = self.bounded.begin_write(self.file.clone(), self.position, data);
         self.state = Writing::Under { task, bytes };
         Ok(())
     }
