@@ -33,7 +33,6 @@ impl Evil {
     /// The words that tell which bound has ended it, with its numbers, if one has.
     pub(super) fn said(&self) -> &'static str {
         match (self.end, self.name) {
-            (End::Timeout, "loops-at-its-start") => " s of 10 s)",
             (End::Timeout, _) => " s of 0.7 s)",
             // That is more than any memory has, whatever its limit.
             (End::Trap, "grows-by-all-at-once") => "trapped: ",
