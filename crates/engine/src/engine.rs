@@ -8,7 +8,8 @@ use wasmtime::component::Linker;
 use crate::capability::outbound::HttpClient;
 use crate::capability::state::State;
 use crate::capability::{client, fields, files, name_lookup, sockets, streams};
-use crate::compiled::{Cache, EngineOptions, config, swap};
+use crate::compiled::swap::PagesKept;
+use crate::compiled::{Cache, EngineOptions, config};
 use crate::error::{EngineError, Scarce};
 use crate::inspection::Footprint;
 use crate::sandbox::descriptors::Room;
@@ -31,8 +32,7 @@ pub struct Engine {
     pub(crate) descriptors: Arc<Room>,
     pub(crate) cache: Cache,
     pub(crate) compute: Arc<Compute>,
-    /// There was no swap when it was made, and its pools may rely on that.
-    made_without_swap: bool,
+    pages_kept: PagesKept,
 }
 
 /// One of wasmtime's engines, and what its components may import.
@@ -56,7 +56,7 @@ impl Engine {
             descriptors,
             cache,
             compute: Arc::new(Compute::start()?),
-            made_without_swap: !swap::is_on(),
+            pages_kept: PagesKept::default(),
         }))
     }
 
@@ -79,7 +79,7 @@ impl Engine {
             descriptors: self.descriptors.clone(),
             cache: self.cache.beside(),
             compute: self.compute.clone(),
-            made_without_swap: !swap::is_on(),
+            pages_kept: self.pages_kept.clone(),
         })
     }
 
@@ -100,11 +100,11 @@ impl Engine {
         }
     }
 
-    /// Says later whether swap has come to a machine that had none when this engine was made. Memory of its instances that
-    /// was swapped out isn't cleared for their successors.
+    /// Says later whether swap has come to a machine that had none when a pool was made, this engine's or that of one made by
+    /// [`Engine::with_pool`]. Memory of its instances that was swapped out isn't cleared for their successors.
     pub fn watch_swap(&self) -> impl Fn() -> bool + Send + use<> {
-        let made_without = self.made_without_swap;
-        move || made_without && swap::is_on()
+        let pages_kept = self.pages_kept.clone();
+        move || pages_kept.are_at_risk()
     }
 
     /// Prepares the thread that calls this for guests. Each thread that will run them does so once.
@@ -123,15 +123,16 @@ impl Engine {
         if let Some(flavor) = cell.get() {
             return Ok(flavor);
         }
-        let made = Flavor::new(self.options, is_async)?;
+        let made = Flavor::new(self.options, is_async, &self.pages_kept)?;
         self.ticker.drive(made.wasmtime.weak());
         Ok(cell.get_or_init(|| made))
     }
 }
 
 impl Flavor {
-    fn new(options: EngineOptions, is_async: bool) -> Result<Flavor, EngineError> {
-        let wasmtime = wasmtime::Engine::new(&config(options, is_async)).map_err(|err| {
+    fn new(options: EngineOptions, is_async: bool, pages_kept: &PagesKept) -> Result<Flavor, EngineError> {
+        let keeps_pages = !options.alone && pages_kept.by_new_pool();
+        let wasmtime = wasmtime::Engine::new(&config(options, is_async, keeps_pages)).map_err(|err| {
             let (slots, reason) = (options.slots, format!("{err:#}"));
             EngineError::Pool { slots, reason, advice: Scarce::now().advice(slots) }
         })?;

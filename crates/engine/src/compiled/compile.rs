@@ -42,7 +42,7 @@ pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
         guest_descriptors_max: 0,
         alone: true,
     };
-    let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async)).map_err(failed)?;
+    let engine = wasmtime::Engine::new(&config(smallest, inspection.is_async, false)).map_err(failed)?;
     let compiled = match Parser::is_component(wasm) {
         true => engine.precompile_component(wasm),
         false => engine.precompile_module(wasm),
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn key_with(options: EngineOptions) -> String {
-        let engine = wasmtime::Engine::new(&config(options, false)).unwrap();
+        let engine = wasmtime::Engine::new(&config(options, false, false)).unwrap();
         key(&engine, &digest(b"the same"))
     }
 
@@ -88,13 +88,13 @@ mod tests {
             guest_descriptors_max: 0,
             alone: false,
         };
-        let engine = wasmtime::Engine::new(&config(small, false)).unwrap();
-        let mut other = config(small, false);
+        let engine = wasmtime::Engine::new(&config(small, false, false)).unwrap();
+        let mut other = config(small, false, false);
         other.epoch_interruption(false);
         let other = wasmtime::Engine::new(&other).unwrap();
         assert_ne!(key(&engine, &digest(b"the same")), key(&other, &digest(b"the same")));
         assert_ne!(key(&engine, &digest(b"the same")), key(&engine, &digest(b"the other")));
-        let concurrent = wasmtime::Engine::new(&config(small, true)).unwrap();
+        let concurrent = wasmtime::Engine::new(&config(small, true, false)).unwrap();
         assert_ne!(key(&engine, &digest(b"the same")), key(&concurrent, &digest(b"the same")));
     }
 }

@@ -4,7 +4,6 @@
 use wasmtime::{Config, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use super::inspect::CORE_ITEMS_MAX;
-use super::swap;
 use crate::inspection::{Footprint, TABLE_ELEMENTS_MAX};
 use crate::sandbox::WASM_STACK_BYTES;
 
@@ -26,7 +25,7 @@ pub struct EngineOptions {
 }
 
 /// Bytes of a memory that stay mapped, and are cleared by writing, when its instance goes. Worth it only where the
-/// kernel can say which pages were written, and safe only where there is no [`swap`].
+/// kernel can say which pages were written, and safe only where there is no [`swap`](super::swap).
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
 /// The same of a table.
@@ -36,8 +35,9 @@ const KEEP_RESIDENT_TABLE_BYTES: usize = 64 << 10;
 const CORE_INSTANCES_PER_COMPONENT: u32 = CORE_ITEMS_MAX;
 const INSTANCE_BYTES_MAX: usize = 16 << 20;
 
-/// The settings of one of the engines. Those that change compiled code are part of the cache's keys.
-pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
+/// The settings of one of the engines. Those that change compiled code are part of the cache's keys. `keeps_pages`, which
+/// isn't, says how its pool clears memories.
+pub(crate) fn config(options: EngineOptions, is_async: bool, keeps_pages: bool) -> Config {
     let mut config = Config::new();
     // Compiled files say by themselves only which major version made them. (Only names of 256 bytes are refused.)
     let _ = config.module_version(ModuleVersionStrategy::Custom(wasmtime_environ::VERSION.to_owned()));
@@ -46,12 +46,12 @@ pub(crate) fn config(options: EngineOptions, is_async: bool) -> Config {
     config.wasm_component_model_async(is_async);
     config.max_wasm_stack(WASM_STACK_BYTES);
     if !options.alone {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options, is_async)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options, is_async, keeps_pages)));
     }
     config
 }
 
-fn pool(options: EngineOptions, is_async: bool) -> PoolingAllocationConfig {
+fn pool(options: EngineOptions, is_async: bool, keeps_pages: bool) -> PoolingAllocationConfig {
     let Footprint { memories, tables, stacks, .. } = options.footprint;
     let stacks = if is_async { stacks.max(1) } else { 1 };
     let mut pool = PoolingAllocationConfig::new();
@@ -70,7 +70,7 @@ fn pool(options: EngineOptions, is_async: bool) -> PoolingAllocationConfig {
         .max_component_instance_size(INSTANCE_BYTES_MAX)
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX));
-    if PoolingAllocationConfig::is_pagemap_scan_available() && !swap::is_on() {
+    if keeps_pages {
         pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES).table_keep_resident(KEEP_RESIDENT_TABLE_BYTES);
         pool.pagemap_scan(wasmtime::Enabled::Yes);
     }
