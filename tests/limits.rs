@@ -4,9 +4,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::thread;
+use std::time::Instant;
 
 use crate::harness::http::Request;
-use crate::harness::{Formation, Host, eventually, repository};
+use crate::harness::{Formation, Host, eventually, repository, versioned_web};
 
 // --- what is told of a limit
 
@@ -237,6 +238,26 @@ fn max_log_is_shown_with_its_default() {
     assert!(shown.contains("max_log = \"16MiB/s\"") && shown.contains("max_log = \"1MiB/s\""), "{shown}");
 }
 
+#[test]
+fn a_version_beside_another_or_after_it_has_no_max_log_of_its_own() {
+    let formation = versioned_web("one", "max_log = \"1KiB/s\"");
+    let host = Host::run(&formation);
+    let past = || host.ps().number("web", "lines_past_max_log");
+    for (version, deploy) in [("two", vec!["deploy"]), ("three", vec!["deploy", "--canary", "99%"])] {
+        // 4 KiB fit at once, and these are two hundred.
+        host.get("/log?lines=1000").ok();
+        let (before, since) = (past(), Instant::now());
+        formation.build("web", "web-test", version);
+        host.cli_of(deploy).done();
+        host.get("/log?lines=1000").ok();
+        let written = 2_001_u64.saturating_sub(past() - before);
+        // About nine lines fit in each second that has passed. A bucket of its own would have had room for 35 more.
+        let fit = 10.0 + 9.5 * since.elapsed().as_secs_f64();
+        assert!(written as f64 <= fit, "{written} lines of {version} were written, {fit} fit");
+    }
+    host.stop().done();
+}
+
 // --- use against limit
 
 #[test]
@@ -326,17 +347,35 @@ fn an_instance_of_many_components_takes_no_stack_from_others() {
     }
     assert_eq!(host.stderr().count("for fibers reached"), 0, "{}", host.stderr().text());
     host.stop();
+    if has_any_number_of_maps() {
+        return;
+    }
     // Its stacks are part of what a machine has room for.
     let many = formation.replace("max_instances = 10", "max_instances = 100000");
     many.run_to_end().failed(2, "x 91 stacks of process.evil x 2");
 }
 
+fn maps_max() -> u64 {
+    fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap()
+}
+
+/// Some distributions set no bound that a formation of a test could meet.
+fn has_any_number_of_maps() -> bool {
+    let has_any = maps_max() > 3_000_000;
+    if has_any {
+        eprintln!("left out: vm.max_map_count is {}, more than these stacks need", maps_max());
+    }
+    has_any
+}
+
 /// To run out of memory maps in the middle of it would end the host.
 #[test]
 fn a_deploy_of_a_component_with_too_many_stacks_is_refused() {
-    let maps_max = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse::<u64>().unwrap();
+    if has_any_number_of_maps() {
+        return;
+    }
     // Many distributions raise it to a million.
-    let instances = if maps_max < 200_000 { 1_000 } else { 20_000 };
+    let instances = if maps_max() < 200_000 { 1_000 } else { 20_000 };
     let top = format!("max_instances = {instances}");
     let before = Formation::new().top(&top).process("web", "wasi03-service", "");
     let host = Host::run(&before);

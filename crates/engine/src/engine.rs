@@ -13,6 +13,7 @@ use crate::compiled::{Cache, EngineOptions, config};
 use crate::error::{EngineError, Scarce};
 use crate::inspection::Footprint;
 use crate::sandbox::descriptors::Room;
+use crate::sandbox::log_rate::{LogRate, LogRates};
 use crate::threads::compute::Compute;
 use crate::threads::current;
 use crate::threads::ticker::Ticker;
@@ -32,6 +33,7 @@ pub struct Engine {
     pub(crate) descriptors: Arc<Room>,
     pub(crate) cache: Cache,
     pub(crate) compute: Arc<Compute>,
+    log_rates: Arc<LogRates>,
     pages_kept: PagesKept,
 }
 
@@ -56,6 +58,7 @@ impl Engine {
             descriptors,
             cache,
             compute: Arc::new(Compute::start()?),
+            log_rates: Arc::default(),
             pages_kept: PagesKept::default(),
         }))
     }
@@ -79,8 +82,15 @@ impl Engine {
             descriptors: self.descriptors.clone(),
             cache: self.cache.beside(),
             compute: self.compute.clone(),
+            log_rates: self.log_rates.clone(),
             pages_kept: self.pages_kept.clone(),
         })
+    }
+
+    /// The rate at which instances of this type may write log lines, for a version of it that may write so much. All versions
+    /// of the type share what it may write, on all engines that share this one's threads.
+    pub fn log_rate(&self, process: &Arc<str>, bytes_per_second: u64) -> LogRate {
+        self.log_rates.of(process, bytes_per_second)
     }
 
     /// Whether the pool has room for instances of such a size. `memory_bytes_max` is the largest memory, in bytes.

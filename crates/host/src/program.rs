@@ -105,7 +105,7 @@ fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
         args: process.args,
         memory_bytes_max: process.memory_bytes_max,
         table_elements_max,
-        log_rate: Arc::new(LogRate::new(u64::MAX)),
+        log_rate: LogRate::new(u64::MAX),
         missing_imports_trap: process.missing_imports_trap,
         program: Some(Program { argv0 }),
     };

@@ -35,7 +35,7 @@ struct Shared {
     name: InstanceName,
     stream: Stream,
     sink: Arc<dyn LogSink>,
-    rate: Arc<LogRate>,
+    rate: LogRate,
     meter: Arc<Meter>,
     unfinished: Mutex<Vec<u8>>,
 }
@@ -45,7 +45,7 @@ impl LineWriter {
         name: InstanceName,
         stream: Stream,
         sink: Arc<dyn LogSink>,
-        rate: Arc<LogRate>,
+        rate: LogRate,
         meter: Arc<Meter>,
     ) -> Self {
         LineWriter {
@@ -264,7 +264,7 @@ mod tests {
     fn writer_of(stream: Stream, bytes_per_second: u64, meter: Arc<Meter>) -> (LineWriter, Arc<Kept>) {
         let sink = Arc::new(Kept::default());
         let name = InstanceName { process: "web".into(), index: 1 };
-        let rate = Arc::new(LogRate::new(bytes_per_second));
+        let rate = LogRate::new(bytes_per_second);
         (LineWriter::new(name, stream, sink.clone(), rate, meter), sink)
     }
 

@@ -2,8 +2,13 @@
 //!
 //! This is a bucket that runs full: a line puts its bytes in, time takes them out at the rate, and while more than some
 //! seconds' worth is in it nothing else fits. It needs no lock, since one number says all: when the bucket will be empty.
+//!
+//! Versions of a type share its bucket, in a move, a canary, and from one deploy to the next. Each of them may have a rate of
+//! its own: their lines fill the same time.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// Bytes that a line counts beside its text: about as many as its time, its instance and the rest of its JSON take.
@@ -12,23 +17,43 @@ const LINE_BYTES: u64 = 100;
 /// The lines that fit at once, as the time in which it runs out. A program may say much when it starts, or when it fails.
 const BURST: Duration = Duration::from_secs(4);
 
-/// See the module.
-#[derive(Debug)]
+/// The rate of one version of a type, and the bucket of the type. See the module.
+#[derive(Debug, Clone)]
 pub struct LogRate {
     bytes_per_second: u64,
+    bucket: Arc<Bucket>,
+}
+
+/// The buckets of all types, by the types' names. A bucket is forgotten with the last version of its type.
+#[derive(Default)]
+pub(crate) struct LogRates(Mutex<HashMap<Arc<str>, Weak<Bucket>>>);
+
+#[derive(Debug)]
+struct Bucket {
     begun: Instant,
     /// When the bucket will be empty, in nanoseconds since `begun`.
     empty_at: AtomicU64,
 }
 
+impl LogRates {
+    /// The rate of a version of this type, which is at least a byte a second.
+    pub(crate) fn of(&self, process: &Arc<str>, bytes_per_second: u64) -> LogRate {
+        // No code that runs under the lock panics.
+        let mut buckets = self.0.lock().unwrap_or_else(|poison| poison.into_inner());
+        let bucket = buckets.get(process).and_then(Weak::upgrade).unwrap_or_else(|| {
+            buckets.retain(|_, bucket| bucket.strong_count() > 0);
+            let bucket = Arc::new(Bucket::empty());
+            buckets.insert(process.clone(), Arc::downgrade(&bucket));
+            bucket
+        });
+        LogRate { bytes_per_second: bytes_per_second.max(1), bucket }
+    }
+}
+
 impl LogRate {
-    /// At least a byte a second.
+    /// The rate of a type that has no other versions. At least a byte a second.
     pub fn new(bytes_per_second: u64) -> LogRate {
-        LogRate {
-            bytes_per_second: bytes_per_second.max(1),
-            begun: Instant::now(),
-            empty_at: AtomicU64::new(0),
-        }
+        LogRate { bytes_per_second: bytes_per_second.max(1), bucket: Arc::new(Bucket::empty()) }
     }
 
     /// Bytes that may be written in a second.
@@ -38,7 +63,7 @@ impl LogRate {
 
     /// Whether a line with so many bytes of text may be written. One that may is counted.
     pub(crate) fn take(&self, bytes: usize) -> bool {
-        self.take_at(nanoseconds(self.begun.elapsed()), bytes)
+        self.take_at(nanoseconds(self.bucket.begun.elapsed()), bytes)
     }
 
     fn take_at(&self, now: u64, bytes: usize) -> bool {
@@ -49,7 +74,13 @@ impl LogRate {
             let begins = empty_at.max(now);
             (begins - now <= nanoseconds(BURST)).then_some(begins.saturating_add(cost))
         };
-        self.empty_at.fetch_update(Relaxed, Relaxed, next).is_ok()
+        self.bucket.empty_at.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+}
+
+impl Bucket {
+    fn empty() -> Bucket {
+        Bucket { begun: Instant::now(), empty_at: AtomicU64::new(0) }
     }
 }
 
@@ -87,6 +118,34 @@ mod tests {
         assert!(rate.take_at(0, 10_000));
         assert!(!rate.take_at(6 * SECOND, 0));
         assert!(rate.take_at(7 * SECOND, 0));
+    }
+
+    #[test]
+    fn versions_of_a_type_share_what_it_may_write_each_at_its_own_rate() {
+        let rates = LogRates::default();
+        let live = rates.of(&"web".into(), 1_000);
+        assert_eq!(taken(&live, 0, 0), 41);
+        let canary = rates.of(&"web".into(), 2_000);
+        assert_eq!(taken(&canary, 0, 0), 0);
+        // A second later the live version takes half of what there is. The rest is the canary's, whose lines cost half as much.
+        assert_eq!((0..5).filter(|_| live.take_at(SECOND, 0)).count(), 5);
+        assert_eq!(taken(&canary, SECOND, 0), 9);
+        assert_eq!(taken(&live, SECOND, 0), 0);
+        assert_eq!(taken(&rates.of(&"worker".into(), 1_000), 0, 0), 41);
+        // The successor of one that has written its all begins with nothing.
+        drop(live);
+        assert_eq!(taken(&rates.of(&"web".into(), 1_000), SECOND, 0), 0);
+    }
+
+    #[test]
+    fn a_type_that_is_gone_is_forgotten() {
+        let rates = LogRates::default();
+        let gone = rates.of(&"gone".into(), 1_000);
+        assert_eq!(taken(&gone, 0, 0), 41);
+        drop(gone);
+        let _web = rates.of(&"web".into(), 1_000);
+        assert_eq!(rates.0.lock().unwrap().len(), 1);
+        assert_eq!(taken(&rates.of(&"gone".into(), 1_000), 0, 0), 41);
     }
 
     #[test]

@@ -35,8 +35,9 @@ pub struct Sandbox {
     pub memory_bytes_max: u64,
     /// Elements of one table: [`TABLE_ELEMENTS_MAX`](crate::TABLE_ELEMENTS_MAX), unless nothing else is in the process.
     pub table_elements_max: u64,
-    /// Log lines of all its instances together. A program writes to streams of its own, which this doesn't bound.
-    pub log_rate: Arc<LogRate>,
+    /// Log lines of all its instances together: [`Engine::log_rate`](crate::Engine::log_rate). A program writes to streams of its
+    /// own, which this doesn't bound.
+    pub log_rate: LogRate,
     /// Whether an import that nothing provides traps when it is called, and isn't refused when the component is loaded.
     pub missing_imports_trap: bool,
     /// Set where the instance is no part of a formation, but a program that a person runs.

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::task::{JoinError, JoinHandle};
 use wasmhost_engine::services::Services;
-use wasmhost_engine::{Component, Engine, LogRate, Sandbox, TABLE_ELEMENTS_MAX, Waiter};
+use wasmhost_engine::{Component, Engine, Sandbox, TABLE_ELEMENTS_MAX, Waiter};
 
 use super::StartError;
 use crate::plan::PlannedType;
@@ -106,14 +106,16 @@ fn load_type(
     services: Services,
 ) -> Result<Loaded, StartError> {
     let process = &planned.process;
+    let name = Arc::<str>::from(process.name.as_str());
+    let log_rate = engine.log_rate(&name, process.log_bytes_per_second);
     let sandbox = Sandbox {
-        process: process.name.as_str().into(),
+        process: name,
         grants: process.grants.clone(),
         directories: planned.directories.clone(),
         args: process.args.clone(),
         memory_bytes_max: process.memory_bytes_max,
         table_elements_max: TABLE_ELEMENTS_MAX,
-        log_rate: Arc::new(LogRate::new(process.log_bytes_per_second)),
+        log_rate,
         missing_imports_trap: process.missing_imports_trap,
         program: None,
     };
