@@ -73,6 +73,7 @@ mod setup;
 mod shares;
 mod shown;
 mod signals;
+mod slow_start;
 mod start;
 mod state;
 mod systemd;

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
@@ -30,6 +30,9 @@ use super::{Admin, ApiError, router, server};
 use crate::host::Lasting;
 use crate::logs::Logs;
 use crate::supervisor::{Target, unknown_type};
+
+/// Requests that wait until the host has started. Those past it are refused, so that `ps` and `stop` find a connection.
+const WAITING_MAX: usize = 200;
 
 /// How long those who wait for an answer may take at the end.
 const ANSWERED_MAX: Duration = Duration::from_secs(1);
@@ -51,6 +54,8 @@ struct Inside {
     /// Cancelled when somebody asks that the host stops.
     stop: CancellationToken,
     stage: watch::Sender<Stage>,
+    /// Room for requests that wait until the host has started.
+    room: Semaphore,
 }
 
 enum Stage {
@@ -80,6 +85,7 @@ impl Entrance {
             logs,
             stop: CancellationToken::new(),
             stage: watch::Sender::new(Stage::Starting("reading its releases".to_owned())),
+            room: Semaphore::new(WAITING_MAX),
         });
         let end = CancellationToken::new();
         let (at_door, starting) = (inside.clone(), starting(inside.clone()));
@@ -211,6 +217,11 @@ async fn stop(State(inside): State<Arc<Inside>>, _: Nothing) -> StatusCode {
 
 /// The host's answer, once it has started.
 async fn wait(State(inside): State<Arc<Inside>>, request: Request) -> Response {
+    let Ok(place) = inside.room.try_acquire() else {
+        let full =
+            format!("the host is starting, and {WAITING_MAX} requests wait until it has: try again later");
+        return ApiError::unavailable(full).into_response();
+    };
     let mut stage = inside.stage.subscribe();
     let is_over = |stage: &Stage| matches!(stage, Stage::Serving(_) | Stage::NotStarted(_));
     let router = match stage.wait_for(is_over).await.as_deref() {
@@ -218,6 +229,7 @@ async fn wait(State(inside): State<Arc<Inside>>, request: Request) -> Response {
         Ok(Stage::NotStarted(why)) => Err(format!("the host didn't start: {why}")),
         Ok(Stage::Starting(_) | Stage::Beginning) | Err(_) => Err("the host is stopping".to_owned()),
     };
+    drop(place);
     match router {
         Ok(router) => answer(router, request).await,
         Err(why) => ApiError::unavailable(why).into_response(),

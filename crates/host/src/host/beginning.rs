@@ -24,8 +24,10 @@ use crate::release::{
 };
 use crate::services::{GrantedBy, Queues, Refusals};
 
-/// How long the store may take to hear why there is no host.
+/// How long the store may take to hear why there is no host, and how long where somebody has asked for the stop. A store that
+/// hangs says it to the next start.
 const FAILED_MAX: Duration = Duration::from_secs(10);
+const FAILED_MAX_IF_STOPPED: Duration = Duration::from_secs(1);
 
 /// The means of a start.
 pub(super) struct Means<'a> {
@@ -94,8 +96,14 @@ pub(super) async fn begin(
     match made {
         Ok(made) => Ok(Begun { formation, store, shelf, queues, made }),
         Err(err) => {
-            // A store that hangs says it to the next start.
-            let _ = tokio::time::timeout(FAILED_MAX, store::release_failed(&store, begin, &err)).await;
+            let is_stopped = matches!(err, StartError::Stopped);
+            let told = store::release_failed(&store, begin, &err);
+            let told =
+                tokio::time::timeout(if is_stopped { FAILED_MAX_IF_STOPPED } else { FAILED_MAX }, told);
+            tokio::select! {
+                _ = told => {}
+                () = &mut stopped, if !is_stopped => {}
+            }
             Err(err)
         }
     }
