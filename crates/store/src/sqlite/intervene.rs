@@ -30,6 +30,11 @@ pub(super) struct InterveneAll {
 impl Write for InterveneAll {
     type Answer = Swept;
 
+    /// The most that it may change, since nobody knows before.
+    fn rows(&self) -> usize {
+        INTERVENE_JOBS_MAX as usize
+    }
+
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Swept> {
         let ids = self.pick(tx)?;
         let mut swept = Swept { more: ids.len() as u64 >= INTERVENE_JOBS_MAX, ..Swept::default() };

@@ -43,6 +43,10 @@ pub(super) struct Renew {
 impl Write for Renew {
     type Answer = Vec<Lease>;
 
+    fn rows(&self) -> usize {
+        self.leases.len()
+    }
+
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<Lease>> {
         let until = tx.steady + self.lease;
         let mut renew =

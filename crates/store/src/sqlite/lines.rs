@@ -5,7 +5,8 @@
 //! the order in which they came. An operation of a line that asks for little is in the round under way, and so waits for
 //! no more than a round of each other line, and one operation of each.
 //!
-//! This is a machine without threads: `writer` drives it.
+//! This is a machine without threads: `writer` drives it. `host/src/output/queue.rs` has the same rounds for lines of output:
+//! a mend of one may be one of the other.
 
 use std::collections::BTreeMap;
 

@@ -26,6 +26,11 @@ struct Kind {
 impl Write for Prune {
     type Answer = u64;
 
+    /// The most that it may delete, since nobody knows before.
+    fn rows(&self) -> usize {
+        PRUNE_JOBS_MAX as usize
+    }
+
     fn apply(&self, tx: &Tx<'_>) -> rusqlite::Result<u64> {
         let finished = Kind {
             count: "SELECT coalesce(sum(done + cancelled), 0) FROM queues",

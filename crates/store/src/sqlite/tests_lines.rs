@@ -54,3 +54,19 @@ async fn callers_wait_for_room_in_the_line_of_their_source_alone() {
         call.await.unwrap().unwrap();
     }
 }
+
+/// Two changes of a thousand jobs each aren't one transaction, and one of another line has its turn between them.
+#[tokio::test]
+async fn an_operation_on_many_jobs_counts_for_all_that_it_may_change() {
+    let store = SqliteStore::in_memory().unwrap();
+    let good = store.in_line_of("good");
+    store.enqueue(vec![job(1); 1_000]).await.unwrap();
+    let last = store.enqueue(vec![job(1); 1_000]).await.unwrap()[999].id;
+    let cancel_all = || store.intervene_all(JobFilter::default(), Intervention::Cancel);
+    let go = hold_writer(&store).await;
+    let (first, second, one, ()) =
+        tokio::join!(cancel_all(), cancel_all(), good.cancel(last), async { drop(go) });
+    let moved = Intervened::Moved { from: JobState::Available, to: JobState::Cancelled };
+    assert_eq!(one.unwrap(), moved, "the second thousand is canceled after it");
+    assert_eq!([first.unwrap().changed, second.unwrap().changed], [1_000, 999]);
+}
