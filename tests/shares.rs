@@ -1,19 +1,24 @@
 //! Types that compete for computing time get it in proportion to their weights.
 
 use std::fs;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 
 use crate::harness::http::Connection;
-use crate::harness::{Formation, Host, eventually};
+use crate::harness::{Formation, Host, eventually, versioned_web};
 
-/// Loops of each type: more than there are threads that compute, on most machines.
-const LOOPS: usize = 8;
+/// Loops of each type: several times as many as there are threads that compute.
+fn loops() -> usize {
+    8.max(4 * available_parallelism().map_or(1, NonZero::get))
+}
 
 /// The lighter type is waited for until it has computed for so long: some hundreds of turns.
 const COMPUTED_S: f64 = 0.2;
 
 fn formation(one: u32, other: u32) -> Formation {
+    let count = loops();
     let keys = |name: &str, weight| {
-        format!("route = \"{name}.example\"\ncount = {LOOPS}\ntimeout = \"1h\"\nweight = {weight}")
+        format!("route = \"{name}.example\"\ncount = {count}\ntimeout = \"1h\"\nweight = {weight}")
     };
     Formation::new().top("grace = \"0s\"").process("one", "web-test", &keys("one", one)).process(
         "other",
@@ -29,12 +34,12 @@ fn begin_loops(host: &Host, process: &str) -> Vec<Connection> {
         connection.send_raw(request.as_bytes()).unwrap();
         connection
     };
-    let loops = (0..LOOPS).map(|_| begin()).collect();
-    eventually("all of them loop", || (host.ps().in_state(process, "busy") == LOOPS).then_some(()));
-    loops
+    let begun = (0..loops()).map(|_| begin()).collect();
+    eventually("all of them loop", || (host.ps().in_state(process, "busy") == loops()).then_some(()));
+    begun
 }
 
-/// The time that `heavy` computes while `light` computes for one second.
+/// How many times as long as `light` does `heavy` compute.
 fn ratio(host: &Host, heavy: &str, light: &str) -> f64 {
     let before = host.ps();
     eventually("both have computed", || {
@@ -60,8 +65,21 @@ fn types_that_compute_have_time_by_their_weights_and_a_deploy_changes_them_while
     let ps = host.ps();
     assert_eq!((ps.number("one", "weight"), ps.number("other", "weight")), (1, 4));
     for process in ["one", "other"] {
-        assert_eq!(ps.in_state(process, "busy"), LOOPS, "{process} loops on: {ps:?}");
+        assert_eq!(ps.in_state(process, "busy"), loops(), "{process} loops on: {ps:?}");
     }
     let found = ratio(&host, "other", "one");
     assert!((3.0..5.5).contains(&found), "{found} to 1 after the deploy");
+}
+
+#[test]
+fn a_canary_has_the_weight_of_its_type_until_it_is_promoted() {
+    let formation = versioned_web("one", "count = 2\nweight = 3");
+    let host = Host::run(&formation);
+    formation.build("web", "web-test", "two");
+    let _formation = formation.replace("weight = 3", "weight = 9");
+    host.cli(["deploy", "--canary", "50%"]).done();
+    let ps = host.ps();
+    assert_eq!((&ps.process("web")["weight"], &ps.canary("web")["weight"]), (&3.into(), &3.into()));
+    host.cli(["promote"]).done();
+    assert_eq!(host.ps().number("web", "weight"), 9);
 }

@@ -37,8 +37,10 @@ impl Supervisor {
             return Err(Refused::Conflict("a type of the live release is gone".into()));
         }
         let mut places = vec![];
-        for Canary { of, supervised, takes } in canaries {
+        for Canary { of, mut supervised, takes } in canaries {
             let count = self.types[of].count;
+            // Both versions have one share of the compute threads, which is the live one's until the promotion.
+            supervised.weight = self.types[of].given.weight;
             let place = self.add_type(supervised);
             self.types[place].is_canary = true;
             self.types[of].canary = Some(Beside { place, share, takes });
