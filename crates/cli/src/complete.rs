@@ -11,7 +11,9 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use serde::de::DeserializeOwned;
 use wasmhost_config::{Formation, Trigger};
-use wasmhost_host::admin::api::{FormationView, HOST_TARGET, QueuesView, ReleaseView, ReleasesView};
+use wasmhost_host::admin::api::{
+    FormationView, HOST_TARGET, QueuesView, RELEASES_LISTED, ReleaseView, ReleasesView,
+};
 
 use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
@@ -26,9 +28,6 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// Names that are offered at most.
 const NAMES_MAX: usize = 1_000;
-
-/// Releases that are offered where no host runs: as many as a host lists.
-const RELEASES_MAX: u32 = 20;
 
 /// The answer to a shell that asks, if it is a shell that runs this program.
 pub(crate) fn answer(command: impl Fn() -> clap::Command) -> Option<Outcome> {
@@ -109,7 +108,7 @@ pub(crate) fn releases() -> ArgValueCandidates {
 
 fn releases_in_store() -> Option<Vec<ReleaseView>> {
     let stored = Client::of_file(file()).ok()?.stored_releases().ok()??;
-    stored.list(RELEASES_MAX).ok()
+    stored.list(RELEASES_LISTED).ok()
 }
 
 /// Queues.

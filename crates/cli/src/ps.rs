@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use wasmhost_host::admin::api::{CanaryView, CrashCause, CrashView, FormationView, InstanceView, TypeView};
+use wasmhost_host::unknown_type;
 
 use crate::args::Ps;
 use crate::client::Client;
@@ -53,16 +54,11 @@ async fn watch(client: &Client, ps: &Ps) -> Outcome {
 async fn look(client: &Client, ps: &Ps) -> Result<FormationView, Failed> {
     let mut view: FormationView = client.get("/v1/formation").await?;
     let Some(name) = ps.process.as_ref().filter(|_| view.starting.is_none()) else { return Ok(view) };
-    let mut known: Vec<_> = view.types.iter().map(|process| process.process.clone()).collect();
-    // A type with a canary, or with a version that leaves, is listed twice.
-    let mut seen = HashSet::new();
-    known.retain(|name| seen.insert(name.clone()));
-    view.types.retain(|process| process.process == *name);
-    if view.types.is_empty() {
-        let known = known.join(", ");
-        let message = format!("there is no process type \"{name}\"; this formation has {known}");
-        return Err(Failed::new(Exit::Failed, message));
+    if !view.types.iter().any(|process| process.process == *name) {
+        let known: Vec<&str> = view.types.iter().map(|process| process.process.as_str()).collect();
+        return Err(Failed::new(Exit::Failed, unknown_type(name, &known)));
     }
+    view.types.retain(|process| process.process == *name);
     Ok(view)
 }
 

@@ -44,5 +44,6 @@ pub use state_dir::{
     Holder, StateDirError, holder, is_in_use, is_trusted_user, refuse_directory_of_other, running_state_dir,
     socket_path,
 };
+pub use supervisor::unknown_type;
 pub use systemd::{Reloading, ServiceManager};
 pub use trigger::release::ReleaseFailed;

@@ -117,7 +117,7 @@ mod tests {
                 match rate.take(ms(now), 1, per_second) {
                     Ok(()) => taken += 1,
                     Err(wait) => {
-                        // Who waits for as long as it is told is taken.
+                        // A producer that waits for as long as it is told is taken.
                         let mut later = Rate { earned_at: rate.earned_at };
                         prop_assert!(later.take(ms(now) + wait, 1, per_second).is_ok());
                     }

@@ -73,8 +73,12 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
     })
 }
 
-/// A place to listen, and the key and the line that name it.
-type Known = (Listen, String, usize);
+/// A place to listen that was read, with the key and the line that name it.
+struct Known {
+    place: Listen,
+    key: String,
+    line: usize,
+}
 
 fn read_listen(
     cx: &mut Reading<'_>,
@@ -90,17 +94,18 @@ fn read_listen(
     for element in &elements {
         let Some(place) = place(cx, element) else { continue };
         let found = quoted(&place.to_string());
-        match known.iter().find(|(other, _, _)| is_one_place(other, &place)) {
+        match known.iter().find(|known| is_one_place(&known.place, &place)) {
             None => {}
-            Some((_, key, _)) if *key == element.key => {
+            Some(Known { key, .. }) if *key == element.key => {
                 element.problem(cx, format!("the place {found} is given twice: remove one of the two"));
             }
-            Some((_, key, line)) => element.problem(
+            Some(Known { key, line, .. }) => element.problem(
                 cx,
                 format!("the place {found} is in {key} too (line {line}): remove one of the two"),
             ),
         }
-        known.push((place.clone(), element.key.clone(), cx.report.line(element.span.start)));
+        let line = cx.report.line(element.span.start);
+        known.push(Known { place: place.clone(), key: element.key.clone(), line });
         places.push(place);
     }
     places

@@ -18,8 +18,8 @@ use wasmhost_store::StoreError;
 use wasmhost_store::releases::{RELEASES_MAX, Release, ReleaseState};
 
 use super::api::{
-    DeployEvent, DeployRequest, PromoteRequest, ReleaseDetail, ReleaseSource, ReleaseView, ReleasesView,
-    RollbackRequest,
+    DeployEvent, DeployRequest, PromoteRequest, RELEASES_LISTED, ReleaseDetail, ReleaseSource, ReleaseView,
+    ReleasesView, RollbackRequest,
 };
 use super::jobs::page_size;
 use super::request::{Given, Nothing};
@@ -27,9 +27,6 @@ use super::{Admin, ApiError, Shared};
 use crate::release::views::{components, detail, no_release, view};
 use crate::release::{NotTaken, OnCanary, TIMEOUT_DEFAULT, TIMEOUT_MAX, Wanted};
 use crate::share::Share;
-
-/// Releases in a list, where nobody says how many.
-const PAGE_DEFAULT: u32 = 20;
 
 /// How often a list is read, at most, until no deploy has ended in between.
 const READS_MAX: u32 = 5;
@@ -142,7 +139,7 @@ async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<ReleasesView>, ApiError> {
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
-    let wanted = query.n.as_deref().map_or(Ok(PAGE_DEFAULT), |text| page_size("n", text, RELEASES_MAX))?;
+    let wanted = query.n.as_deref().map_or(Ok(RELEASES_LISTED), |text| page_size("n", text, RELEASES_MAX))?;
     let mut reads = 0;
     loop {
         let live = live_number(&admin).await?;

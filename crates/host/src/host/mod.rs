@@ -391,7 +391,7 @@ impl Host {
     }
 }
 
-/// The host doesn't start. Who has asked it something meanwhile is told why.
+/// The host doesn't start. Clients that wait are told why.
 async fn give_up(entrance: Entrance, logs: &Logs, lasting: &Lasting, err: StartError) -> StartError {
     lasting.release();
     logs.end_followers().await;

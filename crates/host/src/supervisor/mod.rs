@@ -415,7 +415,7 @@ impl Supervisor {
 }
 
 /// The message to a person who misspells a type. `known` may list a type once for each of its versions.
-pub(crate) fn unknown_type(name: &str, known: &[&str]) -> String {
+pub fn unknown_type(name: &str, known: &[&str]) -> String {
     let mut seen = HashSet::new();
     let known: Vec<_> = known.iter().copied().filter(|known| seen.insert(*known)).collect();
     format!("there is no process type \"{name}\"; this formation has {}", known.join(", "))

@@ -6,6 +6,7 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::tests::{hold_writer, job};
 use super::*;
+use crate::jobs::JobState;
 
 /// So many calls at once, each with so many jobs. They are in line when this returns, as far as it has room for them.
 async fn flood(

@@ -78,7 +78,7 @@ fn round(bench: &Bench, build: Build, alone: &mut Row, beside: &mut Row) -> Resu
     work(bench, &server, bench.options.seconds.min(2))?;
     add(alone, &work(bench, &server, bench.options.seconds)?);
     let _storm = Neighbour::EnqueueStorm.begin(&server)?;
-    // The jobs that were enqueued alone is done by now; the storm has begun when its first request is read.
+    // The jobs that were enqueued alone are done by now; the storm has begun when its first request is read.
     std::thread::sleep(Duration::from_millis(300));
     add(beside, &work(bench, &server, bench.options.seconds)?);
     Ok(())

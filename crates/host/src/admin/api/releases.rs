@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Releases in a list, the newest ones, where nobody says how many.
+pub const RELEASES_LISTED: u32 = 20;
+
 /// `POST /v1/deploy`. The answer is a stream of [`DeployEvent`]s, one on a line; the last one says how it ended. A deploy
 /// that has begun goes on when its client has gone.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
