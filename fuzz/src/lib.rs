@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use wasmhost_config::{Changes, Formation, LoadError, Origin, Schedule, Trigger};
+use wasmhost_config::{Changes, Formation, LoadError, Origin, ScaleChange, ScaleTo, Schedule, Trigger};
 use wasmhost_config::{has_whole_escapes, normal_host, normal_path, shown, units};
 
 /// A formation's text and, behind a zero, the `.env` beside it.
@@ -74,6 +74,25 @@ pub fn units(data: &[u8]) {
         let duration = Duration::from_millis(millis);
         assert_eq!(units::parse_duration(&units::format_duration(duration)), Ok(duration));
         assert_eq!(units::parse_size(&units::format_size(millis)), Ok(millis));
+    }
+}
+
+/// A change of a count, as an argument of `scale`.
+pub fn scale(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match text.parse::<ScaleChange>() {
+        Ok(change) => {
+            let (sign, count) = match change.to {
+                ScaleTo::Count(count) => ('=', count),
+                ScaleTo::More(count) => ('+', count),
+                ScaleTo::Fewer(count) => ('-', count),
+            };
+            assert!(!change.process.is_empty() && text.starts_with(&format!("{}{sign}", change.process)));
+            assert_eq!(format!("{}{sign}{count}", change.process).parse(), Ok(change.clone()));
+            let json = serde_json::to_string(&change).expect("a change is JSON");
+            assert_eq!(serde_json::from_str::<ScaleChange>(&json).expect("it is a change still"), change);
+        }
+        Err(error) => is_one_line(&error.to_string()),
     }
 }
 

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use wasmhost_config::{Outbound, shown};
-use wasmhost_host::admin::api::{ScaleChange, ScaleTo};
+use wasmhost_config::{Outbound, ScaleChange};
 
 use crate::complete;
 use exec::{EXEC_HELP, Exec};
@@ -221,7 +220,7 @@ pub(crate) struct Compile {
 pub(crate) struct Scale {
     /// New counts: `web=10`, `worker+2`, `clock-1`.
     #[arg(value_name = "TYPE=COUNT", add = complete::changes())]
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<ScaleChange>,
     /// Go back to the file's counts, of all types or of these.
     #[arg(long, value_name = "TYPE", num_args = 0.., conflicts_with = "changes", add = complete::types())]
     pub(crate) reset: Option<Vec<String>>,
@@ -384,52 +383,14 @@ impl FromStr for CountFlag {
 /// As many as a formation may ask for.
 const COUNT_MAX: u32 = 100_000;
 
-/// `web=10`, `worker+2` or `clock-1`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change(pub(crate) ScaleChange);
-
-impl FromStr for Change {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        type Make = fn(u32) -> ScaleTo;
-        let split = |sign, make: Make| text.rsplit_once(sign).map(|(process, count)| (process, count, make));
-        // A name may have a `-` in it, so that the last one counts, and only where there is no other sign.
-        let found = split('=', ScaleTo::Count)
-            .or_else(|| split('+', ScaleTo::More))
-            .or_else(|| split('-', ScaleTo::Fewer));
-        let expected = "expected a type and a count, such as web=10, worker+2 or clock-1";
-        let Some((process, count, make)) = found else { return Err(expected.to_owned()) };
-        if process.is_empty() {
-            return Err(expected.to_owned());
-        }
-        let count = count.parse().map_err(|_| {
-            format!("\"{}\" is not a count; {expected}", shown::one_line(count, shown::MESSAGE_BYTES_MAX))
-        })?;
-        Ok(Change(ScaleChange { process: process.to_owned(), to: make(count) }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn change(text: &str) -> Result<(String, ScaleTo), String> {
-        text.parse::<Change>().map(|Change(change)| (change.process, change.to))
-    }
-
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn counts_are_set_raised_and_lowered() {
-        assert_eq!(change("web=10"), Ok(("web".into(), ScaleTo::Count(10))));
-        assert_eq!(change("worker+2"), Ok(("worker".into(), ScaleTo::More(2))));
-        assert_eq!(change("mail-worker-1"), Ok(("mail-worker".into(), ScaleTo::Fewer(1))));
-        assert_eq!(change("mail-worker=3"), Ok(("mail-worker".into(), ScaleTo::Count(3))));
     }
 
     #[test]
@@ -470,12 +431,5 @@ mod tests {
         assert_eq!(args(&["--", "a", "--", "b"]), Some((false, "a -- b".into())));
         assert_eq!(args(&["a", "--", "b"]), Some((false, "a -- b".into())));
         assert_eq!(args(&["--netwrok"]), None, "a slip isn't taken for the app's");
-    }
-
-    #[test]
-    fn what_is_no_change_is_refused() {
-        for text in ["web", "=3", "web=", "web=x", "web=-1", "+2", "web=1.5"] {
-            assert!(change(text).is_err(), "{text}");
-        }
     }
 }

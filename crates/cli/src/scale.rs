@@ -12,7 +12,7 @@ pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
         return show(client, scale.json).await;
     }
     let request = ScaleRequest {
-        changes: scale.changes.iter().map(|change| change.0.clone()).collect(),
+        changes: scale.changes.clone(),
         reset: scale.reset.clone().filter(|types| !types.is_empty()),
         reset_all: scale.reset.as_ref().is_some_and(Vec::is_empty),
         wait_s: (!scale.no_wait).then_some(scale.timeout.as_secs_f64()),

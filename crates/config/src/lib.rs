@@ -31,6 +31,7 @@ mod read;
 mod reader;
 mod report;
 mod route;
+mod scale;
 mod show;
 pub mod shown;
 mod spelling;
@@ -52,5 +53,6 @@ pub use load::{
 pub use normal::{has_whole_escapes, normal_host, normal_path};
 pub use procfile::{Procfile, is_procfile};
 pub use route::RouteError;
+pub use scale::{ScaleChange, ScaleError, ScaleTo};
 pub use spelling::{name_problem, nearest};
 pub use unworked::UnworkedQueue;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use jobs::*;
 pub use releases::*;
 pub use schedules::*;
+pub use wasmhost_config::{ScaleChange, ScaleTo};
 
 /// `GET /v1/formation`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -226,28 +227,6 @@ pub struct ScaleRequest {
     /// Answer only when the counts are live, or after this many seconds.
     #[serde(default)]
     pub wait_s: Option<f64>,
-}
-
-/// One change of a count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScaleChange {
-    /// The type.
-    pub process: String,
-    /// Its new count.
-    pub to: ScaleTo,
-}
-
-/// A new count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScaleTo {
-    /// This many.
-    Count(u32),
-    /// This many more.
-    More(u32),
-    /// This many fewer, and not less than none.
-    Fewer(u32),
 }
 
 /// The answer to `POST /v1/scale`
