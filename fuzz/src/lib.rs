@@ -1,5 +1,9 @@
 //! The truths that hold for every input. Each function takes the bytes that a fuzzer made up, and panics where they show
 //! something that is wrong. `fuzz_targets/` hands them over, and `corpus/` holds inputs that once led somewhere new.
+//! Texts are here; what needs the whole host is in [`host`].
+
+#[cfg(feature = "host")]
+pub mod host;
 
 use std::ffi::OsString;
 use std::path::Path;

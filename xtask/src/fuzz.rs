@@ -3,6 +3,11 @@
 //!
 //! Rust's sanitizers need a nightly toolchain and are left out: what is fuzzed is safe Rust, whose panics are what is
 //! looked for.
+//!
+//! Targets that read texts are built in a minute. Those of `fuzz_targets/host/` have a whole host in them, with wasmtime
+//! (`counters` keeps that from taking a quarter of an hour), and are built for those who ask for them.
+
+pub(crate) mod counters;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{bench, cargo_command, test};
+use crate::{bench, cargo_command, guests, test};
 
 /// The folder of what is built, and of its corpora.
 pub(crate) const FOLDER: &str = "fuzz";
@@ -29,11 +34,20 @@ const LINES_SHOWN: usize = 60;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The targets [default: all of `fuzz/fuzz_targets`]
+    /// The targets [default: those that read texts]
     targets: Vec<String>,
+    /// All of them, those too that need the whole host
+    #[arg(long, conflicts_with = "targets")]
+    all: bool,
     /// How long to run each, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// How many inputs each gets at most
+    #[arg(long)]
+    inputs: Option<u64>,
+    /// How many run at once [default: as many as there are processors]
+    #[arg(long, short)]
+    jobs: Option<usize>,
     /// Copies inputs that reach code which none of `fuzz/corpus` does into it
     #[arg(long)]
     keep: bool,
@@ -41,25 +55,39 @@ pub(crate) struct Options {
 
 /// Runs the targets that a person asks for. The inputs that they learn are kept in the target folder, and begun with next time.
 pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
-    let known = targets(repository)?;
-    if let Some(target) = options.targets.iter().find(|target| !known.contains(target)) {
-        bail!("there is no target `{target}`: there are {}", known.join(", "));
+    let known = Known::of(repository)?;
+    let targets = match (options.all, options.targets.is_empty()) {
+        (true, _) => known.all(),
+        (false, true) => known.texts.clone(),
+        (false, false) => options.targets.clone(),
+    };
+    if let Some(target) = targets.iter().find(|target| !known.all().contains(target)) {
+        bail!("there is no target `{target}`: there are {}", known.all().join(", "));
     }
-    let targets = if options.targets.is_empty() { known } else { options.targets.clone() };
-    let fuzz = Fuzz::build(repository)?;
-    fuzz.all(&targets, &|target| {
+    let (host, texts): (Vec<_>, Vec<_>) =
+        targets.iter().map(String::as_str).partition(|target| known.host.iter().any(|host| host == target));
+    let fuzz = Fuzz::new(repository)?;
+    if !texts.is_empty() {
+        fuzz.build_texts()?;
+    }
+    if !host.is_empty() {
+        fuzz.build_host(&host)?;
+    }
+    let limits: Vec<String> = options.inputs.iter().map(|inputs| format!("-runs={inputs}")).collect();
+    fuzz.all(&targets, options.jobs, &|target| {
         let learnt = fuzz.target.join("corpus").join(target);
-        fuzz.one(target, &learnt, options.seconds, &[])?;
+        fuzz.one(target, &learnt, options.seconds, &limits)?;
         if options.keep { fuzz.keep(target, &learnt) } else { Ok(()) }
     })
 }
 
-/// Runs each target for a short time, from the same beginning each time.
+/// Runs each target that reads texts for a short time, from the same beginning each time.
 pub(crate) fn check(repository: &Path, seconds: u32) -> Result<()> {
-    let fuzz = Fuzz::build(repository)?;
-    fuzz.all(&targets(repository)?, &|target| {
+    let fuzz = Fuzz::new(repository)?;
+    fuzz.build_texts()?;
+    fuzz.all(&Known::of(repository)?.texts, None, &|target| {
         let learnt = tempfile::tempdir()?;
-        fuzz.one(target, learnt.path(), seconds, &["-seed=1"])
+        fuzz.one(target, learnt.path(), seconds, &["-seed=1".to_owned()])
     })
 }
 
@@ -82,9 +110,26 @@ fn target_folder(repository: &Path) -> PathBuf {
 }
 
 /// The names of the targets.
-fn targets(repository: &Path) -> Result<Vec<String>> {
+struct Known {
+    texts: Vec<String>,
+    /// Those that need the whole host.
+    host: Vec<String>,
+}
+
+impl Known {
+    fn of(repository: &Path) -> Result<Known> {
+        let folder = repository.join(FOLDER).join("fuzz_targets");
+        Ok(Known { texts: names(&folder)?, host: names(&folder.join("host"))? })
+    }
+
+    fn all(&self) -> Vec<String> {
+        [&self.texts[..], &self.host].concat()
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for file in fs::read_dir(repository.join(FOLDER).join("fuzz_targets"))? {
+    for file in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let file = file?.path();
         if file.extension().is_some_and(|kind| kind == "rs") {
             names.push(file.file_stem().unwrap_or_default().to_string_lossy().into_owned());
@@ -100,31 +145,64 @@ struct Fuzz<'a> {
     /// Where they are, with what they learn.
     target: PathBuf,
     programs: PathBuf,
+    triple: String,
 }
 
 impl Fuzz<'_> {
-    fn build(repository: &Path) -> Result<Fuzz<'_>> {
+    fn new(repository: &Path) -> Result<Fuzz<'_>> {
         if let Some(lacking) = lacks(repository) {
             bail!("{lacking}");
         }
         let target = target_folder(repository);
         let triple = host_triple()?;
-        let mut build = cargo_fuzz(&target)?;
-        build
-            .args(["build", "--sanitizer", "none", "--fuzz-dir", FOLDER, "--target", &triple, "--target-dir"])
-            .arg(&target)
-            .current_dir(repository);
-        ensure!(build.status()?.success(), "the fuzz targets could not be built");
-        Ok(Fuzz { repository, programs: target.join(triple).join("release"), target })
+        Ok(Fuzz { repository, programs: target.join(&triple).join("release"), target, triple })
     }
 
-    /// As many at once as there are cores.
-    fn all(&self, targets: &[String], run: &(dyn Fn(&str) -> Result<()> + Sync)) -> Result<()> {
+    /// Builds those that read texts.
+    fn build_texts(&self) -> Result<()> {
+        self.build(&[])
+    }
+
+    /// Builds those that need the whole host, and the guests that they run.
+    fn build_host(&self, targets: &[&str]) -> Result<()> {
+        guests::build(self.repository, &guests::Which::Rust, false)?;
+        targets.iter().try_for_each(|target| self.build(&["--features=host", target]))
+    }
+
+    fn build(&self, what: &[&str]) -> Result<()> {
+        let mut build = cargo_fuzz(&self.target)?;
+        build
+            .args([
+                "build",
+                "--sanitizer",
+                "none",
+                "--fuzz-dir",
+                FOLDER,
+                "--target",
+                &self.triple,
+                "--target-dir",
+            ])
+            .arg(&self.target)
+            .args(what)
+            .current_dir(self.repository);
+        counters::limit(&mut build)?;
+        ensure!(build.status()?.success(), "the fuzz targets could not be built");
+        Ok(())
+    }
+
+    /// Runs them, so many at once.
+    fn all(
+        &self,
+        targets: &[String],
+        jobs: Option<usize>,
+        run: &(dyn Fn(&str) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         let left = Mutex::new(targets.iter());
         let failed = Mutex::new(Vec::new());
         let next = || left.lock().unwrap_or_else(|lock| lock.into_inner()).next();
         thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            for _ in 0..jobs.max(1) {
                 scope.spawn(|| {
                     while let Some(target) = next() {
                         if let Err(error) = run(target) {
@@ -139,7 +217,7 @@ impl Fuzz<'_> {
         Ok(())
     }
 
-    fn one(&self, target: &str, learnt: &Path, seconds: u32, others: &[&str]) -> Result<()> {
+    fn one(&self, target: &str, learnt: &Path, seconds: u32, others: &[String]) -> Result<()> {
         let artifacts = self.target.join("artifacts").join(target);
         let corpus = self.corpus(target);
         for folder in [learnt, &artifacts, &corpus] {
@@ -147,8 +225,11 @@ impl Fuzz<'_> {
         }
         let said = artifacts.join("output.txt");
         let output = File::create(&said)?;
+        // A program that is stopped leaves its files behind.
+        let temporary = tempfile::tempdir()?;
         let began = Instant::now();
         let status = Command::new(self.programs.join(target))
+            .env("TMPDIR", temporary.path())
             .arg(learnt)
             .arg(&corpus)
             .args([format!("-max_total_time={seconds}"), format!("-timeout={INPUT_SECONDS_MAX}")])
@@ -186,8 +267,10 @@ impl Fuzz<'_> {
     }
 
     fn keep(&self, target: &str, learnt: &Path) -> Result<()> {
+        let temporary = tempfile::tempdir()?;
         let mut merge = Command::new(self.programs.join(target));
         merge
+            .env("TMPDIR", temporary.path())
             .args(["-merge=1", "-use_counters=0", "-use_value_profile=0"])
             .arg(self.corpus(target))
             .arg(learnt);

@@ -63,6 +63,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = fuzz::counters::compile() {
+        return ended;
+    }
     match run(Arguments::parse().chore) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
