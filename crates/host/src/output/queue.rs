@@ -49,6 +49,8 @@ pub(super) struct Queue<T> {
     rounds: VecDeque<VecDeque<Waiting<T>>>,
     /// The number of the first of them.
     round: u64,
+    /// The last round that the next line of a source belongs to.
+    last_round: u64,
     sources: Vec<Source>,
 }
 
@@ -83,7 +85,7 @@ pub(super) struct Dropped {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Queue<T> {
-        Queue { rounds: VecDeque::new(), round: 0, sources: Vec::new() }
+        Queue { rounds: VecDeque::new(), round: 0, last_round: 0, sources: Vec::new() }
     }
 
     /// Adds a source. `name` completes "12 lines of ...".
@@ -115,6 +117,7 @@ impl<T> Queue<T> {
             of.full_since.get_or_insert_with(now);
         }
         let round = of.take_place(self.round, bytes);
+        self.last_round = self.last_round.max(of.round);
         if self.rounds.is_empty() {
             self.round = round;
         }
@@ -132,6 +135,10 @@ impl<T> Queue<T> {
         while self.rounds.front().is_some_and(VecDeque::is_empty) {
             self.rounds.pop_front();
             self.round += 1;
+        }
+        if self.rounds.is_empty() {
+            // The stream has kept up: nobody owes others a round.
+            self.round = self.round.max(self.last_round + 1);
         }
         let of = &mut self.sources[source.0];
         of.held_bytes -= bytes;

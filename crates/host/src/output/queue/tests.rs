@@ -58,6 +58,20 @@ fn a_line_waits_for_no_more_than_a_round_of_each_other_source() {
 }
 
 #[test]
+fn a_source_whose_lines_have_all_left_writes_as_one_that_wrote_nothing() {
+    let (mut queue, now) = (Queue::new(), Instant::now());
+    let (web, worker) = (queue.source("web".into()), queue.source("worker".into()));
+    assert!(queue.put(web, ROUND_BYTES + 7_000, 0, || now));
+    assert_eq!(queue.take(now), Some((web, 0)));
+    // These are less than a round, and would be more with the rest of the first line.
+    for (source, bytes, item) in [(web, 26_000, 1), (web, 2_000, 2), (worker, 10, 3)] {
+        assert!(queue.put(source, bytes, item, || now));
+    }
+    let taken: Vec<_> = std::iter::from_fn(|| queue.take(now)).map(|(_, item)| item).collect();
+    assert_eq!(taken, [1, 2, 3]);
+}
+
+#[test]
 fn floods_get_the_same_share_of_the_stream() {
     let (mut queue, now) = (Queue::new(), Instant::now());
     let sources = [queue.source("long".into()), queue.source("short".into())];
