@@ -99,8 +99,9 @@ mod tests {
     fn producers_and_queues_have_rates_of_their_own() {
         let rates = Rates::default();
         for (producer, queue) in [("web", "mail"), ("web", "other"), ("evil", "mail")] {
-            assert!(rates.take(producer, queue, 5, 5).is_ok(), "{producer} {queue}");
-            assert!(rates.take(producer, queue, 1, 5).is_err(), "{producer} {queue}");
+            // They are earned in an hour.
+            assert!(rates.take(producer, queue, 3_600, 1).is_ok(), "{producer} {queue}");
+            assert!(rates.take(producer, queue, 1, 1).is_err(), "{producer} {queue}");
         }
     }
 

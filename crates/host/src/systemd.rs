@@ -330,6 +330,16 @@ mod tests {
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
+    /// The numbers of all messages that come until there are none for a moment.
+    fn all_of(manager: &UnixDatagram) -> Vec<u32> {
+        let mut bytes = [0; 64];
+        let number = |length: usize, bytes: &[u8]| {
+            let text = std::str::from_utf8(&bytes[..length]).unwrap();
+            text.strip_prefix("STATUS=").unwrap().parse().unwrap()
+        };
+        std::iter::from_fn(|| manager.recv(&mut bytes).ok().map(|length| number(length, &bytes))).collect()
+    }
+
     #[tokio::test]
     async fn messages_wait_for_a_manager_that_takes_none_and_keep_their_order() {
         let folder = tempfile::tempdir().unwrap();
@@ -338,17 +348,17 @@ mod tests {
         (0..2_000).for_each(|n| service.status(&n.to_string()));
         let waiting = service.told.as_ref().unwrap().line().waiting.len();
         assert!((1..=WAITING_MAX).contains(&waiting), "{waiting}");
-        let received = tokio::task::spawn_blocking(move || {
-            let mut received: Vec<u32> = Vec::new();
-            manager.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            let mut bytes = [0; 64];
-            while let Ok(length) = manager.recv(&mut bytes) {
-                let text = std::str::from_utf8(&bytes[..length]).unwrap();
-                received.push(text.strip_prefix("STATUS=").unwrap().parse().unwrap());
+        manager.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut received: Vec<u32> = Vec::new();
+        loop {
+            let none_waits = service.told.as_ref().unwrap().line().waiting.is_empty();
+            let (manager, before) = (manager.try_clone().unwrap(), received.len());
+            let next = tokio::task::spawn_blocking(move || all_of(&manager));
+            received.extend(next.await.unwrap());
+            if none_waits && received.len() == before {
+                break;
             }
-            received
-        });
-        let received = received.await.unwrap();
+        }
         assert!(received.len() > waiting && received.len() < 2_000, "{}", received.len());
         assert!(received.iter().copied().eq(0..u32::try_from(received.len()).unwrap()), "{received:?}");
     }
