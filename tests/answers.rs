@@ -18,12 +18,13 @@ fn an_answer_that_its_guest_forgot_to_finish_ends_with_the_call() {
         for keys in ["", "isolation = \"call\""] {
             let host = service(guest, keys);
             let mut connection = host.connect();
+            // Each would take as long as its timeout.
             let begun = Instant::now();
             for path in paths.iter().chain(paths) {
                 let answer = connection.send(&Request::get(path)).unwrap();
                 assert_eq!(answer.ok(), "forgotten\n", "{guest} {path}");
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{guest} {:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(30), "{guest} {:?}", begun.elapsed());
             assert_eq!(host.ps().number("web", "restarts"), 0, "{guest}");
             host.stop().done();
         }
@@ -93,7 +94,7 @@ fn an_error_code_is_an_answer() {
             host.get("/error").is_error(500, "H15");
         }
         // Each was called once, and the instance is as good as before.
-        assert_eq!(host.ps().instances("web")[0]["calls"], 4, "{guest}");
+        host.is_idle_after("web", 4);
         assert_eq!(host.ps().number("web", "restarts"), 0, "{guest}");
         let line = host.stderr().wait_for("GET /error: ");
         assert!(line.contains("the guest answered with the error internal-error: asked to fail"), "{line}");
@@ -117,11 +118,11 @@ fn an_answer_that_a_guest_passes_on_comes_to_its_own_end() {
 #[test]
 fn an_answer_may_take_longer_than_the_timeout_as_long_as_it_goes_on() {
     for guest in BOTH {
-        let host = service(guest, "timeout = \"1s\"");
+        let host = service(guest, "timeout = \"4s\"");
         let begun = Instant::now();
-        let answer = host.get("/events?count=8&ms=300");
-        assert_eq!(answer.ok().lines().count(), 8, "{guest}");
-        assert!(begun.elapsed() > Duration::from_secs(2));
+        let answer = host.get("/events?count=12&ms=450");
+        assert_eq!(answer.ok().lines().count(), 12, "{guest}");
+        assert!(begun.elapsed() > Duration::from_secs(4));
         assert_eq!(host.ps().number("web", "restarts"), 0, "{guest}");
     }
 }
@@ -129,8 +130,8 @@ fn an_answer_may_take_longer_than_the_timeout_as_long_as_it_goes_on() {
 #[test]
 fn an_answer_that_stalls_is_cut_off_at_the_timeout() {
     for guest in BOTH {
-        let host = service(guest, "timeout = \"1s\"");
-        match host.try_send(&Request::get("/events?count=2&ms=8000")) {
+        let host = service(guest, "timeout = \"3s\"");
+        match host.try_send(&Request::get("/events?count=2&ms=600000")) {
             Err(Failed::Cut(answer)) => assert_eq!((answer.status, answer.text().as_str()), (200, "0\n")),
             other => panic!("{guest}: {other:?}"),
         }

@@ -1,17 +1,14 @@
 //! Requests that wait for an instance of a canary, and its end.
 
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::http::Connection;
-use crate::harness::{Host, eventually, versioned_web};
+use crate::harness::{Asked, Host, Outside, eventually, versioned_web};
 
 #[test]
 fn requests_that_wait_for_a_canary_that_ends_are_answered_at_once() {
-    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = outside.local_addr().unwrap();
-    let keys = format!("count = 2\nqueue_timeout = \"120s\"\noutbound = [\"http://{address}\"]");
+    let outside = Outside::open();
+    let keys = format!("count = 2\nqueue_timeout = \"120s\"\n{}", outside.keys());
     for end in ["abort", "promote"] {
         let formation = versioned_web("round 0", &keys);
         let host = Host::run(&formation);
@@ -36,10 +33,10 @@ fn requests_that_wait_for_a_canary_that_ends_are_answered_at_once() {
                 assert!(expected.contains(&version), "{end}: {version}");
             }
             let took = since.elapsed();
-            for (mut client, outside) in held {
+            for (mut client, asked) in held {
                 assert!(!client.has_answer(Duration::from_millis(1)), "{end}: it is held");
-                answer(outside);
-                assert_eq!(client.read_answer(false).unwrap().ok(), "200\nheld", "{end}: it is finished");
+                asked.answer();
+                assert_eq!(client.read_answer(false).unwrap().ok(), Outside::PASSED_ON, "{end}: it is finished");
             }
             host.is_alone("web", 2);
             took < Duration::from_secs(4)
@@ -52,10 +49,8 @@ fn requests_that_wait_for_a_canary_that_ends_are_answered_at_once() {
 /// The promotion waits for calls of the live version, as long as `grace` allows, and the canary's own calls take as long.
 #[test]
 fn requests_that_wait_for_a_canary_do_not_wait_for_its_promotion() {
-    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = outside.local_addr().unwrap();
-    let keys =
-        format!("count = 5\ntimeout = \"170s\"\nqueue_timeout = \"120s\"\noutbound = [\"http://{address}\"]");
+    let outside = Outside::open();
+    let keys = format!("count = 5\nqueue_timeout = \"120s\"\n{}", outside.keys());
     let formation = versioned_web("one", &keys).top("grace = \"120s\"");
     let host = Host::run(&formation);
     let of_live = [(); 3].map(|()| hold(&host, &outside));
@@ -72,10 +67,10 @@ fn requests_that_wait_for_a_canary_do_not_wait_for_its_promotion() {
         assert!(["one", "two"].contains(&version.trim_end()), "{version}");
     }
     assert!(!promotion.has_ended(), "it waits for calls of the live version");
-    for (mut client, outside) in of_live.into_iter().chain(of_canary) {
+    for (mut client, asked) in of_live.into_iter().chain(of_canary) {
         assert!(!client.has_answer(Duration::from_millis(1)), "it is held");
-        answer(outside);
-        assert_eq!(client.read_answer(false).unwrap().ok(), "200\nheld", "it is finished");
+        asked.answer();
+        assert_eq!(client.read_answer(false).unwrap().ok(), Outside::PASSED_ON, "it is finished");
     }
     promotion.wait().done();
     host.is_alone("web", 5);
@@ -84,25 +79,23 @@ fn requests_that_wait_for_a_canary_do_not_wait_for_its_promotion() {
 }
 
 /// A request that keeps an instance busy until it is answered from outside.
-fn hold(host: &Host, outside: &TcpListener) -> (Connection, TcpStream) {
+fn hold(host: &Host, outside: &Outside) -> (Connection, Asked) {
     let mut client = host.connect();
-    let request =
-        format!("GET /fetch?url=http://{}/ HTTP/1.1\r\nhost: x\r\n\r\n", outside.local_addr().unwrap());
-    client.send_raw(request.as_bytes()).unwrap();
-    (client, outside.accept().unwrap().0)
+    client.send_raw(format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", outside.target()).as_bytes()).unwrap();
+    (client, outside.asked())
 }
 
 /// A request that keeps an instance of the canary busy, the first or the second, until it is answered from outside.
-fn hold_canary(host: &Host, outside: &TcpListener, busy: usize) -> (Connection, TcpStream) {
+pub(crate) fn hold_canary(host: &Host, outside: &Outside, busy: usize) -> (Connection, Asked) {
     loop {
-        let (mut client, stream) = hold(host, outside);
+        let (mut client, asked) = hold(host, outside);
         let ps = host.ps();
         let instances = ps.canary("web")["instances"].as_array().unwrap();
         if instances.iter().filter(|instance| instance["state"] == "busy").count() == busy {
-            return (client, stream);
+            return (client, asked);
         }
         // The live version has it, by chance.
-        answer(stream);
+        asked.answer();
         client.read_answer(false).unwrap().ok();
     }
 }
@@ -118,8 +111,4 @@ fn wait_for_canary(host: &Host, waiting: usize) -> Connection {
         })
         .then_some(client)
     })
-}
-
-fn answer(mut outside: TcpStream) {
-    outside.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nheld").unwrap();
 }

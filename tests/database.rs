@@ -4,7 +4,7 @@
 //! names it otherwise.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
 use crate::harness::http::Request;
-use crate::harness::{Formation, Host, eventually};
+use crate::harness::{Formation, Host, address_of_its_own, eventually};
 
 /// A name and a password with characters that have a meaning in a URL.
 const PASSWORD: &str = "s:e/c@r%et";
@@ -20,7 +20,7 @@ const PASSWORD: &str = "s:e/c@r%et";
 /// A server of its own. It is stopped when this is dropped.
 struct Postgres {
     server: Child,
-    port: u16,
+    address: SocketAddr,
     programs: PathBuf,
     folder: tempfile::TempDir,
 }
@@ -42,12 +42,12 @@ impl Postgres {
         init.args(["--username=guestbook", "--auth=scram-sha-256", "--no-sync", "--pwfile"]).arg(&password);
         let made = init.arg("-D").arg(&data).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        // Somebody else may take it in between, which is unlikely and shows.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = address_of_its_own();
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
         let mut server = command(&programs.join("postgres"), user);
-        server.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-F", "-p", &port.to_string(), "-k"]);
+        server.arg("-D").arg(&data).args(["-h", &ip, "-F", "-p", &port, "-k"]);
         let server = server.arg(folder.path()).stderr(Stdio::null()).spawn().unwrap();
-        let postgres = Postgres { server, port, programs, folder };
+        let postgres = Postgres { server, address, programs, folder };
         eventually("the server takes connections", || {
             let ready = postgres.tool("pg_isready").arg("--quiet").status().unwrap();
             ready.success().then_some(())
@@ -58,7 +58,8 @@ impl Postgres {
 
     fn tool(&self, name: &str) -> Command {
         let mut tool = Command::new(self.programs.join(name));
-        tool.args(["-h", "127.0.0.1", "-U", "guestbook", "-p", &self.port.to_string()]);
+        let (ip, port) = (self.address.ip().to_string(), self.address.port().to_string());
+        tool.args(["-h", &ip, "-U", "guestbook", "-p", &port]);
         tool.env("PGPASSWORD", PASSWORD).current_dir(self.folder.path());
         tool
     }
@@ -108,7 +109,7 @@ fn user(name: &str) -> Option<(u32, u32)> {
 #[ignore = "run by `cargo xtask test` where PostgreSQL is installed"]
 fn postgres() {
     let postgres = Postgres::start();
-    let address = format!("127.0.0.1:{}", postgres.port);
+    let address = postgres.address.to_string();
     let formation = Formation::example("postgres", &["web"])
         .replace("outbound = [\"127.0.0.1:5432\"]", &format!("outbound = [\"{address}\"]"))
         .variable("DATABASE_URL", format!("postgres://guestbook:s%3Ae%2Fc%40r%25et@{address}/guestbook"));

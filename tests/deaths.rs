@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::harness::http::Request;
 use crate::harness::{Formation, Host, eventually};
 
 /// The report of a type, as soon as there is one in which this text is.
@@ -17,7 +18,8 @@ fn a_trap_is_told_with_its_backtrace_and_its_last_lines() {
     let host = Host::run(&Formation::web("count = 2"));
     assert_eq!(host.ps().process("web")["last_crash"], Value::Null);
     host.get("/log?lines=30").ok();
-    host.get("/trap").is_error(502, "H13");
+    // A request that isn't repeated, and so kills one instance alone.
+    host.send(&Request::post("/trap", "")).is_error(502, "H13");
     let crash = report(&host, "web", "unreachable");
     let name = crash["instance"].as_str().unwrap();
     assert_eq!(

@@ -4,7 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Ended, Formation, Host, Load, Standing, eventually, guest_file, versioned_web};
+use crate::harness::{
+    Ended, Formation, Host, Load, Standing, compile_ahead, eventually, guest_file, versioned_web,
+};
 
 /// A host under load, and how it was before a deploy that is to fail.
 struct Before {
@@ -25,6 +27,7 @@ impl Before {
         let formation = formation.process("other", "web-test", "route = \"/ok\"");
         let host = Host::run(&formation);
         host.get("/ok").ok();
+        host.is_idle_after("other", 1);
         let load = host.load_of_versions(2, &["one"]);
         load.wait_for(20);
         let (text, other) = (formation.text(), host.instances_of("other"));
@@ -143,18 +146,22 @@ fn an_instance_that_traps_at_its_start() {
 
 #[test]
 fn an_instance_that_never_gets_ready() {
+    let before = Before::new("count = 4").put("spin-start");
     let begun = Instant::now();
-    Before::new("count = 4").put("spin-start").fails_with(&["deploy", "--timeout", "2s"], "web");
+    let ended = before.host.cli(["deploy", "--timeout", "2s"]).failed(1, "web");
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
+    before.holds_unharmed(&ended);
 }
 
 #[test]
 fn a_web_type_whose_ready_path_never_answers_well() {
+    compile_ahead("two");
     for path in ["/status?code=503", "/nowhere", "/trap"] {
         Before::new("")
             .build("two")
             .change("component = \"web.wasm\"", &format!("component = \"web.wasm\"\nready = \"{path}\""))
-            .fails_with(&["deploy", "--timeout", "2s"], path);
+            .fails_with(&["deploy", "--timeout", "3s"], path);
     }
 }
 
@@ -220,9 +227,10 @@ fn a_release_step_that_traps() {
 
 #[test]
 fn a_release_step_that_hangs() {
+    compile_ahead("two");
     for step in ["args = [\"loop\"]", "args = [\"sleep\", \"5000\"]"] {
-        let begun = Instant::now();
         let before = with_step(step);
+        let begun = Instant::now();
         let why = "it wasn't done within 3s: the release step \"prepare\" was running";
         let ended = before.host.cli(["deploy", "--timeout", "3s"]).failed(1, why);
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
@@ -291,7 +299,7 @@ fn a_path_that_alone_is_new_and_never_answers_well() {
     let ready = "component = \"web.wasm\"\nready = ";
     Before::new("")
         .change("component = \"web.wasm\"", &format!("{ready}\"/status?code=503\""))
-        .fails_with(&["deploy", "--timeout", "2s"], "GET /status?code=503 with 503");
+        .fails_with(&["deploy", "--timeout", "3s"], "GET /status?code=503 with 503");
     let before = Before::new("").change("component = \"web.wasm\"", &format!("{ready}\"/ok\""));
     let ended = before.host.cli(["deploy"]);
     assert!(ended.stderr.contains("starting a first instance of web"), "{ended:#?}");
@@ -302,6 +310,7 @@ fn a_path_that_alone_is_new_and_never_answers_well() {
 
 #[test]
 fn a_supervisor_that_hangs_holds_up_neither_a_deploy_nor_a_drain() {
+    compile_ahead("two");
     let formation = versioned_web("one", "");
     let now = formation.path("now");
     let formation = formation.variable("WASMHOST_FAULT_HANG", format!("the supervisor:{}", now.display()));
@@ -364,6 +373,7 @@ fn a_host_that_is_killed_in_the_middle() {
 
 #[test]
 fn storing_a_release_is_within_the_time_of_a_deploy() {
+    compile_ahead("two");
     let formation = versioned_web("one", "");
     let host = Host::run(&formation);
     formation.build("web", "web-test", "two");

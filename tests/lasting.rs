@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Formation, Host, eventually};
+use crate::harness::{Formation, Host};
 
 /// The tasks of such a host that last as long as it does.
 const TASKS: [&str; 6] = [
@@ -57,13 +57,10 @@ fn a_listener_that_accepts_no_more_is_a_loss() {
 fn a_host_whose_supervisor_panics_answers_what_it_has_begun() {
     let formation = formation("WASMHOST_FAULT_PANIC", "the supervisor");
     let host = Host::run(&formation);
-    std::thread::scope(|scope| {
-        let slow = scope.spawn(|| host.get("/sleep?ms=2000").ok());
-        eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
-        now(&formation);
-        host.stderr().wait_for("the supervisor has panicked (a test wants it)");
-        assert_eq!(slow.join().unwrap(), "slept\n");
-    });
+    let held = host.hold();
+    now(&formation);
+    host.stderr().wait_for("the supervisor has panicked (a test wants it)");
+    held.end();
     assert_eq!(host.wait().code, 1);
 }
 

@@ -85,6 +85,24 @@ fn get(address: SocketAddr, target: &str) -> crate::harness::http::Answer {
     Connection::open(address).unwrap().send(&Request::get(target)).unwrap()
 }
 
+/// A request to the first type that is under way until its body is whole.
+#[track_caller]
+fn hold(address: SocketAddr, ps: impl Fn() -> Option<Value>) -> Connection {
+    let mut held = Connection::open(address).unwrap();
+    held.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    let is_busy = |ps: &Value| ps["types"][0]["instances"][0]["state"] == "busy";
+    eventually("it is under way", || ps().filter(is_busy).map(drop));
+    held
+}
+
+/// Sends its rest once nobody listens there any more, and has its answer.
+#[track_caller]
+fn finish(mut held: Connection, address: SocketAddr) {
+    eventually("the host drains", || Connection::open(address).is_err().then_some(()));
+    held.send_raw(b"1\r\nx\r\n0\r\n\r\n").unwrap();
+    assert_eq!(held.read_answer(false).unwrap().ok(), "x");
+}
+
 /// A pipe whose reader is gone: EPIPE.
 fn closed() -> PipeWriter {
     pipe().unwrap().1
@@ -141,15 +159,9 @@ fn a_stream_that_cannot_be_written_ends_no_request_no_job_and_no_drain() {
             (shown["state"] == "dead" && shown["crashes"] == 3).then_some(())
         });
         // A request that is under way is finished.
-        let mut held = Connection::open(address).unwrap();
-        held.send_raw(b"GET /sleep?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        eventually("it is busy", || {
-            let ps = host.ps()?;
-            let web = ps["types"].as_array()?.iter().find(|view| view["process"] == "web")?.clone();
-            (web["instances"][0]["state"] == "busy").then_some(())
-        });
+        let held = hold(address, || host.ps());
         host.signal(Signal::TERM);
-        assert_eq!(held.read_answer(false).unwrap().ok(), "slept\n", "stream {number}");
+        finish(held, address);
         assert_eq!(host.wait(), 0, "stream {number}");
     }
 }
@@ -175,13 +187,9 @@ fn a_terminal_that_was_closed_ends_no_request_and_no_drain() {
         get(address, "/trap").is_error(502, "H13");
         get(address, "/log?lines=10").ok();
     }
-    let mut held = Connection::open(address).unwrap();
-    held.send_raw(b"GET /sleep?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    eventually("it is busy", || {
-        (terminal.ps()?["types"][0]["instances"][0]["state"] == "busy").then_some(())
-    });
+    let held = hold(address, || terminal.ps());
     kill_process(pid, Signal::TERM).unwrap();
-    assert_eq!(held.read_answer(false).unwrap().ok(), "slept\n");
+    finish(held, address);
     eventually("it has ended", || terminal.ps().is_none().then_some(()));
 }
 

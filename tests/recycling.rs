@@ -155,14 +155,20 @@ fn no_call_sees_anything_of_another() {
 #[test]
 fn the_count_bounds_how_many_isolated_calls_run_at_once() {
     let host = Host::run(&Formation::web("count = 2\nisolation = \"call\"\nbacklog = 1"));
+    let mut slow: Vec<_> = (0..2).map(|_| host.connect()).collect();
+    for client in &mut slow {
+        client.send_raw(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    }
     std::thread::scope(|scope| {
-        let slow: Vec<_> = (0..2).map(|_| scope.spawn(|| host.get("/sleep?ms=3000").ok())).collect();
         eventually("two run", || (host.ps().in_state("web", "busy") == 2).then_some(()));
         let third = scope.spawn(|| host.get("/instance").ok());
         eventually("the third waits", || (host.ps().number("web", "waiting") == 1).then_some(()));
         host.get("/ok").is_error(503, "H11");
+        for client in &mut slow {
+            client.send_raw(b"1\r\nx\r\n0\r\n\r\n").unwrap();
+            assert_eq!(client.read_answer(false).unwrap().ok(), "x");
+        }
         assert_eq!(remembered(&third.join().unwrap()), 1);
-        slow.into_iter().for_each(|slow| assert_eq!(slow.join().unwrap(), "slept\n"));
     });
 }
 
@@ -173,7 +179,7 @@ fn isolated_calls_crash_for_themselves() {
         host.get(target).is_error(status, code);
         assert_eq!(remembered(&host.get("/instance").ok()), 1);
     }
-    assert_eq!(host.ps().number("web", "restarts"), 3);
+    eventually("they were replaced", || (host.ps().number("web", "restarts") == 3).then_some(()));
 }
 
 #[test]
@@ -200,9 +206,9 @@ fn a_call_may_compute_for_as_long_as_its_budget_says() {
     let host = Host::run(&Formation::web("cpu = \"100ms\""));
     host.get("/loop").is_error(504, "H12");
     let line = host.stderr().wait_for("/loop");
-    assert!(line.contains("used more CPU than its budget (computed 0."), "{line}");
+    assert!(line.contains("used more CPU than its budget (computed "), "{line}");
     assert!(line.contains(" s of 0.1 s)"), "{line}");
-    assert_eq!(host.ps().number("web", "restarts"), 1);
+    eventually("its instance was replaced", || (host.ps().number("web", "restarts") == 1).then_some(()));
     // To wait costs nothing, and each call has a budget of its own.
     assert_eq!(host.get("/sleep?ms=500").ok(), "slept\n");
     for _ in 0..4 {
@@ -226,9 +232,8 @@ fn a_job_past_its_cpu_budget_is_tried_again() {
 #[test]
 fn a_flood_of_refusals_is_counted_in_the_log() {
     let host = Host::run(&Formation::web("backlog = 0"));
+    let held = host.hold();
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| host.get("/sleep?ms=4000").ok());
-        eventually("it is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
         for _ in 0..10 {
             scope.spawn(|| {
                 let mut client = Client::new(host.address());
@@ -239,7 +244,7 @@ fn a_flood_of_refusals_is_counted_in_the_log() {
         }
         let line = host.stderr().wait_for("more requests within a second ended so");
         assert!(line.contains("H11"), "{line}");
-        slow.join().unwrap();
     });
+    held.end();
     assert!(host.stderr().count("H11") < 120, "{}", host.stderr().text());
 }

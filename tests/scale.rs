@@ -109,9 +109,9 @@ fn who_waits_in_vain_is_told_what_lacks() {
     let ended =
         host.cli(["scale", "spin=2", "web=2", "--timeout", "500ms"]).failed(1, "spin has 0 of 2 instances");
     assert!(ended.stderr.contains("the host goes on trying"), "{ended:#?}");
-    assert_eq!(host.ps().number("web", "actual"), 2);
+    eventually("the others are up", || (host.ps().number("web", "actual") == 2).then_some(()));
     host.cli(["scale", "spin=0"]).done();
-    assert_eq!(host.ps().instances("spin").len(), 0);
+    eventually("none is left", || host.ps().instances("spin").is_empty().then_some(()));
 }
 
 #[test]
@@ -124,9 +124,8 @@ fn who_waits_for_what_traps_learns_why() {
 #[test]
 fn who_does_not_wait_gets_an_answer_at_once() {
     let host = Host::run(&Formation::web("").process("spin", "spin-start", "route = \"/spin\"\ncount = 0"));
-    let begun = Instant::now();
+    // With a wait it would fail, after a minute.
     host.cli(["scale", "spin=1", "--no-wait"]).done();
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     assert_eq!((host.ps().number("spin", "desired"), host.ps().number("spin", "actual")), (1, 0));
 }
 
@@ -154,13 +153,11 @@ fn counts_that_were_set_survive_a_restart_of_the_host() {
 #[test]
 fn a_busy_instance_finishes_its_call_before_it_leaves() {
     let host = Host::run(&Formation::web("count = 2"));
-    std::thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(host.get("/sleep?ms=5000").ok(), "slept\n"));
-        eventually("one is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
-        host.cli(["scale", "web=0"]).done();
-        let ps = host.ps();
-        assert_eq!((ps.number("web", "actual"), ps.number("web", "draining")), (0, 1), "{ps:#?}");
-    });
+    let held = host.hold();
+    host.cli(["scale", "web=0"]).done();
+    let ps = host.ps();
+    assert_eq!((ps.number("web", "actual"), ps.number("web", "draining")), (0, 1), "{ps:#?}");
+    held.end();
     eventually("it has left", || host.ps().instances("web").is_empty().then_some(()));
 }
 
@@ -224,11 +221,10 @@ fn the_host_answers_while_a_scale_waits_for_the_store() {
         let scale = scope.spawn(|| host.cli(["scale", "web=3"]));
         // The next one begins with what the first one comes to.
         let more = scope.spawn(|| host.cli(["scale", "worker=2", "--no-wait"]));
-        for _ in 0..5 {
-            let begun = Instant::now();
+        // The store gives up after 5 s.
+        for _ in 0..2 {
             assert_eq!(host.ps().number("web", "desired"), 1);
             host.cli(["restart", "web"]).done();
-            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         }
         assert!(!scale.is_finished() && !more.is_finished());
         store.release();
@@ -254,7 +250,7 @@ fn hold(host: &Host, count: usize) -> Vec<Connection> {
 #[test]
 fn instances_that_drain_take_no_room_from_replacements_of_another_type() {
     // Room for ten, and for ten more that come or go.
-    let formation = Formation::web("count = 9").top("max_instances = 10");
+    let formation = Formation::web("count = 9\ntimeout = \"10m\"").top("max_instances = 10\ngrace = \"10m\"");
     let host = Host::run(&formation.process("worker", "job-test", "queue = \"q\""));
     let mut held = hold(&host, 9);
     host.cli(["scale", "web=0"]).done();
@@ -262,7 +258,7 @@ fn instances_that_drain_take_no_room_from_replacements_of_another_type() {
     held.extend(hold(&host, 9));
     host.cli(["scale", "web=0"]).done();
     assert_eq!(host.ps().number("web", "draining"), 18);
-    host.cli(["restart", "worker", "--timeout", "20s"]).done();
+    host.cli(["restart", "worker", "--timeout", "2m"]).done();
     let ps = host.ps();
     assert_eq!((ps.number("worker", "recycled"), ps.number("web", "draining")), (1, 18), "{ps:#?}");
     // Members of the first type wait for room, and have it as soon as others have left.
@@ -281,12 +277,12 @@ fn a_restart_of_what_waits_after_a_failure_starts_one_instance_that_scale_ends()
     let keys = format!("args = [\"wait\", \"/out/go\"]\n{dirs}");
     let formation = Formation::new().directory("out").process("idle", "cmd-test", &keys);
     let host = Host::launch(&formation);
-    // 0, 1 and 2 s have passed, and 4 s begin.
+    // 0, 1, 2 and 4 s have passed, and 8 s begin: longer than a restart takes.
     let again_in_s = eventually("it waits for longer", || {
         let ps = host.ps();
         let note = ps.instances("idle")[0]["note"].as_str()?.to_owned();
         let seconds: u64 = note.split("again in ").nth(1)?.trim_end_matches(" s").parse().ok()?;
-        (ps.number("idle", "restarts") >= 4 && seconds >= 2).then_some(seconds)
+        (ps.number("idle", "restarts") >= 5 && seconds >= 5).then_some(seconds)
     });
     std::fs::write(formation.path("out/go"), "").unwrap();
     host.cli(["restart", "idle"]).done();

@@ -2,12 +2,12 @@
 //! the test's own, in namespaces where it can touch nothing of the machine.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::http::{Connection, Request};
-use crate::harness::{Formation, eventually};
+use crate::harness::{Formation, address_of_its_own, eventually};
 
 /// A user that every Linux has, and that isn't root.
 const USER: &str = "daemon";
@@ -108,8 +108,7 @@ fn systemd_runs_what_was_exported_and_starts_it_again() {
         );
         return;
     };
-    // Free until systemd takes it.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = address_of_its_own();
     let formation = Formation::new()
         .with_guest("web-test", "web.wasm")
         .directory("out 100%")

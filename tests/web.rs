@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::harness::http::{Connection, Failed, Request};
 use crate::harness::{Formation, Host, eventually};
@@ -38,9 +37,9 @@ fn a_request_goes_by_host_and_by_the_longest_prefix() {
     // The guest's own 404: nothing was stripped, so that it doesn't know the path.
     assert_eq!(host.get("/env/longer/x").text(), "no such path\n");
     assert_eq!(host.get("/env/other").text(), "no such path\n");
-    let calls = |ps: &crate::harness::Ps, name: &str| ps.instances(name)[0]["calls"].as_u64().unwrap();
-    let ps = host.ps();
-    assert_eq!((calls(&ps, "any"), calls(&ps, "longer"), calls(&ps, "named")), (3, 1, 3));
+    for (name, calls) in [("any", 3), ("longer", 1), ("named", 3)] {
+        host.is_idle_after(name, calls);
+    }
 }
 
 #[test]
@@ -214,17 +213,15 @@ fn who_waits_too_long_is_told() {
     host.get("/ok").ok();
 }
 
-/// A client goes away while its request is under way: its instance is free again long before the timeout of 30 s.
+/// A client goes away while its request is under way: its instance is free again long before any timeout.
 fn goes_away(request: &str) {
-    let host = Host::run(&Formation::web("count = 2"));
+    let host = Host::run(&Formation::web("count = 2\ntimeout = \"10m\"").http("body_timeout = \"10m\""));
     let mut connection = host.connect();
     connection.send_raw(request.as_bytes()).unwrap();
     eventually("an instance is busy", || (host.ps().in_state("web", "busy") == 1).then_some(()));
     drop(connection);
-    let gone = Instant::now();
     assert_eq!(host.get("/ok").ok(), "ok\n");
     eventually("two instances are idle", || (host.ps().in_state("web", "idle") == 2).then_some(()));
-    assert!(gone.elapsed() < Duration::from_secs(10), "{:?}", gone.elapsed());
     assert_eq!(host.get("/ok").ok(), "ok\n");
 }
 
@@ -275,7 +272,7 @@ fn an_answer_that_its_guest_cut_off_does_not_look_whole() {
 
 #[test]
 fn an_answer_that_a_timeout_cut_off_does_not_look_whole() {
-    let host = Host::run(&Formation::web("timeout = \"300ms\""));
+    let host = Host::run(&Formation::web("timeout = \"2s\""));
     let mut connection = host.connect();
     connection.send_raw(b"GET /big?bytes=1000000000 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     // Nobody reads it.

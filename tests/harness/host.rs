@@ -215,6 +215,29 @@ impl Host {
         Ps(serde_json::from_str(&self.cli(["ps", "--json"]).done()).unwrap())
     }
 
+    /// Waits until all instances of a type are idle, and have had so many calls in all: an answer comes a moment before its
+    /// instance is back.
+    #[track_caller]
+    pub(crate) fn is_idle_after(&self, process: &str, calls: u64) {
+        eventually("its instances are back", || {
+            let ps = self.ps();
+            let had: u64 = ps.instances(process).iter().map(|one| one["calls"].as_u64().unwrap()).sum();
+            (had == calls && ps.in_state(process, "idle") == ps.instances(process).len()).then_some(())
+        });
+    }
+
+    /// Waits until a type's one instance has had a call, which may have cost it, and is idle. A look may be too late to see
+    /// it busy.
+    #[track_caller]
+    pub(crate) fn is_idle_after_a_call(&self, process: &str) {
+        eventually("its call is over", || {
+            let ps = self.ps();
+            let had = ps.number(process, "restarts") + ps.number(process, "recycled");
+            let had = had + ps.instances(process)[0]["calls"].as_u64().unwrap();
+            (had > 0 && ps.in_state(process, "idle") == 1).then_some(())
+        });
+    }
+
     // --- its end
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod http2;
 mod ledger;
 mod load;
+mod outside;
 mod process;
 mod releases;
 mod service_manager;
@@ -14,14 +15,16 @@ mod store;
 mod variant;
 pub(crate) mod wasm;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub(crate) use formation::{Formation, guest_file, guests, repository};
 pub(crate) use host::{Host, Ps};
 pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};
+pub(crate) use outside::{Asked, Outside};
 pub(crate) use process::{Ended, Lines, Process, command};
-pub(crate) use releases::{Standing, versioned_web, versioned_worker};
+pub(crate) use releases::{Standing, compile_ahead, versioned_web, versioned_worker};
 pub(crate) use service_manager::ServiceManager;
 pub(crate) use store::Store;
 pub(crate) use variant::variant;
@@ -40,6 +43,13 @@ pub(crate) fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -
         assert!(Instant::now() < until, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// An address that nobody else has: each address of 127.0.0.0/8 is this machine's, and ports from here on are none that a
+/// system gives by itself.
+pub(crate) fn address_of_its_own() -> SocketAddr {
+    let ip = [127, fastrand::u8(1..), fastrand::u8(..), fastrand::u8(1..255)];
+    SocketAddr::from((ip, fastrand::u16(20_000..32_000)))
 }
 
 /// A number that whoever runs the tests may set, by an environment variable.

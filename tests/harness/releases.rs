@@ -1,5 +1,7 @@
 //! Releases, as a person sees them: what `wasmhost releases` lists, and which version answers.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use super::http::Request;
@@ -14,6 +16,12 @@ pub(crate) fn versioned_web(version: &str, keys: &str) -> Formation {
 pub(crate) fn versioned_worker(formation: Formation, keys: &str) -> Formation {
     let dirs = "dirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]";
     formation.directory("out").versioned("worker", "job-test", "one", &format!("{dirs}\n{keys}"))
+}
+
+/// Compiles a version of `web-test`, so that a deploy of it takes no time for that.
+#[track_caller]
+pub(crate) fn compile_ahead(version: &str) {
+    Host::run(&versioned_web(version, "")).stop().done();
 }
 
 impl Host {
@@ -65,11 +73,14 @@ impl Host {
     /// Facts that must not change where nothing is deployed: each instance, since when it serves, and what came of it.
     #[track_caller]
     pub(crate) fn instances_of(&self, process: &str) -> Vec<Standing> {
+        let asked = Instant::now();
         let ps = self.ps();
-        let uptime_s = ps.0["uptime_s"].as_f64().unwrap();
+        let told = Instant::now();
         let standing = ps.instances(process).iter().map(|instance| Standing {
             name: instance["name"].as_str().unwrap().to_owned(),
-            since_s: uptime_s - instance["uptime_s"].as_f64().unwrap(),
+            uptime_s: instance["uptime_s"].as_f64().unwrap(),
+            asked,
+            told,
             calls: instance["calls"].as_u64().unwrap(),
             ended: instance["restarts"].as_u64().unwrap() + instance["recycled"].as_u64().unwrap(),
         });
@@ -127,16 +138,20 @@ impl Ps {
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
     name: String,
-    /// Seconds from the host's start, more or less.
-    since_s: f64,
+    uptime_s: f64,
+    /// The test asked for it then, and had the answer then.
+    asked: Instant,
+    told: Instant,
     calls: u64,
     ended: u64,
 }
 
-/// The same instance that nobody has called meanwhile. Times are equal to a blink: they are of two answers.
+/// The same instance that nobody has called meanwhile: it is older by the time that has passed at least.
 impl PartialEq for Standing {
     fn eq(&self, other: &Standing) -> bool {
+        let (earlier, later) = if self.asked <= other.asked { (self, other) } else { (other, self) };
+        let passed = later.asked.saturating_duration_since(earlier.told);
         (&self.name, self.calls, self.ended) == (&other.name, other.calls, other.ended)
-            && (self.since_s - other.since_s).abs() < 0.5
+            && later.uptime_s + 0.001 >= earlier.uptime_s + passed.as_secs_f64()
     }
 }

@@ -9,6 +9,7 @@
 //! | `done-at:N` | done if this is attempt N or a later one, else retried |
 //! | `trap`, `exit`, `loop`, `alloc` | the instance ends, or should be ended |
 //! | `sleep:MS` | waits, then goes on |
+//! | `until:NAME` | waits until there is a file /out/NAME, then goes on |
 //! | `spin:MS` | computes, then goes on |
 //! | `print:TEXT` | a line on stdout, then goes on |
 //! | `part:TEXT` | the same without the line's end |
@@ -22,6 +23,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{env, hint, process, thread};
 
@@ -59,6 +61,7 @@ fn handle(job: Job) -> Result<(), Failure> {
             "loop" => endless(),
             "alloc" => allocate(),
             "sleep" => thread::sleep(Duration::from_millis(rest.parse()?)),
+            "until" => until(rest),
             "spin" => spin(Duration::from_millis(rest.parse()?)),
             "print" => println!("{rest}"),
             "part" => part(rest)?,
@@ -105,6 +108,12 @@ fn enqueue_unique(queue: &str, what: &str) -> Result<(), Failure> {
     let receipt = queue::enqueue(queue, NewJob::new(payload).unique(key, scope))?;
     println!("unique {key} {} {}", receipt.id, if receipt.created { "new" } else { "taken" });
     Ok(())
+}
+
+fn until(name: &str) {
+    while !Path::new("/out").join(name).exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn spin(time: Duration) {
