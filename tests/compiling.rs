@@ -124,12 +124,12 @@ fn a_deploy_that_is_given_up_leaves_no_compiler_behind() {
     });
     let host = Host::run(&formation);
     names.iter().for_each(|name| put(&formation, name, &endless()));
-    let deploy = host.cli_beside(["deploy", "--timeout", "5s"]);
+    let deploy = host.cli_beside(["deploy", "--timeout", "10s"]);
     let compilers = eventually("as many compile as may", || {
         let compilers = compilers_of(host.pid());
         (compilers.len() == 2).then_some(compilers)
     });
-    let ended = deploy.wait().failed(1, "it wasn't done within 5s: its components were being compiled");
+    let ended = deploy.wait().failed(1, "it wasn't done within 10s: its components were being compiled");
     assert!(ended.stderr.contains("v1 is live, as before"), "{ended:#?}");
     eventually("they have ended", || (!compilers.iter().any(|pid| is_there(*pid))).then_some(()));
     // They hold up no other component, nor does the one that waited for its turn.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Formation, Host, command};
+use crate::harness::{Formation, Host, command, eventually};
 
 /// Bash's offers for the last word of a line, with the cursor behind it.
 fn offered(formation: &Formation, line: &str) -> Vec<String> {
@@ -40,6 +40,16 @@ fn names(formation: &Formation, line: &str) -> Vec<String> {
     offered(formation, line).into_iter().filter(|word| !word.starts_with('-')).collect()
 }
 
+/// The host's names are offered. Bash doesn't wait for a busy host for long, and then has the names of the formation.
+#[track_caller]
+fn come_to_be_offered(formation: &Formation, line: &str, expected: &[&str]) {
+    eventually(&format!("{line}: {expected:?}"), || {
+        let mut offered = names(formation, line);
+        offered.sort();
+        (offered == expected).then_some(())
+    });
+}
+
 fn formation() -> Formation {
     Formation::web("count = 2")
         .process("worker", "job-test", "queue = { mail = 1, letters = 2 }")
@@ -66,31 +76,31 @@ fn bash_completes_verbs_and_options() {
 fn bash_completes_names_that_the_running_host_knows() {
     let formation = formation();
     let host = Host::run(&formation);
-    assert_eq!(names(&formation, "wasmhost scale w"), ["web=", "worker="]);
-    assert_eq!(names(&formation, "wasmhost restart web"), ["web", "web.1", "web.2"]);
+    come_to_be_offered(&formation, "wasmhost scale w", &["web=", "worker="]);
+    come_to_be_offered(&formation, "wasmhost restart web", &["web", "web.1", "web.2"]);
     assert_eq!(names(&formation, "wasmhost ps n"), ["nightly"]);
     assert_eq!(names(&formation, "wasmhost tick "), ["nightly"]);
-    let targets = names(&formation, "wasmhost logs -f ");
-    assert!(
-        ["web", "web.1", "worker.1", "host"].iter().all(|name| targets.contains(&name.to_string())),
-        "{targets:?}"
-    );
+    eventually("instances can be followed", || {
+        let targets = names(&formation, "wasmhost logs -f ");
+        ["web", "web.1", "worker.1", "host"]
+            .iter()
+            .all(|name| targets.contains(&name.to_string()))
+            .then_some(())
+    });
     assert_eq!(names(&formation, "wasmhost exec ni"), ["nightly"]);
     for line in ["wasmhost rollback ", "wasmhost releases show v"] {
-        assert_eq!(names(&formation, line), ["v1"], "{line}");
+        come_to_be_offered(&formation, line, &["v1"]);
     }
     // A queue that the formation doesn't name.
     host.enqueue("letterbox", "ok");
-    let mut queues = names(&formation, "wasmhost jobs pause le");
-    queues.sort();
-    assert_eq!(queues, ["letterbox", "letters"]);
+    come_to_be_offered(&formation, "wasmhost jobs pause le", &["letterbox", "letters"]);
     assert_eq!(names(&formation, "wasmhost jobs ls --queue ma"), ["mail"]);
     // The names come from another formation, which the line names.
     let elsewhere = Formation::new();
     let file = formation.file();
     let file = file.to_str().unwrap();
     assert_eq!(names(&elsewhere, &format!("wasmhost -f {file} ps we")), ["web"]);
-    assert_eq!(names(&elsewhere, &format!("wasmhost logs -F {file} web.")), ["web.1", "web.2"]);
+    come_to_be_offered(&elsewhere, &format!("wasmhost logs -F {file} web."), &["web.1", "web.2"]);
     // Releases are known without it, too.
     host.stop().done();
     assert_eq!(names(&formation, "wasmhost releases show "), ["v1"]);

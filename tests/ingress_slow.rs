@@ -18,7 +18,7 @@ fn a_small_body_that_comes_slowly_keeps_no_instance() {
     for _ in 0..50 {
         assert_eq!(host.get("/ok").ok(), "ok\n");
     }
-    assert_eq!(host.ps().in_state("web", "idle"), 2);
+    eventually("both are idle", || (host.ps().in_state("web", "idle") == 2).then_some(()));
     for connection in &mut slow {
         connection.send_raw(b"56").unwrap();
         connection.send_raw(b"789").unwrap();
@@ -44,7 +44,8 @@ fn a_body_has_to_come_at_a_rate() {
         let head = format!("POST /insist HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
         let begun = Instant::now();
         assert_eq!(drip(&host, &head), 408, "{framing}");
-        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        // A thousand bytes would take longer.
+        assert!(begun.elapsed() < Duration::from_secs(45), "{:?}", begun.elapsed());
     }
     eventually("the instances are free", || (host.ps().in_state("web", "idle") == 2).then_some(()));
 }

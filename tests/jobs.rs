@@ -55,7 +55,8 @@ fn a_job_that_fails_is_tried_again_after_a_while() {
     let job = host.store().wait_for(id, "retrying");
     assert_eq!((job.attempt, job.crashes), (1, 0));
     assert_eq!(job.last_error.as_deref(), Some("not done before attempt 2"));
-    assert!((16_000..20_000).contains(&job.wait_ms), "n^4 + 15 s: {job:?}");
+    // From its enqueueing. The next wait would be 31 s.
+    assert!((16_000..31_000).contains(&job.wait_ms), "n^4 + 15 s: {job:?}");
     host.store().hasten(id);
     host.enqueue("default", "ok");
     assert_eq!(host.store().wait_for(id, "done").attempt, 2);
@@ -96,7 +97,9 @@ fn three_crashes_bury_a_job() {
         let job = eventually("it is dead", || Some(host.store().job(id)).filter(|job| job.state == "dead"));
         assert_eq!((job.attempt, job.crashes), (3, 3), "{payload}");
         assert!(job.last_error.as_ref().unwrap().contains(error), "{job:?}");
-        assert_eq!(host.ps().number("worker", "restarts"), 3);
+        eventually("its instances were replaced", || {
+            (host.ps().number("worker", "restarts") == 3).then_some(())
+        });
     }
 }
 
@@ -108,8 +111,9 @@ fn a_job_that_takes_too_long_is_ended_and_tried_again() {
         let job = host.store().wait_for(id, "retrying");
         assert_eq!((job.attempt, job.crashes), (1, 0), "{payload}");
         let error = job.last_error.unwrap();
-        assert!(error.starts_with("took longer than its timeout (ran 0.1"), "{error}");
-        assert!(error.ends_with(" s of 0.1 s)"), "{error}");
+        let ran = error.strip_prefix("took longer than its timeout (ran ");
+        let ran = ran.and_then(|rest| rest.strip_suffix(" s of 0.1 s)")).unwrap_or_else(|| panic!("{error}"));
+        assert!(ran.parse::<f64>().unwrap() >= 0.1, "{error}");
     }
     let id = host.enqueue("default", "ok");
     host.store().wait_for(id, "done");
@@ -131,7 +135,8 @@ fn a_delayed_job_waits() {
     host.store().wait_for(2, "done");
     let waiting = host.store().job(1);
     assert_eq!((waiting.state.as_str(), waiting.attempt), ("scheduled", 0));
-    assert!((3_599_000..=3_601_000).contains(&waiting.wait_ms), "{waiting:?}");
+    // The wait is counted from a later moment than the one in which it was asked for.
+    assert!((3_540_000..=3_600_000).contains(&waiting.wait_ms), "{waiting:?}");
 }
 
 #[test]

@@ -114,17 +114,19 @@ fn a_crash_is_shown_with_what_the_guest_said_last() {
 
 #[test]
 fn whatever_a_worker_does_wrong_is_shown() {
-    let host = Host::run(&worker("count = 4\ntimeout = \"1500ms\"\nmemory = \"64MiB\""));
-    for (payload, end, told) in [
-        ("loop", "failed", "took longer than its timeout"),
-        ("sleep:60000", "failed", "took longer than its timeout"),
-        ("exit", "crashed", "exited with code 1"),
-        ("alloc", "crashed", "ran out of the memory granted to it"),
-        ("trap", "crashed", "asked to trap"),
-        ("retry-long:10485760", "failed", "xxxx"),
-        ("flood:200\nretry:enough", "failed", "enough"),
+    let formation = worker("count = 4\nmemory = \"64MiB\"");
+    let host =
+        Host::run(&formation.process("hurried", "job-test", "queue = \"hurried\"\ntimeout = \"500ms\""));
+    for (queue, payload, end, told) in [
+        ("hurried", "loop", "failed", "took longer than its timeout"),
+        ("hurried", "sleep:60000", "failed", "took longer than its timeout"),
+        ("default", "exit", "crashed", "exited with code 1"),
+        ("default", "alloc", "crashed", "ran out of the memory granted to it"),
+        ("default", "trap", "crashed", "asked to trap"),
+        ("default", "retry-long:10485760", "failed", "xxxx"),
+        ("default", "flood:200\nretry:enough", "failed", "enough"),
     ] {
-        let id = host.enqueue("default", payload);
+        let id = host.enqueue(queue, payload);
         host.store().wait_for(id, "retrying");
         let shown = show(&host, id);
         let attempt = &shown["attempts"][0];
@@ -200,7 +202,7 @@ fn keys_are_held_for_as_long_as_their_scope_says() {
     };
     assert_eq!((enqueue("a", "waiting"), enqueue("a", "running")), (201, 200));
     assert_eq!((enqueue("b", "running"), enqueue("b", "waiting")), (201, 200));
-    assert_eq!((enqueue("c", "60000"), enqueue("c", "60000")), (201, 200));
+    assert_eq!((enqueue("c", "3600000"), enqueue("c", "3600000")), (201, 200));
     host.cli(["scale", "worker=1"]).done();
     (1..=3).for_each(|id| drop(host.store().wait_for(id, "done")));
     assert_eq!((enqueue("a", "waiting"), enqueue("b", "running"), enqueue("c", "running")), (201, 201, 200));

@@ -19,11 +19,11 @@ fn no_more_than_concurrency_are_in_an_instance() {
     let host = Host::run(&worker(""));
     let ids: Vec<i64> = (0..12).map(|_| host.enqueue("default", "sleep:20\nmost")).collect();
     ids.iter().for_each(|id| drop(host.store().wait_for(*id, "done")));
-    let lines = host.stdout().all();
-    let most =
-        lines.iter().filter_map(|line| line.split("most ").nth(1)?.trim_end_matches(['"', '}']).parse().ok());
-    let most: Vec<u32> = most.collect();
-    assert_eq!(most.len(), 12, "{lines:?}");
+    let most: Vec<u32> = host.stdout().wait_until("each has told", |lines| {
+        let most = lines.iter().filter_map(|line| line.split("most ").nth(1));
+        let most: Vec<_> = most.filter_map(|most| most.trim_end_matches(['"', '}']).parse().ok()).collect();
+        (most.len() == 12).then_some(most)
+    });
     assert!(most.iter().all(|most| (1..=4).contains(most)), "{most:?}");
 }
 

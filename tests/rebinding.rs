@@ -8,13 +8,12 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::harness::http::{Answer, Connection, Request};
-use crate::harness::{Formation, Process};
+use crate::harness::{Formation, PATIENCE, Process};
 
 const SCRIPT: &str = r#"
 ip link set lo up
@@ -180,7 +179,8 @@ fn answer_one(listener: &TcpListener) {
     use std::io::{Read, Write};
     let (mut stream, _) = crate::harness::eventually("somebody connects", || listener.accept().ok());
     stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A request, or the end of a connection on which nothing is sent.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }

@@ -1,6 +1,6 @@
 //! Rollbacks, and the list of what there was.
 
-use crate::harness::{Host, Load, versioned_web};
+use crate::harness::{Host, Load, eventually, versioned_web};
 
 #[test]
 fn a_rollback_goes_to_what_was_live_before_without_a_failed_request() {
@@ -70,8 +70,9 @@ fn counts_and_the_whole_formation_go_back_but_what_was_scaled_stays() {
     host.cli(["scale", "web=5"]).done();
     host.cli(["rollback"]).done();
     assert!(host.get("/env").ok().contains("COLOUR=red"));
-    let ps = host.ps();
-    assert_eq!(ps.0["types"].as_array().unwrap().len(), 1, "{ps:#?}");
+    let ps = eventually("the other type is gone", || {
+        Some(host.ps()).filter(|ps| ps.0["types"].as_array().unwrap().len() == 1)
+    });
     assert_eq!(["desired", "in_file"].map(|field| ps.number("web", field)), [5, 2]);
     drop(formation);
 }
@@ -83,7 +84,7 @@ fn a_rollback_runs_no_release_steps() {
     let host = Host::run(&formation);
     formation.build("web", "web-test", "two");
     host.cli(["deploy"]).done();
-    assert_eq!(host.stdout().count("prepared"), 2);
+    eventually("it was run again", || (host.stdout().count("prepared") == 2).then_some(()));
     host.cli(["rollback"]).done();
     assert_eq!(host.version(), "one");
     assert_eq!(host.stdout().count("prepared"), 2);

@@ -79,6 +79,11 @@ pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().or(output.status.signal().map(|signal| 128 + signal)).unwrap()
 }
 
+/// A busy machine takes so long to compile that it is told.
+fn tells_of_compiling(line: &str) -> bool {
+    line.contains("\"message\":\"compil")
+}
+
 /// An app that is served.
 pub(crate) struct Served {
     process: Process,
@@ -91,8 +96,7 @@ impl Served {
         let app = App::new();
         let arguments: Vec<_> = ["--listen", "127.0.0.1:0"].iter().chain(arguments).copied().collect();
         let process = app.start(guest, &arguments);
-        // A busy machine takes so long to compile that it is told.
-        let is_first = |line: &&String| !line.contains("\"message\":\"compil");
+        let is_first = |line: &&String| !tells_of_compiling(line);
         let first = process.stderr.wait_until("a first line", |lines| lines.iter().find(is_first).cloned());
         let address = first.strip_prefix("Serving HTTP on http://").and_then(|rest| rest.strip_suffix('/'));
         let address = address.unwrap_or_else(|| panic!("the first line is {first:?}")).parse().unwrap();
@@ -467,8 +471,9 @@ fn a_served_app_takes_its_state_with_it() {
         .stdout(Stdio::null())
         .spawn();
     let mut child = child.unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().starts_with("Serving HTTP on http://127.0.0.1:"));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.find(|line| !tells_of_compiling(line)).unwrap();
+    assert!(first.starts_with("Serving HTTP on http://127.0.0.1:"), "{first}");
     assert_eq!(fs::read_dir(&tmp).unwrap().count(), 1);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     lines.for_each(drop);

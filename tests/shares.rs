@@ -13,7 +13,7 @@ fn loops() -> usize {
 }
 
 /// The lighter type is waited for until it has computed for so long: some hundreds of turns.
-const COMPUTED_S: f64 = 0.2;
+const COMPUTED_S: f64 = 0.6;
 
 fn formation(one: u32, other: u32) -> Formation {
     let count = loops();

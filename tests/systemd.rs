@@ -54,15 +54,16 @@ fn the_status_follows_the_counts_at_most_once_a_second() {
     let formation = formation();
     let manager = ServiceManager::in_folder(formation.folder());
     let host = Host::run(&managed(formation, &manager));
-    for count in 3..=6 {
+    manager.wait_for("STATUS=web=2/2 worker=1/1");
+    let (before, begun) = (manager.times_of("STATUS=web=").len(), Instant::now());
+    for count in 3..=10 {
         host.cli(["scale", &format!("web={count}")]).done();
     }
     host.cli(["scale", "web=1"]).done();
     manager.wait_for("STATUS=web=1/1 worker=1/1");
-    for pair in manager.times_of("STATUS=web=").windows(2) {
-        // They are sent a second apart. On a busy machine one may be heard late.
-        assert!(pair[1] - pair[0] > Duration::from_millis(500), "{:?}", manager.all());
-    }
+    // Each of nine changes would be worth two: what is wanted, and what has come. A busy machine hears some late.
+    let told = manager.times_of("STATUS=web=").len() - before;
+    assert!(told as u64 <= begun.elapsed().as_secs() + 2, "{:?}", manager.all());
     host.signal(Signal::USR1);
     manager.wait_for("STATUS=web=1/1 worker=1/1; jobs and ticks are paused");
     host.signal(Signal::USR2);
@@ -141,14 +142,14 @@ fn a_reload_that_is_refused_ends_no_other_one() {
 fn the_watchdog_is_fed_twice_in_its_time() {
     let formation = formation();
     let manager = ServiceManager::in_folder(formation.folder());
-    let host = Host::run(&managed(formation, &manager).variable("WATCHDOG_USEC", "2000000"));
-    manager.wait_until("six", |messages| {
-        (messages.iter().filter(|message| **message == "WATCHDOG=1").count() >= 6).then_some(())
+    let host = Host::run(&managed(formation, &manager).variable("WATCHDOG_USEC", "6000000"));
+    manager.wait_until("three", |messages| {
+        (messages.iter().filter(|message| **message == "WATCHDOG=1").count() >= 3).then_some(())
     });
     let fed = manager.times_of("WATCHDOG=1");
     let longest = fed.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-    assert!(longest < Duration::from_secs(2), "{longest:?}");
-    assert!(fed[5] - fed[0] > Duration::from_secs(4), "and not more often: {:?}", fed[5] - fed[0]);
+    assert!(longest < Duration::from_secs(6), "{longest:?}");
+    assert!(fed[2] - fed[0] > Duration::from_secs(3), "and not more often: {:?}", fed[2] - fed[0]);
     host.stop().done();
 }
 
@@ -171,7 +172,7 @@ fn a_supervisor_that_hangs_feeds_no_watchdog_though_all_else_works() {
     let manager = ServiceManager::in_folder(formation.folder());
     let fault = format!("the supervisor:{}", formation.path("now").display());
     let formation = managed(formation, &manager)
-        .variable("WATCHDOG_USEC", "400000")
+        .variable("WATCHDOG_USEC", "2000000")
         .variable("WASMHOST_FAULT_HANG", fault);
     let host = Host::run(&formation);
     manager.wait_for("WATCHDOG=1");
@@ -179,7 +180,7 @@ fn a_supervisor_that_hangs_feeds_no_watchdog_though_all_else_works() {
     host.stderr().wait_for("the supervisor hangs");
     // One that was on its way may still come.
     let before = manager.times_of("WATCHDOG=1").len();
-    sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(4));
     assert_eq!(host.get("/ok").ok(), "ok\n", "requests are answered");
     let after = manager.times_of("WATCHDOG=1").len();
     assert!(after <= before + 1, "{before} before, {after} after");

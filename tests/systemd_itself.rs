@@ -26,7 +26,7 @@ Type=notify
 WorkingDirectory=$FOLDER
 ExecStart=$BINARY run formation.toml
 Environment=WASMHOST_CACHE_DIR=$CACHE "WASMHOST_FAULT_HANG=the supervisor:$FOLDER/now"
-WatchdogSec=2
+WatchdogSec=5
 TimeoutStartSec=120
 TimeoutStopSec=60
 LimitCORE=0
@@ -54,7 +54,7 @@ cd "$FOLDER"
 "$BINARY" scale web=3 > /dev/null
 until_state '*StatusText=web=3/3*'; echo "scaled: $(state)"
 # Longer than the watchdog waits.
-sleep 5; echo "watched: $(state)"
+sleep 8; echo "watched: $(state)"
 systemctl --user stop shop.service; echo "stop: $? $(state)"
 systemctl --user start shop.service; echo "start again: $? $(state)"
 touch now
