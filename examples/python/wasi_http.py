@@ -133,7 +133,7 @@ def get(url: str) -> Response:
 
 
 def serve(app: Callable[[Request], Response]) -> type[exports.IncomingHandler]:
-    """What a component has as `IncomingHandler` to have `app` answer its requests."""
+    """A component's `IncomingHandler`, by which `app` answers its requests."""
 
     class IncomingHandler(exports.IncomingHandler):
         def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:

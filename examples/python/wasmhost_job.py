@@ -28,7 +28,7 @@ class RetryAfter(Exception):
 
 
 def work(handle: Callable[[Job], None]) -> type[exports.Handler]:
-    """What a component has as `Handler` to have `handle` do its jobs.
+    """A component's `Handler`, by which `handle` does its jobs.
 
     A job is done when `handle` returns. Whatever else it raises is logged, and the job is tried again after the usual
     backoff, as often as `attempts` says.

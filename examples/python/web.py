@@ -74,7 +74,7 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
 
 
 def app(request: Request) -> Response:
-    # Whoever asks for the head alone gets that of GET.
+    # A client that asks for the head alone gets that of GET.
     wanted = "GET" if request.method == "HEAD" else request.method
     methods = set()
     for method, pattern, handler in ROUTES:

@@ -43,7 +43,7 @@ def compute_argv(test_path, args_env_root, proposals, wasi_world, wasi_version):
     if root:
         remove_links(root)
         argv += ["--dir", f"{root}::/"]
-    # What only makes a socket and reads its properties needs no grant, and has no such proposal.
+    # A test that only makes a socket and reads its properties needs no grant, and has no such proposal.
     if "sockets" in proposals or "http" in proposals:
         argv += ["--network"]
     if wasi_world == "wasi:http/service":

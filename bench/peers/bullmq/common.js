@@ -1,4 +1,4 @@
-// What the worker and its clients have in common.
+// The worker and its clients have this in common.
 
 export const queueName = "default";
 

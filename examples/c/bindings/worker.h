@@ -22,17 +22,17 @@ typedef struct wasmhost_job_queue_unique_scope_t {
   } val;
 } wasmhost_job_queue_unique_scope_t;
 
-// Until it is first given to an instance. What is enqueued while it runs, or waits for another attempt, is a
-// job of its own: for work that has to see what changed since the job before began.
+// Until it is first given to an instance. A job that is enqueued while it runs, or waits for another attempt,
+// is one of its own: for work that has to see what changed since the job before began.
 #define WASMHOST_JOB_QUEUE_UNIQUE_SCOPE_WAITING 0
 // Until it has ended: done, dead, or cancelled. It holds the key while it waits for another attempt, too.
-// What one wants most often.
+// Most jobs want this.
 #define WASMHOST_JOB_QUEUE_UNIQUE_SCOPE_RUNNING 1
 // For this many milliseconds from its enqueue, whether it has ended by then or not: at most once in a
 // while. The id that others are answered with may be that of a job that is done.
 #define WASMHOST_JOB_QUEUE_UNIQUE_SCOPE_LASTING 2
 
-// What a job is known by, and for how long no other may be enqueued under it.
+// A job's key, and how long no other may be enqueued under it.
 typedef struct wasmhost_job_queue_unique_t {
   // At most 256 bytes. Each queue has its own keys.
   worker_string_t   key;
@@ -81,7 +81,7 @@ typedef struct wasmhost_job_queue_options_t {
   worker_option_u64_t   delay_ms;
   // Higher runs earlier among those that are due; 0 if not given.
   worker_option_s16_t   priority;
-  // What makes the job one of a kind: while another job holds the same key in this queue, `enqueue` answers
+  // Makes the job one of a kind: while another job holds the same key in this queue, `enqueue` answers
   // with that job's id and changes nothing.
   wasmhost_job_queue_option_unique_t   unique;
   // Overrides the worker type's `attempts`; at least 1.
@@ -124,7 +124,7 @@ typedef struct wasmhost_job_queue_error_t {
 // The store could not make the job durable (a full disk, say). Nothing was enqueued.
 #define WASMHOST_JOB_QUEUE_ERROR_UNAVAILABLE 3
 
-// What became of a new job.
+// The outcome for a new job.
 typedef struct wasmhost_job_queue_receipt_t {
   // The job's id: of the new job, or of the one that holds the unique key.
   worker_string_t   id;
@@ -168,9 +168,9 @@ typedef struct wasmhost_job_types_job_t {
   uint32_t   attempt;
   // How many tries there will be at most.
   uint32_t   attempts;
-  // What kind of bytes `payload` holds, as a media type (`application/json`); empty if nobody said.
+  // The media type of `payload` (`application/json`); empty if nobody said.
   worker_string_t   content_type;
-  // What the producer passed, at most 1 MiB.
+  // The producer's bytes, at most 1 MiB.
   worker_list_u8_t   payload;
   // Names and values that the producer attached, in its order. For tracing and routing, not for data.
   worker_list_tuple2_string_string_t   metadata;

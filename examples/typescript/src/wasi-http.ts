@@ -18,7 +18,7 @@ const CHUNK_BYTES = 64n * 1024n;
 
 type Fetch = (request: Request) => Response | Promise<Response>;
 
-/** What a component exports as `incomingHandler` to have `fetch` answer its requests. */
+/** A component's export `incomingHandler`, by which `fetch` answers its requests. */
 export function serve(fetch: Fetch) {
   return {
     async handle(incoming: IncomingRequest, out: ResponseOutparam): Promise<void> {

@@ -15,7 +15,7 @@ declare module "wasmhost:job/queue@0.1.0" {
   export type NewJob = { payload: Uint8Array; options: Options };
   export type Receipt = { id: string; created: boolean };
 
-  /** What is thrown has this as its `payload`. */
+  /** A thrown error has this as its `payload`. */
   export type QueueError = { tag: "denied" | "full" | "invalid" | "unavailable"; val: string };
 
   export function enqueue(queue: string, job: NewJob): Receipt;

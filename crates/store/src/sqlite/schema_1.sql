@@ -2,7 +2,7 @@
 -- Each table's notes stand inside it, so that `.schema` in sqlite3 shows them.
 
 CREATE TABLE jobs (
-  -- What changes in a job's life. What its producer passed is in payloads: a megabyte of payload isn't rewritten
+  -- The part of a job that changes. The bytes of its producer are in payloads: a megabyte of payload isn't rewritten
   -- each time that the state changes.
 
   -- Rises, and is never used again: hence AUTOINCREMENT.
@@ -28,17 +28,17 @@ CREATE TABLE jobs (
   crashes        INTEGER NOT NULL DEFAULT 0,
   -- How often it was claimed: the fencing token. An answer that brings an older number is refused.
   claim          INTEGER NOT NULL DEFAULT 0,
-  -- Who has it, and until when unless the lease is renewed. Null unless leased.
+  -- The host that has it, and until when unless the lease is renewed. Null unless leased.
   lease_owner    TEXT,
   lease_until    INTEGER,
   -- When it was done, died or was cancelled.
   ended_at       INTEGER,
-  -- What the last failed attempt said.
+  -- The text of the last failed attempt.
   last_error     TEXT
 ) STRICT;
 
 CREATE TABLE payloads (
-  -- What a job's producer passed. Written once.
+  -- The bytes of a job's producer. Written once.
   job_id       INTEGER PRIMARY KEY,
   content_type TEXT NOT NULL,
   -- A JSON array of [name, value], or null for none.
@@ -62,16 +62,16 @@ CREATE TABLE queues (
 -- Each question has an index that holds the jobs it is about and no others: claims don't see what is done or not
 -- due, however much there is of it.
 
--- What is next?
+-- Which job is next?
 CREATE INDEX jobs_available ON jobs (queue, priority DESC, run_at, id) WHERE state = 'available';
--- What has become due?
+-- Which jobs have become due?
 CREATE INDEX jobs_waiting ON jobs (queue, run_at) WHERE state IN ('scheduled', 'retrying');
--- Whose lease ran out?
+-- Which leases ran out?
 CREATE INDEX jobs_leased ON jobs (queue, lease_until) WHERE state = 'leased';
--- Who holds this key?
+-- Which job holds this key?
 CREATE UNIQUE INDEX jobs_unique ON jobs (queue, unique_key)
   WHERE unique_key IS NOT NULL AND state IN ('scheduled', 'available', 'leased', 'retrying');
--- What has been kept for long enough?
+-- Which jobs have been kept for long enough?
 CREATE INDEX jobs_finished ON jobs (ended_at) WHERE state IN ('done', 'cancelled');
 CREATE INDEX jobs_dead ON jobs (ended_at) WHERE state = 'dead';
 

@@ -9,7 +9,7 @@ ALTER TABLE jobs ADD COLUMN unique_scope TEXT CHECK (unique_scope IN ('waiting',
 ALTER TABLE jobs ADD COLUMN started_at INTEGER /* When its latest attempt began. */;
 
 CREATE TABLE unique_keys (
-  -- Who holds which key. It is taken when the job is enqueued; the triggers below free it.
+  -- The holder of each key. It is taken when the job is enqueued; the triggers below free it.
   queue      TEXT    NOT NULL,
   key        TEXT    NOT NULL,
   -- May have been deleted since, where there is an expiry.

@@ -2,12 +2,12 @@
 -- are held until a call begins. docs/store.md describes all tables.
 
 ALTER TABLE schedules ADD COLUMN times TEXT
-  /* What nominal is a time of: an expression and its zone, or an interval. Null: an older wasmhost wrote the row. */;
+  /* The schedule that nominal is a time of: an expression and its zone, or an interval. Null: an older wasmhost wrote the row. */;
 
 ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 0 CHECK (alone IN (0, 1))
   /* 1: it crashed together with others in one instance, and has an instance to itself from now on. */;
 ALTER TABLE jobs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0
-  /* What it counts towards waiting_bytes: what its producer passed, and 256 for its rows. */;
+  /* Its part of waiting_bytes: the bytes of its producer, and 256 for its rows. */;
 ALTER TABLE queues ADD COLUMN waiting_bytes INTEGER NOT NULL DEFAULT 0
   /* The sum of bytes over its scheduled, available and retrying jobs. */;
 
@@ -71,7 +71,7 @@ BEGIN
 END;
 
 CREATE TABLE facts (
-  -- What is known of the file itself. `copied_at`: it is a backup of that time, which no host has opened yet.
+  -- Facts about the file itself. `copied_at`: it is a backup of that time, which no host has opened yet.
   name  TEXT    PRIMARY KEY,
   value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
