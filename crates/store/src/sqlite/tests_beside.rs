@@ -52,6 +52,11 @@ async fn a_second_host_is_refused_by_whatever_name_it_comes() {
     }
 }
 
+/// The next operation sees what has become of the files.
+async fn until_looked() {
+    tokio::time::sleep(presence::SEEN_FOR * 2).await;
+}
+
 #[tokio::test]
 async fn a_file_that_goes_while_it_is_in_use_is_told_and_nothing_more_is_stored() {
     for name in ["store.db", "store.db-wal", "store.db-shm"] {
@@ -70,6 +75,7 @@ async fn a_file_that_goes_while_it_is_in_use_is_told_and_nothing_more_is_stored(
             ));
         };
         std::fs::rename(&file, &elsewhere).unwrap();
+        until_looked().await;
         refused("deleted").await;
         std::fs::copy(&elsewhere, &file).unwrap();
         refused("replaced").await;
@@ -92,6 +98,7 @@ async fn a_database_that_is_emptied_is_told() {
     let store = fixture.open();
     put(&store).await;
     std::fs::OpenOptions::new().write(true).truncate(true).open(fixture.path()).unwrap();
+    until_looked().await;
     let refused = store.enqueue(vec![job(10)]).await.err().unwrap();
     assert!(refused.to_string().contains("was emptied"), "{refused}");
 }

@@ -256,7 +256,7 @@ impl Writer {
         if let Some(reader) = self.reader {
             let _ = reader.join();
         }
-        let is_gone = self.beside.as_ref().is_some_and(|beside| beside.presence.check().is_err());
+        let is_gone = self.beside.as_ref().is_some_and(|beside| beside.presence.look().is_err());
         if self.damage.found().is_some() || is_gone {
             // Closing would copy the log into the file, and delete the log: by now that may be another's.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
