@@ -36,7 +36,11 @@ fn requests_that_wait_for_a_canary_that_ends_are_answered_at_once() {
             for (mut client, asked) in held {
                 assert!(!client.has_answer(Duration::from_millis(1)), "{end}: it is held");
                 asked.answer();
-                assert_eq!(client.read_answer(false).unwrap().ok(), Outside::PASSED_ON, "{end}: it is finished");
+                assert_eq!(
+                    client.read_answer(false).unwrap().ok(),
+                    Outside::PASSED_ON,
+                    "{end}: it is finished"
+                );
             }
             host.is_alone("web", 2);
             took < Duration::from_secs(4)
