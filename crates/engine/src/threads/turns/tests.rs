@@ -192,11 +192,11 @@ proptest! {
         // under way, of which some were counted as full ones.
         let by_weight = |at: usize| sims[at].us as f64 / f64::from(types[at].0);
         let turn = |at: usize| sims[at].turn_us.max(1_000) as f64 / f64::from(types[at].0);
-        for one in 0..types.len() {
+        for (one, sim) in sims.iter().enumerate() {
             for other in 0..types.len() {
                 let apart = by_weight(one) - by_weight(other);
                 // The share of a turn in a mark is rounded down.
-                let rounded = sims[one].turns as f64 / (1_000 * MARKS_PER_NS) as f64;
+                let rounded = sim.turns as f64 / (1_000 * MARKS_PER_NS) as f64;
                 let bound = (threads + 1) as f64 * (turn(one) + turn(other)) + rounded;
                 prop_assert!(apart <= bound, "{types:?}, {threads} threads: {one} and {other}: {apart} > {bound}");
             }
