@@ -26,10 +26,11 @@ pub fn normal_host(host: &str) -> Cow<'_, str> {
     without_last_dot(host).into()
 }
 
-/// A name without the one dot that may end it: `example.com.` is the same name, written in full.
+/// A name without the one dot that may end it: `example.com.` is the same name, written in full. Behind a bracket it is
+/// no such dot.
 pub(crate) fn without_last_dot(name: &str) -> &str {
     match name.strip_suffix('.') {
-        Some(rest) if !rest.is_empty() && !rest.ends_with('.') => rest,
+        Some(rest) if !rest.is_empty() && !rest.ends_with(['.', ']']) => rest,
         _ => name,
     }
 }
@@ -112,6 +113,8 @@ mod tests {
             ("[0:0::1]", "[::1]"),
             ("[::FFFF:1.2.3.4]", "[::ffff:1.2.3.4]"),
             ("10.0.0.1.", "10.0.0.1"),
+            ("[0:0::1].", "[0:0::1]."),
+            ("[0:0::1]%2E", "[0:0::1]."),
         ] {
             assert_eq!(normal_host(host), normal, "{host}");
         }
