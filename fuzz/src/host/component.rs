@@ -214,7 +214,7 @@ fn load(engine: &Arc<Engine>, planned: &PlannedType) -> Result<Component, LoadEr
         args: vec!["one".to_owned(), "two".to_owned()],
         memory_bytes_max: planned.process.memory_bytes_max,
         table_elements_max: TABLE_ELEMENTS_MAX,
-        log_rate: Arc::new(LogRate::new(1 << 20)),
+        log_rate: LogRate::new(1 << 20),
         missing_imports_trap: planned.process.missing_imports_trap,
         program: None,
     };
