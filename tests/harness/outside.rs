@@ -11,7 +11,7 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// What a call answers that asked it.
+    /// The answer of a call that asked it.
     pub(crate) const PASSED_ON: &str = "200\nheld";
 
     pub(crate) fn open() -> Outside {

@@ -53,7 +53,7 @@ pub struct Fullness<'a> {
     pub entries_max: u64,
 }
 
-/// How much was found in a directory at its last count, and was added since. What was removed since is among it.
+/// How much was found in a directory at its last count, and was added since. Things removed since are among it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Used {
     /// Bytes of files, and 4 KiB for each entry.

@@ -1,5 +1,5 @@
 //! The library's functions for directories, apart from the guest: with a table that has the directories concerned and
-//! nothing else. What they do needs nothing of the guest's then, and can outlast it.
+//! nothing else. Their work needs nothing of the guest's then, and can outlast it.
 
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView};

@@ -52,7 +52,7 @@ flags!(PathFlags: SYMLINK_FOLLOW);
 flags!(OpenFlags: CREATE DIRECTORY EXCLUSIVE TRUNCATE);
 flags!(DescriptorFlags: READ WRITE FILE_INTEGRITY_SYNC DATA_INTEGRITY_SYNC REQUESTED_WRITE_SYNC MUTATE_DIRECTORY);
 
-/// What came of a function of WASI 0.2, as 0.3 says it.
+/// The result of a function of WASI 0.2, as 0.3 says it.
 pub(super) fn concurrent<T>(result: FsResult<T>) -> Result<T, TrappableError<concurrent::ErrorCode>> {
     result.map_err(|err| match err.downcast() {
         Ok(code) => concurrent_code(code).into(),
