@@ -40,12 +40,12 @@ const LOOKS: u32 = 60;
 /// Jobs that are looked at later: that many more are enqueued meanwhile.
 const JOBS_UNDERWAY: usize = 20;
 
-/// Memory that the host may have more of after all of it, in bytes: the lines that it keeps of types that have gone, as
-/// `crates/host/src/logs` bounds them, and some that its allocator keeps.
-const MORE: u64 = (32 << 20) + (64 << 20);
+/// Memory that the host may have more of after all of it, in bytes, beside the lines that it keeps: the pages of its binary
+/// that it has run by then, and some that its allocator keeps.
+const MORE: u64 = 64 << 20;
 
 /// How long all that the evils held may take to go.
-const GONE_MAX: Duration = Duration::from_secs(60);
+const GONE_MAX: Duration = Duration::from_secs(180);
 
 #[test]
 fn each_evil_program_ends_as_it_should_when_it_is_alone() {
@@ -206,8 +206,10 @@ fn good_types_are_served_beside_all_evils_at_once_and_nothing_of_them_stays() {
     before.get("/ok").ok();
     let alone = Held::by(&before);
     before.stop().done();
+    // Those of types that have gone are among them: `crates/host/src/logs` bounds all of them.
+    let lines = host.cli(["logs", "-n", "1000000"]).done().len() as u64;
     let is_little_more = |held: &Held| {
-        held.resident_bytes < alone.resident_bytes + MORE
+        held.resident_bytes < alone.resident_bytes + lines + MORE
             && held.descriptors <= alone.descriptors + 16
             && held.threads <= alone.threads + 16
             && held.maps < alone.maps + 2_000
@@ -223,7 +225,10 @@ fn good_types_are_served_beside_all_evils_at_once_and_nothing_of_them_stays() {
         "seconds": time.as_secs(), "evils": evils().len() + TAKING.len(), "answered": answered, "jobs": done,
         "looks": looks.held, "after": after.to_json(), "alone": alone.to_json(),
     }));
-    assert!(is_little_more(&after), "after the evils: {after:?}; one that never had them: {alone:?}");
+    assert!(
+        is_little_more(&after),
+        "after the evils: {after:?}, with {lines} bytes of lines; one that never had them: {alone:?}"
+    );
     assert_eq!(host.get("/ok").ok(), "ok\n");
     host.stop();
 }

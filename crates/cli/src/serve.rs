@@ -13,6 +13,7 @@ use wasmhost_host::{
 
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
+use crate::memory;
 use crate::signals::{Order, Signals};
 use crate::table::size;
 use crate::threads::Places;
@@ -63,6 +64,7 @@ async fn live(
     handed_over: HandedOver,
     output: Output,
 ) -> Outcome {
+    tokio::spawn(memory::give_back());
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_env();
     let (progress, serving, told) = (output.clone(), output.clone(), manager.clone());
