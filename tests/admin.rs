@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Formation, Host, PATIENCE, eventually};
 
@@ -78,8 +78,11 @@ impl Api {
     fn refused(&self, status: u16, method: &str, target: &str, body: &str) -> String {
         let (found, answer) = self.send(method, target, body.as_bytes());
         assert_eq!(found, status, "{method} {target} {body}: {answer}");
-        assert!(answer["error"].is_string(), "{method} {target} {body}: {answer}");
-        answer["error"].as_str().unwrap().to_owned()
+        assert_eq!(answer["status"], status, "{method} {target} {body}: {answer}");
+        for text in ["type", "title", "detail"] {
+            assert!(answer[text].is_string(), "{method} {target} {body}: no {text} in {answer}");
+        }
+        answer["detail"].as_str().unwrap().to_owned()
     }
 }
 
@@ -90,8 +93,10 @@ fn read(stream: &mut UnixStream, what: &str) -> (u16, Value) {
     let _ = stream.read_to_end(&mut text);
     let text = String::from_utf8(text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{what}: no answer in {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let is_json = head.to_lowercase().contains("content-type: application/json");
+    let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let expected = if status < 400 { "application/json" } else { "application/problem+json" };
+    let fields = format!("{}\r\n", head.to_lowercase());
+    let is_json = fields.contains(&format!("\r\ncontent-type: {expected}\r\n"));
     let body = if is_json { serde_json::from_str(body).unwrap() } else { Value::String(body.to_owned()) };
     (status, body)
 }
@@ -160,13 +165,40 @@ fn a_request_without_fields_takes_none() {
 }
 
 #[test]
-fn refusals_of_every_kind_are_json() {
+fn refusals_of_every_kind_are_problems() {
     let api = Api::new();
     api.refused(404, "GET", "/v1/nothing", "");
     api.refused(404, "PUT", "/v1/formation", "");
     api.refused(400, "GET", "/v1/jobs/%ff", "");
     api.refused(400, "GET", "/v1/logs?n=many", "");
     api.refused(404, "GET", "/v1/jobs/77", "");
+}
+
+#[test]
+fn a_program_is_told_which_bound_was_reached_and_when_to_try_again() {
+    let formation = Formation::web("")
+        .process("clock", "tick-test", "schedule = \"@yearly\"")
+        .table("[queues.deep]\nmax_depth = 1\n[queues.wide]\nmax_bytes = \"2MiB\"\n[queues.fast]\nmax_per_second = 1");
+    let host = Host::run(&formation);
+    let api = Api { formation, host };
+    let bound = |queue: &str, jobs: &str, status: u16, kind: &str, limit: Value| {
+        let target = format!("/v1/queues/{queue}/jobs");
+        api.refused(status, "POST", &target, jobs);
+        let (_, problem) = api.send("POST", &target, jobs.as_bytes());
+        assert_eq!(problem["type"], format!("urn:wasmhost:problem:{kind}"), "{problem}");
+        assert_eq!(problem["limit"], limit, "{problem}");
+        assert!(problem["retry_after_s"].as_u64().is_some_and(|seconds| seconds >= 1), "{problem}");
+    };
+    bound("deep", "[{}, {}]", 503, "queue-full", json!({ "name": "max_depth", "max": 1 }));
+    let large = json!({ "payload": "x".repeat(900 << 10) });
+    let three = json!([large, large, large]).to_string();
+    bound("wide", &three, 503, "queue-full", json!({ "name": "max_bytes", "max": 2 << 20 }));
+    // Taken whole, and a debt of a minute.
+    let minute = json!(vec![json!({}); 60]).to_string();
+    assert_eq!(api.send("POST", "/v1/queues/fast/jobs", minute.as_bytes()).0, 201);
+    bound("fast", "[{}, {}, {}]", 429, "too-fast", json!({ "name": "max_per_second", "max": 1 }));
+    let (_, other) = api.send("GET", "/v1/nothing", b"");
+    assert_eq!((&other["type"], &other["title"]), (&json!("about:blank"), &json!("Not Found")), "{other}");
 }
 
 #[test]
@@ -182,7 +214,9 @@ fn a_body_has_32_mib_at_most() {
     for target in ["/v1/scale", "/v1/queues/default/jobs", "/v1/stop"] {
         let (status, answer) = api.send("POST", target, &body(MAX + 1));
         assert_eq!(status, 413, "{target}: {answer}");
-        assert!(answer["error"].as_str().unwrap().contains("32 MiB"), "{target}: {answer}");
+        assert!(answer["detail"].as_str().unwrap().contains("32 MiB"), "{target}: {answer}");
+        assert_eq!(answer["type"], "urn:wasmhost:problem:body-too-long");
+        assert_eq!(answer["limit"], json!({ "name": "body_bytes", "max": MAX }));
     }
 
     // The same without a length.
@@ -196,7 +230,7 @@ fn a_body_has_32_mib_at_most() {
     }
     let (status, answer) = read(&mut stream, "chunks");
     assert_eq!(status, 413, "{answer}");
-    assert!(answer["error"].as_str().unwrap().contains("32 MiB"), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("32 MiB"), "{answer}");
     api.host.cli(["ps"]).done();
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use wasmhost_config::{LoadError, StoreUrl, default_state_dir, is_procfile};
-use wasmhost_host::admin::api::{ErrorResponse, FormationView};
+use wasmhost_host::admin::api::{FormationView, Problem};
 use wasmhost_host::{
     Holder, StoredReleases, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
 };
@@ -93,7 +93,7 @@ fn refuse_other(file: &FormationFile, state_dir: &Path) -> Result<(), Failed> {
 /// Why there is no answer to a request.
 pub(crate) enum NoAnswer {
     /// The host says no, and perhaps when to try again.
-    Refused { status: StatusCode, refusal: ErrorResponse, retry_after: Option<Duration> },
+    Refused { status: StatusCode, problem: Problem, retry_after: Option<Duration> },
     /// There is no host ([`Exit::NoHost`]), or something else went wrong.
     Failed(Failed),
 }
@@ -107,7 +107,7 @@ impl From<Failed> for NoAnswer {
 impl From<NoAnswer> for Failed {
     fn from(none: NoAnswer) -> Failed {
         match none {
-            NoAnswer::Refused { status, refusal, .. } => Failed::new(exit_of(status), refusal.error),
+            NoAnswer::Refused { status, problem, .. } => Failed::new(exit_of(status), problem.detail),
             NoAnswer::Failed(failed) => failed,
         }
     }
@@ -253,11 +253,10 @@ impl Client {
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = read(response).await?;
-        let refusal = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorResponse {
-            error: format!("the host answered {status}"),
-            queue_full: false,
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
+            Problem::of_status(status.as_u16(), "", format!("the host answered {status}"))
         });
-        Err(NoAnswer::Refused { status, refusal, retry_after: retry_after.map(Duration::from_secs) })
+        Err(NoAnswer::Refused { status, problem, retry_after: retry_after.map(Duration::from_secs) })
     }
 
     /// Says what a person waits for, where the host hasn't started yet.

@@ -116,7 +116,7 @@ impl Queues {
 pub(crate) struct TooFast {
     producer: String,
     queue: String,
-    per_second: u32,
+    pub(crate) per_second: u32,
     pub(crate) wait: Duration,
 }
 

@@ -62,7 +62,7 @@ impl Admin<'_> {
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         let (status, body) = exchange(stream, method, path, body)?;
         let body: Value = serde_json::from_slice(&body).context("the host didn't answer with JSON")?;
-        ensure!(status == 200, "{}", body["error"].as_str().unwrap_or("the host refused"));
+        ensure!(status == 200, "{}", body["detail"].as_str().unwrap_or("the host refused"));
         Ok(body)
     }
 }

@@ -120,9 +120,9 @@ impl Import<'_> {
                     done.there_already += receipts.len() as u64 - enqueued;
                     return Ok(receipts);
                 }
-                Err(NoAnswer::Refused { status: StatusCode::TOO_MANY_REQUESTS, refusal, retry_after }) => {
+                Err(NoAnswer::Refused { status: StatusCode::TOO_MANY_REQUESTS, problem, retry_after }) => {
                     if !std::mem::replace(&mut done.told_of_wait, true) {
-                        let told = format!("lines {} wait, until Ctrl-C: {}", shown(lines), refusal.error);
+                        let told = format!("lines {} wait, until Ctrl-C: {}", shown(lines), problem.detail);
                         self.progress.suspend(|| print::note(told));
                     }
                     tokio::time::sleep(retry_after.unwrap_or(AGAIN_AFTER)).await;
@@ -237,7 +237,7 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use wasmhost_host::admin::api::ErrorResponse;
+    use wasmhost_host::admin::api::Problem;
 
     use super::*;
 
@@ -247,9 +247,9 @@ mod tests {
         assert_eq!(done.interrupted(), "interrupted: 1000 jobs were enqueued, up to line 1007");
         let posted = Done { unanswered: Some(1..=3), ..Done::default() };
         assert_eq!(posted.interrupted(), "interrupted: nothing was enqueued; lines 1 to 3 may have been");
-        let refusal = ErrorResponse { error: "it is full".into(), queue_full: true };
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        let refused = NoAnswer::Refused { status, refusal, retry_after: None };
+        let problem = Problem::of_status(503, "Service Unavailable", "it is full".into());
+        let refused = NoAnswer::Refused { status, problem, retry_after: None };
         let cut_off = NoAnswer::Failed(Failed::new(Exit::Failed, "the host went away"));
         for (none, told) in [
             (refused, "it is full; 1000 jobs were enqueued before them, and none of them was"),

@@ -53,10 +53,10 @@ impl QueuesOfFormation {
                 let receipt = |EnqueueResponse { id, created, .. }| Receipt { id, created };
                 Asked::Answered(Ok(receipts.into_iter().map(receipt).collect()))
             }
-            Err(NoAnswer::Refused { status, refusal, .. }) => match status {
-                StatusCode::BAD_REQUEST => refused(EnqueueRefusal::Invalid(refusal.error)),
-                _ if refusal.queue_full => refused(EnqueueRefusal::Full(refusal.error)),
-                _ => Asked::NotNow(EnqueueRefusal::Unavailable(refusal.error)),
+            Err(NoAnswer::Refused { status, problem, .. }) => match status {
+                StatusCode::BAD_REQUEST => refused(EnqueueRefusal::Invalid(problem.detail)),
+                _ if problem.is_full_queue() => refused(EnqueueRefusal::Full(problem.detail)),
+                _ => Asked::NotNow(EnqueueRefusal::Unavailable(problem.detail)),
             },
             Err(NoAnswer::Failed(failed)) if failed.exit == Exit::NoHost => Asked::NoHost,
             Err(NoAnswer::Failed(failed)) => refused(EnqueueRefusal::Unavailable(failed.message)),

@@ -106,7 +106,7 @@ fn ask_host(client: Client) -> Result<Option<LiveRelease>, Failed> {
         Ok(Err(NoAnswer::Refused { status: StatusCode::NOT_FOUND, .. })) => Ok(None),
         Ok(Err(NoAnswer::Failed(failed))) if failed.exit == Exit::NoHost => Ok(None),
         Ok(Err(NoAnswer::Failed(failed))) => Err(failed),
-        Ok(Err(NoAnswer::Refused { refusal, .. })) => Err(Failed::new(Exit::Failed, refusal.error)),
+        Ok(Err(NoAnswer::Refused { problem, .. })) => Err(Failed::new(Exit::Failed, problem.detail)),
         Err(_) => Err(Failed::new(
             Exit::Failed,
             format!(

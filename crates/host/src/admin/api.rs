@@ -1,12 +1,14 @@
 //! The admin API's JSON, which the command line uses too.
 
 mod jobs;
+mod problem;
 mod releases;
 mod schedules;
 
 use serde::{Deserialize, Serialize};
 
 pub use jobs::*;
+pub use problem::*;
 pub use releases::*;
 pub use schedules::*;
 pub use wasmhost_config::{ScaleChange, ScaleTo};
@@ -310,16 +312,6 @@ pub struct LogLine {
     pub stream: String,
     /// Without its end.
     pub line: String,
-}
-
-/// The body of every refusal. The status says whose mistake it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ErrorResponse {
-    /// For a person.
-    pub error: String,
-    /// Whether it is a queue that has no room for more, or takes no more for now.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub queue_full: bool,
 }
 
 #[cfg(test)]

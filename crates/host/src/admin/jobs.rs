@@ -25,7 +25,7 @@ use super::api::{
     PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse,
 };
 use super::request::{Given, Nothing, Whole, decode_one_or_more};
-use super::{ApiError, Shared};
+use super::{ApiError, Limit, Shared};
 use crate::services::PRODUCER_API;
 
 /// Jobs in a list, where nobody says how many.
@@ -73,7 +73,13 @@ async fn enqueue(
     admin.queues.take_rate(PRODUCER_API, &queue, jobs.len()).map_err(ApiError::too_fast)?;
     let enqueued = admin.queues.jobs_of_api.enqueue(jobs).await.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
-        EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => ApiError::full(err.to_string()),
+        EnqueueError::Full { depth, .. } => {
+            let max = max_depth.unwrap_or(depth);
+            ApiError::full(err.to_string(), Limit { name: "max_depth", max })
+        }
+        EnqueueError::FullOfBytes { max, .. } => {
+            ApiError::full(err.to_string(), Limit { name: "max_bytes", max })
+        }
         EnqueueError::Store(err) => failed(err),
     })?;
     let created = enqueued.iter().any(|job| job.created);

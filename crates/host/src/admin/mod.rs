@@ -21,13 +21,14 @@
 //! | `GET /v1/schedules/{process}/ticks?n=20` | what became of its last ticks: [`api::TicksView`] |
 //! | `POST /v1/schedules/{process}/ticks` | runs a tick now -> [`api::TickResponse`] |
 //!
-//! A refusal answers 4xx with an [`ErrorResponse`]. While the host starts, all but `GET /v1/formation`, `GET /v1/logs` and `POST /v1/stop`
+//! A refusal answers 4xx or 503 with an [`api::Problem`]. While the host starts, all but `GET /v1/formation`, `GET /v1/logs` and `POST /v1/stop`
 //! wait (`entrance`).
 
 pub mod api;
 mod entrance;
 mod jobs;
 mod logs;
+mod problem;
 mod releases;
 mod request;
 mod schedules;
@@ -39,8 +40,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,15 +52,16 @@ use crate::deaths::Deaths;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
 use crate::release::{Deployer, Live};
-use crate::services::{Queues, TooFast};
-use crate::supervisor::{Action, Refused, Target};
+use crate::services::Queues;
+use crate::supervisor::{Action, Target};
 use crate::trigger::claimed::ClaimedJobs;
 pub(crate) use entrance::Entrance;
+use problem::{ApiError, Limit};
 use request::{Given, Nothing};
 
 use api::{
-    CanaryView, CountView, ErrorResponse, FormationView, RestartRequest, RestartResponse, ScaleRequest,
-    ScaleResponse, TypeView,
+    CanaryView, CountView, FormationView, RestartRequest, RestartResponse, ScaleRequest, ScaleResponse,
+    TypeView,
 };
 
 /// The longest body of a request. Jobs that are enqueued together have 16 MiB of payload at most, and 1 MiB each; as
@@ -232,76 +233,6 @@ impl std::fmt::Display for Target {
             Some(index) => write!(f, "{}.{index}", self.process),
             None => f.write_str(&self.process),
         }
-    }
-}
-
-/// A refusal on its way out.
-#[derive(Debug)]
-struct ApiError {
-    status: StatusCode,
-    message: String,
-    /// A queue has no room.
-    queue_full: bool,
-    /// When it may go well, if that is known.
-    retry_after: Option<Duration>,
-}
-
-/// When to try again where the host can't say.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-impl ApiError {
-    fn new(status: StatusCode, message: String) -> Self {
-        let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
-        ApiError { status, message, queue_full: false, retry_after: is_for_now.then_some(RETRY_AFTER) }
-    }
-
-    fn bad(message: String) -> Self {
-        ApiError::new(StatusCode::BAD_REQUEST, message)
-    }
-
-    fn missing(message: String) -> Self {
-        ApiError::new(StatusCode::NOT_FOUND, message)
-    }
-
-    fn refused(refused: Refused) -> Self {
-        match refused {
-            Refused::Conflict(message) => ApiError::conflict(message),
-            Refused::Unavailable(message) => ApiError::unavailable(message),
-        }
-    }
-
-    fn conflict(message: String) -> Self {
-        ApiError::new(StatusCode::CONFLICT, message)
-    }
-
-    fn too_long(message: String) -> Self {
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    }
-
-    fn late(message: String) -> Self {
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
-    }
-
-    fn full(message: String) -> Self {
-        ApiError { queue_full: true, ..ApiError::unavailable(message) }
-    }
-
-    fn too_fast(err: TooFast) -> Self {
-        let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, err.to_string());
-        ApiError { queue_full: true, retry_after: Some(err.wait), ..refused }
-    }
-
-    fn unavailable(message: String) -> Self {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        let retry = self.retry_after.map(|time| [(header::RETRY_AFTER, seconds(time).to_string())]);
-        (self.status, retry, Json(ErrorResponse { error: self.message, queue_full: self.queue_full }))
-            .into_response()
     }
 }
 

@@ -73,10 +73,11 @@ fn refuse_query(request: &Request) -> Result<(), ApiError> {
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {
     let too_long = || {
-        ApiError::too_long(format!(
+        let message = format!(
             "the body is longer than the {} MiB that a request may have: send it in parts",
             BODY_BYTES_MAX >> 20
-        ))
+        );
+        ApiError::too_long(message, BODY_BYTES_MAX)
     };
     // A body that says its length is refused before it is read.
     if hyper::body::Body::size_hint(&body).lower() > BODY_BYTES_MAX as u64 {

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::ApiError;
+use super::api::PROBLEM_MEDIA_TYPE;
 
 /// How long a request's head may take, and how long a connection may stay without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ const READ_MAX: Duration = Duration::from_millis(200);
 /// How long to wait where the system has no room for a connection.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// A refusal's text that isn't JSON yet, in bytes.
+/// The text of a refusal that isn't a problem's JSON yet, in bytes.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// Serves requests until it is told to end, and then those that were sent before.
@@ -85,7 +86,7 @@ async fn connection<F: Future<Output = Response>>(
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(move |request: Request<Incoming>| in_json(answer(request.map(Body::new))))
+                service_fn(move |request: Request<Incoming>| with_problem(answer(request.map(Body::new))))
             )
     );
     let ended = end.run_until_cancelled(served.as_mut()).await;
@@ -105,18 +106,19 @@ async fn connection<F: Future<Output = Response>>(
     }
 }
 
-async fn in_json(answer: impl Future<Output = Response>) -> Result<Response, Infallible> {
+async fn with_problem(answer: impl Future<Output = Response>) -> Result<Response, Infallible> {
     let response = answer.await;
     let status = response.status();
-    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
-    match (status.is_client_error() || status.is_server_error()) && !is_json {
-        true => Ok(refusal_as_json(response).await),
+    let told = response.headers().get(header::CONTENT_TYPE);
+    let is_told = told.is_some_and(|kind| kind == PROBLEM_MEDIA_TYPE);
+    match (status.is_client_error() || status.is_server_error()) && !is_told {
+        true => Ok(refusal_as_problem(response).await),
         false => Ok(response),
     }
 }
 
 /// The library refuses some requests by itself, with plain text.
-async fn refusal_as_json(response: Response) -> Response {
+async fn refusal_as_problem(response: Response) -> Response {
     let status = response.status();
     let text = axum::body::to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await.unwrap_or_default();
     let message = match String::from_utf8_lossy(&text).trim() {
