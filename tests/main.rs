@@ -25,6 +25,7 @@ mod deploys_failing;
 mod deploys_listeners;
 mod disk_full;
 mod drain;
+mod events;
 mod exec;
 mod exec_releases;
 mod faults;

@@ -18,7 +18,7 @@ use wasmhost_config::{Outbound, ScaleChange};
 use crate::complete;
 use exec::{EXEC_HELP, Exec};
 use jobs::{Enqueue, Jobs};
-pub(crate) use look::{Logs, Ps};
+pub(crate) use look::{Events, Logs, Ps};
 use releases::{
     ABORT_HELP, Abort, DEPLOY_HELP, Deploy, PROMOTE_HELP, Promote, RELEASES_HELP, ROLLBACK_HELP, Releases,
     Rollback,
@@ -71,6 +71,9 @@ pub(crate) enum Verb {
     /// Print what instances write on their standard output and error.
     #[command(after_help = help::LOGS)]
     Logs(Logs),
+    /// Follow everything that changes: instances, counts, releases, jobs, ticks, refused grants.
+    #[command(after_help = help::EVENTS)]
+    Events(Events),
     /// Replace instances by fresh ones, without a gap.
     #[command(after_help = help::RESTART)]
     Restart(Restart),

@@ -10,6 +10,7 @@ mod compile;
 mod complete;
 mod deploy;
 mod enqueue;
+mod events;
 mod exec;
 mod exit;
 mod formation_file;
@@ -46,7 +47,7 @@ use exit::{Exit, Failed, Outcome};
 use formation_file::FormationFile;
 
 /// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 6] = ["top", "events", "dashboard", "new", "build", "dev"];
+const VERBS_TO_COME: [&str; 5] = ["top", "dashboard", "new", "build", "dev"];
 
 /// The failure of a command line whose verb a later version will have.
 fn not_yet(said: &clap::Error) -> Option<Failed> {
@@ -100,6 +101,9 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
             let file = file(logs.file.clone());
             logs::refuse_slips(&logs, file.path())?;
             client::with(file, async |client| logs::logs(&client, &logs).await)
+        }
+        Verb::Events(events) => {
+            client::with(file(None), async |client| events::events(&client, &events).await)
         }
         Verb::Restart(restart) => {
             client::with(file(None), async |client| work::restart(&client, &restart).await)

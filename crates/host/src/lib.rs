@@ -9,6 +9,7 @@ pub mod admin;
 mod capacity;
 mod deaths;
 mod event;
+mod feed;
 mod few_lines;
 mod grants;
 mod host;

@@ -109,8 +109,11 @@ fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
         missing_imports_trap: process.missing_imports_trap,
         program: Some(Program { argv0 }),
     };
-    let services =
-        Services { logs: Arc::new(NoLogs), enqueue, refusals: Arc::new(Refusals::new(granted_by)) };
+    let services = Services {
+        logs: Arc::new(NoLogs),
+        enqueue,
+        refusals: Arc::new(Refusals::new(granted_by, Arc::default())),
+    };
     let loaded = Component::load(&engine, &code, handler, is_async, compile, sandbox, services);
     loaded.map_err(|err| StartError::Load {
         process: process.name,

@@ -10,9 +10,11 @@ use async_trait::async_trait;
 use tracing::warn;
 use wasmhost_config::{Queue, UnworkedQueue, shown};
 use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
-use wasmhost_store::jobs::{EnqueueError, NewJob, Unique, UniqueScope};
+use wasmhost_store::jobs::{EnqueueError, Enqueued, NewJob, Unique, UniqueScope};
 use wasmhost_store::{Jobs, Timestamp};
 
+use crate::admin::api::{HostEvent, JobChange};
+use crate::feed::{self, Feed};
 use crate::rare_lines::{RareLines, and_more};
 use crate::rates::Rates;
 
@@ -33,6 +35,7 @@ pub(crate) struct Queues {
     slowed: RareLines<(String, String)>,
     /// As the live release has them.
     known: ArcSwap<KnownQueues>,
+    feed: Arc<Feed>,
 }
 
 /// The queues that a formation says something of.
@@ -44,13 +47,14 @@ pub(crate) struct KnownQueues {
 }
 
 impl Queues {
-    pub(crate) fn new(jobs: Arc<dyn Jobs>) -> Queues {
+    pub(crate) fn new(jobs: Arc<dyn Jobs>, feed: Arc<Feed>) -> Queues {
         Queues {
             jobs_of_api: jobs.in_line_of(PRODUCER_API),
             jobs,
             rates: Rates::default(),
             slowed: RareLines::default(),
             known: ArcSwap::default(),
+            feed,
         }
     }
 
@@ -83,6 +87,12 @@ impl Queues {
             }
             TooFast { producer: producer.to_owned(), queue: queue.to_owned(), per_second, wait }
         })
+    }
+
+    /// Tells the feed of jobs that a type, or a person, has put on a queue.
+    pub(crate) fn tell_enqueued(&self, process: Option<&str>, queue: &str, jobs: &[Enqueued]) {
+        let event = |job: &Enqueued| feed::job(job.id, Some(queue), JobChange::Enqueued, process);
+        self.feed.tell_each(|| jobs.iter().filter(|job| job.created).map(event));
     }
 
     pub(crate) fn concurrency(&self, queue: &str) -> Option<u32> {
@@ -139,6 +149,7 @@ impl Enqueue for Queues {
             EnqueueError::Invalid(text) => EnqueueRefusal::Invalid(text),
             EnqueueError::Store(err) => EnqueueRefusal::Unavailable(err.to_string()),
         })?;
+        self.tell_enqueued(Some(process), queue, &enqueued);
         Ok(enqueued.into_iter().map(|job| Receipt { id: job.id.to_string(), created: job.created }).collect())
     }
 }
@@ -182,11 +193,15 @@ pub(crate) struct Refusals {
     told: Mutex<HashMap<Arc<str>, HashSet<String>>>,
     /// Types that have filled a directory, with its path in the sandbox.
     filled: RareLines<(Arc<str>, String)>,
+    /// What the feed was told, of the names that are remembered.
+    told_feed: RareLines<(Arc<str>, String)>,
+    feed: Arc<Feed>,
 }
 
 impl Refusals {
-    pub(crate) fn new(granted_by: GrantedBy) -> Refusals {
-        Refusals { granted_by, told: Mutex::default(), filled: RareLines::default() }
+    pub(crate) fn new(granted_by: GrantedBy, feed: Arc<Feed>) -> Refusals {
+        let (filled, told_feed) = (RareLines::default(), RareLines::default());
+        Refusals { granted_by, told: Mutex::default(), filled, told_feed, feed }
     }
 }
 
@@ -208,6 +223,16 @@ impl Refusals {
                 and_more(more, "changes were refused")
             );
         }
+    }
+
+    /// One who follows only now is to hear of a thing that was logged long ago, too.
+    fn tell_feed(&self, process: &Arc<str>, refusal: &Refusal) {
+        self.feed.tell_each(|| {
+            let tried = tried(refusal);
+            self.told_feed
+                .is_due((process.clone(), tried.clone()))
+                .map(|_| HostEvent::Refusal { process: process.to_string(), tried })
+        });
     }
 
     fn note(&self, process: &Arc<str>, tried: &str) -> Noted {
@@ -236,6 +261,7 @@ fn shown_name(name: &str) -> Cow<'_, str> {
 
 impl RefusalSink for Refusals {
     fn refused(&self, process: &Arc<str>, refusal: Refusal) {
+        self.tell_feed(process, &refusal);
         if let Refusal::Full { directory, bytes_max } = refusal {
             return self.filled(process, directory, bytes_max);
         }
@@ -322,7 +348,7 @@ mod tests {
 
     #[test]
     fn names_that_one_type_makes_up_leave_room_for_others() {
-        let refusals = Refusals::new(GrantedBy::Formation);
+        let refusals = Refusals::new(GrantedBy::Formation, Arc::default());
         let (evil, good) = (Arc::from("evil"), Arc::from("good"));
         let names: Vec<_> = (0..1_000).map(|n| tried(&Refusal::Lookup(format!("{n}.example")))).collect();
         let noted: Vec<_> = names.iter().map(|name| refusals.note(&evil, name)).collect();

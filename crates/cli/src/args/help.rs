@@ -84,6 +84,17 @@ that it was), or as RFC 3339 has it (2026-11-21T05:08:00Z).
 
 The host keeps the last 10,000 lines of each type, or 4MiB of them.";
 
+pub(crate) const EVENTS: &str = "\
+Examples:
+  wasmhost events                all of them, until Ctrl-C
+  wasmhost events --type web     those about a type
+  wasmhost events --kind job,tick
+  wasmhost events --json | jq 'select(.state == \"dead\")'
+
+There are events from the moment on when somebody follows. One who reads more
+slowly than they come misses some, and a line in their place says how many.
+docs/events.md describes each kind.";
+
 pub(crate) const RESTART: &str = "\
 Examples:
   wasmhost restart web           each instance of a type

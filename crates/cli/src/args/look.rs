@@ -1,10 +1,12 @@
-//! Arguments of the verbs that look at what runs: `wasmhost ps` and `wasmhost logs`.
+//! Arguments of the verbs that look at what runs: `wasmhost ps`, `wasmhost logs` and `wasmhost events`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use wasmhost_host::admin::api::EventKind;
 
 use super::duration;
 use crate::complete;
@@ -55,6 +57,27 @@ pub(crate) struct Logs {
     /// The formation file, or a Procfile [env: WASMHOST_FILE] [default: formation.toml, else Procfile]
     #[arg(id = "file", short = 'F', long = "file", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Events {
+    /// Events about this type alone.
+    #[arg(long = "type", value_name = "TYPE", add = complete::types())]
+    pub(crate) process: Option<String>,
+    /// Events of this kind alone, or of several with commas between them.
+    #[arg(
+        long = "kind",
+        value_name = "KIND",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::name))
+    )]
+    pub(crate) kinds: Vec<String>,
+    /// Begin behind the event with this id, as far as the host still has those that came after it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<u64>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The levels of the host's own lines.

@@ -1,5 +1,6 @@
 //! The admin API's JSON, which the command line uses too.
 
+mod events;
 mod jobs;
 mod problem;
 mod releases;
@@ -7,6 +8,7 @@ mod schedules;
 
 use serde::{Deserialize, Serialize};
 
+pub use events::*;
 pub use jobs::*;
 pub use problem::*;
 pub use releases::*;

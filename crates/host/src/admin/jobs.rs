@@ -21,11 +21,12 @@ use wasmhost_store::jobs::{
 use wasmhost_store::{StoreError, Timestamp};
 
 use super::api::{
-    self, BackupRequest, BackupResponse, EnqueueRequest, EnqueueResponse, JobDetail, JobMoved, JobsView,
-    PauseResponse, QueueView, QueuesView, SweepRequest, SweepResponse,
+    self, BackupRequest, BackupResponse, EnqueueRequest, EnqueueResponse, HostEvent, JobChange, JobDetail,
+    JobMoved, JobsView, PauseResponse, QueueChange, QueueView, QueuesView, SweepRequest, SweepResponse,
 };
 use super::request::{Given, Nothing, Whole, decode_one_or_more};
-use super::{ApiError, Limit, Shared};
+use super::{Admin, ApiError, Limit, Shared};
+use crate::feed;
 use crate::services::PRODUCER_API;
 
 /// Jobs in a list, where nobody says how many.
@@ -82,6 +83,7 @@ async fn enqueue(
         }
         EnqueueError::Store(err) => failed(err),
     })?;
+    admin.queues.tell_enqueued(None, &queue, &enqueued);
     let created = enqueued.iter().any(|job| job.created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let receipts = enqueued.iter().map(|job| {
@@ -179,6 +181,7 @@ async fn pause(
 ) -> Result<Json<PauseResponse>, ApiError> {
     check_queue(&queue)?;
     let changed = admin.queues.jobs.pause(&queue).await.map_err(failed)?;
+    tell_queue(&admin, &queue, QueueChange::Paused, changed);
     Ok(Json(PauseResponse { paused: true, changed }))
 }
 
@@ -189,7 +192,14 @@ async fn resume(
 ) -> Result<Json<PauseResponse>, ApiError> {
     check_queue(&queue)?;
     let changed = admin.queues.jobs.resume(&queue).await.map_err(failed)?;
+    tell_queue(&admin, &queue, QueueChange::Resumed, changed);
     Ok(Json(PauseResponse { paused: false, changed }))
+}
+
+fn tell_queue(admin: &Admin, queue: &str, state: QueueChange, changed: bool) {
+    if changed {
+        admin.feed.tell(|| HostEvent::Queue { queue: queue.to_owned(), state });
+    }
 }
 
 fn check_queue(queue: &str) -> Result<(), ApiError> {
@@ -312,11 +322,21 @@ async fn intervene(
             )));
         }
     };
+    admin.feed.tell(|| feed::job(id, None, change(intervention), None));
     if from == JobState::Leased {
         // Another host finds out when it renews the claim.
         admin.claimed.stop(id);
     }
     Ok(Json(JobMoved { id: id.to_string(), from, to }))
+}
+
+/// The change of a job to which this was done.
+fn change(intervention: Intervention) -> JobChange {
+    match intervention {
+        Intervention::Retry => JobChange::Retried,
+        Intervention::Cancel => JobChange::Cancelled,
+        Intervention::Discard => JobChange::Discarded,
+    }
 }
 
 fn refusal(id: JobId, intervention: Intervention, state: JobState) -> String {
@@ -364,6 +384,10 @@ async fn sweep(
             swept.leased.iter().for_each(|id| admin.claimed.stop(*id));
             // Those that are passed over would be passed over again.
             if !swept.more || swept.changed == 0 {
+                if changed > 0 {
+                    let (queue, state) = (filter.queue, change(intervention));
+                    admin.feed.tell(|| HostEvent::Jobs { queue, state, count: changed });
+                }
                 return Ok(SweepResponse { changed, note: passed_over(&swept) });
             }
         }

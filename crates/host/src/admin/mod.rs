@@ -11,6 +11,7 @@
 //! | `GET /v1/releases?n=20`, `GET /v1/releases/{number}` | [`api::ReleasesView`], [`api::ReleaseDetail`] |
 //! | `GET /v1/logs?n=100&follow=true&target=web.1&since=TIME&until=TIME` | guests' lines, each a [`api::LogLine`] |
 //! | `GET /v1/logs?target=host&level=warn` | the host's own lines, as it writes them on standard error |
+//! | `GET /v1/events?type=web&kind=job,tick&after=ID` | everything that changes, as server-sent events, each an [`api::EventView`] |
 //! | `POST /v1/queues/{queue}/jobs` | enqueues one job or many: [`api::EnqueueRequest`] -> [`api::EnqueueResponse`] |
 //! | `GET /v1/queues`, `POST /v1/queues/{queue}/pause`, `/resume` | [`api::QueuesView`], [`api::PauseResponse`] |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | [`api::JobsView`], [`api::JobDetail`] |
@@ -26,6 +27,7 @@
 
 pub mod api;
 mod entrance;
+mod events;
 mod jobs;
 mod logs;
 mod problem;
@@ -49,6 +51,7 @@ use tracing::info;
 use wasmhost_store::{Releases, SqliteStore};
 
 use crate::deaths::Deaths;
+use crate::feed::Feed;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
 use crate::release::{Deployer, Live};
@@ -80,6 +83,7 @@ pub(crate) struct Admin {
     pub(crate) releases: Arc<dyn Releases>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) deaths: Arc<Deaths>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) queues: Arc<Queues>,
     /// The store, to be copied while it is used.
     pub(crate) backup: Arc<SqliteStore>,
@@ -97,6 +101,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs::logs))
+        .route("/v1/events", get(events::events))
         .merge(releases::routes())
         .merge(jobs::routes())
         .merge(schedules::routes())

@@ -15,6 +15,7 @@ use super::store::{self, Store};
 use super::{Progress, StartError};
 use crate::admin::Entrance;
 use crate::capacity::{Capacity, capacity_warnings};
+use crate::feed::Feed;
 use crate::ingress::Sockets;
 use crate::logs::Logs;
 use crate::plan::{Plan, Surroundings};
@@ -35,6 +36,7 @@ pub(super) struct Means<'a> {
     pub(super) url: StoreUrl,
     pub(super) state_dir: PathBuf,
     pub(super) logs: Arc<Logs>,
+    pub(super) feed: Arc<Feed>,
     pub(super) cache: Cache,
     pub(super) cache_directory: Option<PathBuf>,
     pub(super) granted_by: GrantedBy,
@@ -88,7 +90,7 @@ pub(super) async fn begin(
         NothingToRun::Lost(why) => StartError::Lost(why),
     })?;
     let formation = plan.formation.clone();
-    let queues = Arc::new(Queues::new(store.jobs.clone()));
+    let queues = Arc::new(Queues::new(store.jobs.clone(), means.feed.clone()));
     let made = tokio::select! {
         made = make(plan, begin, means, &store, &queues, sockets) => made,
         () = &mut stopped => Err(StartError::Stopped),
@@ -117,7 +119,7 @@ async fn make(
     queues: &Arc<Queues>,
     sockets: &mut Sockets,
 ) -> Result<Made, StartError> {
-    let Means { url, state_dir, logs, cache, granted_by, progress, entrance, .. } = means;
+    let Means { url, state_dir, logs, feed, cache, granted_by, progress, entrance, .. } = means;
     let failed = |err| StartError::Store { url: url.to_string(), err };
     // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
     entrance.tell("opening its listeners");
@@ -131,7 +133,8 @@ async fn make(
     capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
     let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
     let learned = Learned::open(&state_dir);
-    let services = Services { logs, enqueue: queues.clone(), refusals: Arc::new(Refusals::new(granted_by)) };
+    let refusals = Arc::new(Refusals::new(granted_by, feed));
+    let services = Services { logs, enqueue: queues.clone(), refusals };
     let making = Making { engine, capacity, services, learned };
     let told = |now: Progress<'_>| {
         if let Progress::Done { done, of } = now {

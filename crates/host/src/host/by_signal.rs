@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::Host;
-use crate::admin::api::{ScaleChange, ScaleTo};
+use crate::admin::api::{HostChange, HostEvent, ScaleChange, ScaleTo};
 use crate::supervisor::Action;
 
 /// Which way a signal scales.
@@ -20,6 +20,7 @@ impl Host {
     /// Claims no jobs and takes no ticks, until [`go_on`](Host::go_on). Those that were taken run to their end.
     pub fn pause(&self) {
         if self.is_taking.send_replace(false) {
+            self.state.feed.tell(|| HostEvent::Host { state: HostChange::Paused });
             info!("jobs and ticks are paused: those that run go on to their end, and SIGUSR2 takes more");
         }
     }
@@ -27,6 +28,7 @@ impl Host {
     /// Claims jobs and takes ticks again.
     pub fn go_on(&self) {
         if !self.is_taking.send_replace(true) {
+            self.state.feed.tell(|| HostEvent::Host { state: HostChange::Resumed });
             info!("jobs and ticks are taken again");
         }
     }

@@ -23,9 +23,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use wasmhost_engine::Cache;
 
-use crate::admin::api::DeployEvent;
+use crate::admin::api::{DeployEvent, HostChange, HostEvent};
 use crate::admin::{Admin, Entrance};
 use crate::deaths::Deaths;
+use crate::feed::Feed;
 use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
@@ -113,6 +114,7 @@ pub struct Host {
 struct HostState {
     store: Store,
     logs: Arc<Logs>,
+    feed: Arc<Feed>,
     manager: ServiceManager,
     _dir: StateDir,
 }
@@ -153,10 +155,12 @@ impl Host {
         let file = plan.formation.file.clone();
         let mut sockets = Sockets::new(handed_over);
         let deaths = Deaths::new(&logs);
+        let feed = Arc::<Feed>::default();
         let means = Means {
             url: plan.formation.store.clone(),
             state_dir: plan.formation.state_dir.clone(),
             logs: logs.clone(),
+            feed: feed.clone(),
             cache,
             cache_directory: cache_directory.clone(),
             granted_by,
@@ -193,7 +197,8 @@ impl Host {
             calls.clone(),
             Pulse::new(manager.clone(), takes.clone()),
             deaths.clone(),
-        );
+        )
+        .telling(feed.clone());
         let supervisor = lasting.spawn("the supervisor", supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
@@ -227,6 +232,7 @@ impl Host {
                 tracker: triggers.clone(),
                 triggering,
                 running: Default::default(),
+                feed: feed.clone(),
             },
             queues: queues.clone(),
             file: file.clone(),
@@ -234,6 +240,7 @@ impl Host {
             serving,
             cache: cache_directory,
             granted_by,
+            feed: feed.clone(),
         };
         let (deployer, orders) = Deployer::new(live.clone());
         let deploying = match Deploying::begin(parts, release, opened, &counts).await {
@@ -253,13 +260,14 @@ impl Host {
             releases: store.releases.clone(),
             logs: logs.clone(),
             deaths,
+            feed: feed.clone(),
             queues,
             backup: store.sqlite.clone(),
             claimed,
             is_taking: takes,
             stop: entrance.stop().clone(),
         });
-        let state = HostState { store, logs, manager, _dir: dir };
+        let state = HostState { store, logs, feed, manager, _dir: dir };
         Ok(Host {
             state,
             actions,
@@ -343,6 +351,7 @@ impl Host {
         lasting.release();
         let within = grace + drain_delay;
         let _extending = state.manager.stopping(within + ENDED_MAX);
+        state.feed.tell(|| HostEvent::Host { state: HostChange::Draining });
         intake.cancel();
         front.drain(drain_delay, grace);
         // One that is lost or hangs changes no counts any more.
@@ -379,7 +388,7 @@ impl Host {
         calls.close();
         // One that holds on for longer is in a host call that can't be interrupted.
         let _ = tokio::time::timeout(INTERRUPTED_MAX, calls.wait()).await;
-        state.logs.end_followers().await;
+        tokio::join!(state.logs.end_followers(), state.feed.end());
         admin.end().await;
         supervisor.abort();
         let _ = tokio::time::timeout(SUPERVISOR_ENDED_MAX, supervisor).await;

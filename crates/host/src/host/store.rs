@@ -101,7 +101,7 @@ pub async fn enqueue_without_host(
         Ok(Err(err)) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
         Err(err) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
     };
-    let queues = Queues::new(store.jobs.clone());
+    let queues = Queues::new(store.jobs.clone(), Arc::default());
     queues.know(KnownQueues { settings: formation.queues.clone(), ..KnownQueues::default() });
     let enqueued = queues.enqueue(process, queue, jobs).await;
     store.sqlite.close().await;

@@ -23,6 +23,7 @@ use super::committing::web;
 use super::deploying::{Attempt, Deploying, Done, Places};
 use super::moving::{UNANSWERED, supervised};
 use super::preparing::Prepared;
+use super::telling;
 use super::{Live, OnCanary, Opened, Release, ReleaseType};
 use crate::admin::api::DeployEvent;
 use crate::ingress::{Shared, Web};
@@ -277,6 +278,7 @@ impl Deploying {
         let Some(standing) = self.canary.take() else { return };
         let (number, share) = (standing.number(), standing.share);
         let why = format!("its host stopped while it was on canary ({share})");
+        self.parts.feed.tell(|| telling::failed(Some(number), &why));
         if let Err(err) = self.parts.releases.fail(number, why).await {
             warn!("that v{number} failed could not be stored: {err}");
         }

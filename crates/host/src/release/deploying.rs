@@ -17,8 +17,10 @@ use wasmhost_store::{Counts, Releases, StoreError, Ticks};
 use super::canary::Standing;
 use super::history::plan_of;
 use super::preparing::Prepared;
+use super::telling;
 use super::{Front, Live, Making, Opened, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
-use crate::admin::api::DeployEvent;
+use crate::admin::api::{DeployEvent, ReleaseChange};
+use crate::feed::Feed;
 use crate::ingress::{Renewal, ServedAt, Web};
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Pool;
@@ -45,6 +47,7 @@ pub(crate) struct Parts {
     /// The directory of compiled components, if they are kept.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) granted_by: GrantedBy,
+    pub(crate) feed: Arc<Feed>,
 }
 
 /// Carries deploys out.
@@ -71,6 +74,8 @@ pub(super) struct Attempt<'a> {
     pub(super) deadline: Instant,
     timeout: Duration,
     pub(super) events: &'a mpsc::UnboundedSender<DeployEvent>,
+    /// Is told of releases that change. A dry run changes none.
+    feed: Option<Arc<Feed>>,
     /// Once it has one.
     pub(super) number: Option<u64>,
     /// The deploy's present wait, for the one who reads that its time is over: how things were then.
@@ -105,6 +110,9 @@ struct Change {
 
 impl Attempt<'_> {
     pub(super) fn tell(&self, event: DeployEvent) {
+        if let Some(feed) = &self.feed {
+            feed.tell_each(|| telling::of_step(&event));
+        }
         // The one that asked may have gone.
         let _ = self.events.send(event);
     }
@@ -163,13 +171,18 @@ impl Deploying {
             deadline,
             timeout,
             events: &events,
+            feed: (!wanted.is_dry_run()).then(|| self.parts.feed.clone()),
             number: None,
             waits_for,
             is_late: false,
             store_is_late: false,
         };
+        let before = self.release.number;
         let ended = self.attempt(wanted, &mut attempt, intake).await;
         let (live, number) = (self.release.number, attempt.number);
+        if live != before {
+            self.parts.feed.tell(|| telling::changed(before, ReleaseChange::Replaced));
+        }
         let end = match ended {
             Ok(Done::Live(release)) => DeployEvent::Live { release },
             Ok(Done::Unchanged) => DeployEvent::Unchanged { release: live },
@@ -257,7 +270,7 @@ impl Deploying {
         let renewed = renewal.iter().flat_map(Renewal::changed);
         let renewed = renewed.map(|file| format!("http.tls.cert {} has changed", file.display()));
         let lines: Vec<String> = change_lines(&changes).into_iter().chain(renewed).collect();
-        let is_dry = matches!(wanted, Wanted::File { dry_run: true, .. });
+        let is_dry = wanted.is_dry_run();
         let (plan, damaged) = match changes.is_empty() && !is_dry {
             true => self.mend(plan, attempt).await?,
             false => (plan, vec![]),

@@ -21,6 +21,7 @@ mod moving;
 mod preparing;
 mod shelf;
 mod stored;
+mod telling;
 mod trial;
 mod triggers;
 pub(crate) mod views;
@@ -154,6 +155,13 @@ pub(crate) enum Wanted {
     Abort,
 }
 
+impl Wanted {
+    /// Whether nothing is to change.
+    fn is_dry_run(self) -> bool {
+        matches!(self, Wanted::File { dry_run: true, .. })
+    }
+}
+
 /// Why an order isn't taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotTaken {
@@ -181,7 +189,7 @@ impl Deployer {
     ) -> Result<mpsc::UnboundedReceiver<DeployEvent>, NotTaken> {
         let turn = self.turn.clone().try_acquire_owned().map_err(|_| NotTaken::Busy)?;
         // Nothing changes it meanwhile: the turn is this order's.
-        if !matches!(wanted, Wanted::File { dry_run: true, .. }) {
+        if !wanted.is_dry_run() {
             let wants_canary = matches!(wanted, Wanted::Promote | Wanted::Abort);
             OnCanary::refuse(&self.live, wants_canary).map_err(NotTaken::Canary)?;
         }

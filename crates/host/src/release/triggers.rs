@@ -14,6 +14,7 @@ use wasmhost_store::jobs::{Backoff, ClaimQueue};
 use wasmhost_store::{Jobs, Ticks};
 
 use super::ReleaseType;
+use crate::feed::Feed;
 use crate::host::Lasting;
 use crate::pool::Pool;
 use crate::trigger::Triggering;
@@ -36,6 +37,7 @@ pub(crate) struct Triggers {
     /// The calls that they began.
     pub(crate) triggering: Triggering,
     pub(crate) running: HashMap<usize, Running>,
+    pub(crate) feed: Arc<Feed>,
 }
 
 /// A trigger that runs, by its type's place.
@@ -115,6 +117,7 @@ impl Triggers {
             ahead: Ahead::default(),
             complaints: Complaints::default(),
             log: JobLog::new(&Arc::from(process.name.as_str())),
+            feed: self.feed.clone(),
         });
         let triggering = self.triggering();
         let run = trigger.run(triggering.clone());
@@ -146,6 +149,7 @@ impl Triggers {
             told_of_no_count: AtomicBool::new(false),
             triggering: triggering.clone(),
             host_intake: self.triggering.intake.clone(),
+            feed: self.feed.clone(),
         });
         let schedule = Some((process.name.clone(), trigger.clone()));
         self.spawn(format!("the schedule of \"{}\"", process.name), triggering, schedule, trigger.run())

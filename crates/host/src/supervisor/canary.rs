@@ -72,7 +72,8 @@ impl Supervisor {
 
     /// Brings a type, with its canary if it has one, to this count.
     pub(super) fn set_count(&mut self, place: usize, count: u32) {
-        self.types[place].count = count;
+        let before = std::mem::replace(&mut self.types[place].count, count);
+        self.tell_count(place, before);
         let Parts { live, canary } = self.parts(place, count);
         self.desire(place, live);
         if let Some(Beside { place, .. }) = self.types[place].canary {

@@ -16,6 +16,7 @@ mod naming;
 mod pulse;
 mod replacing;
 mod roster;
+mod telling;
 mod types;
 mod view;
 
@@ -41,10 +42,11 @@ pub(crate) use self::pulse::Pulse;
 use self::roster::{Ending, Roster, Start, Wait};
 pub(crate) use self::types::{Backlog, Supervised};
 use self::types::{Retry, Starting, Type};
-use crate::admin::api::{ScaleChange, TypeView};
+use crate::admin::api::{InstanceChange, ScaleChange, TypeView};
 use crate::capacity::Capacity;
 use crate::deaths::{Death, Deaths};
 use crate::event::{Ended, Event, MemberId};
+use crate::feed::Feed;
 use crate::pool::{Learned, Pool, Slot};
 use crate::share::{Share, Takes};
 
@@ -125,6 +127,7 @@ pub(crate) struct Supervisor {
     calls: TaskTracker,
     pulse: Pulse,
     deaths: Arc<Deaths>,
+    feed: Arc<Feed>,
     /// Those who wait until types are settled.
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
     /// Changes of counts, of which the first may be on its way to the store.
@@ -160,6 +163,7 @@ impl Supervisor {
             calls,
             pulse,
             deaths,
+            feed: Arc::default(),
             waiting: vec![],
             changes: VecDeque::new(),
             saving: None,
@@ -212,6 +216,7 @@ impl Supervisor {
                     }
                     let process = self.types[type_index].given.name.clone();
                     self.deaths.note(&InstanceName { process, index: wait.index }, None, &death);
+                    self.tell(type_index, wait.index, InstanceChange::FailedToStart, Some(&death.message));
                     self.back_off(type_index, member, wait, death.message);
                 }
             }
@@ -282,6 +287,7 @@ impl Supervisor {
         kind.dismiss(&leaving);
         kind.pool.set_line_max(kind.given.backlog.line_max(count));
         kind.tell_outlook(self.roster.kind(type_index));
+        self.tell_draining(type_index, &leaving);
     }
 
     /// Does what the roster has decided on.
@@ -301,6 +307,7 @@ impl Supervisor {
         let kind = &mut self.types[type_index];
         let (version, meter) = (kind.given.version.clone(), Arc::new(Meter::default()));
         kind.starting.insert(member, Starting { index, version: version.clone(), meter: meter.clone() });
+        self.tell(type_index, index, InstanceChange::Starting, None);
         let events = self.events.clone();
         self.calls.spawn(async move {
             let result = version.component.start(index, meter).await;
@@ -326,6 +333,7 @@ impl Supervisor {
             let replaced = wanted.instead_of.and_then(|replaced| kind.slots.get(&replaced));
             pool.admit(slot, instance, replaced);
         }
+        self.tell_serving(type_index, wanted.index, wanted.instead_of);
         self.wait_for_leaving(type_index, wanted.instead_of.as_slice());
     }
 
@@ -338,6 +346,9 @@ impl Supervisor {
             && self.roster.kind(type_index).has(member)
         {
             self.move_lost(type_index, &slot.version, slot.name.index, &how);
+        }
+        if let Some(slot) = &slot {
+            self.tell_gone(type_index, slot.name.index, slot.version.release, &how);
         }
         let kind = &mut self.types[type_index];
         let (ending, death) = match how {
@@ -367,6 +378,8 @@ impl Supervisor {
         }
         let Wait { index, failures } = wait;
         let wait = backoff(failures);
+        self.tell_backoff(type_index, index, wait, &why);
+        let kind = &mut self.types[type_index];
         warn!(instance = %format!("{}.{index}", kind.given.name), again_in_s = wait.as_secs(), "{why}");
         kind.retries.insert(member, Retry { at: Instant::now() + wait, why });
         let events = self.events.clone();

@@ -3,6 +3,7 @@
 
 pub(crate) mod ahead;
 pub(crate) mod claimed;
+mod job_events;
 pub(crate) mod job_log;
 pub(crate) mod prune;
 pub(crate) mod queue;

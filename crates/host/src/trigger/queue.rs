@@ -32,7 +32,9 @@ use wasmhost_store::{Complaint, Jobs, StoreError, Timestamp};
 use super::Triggering;
 use super::ahead::Ahead;
 use super::claimed::{ClaimedJob, ClaimedJobs, LEASE};
+use super::job_events;
 use super::job_log::{JobLog, Tried};
+use crate::feed::Feed;
 use crate::pool::{Lease, Pool};
 
 /// Jobs that one claim takes, at most.
@@ -64,6 +66,7 @@ pub(crate) struct QueueTrigger {
     pub(crate) ahead: Ahead,
     pub(crate) complaints: Complaints,
     pub(crate) log: JobLog,
+    pub(crate) feed: Arc<Feed>,
 }
 
 /// Calls that may fail again and again while the store does.
@@ -258,6 +261,7 @@ impl QueueTrigger {
         claimed.give(lease.slot());
         let name = lease.slot().name.clone();
         let tried = Tried::of(&job, &name);
+        self.feed.tell(|| job_events::running(&tried));
         let meter = instance.meter().clone();
         let finished = instance.call_job(to_guest(job), self.limits, claimed.stopped()).await;
         let report = &finished.report;
@@ -271,7 +275,13 @@ impl QueueTrigger {
         // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
         let settled = self.settle(claim, verdict.clone(), claimed).await;
-        if let (Some(settled), Verdict::Failed(then, error)) = (settled, &verdict) {
+        let Some(settled) = settled else { return };
+        let failed = match &verdict {
+            Verdict::Failed(then, error) => Some((then, error.as_str())),
+            Verdict::Done | Verdict::Back | Verdict::NotBegun => None,
+        };
+        self.feed.tell_each(|| job_events::settled(&tried, settled, failed.map(|(_, error)| error)));
+        if let Some((then, error)) = failed {
             self.log.failed(&tried, settled, then, error);
         }
     }

@@ -23,6 +23,8 @@ use wasmhost_store::ticks::TickEnd;
 use wasmhost_store::{StoreError, Timestamp};
 
 use super::Triggering;
+use crate::admin::api::{HostEvent, TickChange};
+use crate::feed::{self, Feed};
 use crate::pool::{Need, NoInstance, Pool};
 pub(crate) use timeline::Timeline;
 use watch::Watch;
@@ -44,6 +46,7 @@ pub(crate) struct ScheduleTrigger {
     pub(crate) triggering: Triggering,
     /// That of all triggers. It outlives this one's, where a release has another schedule.
     pub(crate) host_intake: CancellationToken,
+    pub(crate) feed: Arc<Feed>,
 }
 
 /// Why a tick that a person asked for was not run.
@@ -83,7 +86,7 @@ impl ScheduleTrigger {
             Overlap::Skip => {
                 for nominal in taken {
                     warn!("schedule \"{}\": {nominal} was skipped: {OVERLAPS}", self.timeline.process);
-                    self.finish(nominal, TickEnd::Skipped(OVERLAPS.to_owned())).await;
+                    self.finish(nominal, false, TickEnd::Skipped(OVERLAPS.to_owned())).await;
                 }
             }
         }
@@ -136,6 +139,7 @@ impl ScheduleTrigger {
     }
 
     async fn call(&self, nominal: Timestamp, manual: bool) -> TickEnd {
+        self.feed.tell(|| self.event(nominal, manual, TickChange::Running, None));
         let end = self.call_instance(nominal, manual).await;
         let process = &self.timeline.process;
         match &end {
@@ -154,7 +158,7 @@ impl ScheduleTrigger {
         if !matches!(end, TickEnd::Skipped(_)) {
             self.told_of_no_count.store(false, Relaxed);
         }
-        self.finish(nominal, end.clone()).await;
+        self.finish(nominal, manual, end.clone()).await;
         end
     }
 
@@ -183,11 +187,26 @@ impl ScheduleTrigger {
         }
     }
 
-    async fn finish(&self, nominal: Timestamp, end: TickEnd) {
+    async fn finish(&self, nominal: Timestamp, manual: bool, end: TickEnd) {
         let Timeline { process, ticks, .. } = &*self.timeline;
-        if let Err(err) = ticks.finish(process, nominal, end).await {
+        let kept = ticks.finish(process, nominal, end.clone()).await;
+        self.feed.tell(|| {
+            let (state, error) = match &end {
+                TickEnd::Done => (TickChange::Done, None),
+                TickEnd::Failed(why) => (TickChange::Failed, Some(why)),
+                TickEnd::Skipped(why) => (TickChange::Skipped, Some(why)),
+                TickEnd::Interrupted(why) => (TickChange::Interrupted, Some(why)),
+            };
+            self.event(nominal, manual, state, error.map(String::as_str))
+        });
+        if let Err(err) = kept {
             error!("schedule \"{process}\": how the tick of {nominal} ended could not be kept: {err}");
         }
+    }
+
+    fn event(&self, nominal: Timestamp, manual: bool, state: TickChange, error: Option<&str>) -> HostEvent {
+        let process = self.timeline.process.to_string();
+        HostEvent::Tick { process, nominal, manual, state, error: error.map(feed::text) }
     }
 }
 
