@@ -41,8 +41,8 @@ struct Line {
 }
 
 impl Line {
-    fn new(number: usize) -> Line {
-        Line { id: LineId(number), room: Arc::new(Semaphore::new(WAITING_MAX)) }
+    fn new(id: LineId) -> Line {
+        Line { id, room: Arc::new(Semaphore::new(WAITING_MAX)) }
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
@@ -53,7 +53,7 @@ impl Line {
 impl Door {
     /// That of the line which has no name.
     pub(super) fn new(writer: UnboundedSender<Message>) -> Door {
-        Door { writer, line: Line::new(0), lines: Arc::default() }
+        Door { writer, line: Line::new(LineId::UNNAMED), lines: Arc::default() }
     }
 
     /// That of a source's line. Lines aren't forgotten: there are as many as process types were ever named.
@@ -62,7 +62,7 @@ impl Door {
         let line = match lines.get(source) {
             Some(line) => line.clone(),
             None => {
-                let line = Line::new(lines.len() + 1);
+                let line = Line::new(LineId(lines.len() + 1));
                 lines.insert(source.to_owned(), line.clone());
                 line
             }

@@ -20,6 +20,7 @@ mod door;
 mod enqueue;
 mod errors;
 mod ids;
+mod inbox;
 mod intervene;
 mod keys;
 mod leases;
@@ -162,6 +163,7 @@ impl SqliteStore {
             holder: Arc::clone(&holder),
             inbox,
             lines: Lines::new(),
+            rests_until: None,
             changes: changed,
             meter: Arc::clone(&meter),
             reader,

@@ -71,3 +71,38 @@ async fn an_operation_on_many_jobs_counts_for_all_that_it_may_change() {
     assert_eq!(one.unwrap(), moved, "the second thousand is canceled after it");
     assert_eq!([first.unwrap().changed, second.unwrap().changed], [1_000, 999]);
 }
+
+/// Who waits for each answer before asking again gets on while another's operations on many jobs wait.
+#[tokio::test]
+async fn the_writer_rests_from_heavy_operations_for_those_who_ask_one_by_one() {
+    let store = SqliteStore::in_memory().unwrap();
+    let (storm, good) = (store.in_line_of("storm"), store.in_line_of("good"));
+    let mut before_second = false;
+    // A busy machine may not let this thread run within the rest, which is as short as the operation.
+    for _ in 0..100 {
+        let go = hold_writer(&store).await;
+        let mut flood = flood(&storm, 2, 1_000).await;
+        let (first, ()) = tokio::join!(good.enqueue(vec![job(1)]), async { drop(go) });
+        let second = good.enqueue(vec![job(1)]).await.unwrap()[0].id;
+        let of_flood = flood.pop().unwrap().await.unwrap().unwrap()[0].id;
+        assert!(first.unwrap()[0].id < of_flood);
+        before_second |= second < of_flood;
+        if before_second {
+            break;
+        }
+    }
+    assert!(before_second, "the next heavy operation was always taken at once");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn heavy_operations_in_line_are_done_before_the_store_closes() {
+    let store = SqliteStore::in_memory().unwrap();
+    let storm = store.in_line_of("storm");
+    let go = hold_writer(&store).await;
+    let flood = flood(&storm, 20, 1_000).await;
+    let ((), ()) = tokio::join!(store.close(), async { drop(go) });
+    for call in flood {
+        assert_eq!(call.await.unwrap().unwrap().len(), 1_000);
+    }
+}

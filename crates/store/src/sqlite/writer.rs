@@ -18,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection};
@@ -27,7 +28,8 @@ use super::damage::Damage;
 use super::depths::Depths;
 use super::door::Message;
 use super::ids::HostFile;
-use super::lines::Lines;
+use super::inbox::{Received, receive};
+use super::lines::{Heavy, Lines, Taken};
 use super::presence::Presence;
 use super::reader::Question;
 use super::reserve::Reserve;
@@ -214,6 +216,8 @@ pub(super) struct Writer {
     pub(super) holder: Arc<OnceLock<Arc<dyn Holder>>>,
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
     pub(super) lines: Lines<InLine>,
+    /// No heavy operation is taken before.
+    pub(super) rests_until: Option<Instant>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) meter: Arc<Meter>,
     /// Ends when its own channel closes. The writer's connection is closed last: that is the one that can tidy the
@@ -234,6 +238,13 @@ pub(super) struct InLine {
     _place: OwnedSemaphorePermit,
 }
 
+/// The operations of one transaction.
+#[derive(Default)]
+struct Batch {
+    operations: Vec<Box<dyn Operation>>,
+    is_heavy: bool,
+}
+
 /// The files beside the database.
 pub(super) struct Beside {
     pub(super) host: RefCell<HostFile>,
@@ -247,7 +258,9 @@ impl Writer {
         let mut closing = Vec::new();
         let mut questions = Vec::new();
         while let Some(batch) = self.next_batch(&mut closing, &mut questions) {
-            self.write(batch);
+            let begun = batch.is_heavy.then(Instant::now);
+            self.write(batch.operations);
+            self.rests_until = begun.map(|begun| Instant::now() + begun.elapsed()).or(self.rests_until);
             let moment = Moment::of(&*self.clock);
             questions
                 .drain(..)
@@ -276,16 +289,22 @@ impl Writer {
         &mut self,
         closing: &mut Vec<oneshot::Sender<()>>,
         questions: &mut Vec<Question>,
-    ) -> Option<Vec<Box<dyn Operation>>> {
+    ) -> Option<Batch> {
         loop {
             while let Ok(message) = self.inbox.try_recv() {
                 self.sort_in(message, closing, questions);
             }
-            if !self.lines.is_empty() || !questions.is_empty() {
-                return Some(self.take_batch());
+            self.rests_until = self.rests_until.filter(|until| closing.is_empty() && *until > Instant::now());
+            let heavy = if self.rests_until.is_some() { Heavy::Resting } else { Heavy::Taken };
+            if self.lines.has(heavy) || !questions.is_empty() {
+                return Some(self.take_batch(heavy));
             }
-            let message = self.inbox.blocking_recv()?;
-            self.sort_in(message, closing, questions);
+            match receive(&mut self.inbox, self.rests_until) {
+                Received::Message(message) => self.sort_in(message, closing, questions),
+                Received::Nothing => {}
+                Received::End if self.lines.has(Heavy::Taken) => self.rests_until = None,
+                Received::End => return None,
+            }
         }
     }
 
@@ -311,15 +330,16 @@ impl Writer {
     }
 
     /// The operations whose turn it is, at most as many as belong in one transaction.
-    fn take_batch(&mut self) -> Vec<Box<dyn Operation>> {
-        let mut batch = Vec::new();
+    fn take_batch(&mut self, heavy: Heavy) -> Batch {
+        let mut batch = Batch::default();
         let mut room = BATCH_COST;
         // The first one is taken whatever it costs.
-        let mut next = self.lines.take(usize::MAX);
-        while let Some((cost, InLine { operation, .. })) = next {
-            batch.push(operation);
+        let mut next = self.lines.take(usize::MAX, heavy);
+        while let Some(Taken { cost, is_heavy, item }) = next {
+            batch.operations.push(item.operation);
+            batch.is_heavy |= is_heavy;
             room = room.saturating_sub(cost);
-            next = self.lines.take(room);
+            next = self.lines.take(room, heavy);
         }
         batch
     }
