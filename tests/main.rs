@@ -54,6 +54,7 @@ mod lasting;
 mod limits;
 mod loading;
 mod logs;
+mod openapi;
 mod outbound_forms;
 mod output;
 mod output_verbs;

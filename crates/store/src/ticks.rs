@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{StoreError, Timestamp, rules};
 
@@ -9,7 +10,7 @@ use crate::{StoreError, Timestamp, rules};
 pub const HISTORY_MAX: u32 = 1_000;
 
 /// One time of a schedule that was taken, and what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TickView {
     /// The process type.
     pub schedule: String,
@@ -28,7 +29,7 @@ pub struct TickView {
 }
 
 /// How a tick went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TickResult {
     /// Its call is under way.

@@ -6,12 +6,14 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// A wall-clock time in milliseconds since 1970-01-01T00:00:00Z; RFC 3339 in JSON.
 ///
 /// Arithmetic saturates: a lease of `Duration::MAX` ends at the largest timestamp. A time that RFC 3339 can't say (years
 /// past 9999) is printed as the nearest time that it can.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {

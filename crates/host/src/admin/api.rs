@@ -7,6 +7,7 @@ mod releases;
 mod schedules;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use events::*;
 pub use jobs::*;
@@ -16,7 +17,7 @@ pub use schedules::*;
 pub use wasmhost_config::{ScaleChange, ScaleTo};
 
 /// `GET /v1/formation`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FormationView {
     /// The app.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct FormationView {
 }
 
 /// A release on canary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CanaryView {
     /// Its number.
     pub release: u64,
@@ -56,7 +57,7 @@ pub struct CanaryView {
 }
 
 /// One process type, in one version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TypeView {
     /// Its name.
     pub process: String,
@@ -117,7 +118,7 @@ fn weight_default() -> u32 {
 }
 
 /// A directory that has a bound for the guests that write there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DirectoryView {
     /// Its path in the sandbox.
     pub guest: String,
@@ -133,7 +134,7 @@ pub struct DirectoryView {
 }
 
 /// One instance, or the place of one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct InstanceView {
     /// `web.1`
     pub name: String,
@@ -177,7 +178,7 @@ pub struct InstanceView {
 }
 
 /// The end of an instance that failed or crashed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CrashView {
     /// `web.2`
     pub instance: String,
@@ -198,7 +199,7 @@ pub struct CrashView {
 }
 
 /// The cause of an instance's death.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CrashCause {
     /// It trapped.
@@ -216,7 +217,7 @@ pub enum CrashCause {
 }
 
 /// `POST /v1/scale`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleRequest {
     /// All of them are made, or none.
@@ -234,7 +235,7 @@ pub struct ScaleRequest {
 }
 
 /// The answer to `POST /v1/scale`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ScaleResponse {
     /// False where `wait_s` passed first.
     pub settled: bool,
@@ -243,7 +244,7 @@ pub struct ScaleResponse {
 }
 
 /// A type's counts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CountView {
     /// The type.
     pub process: String,
@@ -281,7 +282,7 @@ impl CountView {
 }
 
 /// `POST /v1/restart`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartRequest {
     /// A type (`web`) or an instance (`web.1`).
@@ -292,7 +293,7 @@ pub struct RestartRequest {
 }
 
 /// The answer to `POST /v1/restart`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RestartResponse {
     /// How many were restarted.
     pub restarted: u32,
@@ -304,7 +305,7 @@ pub struct RestartResponse {
 pub const HOST_TARGET: &str = "host";
 
 /// One line of `GET /v1/logs`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLine {
     /// RFC 3339, UTC, with milliseconds.
     pub time: String,

@@ -50,6 +50,15 @@ struct Wanted {
     kinds: Vec<EventKind>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "host",
+    operation_id = "follow_events",
+    summary = "Everything that changes, from now on.",
+    params(("type" = Option<String>, Query, description = "Events about this type alone"), ("kind" = Option<String>, Query, description = "These kinds alone, with commas between them"), ("after" = Option<u64>, Query, description = "Go on behind the event with this id"), ("Last-Event-ID" = Option<u64>, Header, description = "The same")),
+    responses((status = 200, description = "Server-sent events, whose data is a line of JSON each", body = EventView, content_type = "text/event-stream"))
+)]
 pub(super) async fn events(
     State(admin): Shared,
     headers: HeaderMap,

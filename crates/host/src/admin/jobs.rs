@@ -24,6 +24,7 @@ use super::api::{
     self, BackupRequest, BackupResponse, EnqueueRequest, EnqueueResponse, HostEvent, JobChange, JobDetail,
     JobMoved, JobsView, PauseResponse, QueueChange, QueueView, QueuesView, SweepRequest, SweepResponse,
 };
+use super::openapi::{EnqueueAnswer, EnqueueBody};
 use super::request::{Given, Nothing, Whole, decode_one_or_more};
 use super::{Admin, ApiError, Limit, Shared};
 use crate::feed;
@@ -53,6 +54,16 @@ pub(super) fn routes() -> Router<std::sync::Arc<super::Admin>> {
 
 // --- in
 
+#[utoipa::path(
+    post,
+    path = "/v1/queues/{queue}/jobs",
+    tag = "jobs",
+    operation_id = "enqueue",
+    summary = "Enqueues one job, or many together.",
+    params(("queue" = String, Path, description = "The queue")),
+    request_body = EnqueueBody,
+    responses((status = 201, description = "They are durable", body = EnqueueAnswer), (status = 200, description = "Every unique key was taken", body = EnqueueAnswer))
+)]
 async fn enqueue(
     State(admin): Shared,
     Path(queue): Path<String>,
@@ -155,6 +166,14 @@ fn to_scope(scope: api::UniqueScope) -> UniqueScope {
 
 // --- queues
 
+#[utoipa::path(
+    get,
+    path = "/v1/queues",
+    tag = "jobs",
+    operation_id = "list_queues",
+    summary = "Queues, and how many jobs are in each state.",
+    responses((status = 200, description = "The queues", body = QueuesView))
+)]
 async fn queues(State(admin): Shared, _: Nothing) -> Result<Json<QueuesView>, ApiError> {
     let mut counts = admin.queues.jobs.counts().await.map_err(failed)?;
     let named = admin.queues.named();
@@ -174,6 +193,15 @@ async fn queues(State(admin): Shared, _: Nothing) -> Result<Json<QueuesView>, Ap
     Ok(Json(QueuesView { queues: queues.collect() }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/queues/{queue}/pause",
+    tag = "jobs",
+    operation_id = "pause_queue",
+    summary = "Claims nothing from a queue, until it is resumed.",
+    params(("queue" = String, Path, description = "The queue")),
+    responses((status = 200, description = "How it is now", body = PauseResponse))
+)]
 async fn pause(
     State(admin): Shared,
     Path(queue): Path<String>,
@@ -185,6 +213,15 @@ async fn pause(
     Ok(Json(PauseResponse { paused: true, changed }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/queues/{queue}/resume",
+    tag = "jobs",
+    operation_id = "resume_queue",
+    summary = "Ends a pause.",
+    params(("queue" = String, Path, description = "The queue")),
+    responses((status = 200, description = "How it is now", body = PauseResponse))
+)]
 async fn resume(
     State(admin): Shared,
     Path(queue): Path<String>,
@@ -223,6 +260,15 @@ struct ListQuery {
     limit: Option<String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/jobs",
+    tag = "jobs",
+    operation_id = "list_jobs",
+    summary = "Jobs, a page at a time.",
+    params(("queue" = Option<String>, Query, description = "Of this queue"), ("state" = Option<String>, Query, description = "In one of these states, with commas between them"), ("key" = Option<String>, Query, description = "With this unique key"), ("order" = Option<String>, Query, description = "`newest` or `oldest`"), ("after" = Option<String>, Query, description = "The `next` of the page before"), ("limit" = Option<u32>, Query, description = "How many: 100, at most 1,000")),
+    responses((status = 200, description = "A page", body = JobsView))
+)]
 async fn list(
     State(admin): Shared,
     query: Result<Query<ListQuery>, QueryRejection>,
@@ -269,6 +315,15 @@ fn state(name: &str) -> Result<JobState, ApiError> {
     })
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}",
+    tag = "jobs",
+    operation_id = "get_job",
+    summary = "All that is known of a job.",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "The job", body = JobDetail))
+)]
 async fn show(State(admin): Shared, Path(id): Path<String>, _: Nothing) -> Result<Json<JobDetail>, ApiError> {
     let id = job_id(&id)?;
     let detail = admin.queues.jobs.get(id).await.map_err(failed)?;
@@ -293,14 +348,41 @@ async fn show(State(admin): Shared, Path(id): Path<String>, _: Nothing) -> Resul
     }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{id}/retry",
+    tag = "jobs",
+    operation_id = "retry_job",
+    summary = "Puts a job on its queue again.",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "Its states", body = JobMoved))
+)]
 async fn retry(admin: Shared, id: Path<String>, _: Nothing) -> Result<Json<JobMoved>, ApiError> {
     intervene(admin, id, Intervention::Retry).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{id}/cancel",
+    tag = "jobs",
+    operation_id = "cancel_job",
+    summary = "Takes a job back.",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "Its states", body = JobMoved))
+)]
 async fn cancel(admin: Shared, id: Path<String>, _: Nothing) -> Result<Json<JobMoved>, ApiError> {
     intervene(admin, id, Intervention::Cancel).await
 }
 
+#[utoipa::path(
+    delete,
+    path = "/v1/jobs/{id}",
+    tag = "jobs",
+    operation_id = "discard_job",
+    summary = "Deletes a job that has ended.",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "Its state before", body = JobMoved))
+)]
 async fn discard(admin: Shared, id: Path<String>, _: Nothing) -> Result<Json<JobMoved>, ApiError> {
     intervene(admin, id, Intervention::Discard).await
 }
@@ -351,14 +433,41 @@ fn refusal(id: JobId, intervention: Intervention, state: JobState) -> String {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/retry",
+    tag = "jobs",
+    operation_id = "retry_jobs",
+    summary = "Puts many jobs on their queues again.",
+    request_body = SweepRequest,
+    responses((status = 200, description = "How many", body = SweepResponse))
+)]
 async fn retry_all(admin: Shared, body: Given<SweepRequest>) -> Result<Json<SweepResponse>, ApiError> {
     sweep(admin, body, Intervention::Retry).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/cancel",
+    tag = "jobs",
+    operation_id = "cancel_jobs",
+    summary = "Takes many jobs back.",
+    request_body = SweepRequest,
+    responses((status = 200, description = "How many", body = SweepResponse))
+)]
 async fn cancel_all(admin: Shared, body: Given<SweepRequest>) -> Result<Json<SweepResponse>, ApiError> {
     sweep(admin, body, Intervention::Cancel).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/discard",
+    tag = "jobs",
+    operation_id = "discard_jobs",
+    summary = "Deletes many jobs.",
+    request_body = SweepRequest,
+    responses((status = 200, description = "How many", body = SweepResponse))
+)]
 async fn discard_all(admin: Shared, body: Given<SweepRequest>) -> Result<Json<SweepResponse>, ApiError> {
     sweep(admin, body, Intervention::Discard).await
 }
@@ -422,6 +531,15 @@ fn no_job(id: JobId) -> ApiError {
 
 // --- the store
 
+#[utoipa::path(
+    post,
+    path = "/v1/store/backup",
+    tag = "jobs",
+    operation_id = "backup_store",
+    summary = "Copies the store to a new file.",
+    request_body = BackupRequest,
+    responses((status = 200, description = "It is written", body = BackupResponse))
+)]
 async fn backup(
     State(admin): Shared,
     Given(BackupRequest { file }): Given<BackupRequest>,

@@ -64,6 +64,15 @@ enum Origin {
     Guests(Option<Target>),
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/logs",
+    tag = "host",
+    operation_id = "get_logs",
+    summary = "Guests' lines, or the host's own.",
+    params(("target" = Option<String>, Query, description = "A type, an instance, or `host`"), ("n" = Option<u64>, Query, description = "How many of the last lines to begin with"), ("since" = Option<String>, Query, description = "From this time on, RFC 3339"), ("until" = Option<String>, Query, description = "Up to this time, RFC 3339"), ("follow" = Option<bool>, Query, description = "Go on with what is written from now on"), ("level" = Option<String>, Query, description = "Of the host's own lines these and worse ones: error, warn, info, debug, trace")),
+    responses((status = 200, description = "A line of JSON for each line. Those of the host have `level`, `message` and other fields instead of `instance`, `stream` and `line`", body = LogLine, content_type = "application/x-ndjson"))
+)]
 pub(super) async fn logs(
     State(admin): Shared,
     query: Result<Query<LogsQuery>, QueryRejection>,

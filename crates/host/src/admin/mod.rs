@@ -11,6 +11,7 @@
 //! | `GET /v1/releases?n=20`, `GET /v1/releases/{number}` | [`api::ReleasesView`], [`api::ReleaseDetail`] |
 //! | `GET /v1/logs?n=100&follow=true&target=web.1&since=TIME&until=TIME` | guests' lines, each a [`api::LogLine`] |
 //! | `GET /v1/logs?target=host&level=warn` | the host's own lines, as it writes them on standard error |
+//! | `GET /v1/openapi.json` | the description of all this: [`openapi_document`] |
 //! | `GET /v1/events?type=web&kind=job,tick&after=ID` | everything that changes, as server-sent events, each an [`api::EventView`] |
 //! | `POST /v1/queues/{queue}/jobs` | enqueues one job or many: [`api::EnqueueRequest`] -> [`api::EnqueueResponse`] |
 //! | `GET /v1/queues`, `POST /v1/queues/{queue}/pause`, `/resume` | [`api::QueuesView`], [`api::PauseResponse`] |
@@ -30,6 +31,7 @@ mod entrance;
 mod events;
 mod jobs;
 mod logs;
+mod openapi;
 mod problem;
 mod releases;
 mod request;
@@ -59,6 +61,7 @@ use crate::services::Queues;
 use crate::supervisor::{Action, Target};
 use crate::trigger::claimed::ClaimedJobs;
 pub(crate) use entrance::Entrance;
+pub use openapi::openapi_document;
 use problem::{ApiError, Limit};
 use request::{Given, Nothing};
 
@@ -102,6 +105,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs::logs))
         .route("/v1/events", get(events::events))
+        .route("/v1/openapi.json", get(openapi::openapi))
         .merge(releases::routes())
         .merge(jobs::routes())
         .merge(schedules::routes())
@@ -112,6 +116,14 @@ fn router(admin: Admin) -> Router {
 
 type Shared = State<Arc<Admin>>;
 
+#[utoipa::path(
+    get,
+    path = "/v1/formation",
+    tag = "host",
+    operation_id = "get_formation",
+    summary = "How things stand.",
+    responses((status = 200, description = "The formation", body = FormationView))
+)]
 async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationView>, ApiError> {
     let live = admin.live.load_full();
     let paused = !*admin.is_taking.borrow();
@@ -138,6 +150,15 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
     }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/scale",
+    tag = "host",
+    operation_id = "scale",
+    summary = "Changes counts: all of them, or none.",
+    request_body = ScaleRequest,
+    responses((status = 200, description = "The new counts", body = ScaleResponse))
+)]
 async fn scale(
     State(admin): Shared,
     Given(ScaleRequest { changes, reset, reset_all, wait_s }): Given<ScaleRequest>,
@@ -164,6 +185,15 @@ async fn scale(
     Ok(Json(ScaleResponse { settled, types: CountView::of(&types) }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/restart",
+    tag = "host",
+    operation_id = "restart",
+    summary = "Replaces instances by fresh ones.",
+    request_body = RestartRequest,
+    responses((status = 200, description = "How many", body = RestartResponse))
+)]
 async fn restart(
     State(admin): Shared,
     Given(RestartRequest { target, wait_s }): Given<RestartRequest>,
@@ -177,6 +207,14 @@ async fn restart(
     Ok(Json(RestartResponse { restarted, settled }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/stop",
+    tag = "host",
+    operation_id = "stop",
+    summary = "Drains, and ends the host.",
+    responses((status = 202, description = "It will stop"))
+)]
 async fn stop(State(admin): Shared, _: Nothing) -> StatusCode {
     info!("asked to stop by the admin API");
     admin.stop.cancel();

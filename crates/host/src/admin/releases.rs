@@ -47,6 +47,15 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
 
 // --- orders
 
+#[utoipa::path(
+    post,
+    path = "/v1/deploy",
+    tag = "releases",
+    operation_id = "deploy",
+    summary = "Makes the formation's file the live release.",
+    request_body = DeployRequest,
+    responses((status = 200, description = "A line of JSON for each step; the last one says how it ended", body = DeployEvent, content_type = "application/x-ndjson"))
+)]
 async fn deploy(
     State(admin): Shared,
     Given(DeployRequest { dry_run, canary_percent, timeout_s }): Given<DeployRequest>,
@@ -60,6 +69,15 @@ fn share(percent: u64) -> Result<Share, ApiError> {
     Share::of_percent(percent).ok_or_else(found)
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/promote",
+    tag = "releases",
+    operation_id = "promote",
+    summary = "Makes the release that is on canary live.",
+    request_body = PromoteRequest,
+    responses((status = 200, description = "As of a deploy", body = DeployEvent, content_type = "application/x-ndjson"))
+)]
 async fn promote(
     State(admin): Shared,
     Given(PromoteRequest { timeout_s }): Given<PromoteRequest>,
@@ -67,10 +85,27 @@ async fn promote(
     order(&admin, Wanted::Promote, timeout_s)
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/abort",
+    tag = "releases",
+    operation_id = "abort",
+    summary = "Ends the release that is on canary.",
+    responses((status = 200, description = "As of a deploy", body = DeployEvent, content_type = "application/x-ndjson"))
+)]
 async fn abort(State(admin): Shared, _: Nothing) -> Result<Response, ApiError> {
     order(&admin, Wanted::Abort, None)
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/rollback",
+    tag = "releases",
+    operation_id = "rollback",
+    summary = "Goes back to a release of before.",
+    request_body = RollbackRequest,
+    responses((status = 200, description = "As of a deploy", body = DeployEvent, content_type = "application/x-ndjson"))
+)]
 async fn rollback(
     State(admin): Shared,
     Given(RollbackRequest { to, timeout_s }): Given<RollbackRequest>,
@@ -134,6 +169,15 @@ struct ListQuery {
     n: Option<String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/releases",
+    tag = "releases",
+    operation_id = "list_releases",
+    summary = "The releases that are kept, the newest first.",
+    params(("n" = Option<u32>, Query, description = "How many: 20, at most 1,000")),
+    responses((status = 200, description = "The releases", body = ReleasesView))
+)]
 async fn list(
     State(admin): Shared,
     query: Result<Query<ListQuery>, QueryRejection>,
@@ -170,6 +214,15 @@ async fn live_number(admin: &Admin) -> Result<Option<u64>, ApiError> {
     Ok(admin.releases.live().await.map_err(unreadable)?.map(|live| live.number))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/releases/{number}",
+    tag = "releases",
+    operation_id = "get_release",
+    summary = "One release.",
+    params(("number" = String, Path, description = "`7` or `v7`")),
+    responses((status = 200, description = "The release", body = ReleaseDetail))
+)]
 async fn show(
     State(admin): Shared,
     Path(number): Path<String>,
@@ -192,6 +245,15 @@ fn live(admin: &Admin) -> (PathBuf, Option<OnCanary>) {
     (live.formation.file.clone(), live.canary)
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/releases/{number}/source",
+    tag = "releases",
+    operation_id = "get_release_source",
+    summary = "All that one needs to run a part of a release.",
+    params(("number" = String, Path, description = "`7`, `v7`, or `live`")),
+    responses((status = 200, description = "The texts and components", body = ReleaseSource))
+)]
 async fn source(
     State(admin): Shared,
     Path(number): Path<String>,

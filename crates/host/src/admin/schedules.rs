@@ -37,6 +37,14 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/v1/schedules/{process}/ticks", get(history).post(tick))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/schedules",
+    tag = "schedules",
+    operation_id = "list_schedules",
+    summary = "Where each schedule stands.",
+    responses((status = 200, description = "The schedules", body = SchedulesView))
+)]
 async fn schedules(State(admin): Shared, _: Nothing) -> Result<Json<SchedulesView>, ApiError> {
     let live = admin.live.load_full();
     let mut schedules = Vec::with_capacity(live.schedules.len());
@@ -72,6 +80,15 @@ struct HistoryQuery {
     n: Option<String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/schedules/{process}/ticks",
+    tag = "schedules",
+    operation_id = "list_ticks",
+    summary = "What became of the last ticks of a type.",
+    params(("process" = String, Path, description = "The type"), ("n" = Option<u32>, Query, description = "How many: 20, at most 1,000")),
+    responses((status = 200, description = "The newest first", body = TicksView))
+)]
 async fn history(
     State(admin): Shared,
     Path(process): Path<String>,
@@ -99,6 +116,15 @@ fn tick_view(tick: ticks::TickView) -> TickView {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{process}/ticks",
+    tag = "schedules",
+    operation_id = "run_tick",
+    summary = "Runs a tick now.",
+    params(("process" = String, Path, description = "The type")),
+    responses((status = 200, description = "It has run", body = TickResponse))
+)]
 async fn tick(
     State(admin): Shared,
     Path(process): Path<String>,

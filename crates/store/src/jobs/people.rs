@@ -1,12 +1,13 @@
 //! Questions about jobs, and changes of them, that people and scripts ask for.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{JobId, JobState};
 use crate::Timestamp;
 
 /// One job as a person or a script sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// Its name.
     pub id: JobId,
@@ -41,7 +42,7 @@ pub struct JobView {
 }
 
 /// How many jobs of a queue are in each state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueueCounts {
     /// The queue.
     pub queue: String,
@@ -80,7 +81,7 @@ pub struct JobDetail {
 }
 
 /// An attempt that didn't end well.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptView {
     /// The job's `claim` number in it: no two attempts of a job have the same.
     pub claim: i64,
@@ -99,7 +100,7 @@ pub struct AttemptView {
 }
 
 /// How an attempt that didn't end well ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttemptEnd {
     /// The handler said so, or a limit was hit.
@@ -168,7 +169,7 @@ impl Default for Page {
 }
 
 /// The order of a list.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// The latest enqueued first.

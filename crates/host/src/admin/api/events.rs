@@ -1,10 +1,11 @@
 //! Events in the admin API's JSON. docs/events.md describes each kind, and a test compares the two.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use wasmhost_store::Timestamp;
 
 /// One event of `GET /v1/events`. Times are RFC 3339, UTC.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// Higher than that of every event before it, also of the host's earlier runs.
     pub id: u64,
@@ -16,7 +17,7 @@ pub struct EventView {
 }
 
 /// What has changed. Further kinds and fields may come with later versions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HostEvent {
     /// The host itself.
@@ -159,7 +160,7 @@ pub enum EventKind {
 }
 
 /// The change of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HostChange {
     /// A person paused jobs and ticks, by SIGUSR1.
@@ -171,7 +172,7 @@ pub enum HostChange {
 }
 
 /// The change of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceChange {
     /// It is being started.
@@ -193,7 +194,7 @@ pub enum InstanceChange {
 }
 
 /// The change of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseChange {
     /// It is being deployed.
@@ -209,7 +210,7 @@ pub enum ReleaseChange {
 }
 
 /// The change of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobChange {
     /// It is on its queue.
@@ -233,7 +234,7 @@ pub enum JobChange {
 }
 
 /// The change of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QueueChange {
     /// A person paused it.
@@ -243,7 +244,7 @@ pub enum QueueChange {
 }
 
 /// The change of a tick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TickChange {
     /// It waits for an instance, or one has it.

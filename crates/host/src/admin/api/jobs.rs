@@ -1,13 +1,14 @@
 //! Jobs and queues in the admin API's JSON. Times are RFC 3339, UTC, with milliseconds.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 pub use wasmhost_store::Timestamp;
 use wasmhost_store::jobs::QueueCounts;
 pub use wasmhost_store::jobs::{AttemptEnd, AttemptView, JobState, JobView, Order};
 
 /// `POST /v1/queues/{queue}/jobs`: one of these, or an array of up to 1,000 of them, which are enqueued together or not
 /// at all.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnqueueRequest {
     /// The payload, as text; at most 1 MiB.
@@ -43,7 +44,7 @@ pub struct EnqueueRequest {
 }
 
 /// How long a job holds its unique key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UniqueScope {
     /// Until it is first given to an instance.
@@ -55,7 +56,7 @@ pub enum UniqueScope {
 }
 
 /// The answer to `POST /v1/queues/{queue}/jobs`, or an array of them: 201, or 200 where every unique key was taken.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EnqueueResponse {
     /// The job, or the one that holds the unique key.
     pub id: String,
@@ -67,14 +68,14 @@ pub struct EnqueueResponse {
 }
 
 /// `GET /v1/queues`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct QueuesView {
     /// Those that have jobs, are paused, or are named by the formation; by name.
     pub queues: Vec<QueueView>,
 }
 
 /// One queue.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct QueueView {
     /// Its name, how many jobs are in each state, whether it is paused, and since when a job waits there.
     #[serde(flatten)]
@@ -94,7 +95,7 @@ pub struct QueueView {
 }
 
 /// The answer to `POST /v1/queues/{queue}/pause` and `/resume`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PauseResponse {
     /// How it is now.
     pub paused: bool,
@@ -103,7 +104,7 @@ pub struct PauseResponse {
 }
 
 /// `GET /v1/jobs?queue=mail&state=dead,retrying&key=ann&order=oldest&after=7&limit=100`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct JobsView {
     /// One page of them.
     pub jobs: Vec<JobView>,
@@ -112,7 +113,7 @@ pub struct JobsView {
 }
 
 /// `GET /v1/jobs/{id}`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct JobDetail {
     /// The same as in a list.
     #[serde(flatten)]
@@ -132,7 +133,7 @@ pub struct JobDetail {
 }
 
 /// The answer to `POST /v1/jobs/{id}/retry`, `POST /v1/jobs/{id}/cancel` and `DELETE /v1/jobs/{id}`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct JobMoved {
     /// The job.
     pub id: String,
@@ -143,7 +144,7 @@ pub struct JobMoved {
 }
 
 /// `POST /v1/jobs/retry`, `/cancel` and `/discard`: to every job that these name and that it can be done to.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRequest {
     /// Jobs of this queue.
@@ -158,7 +159,7 @@ pub struct SweepRequest {
 }
 
 /// The answer to them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SweepResponse {
     /// How many jobs it was done to.
     pub changed: u64,
@@ -168,7 +169,7 @@ pub struct SweepResponse {
 }
 
 /// `POST /v1/store/backup`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupRequest {
     /// The file to write, absolute; it must not be there.
@@ -176,7 +177,7 @@ pub struct BackupRequest {
 }
 
 /// The answer to it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BackupResponse {
     /// Its length.
     pub bytes: u64,

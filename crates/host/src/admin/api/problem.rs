@@ -1,6 +1,7 @@
 //! The JSON of refusals: problem details, as RFC 9457 has them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The media type of a [`Problem`].
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
@@ -15,7 +16,7 @@ pub const TOO_FAST: &str = "urn:wasmhost:problem:too-fast";
 pub const BODY_TOO_LONG: &str = "urn:wasmhost:problem:body-too-long";
 
 /// The body of every refusal, of the media type `application/problem+json`. The status says whose mistake it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A URI that says which problem it is: `urn:wasmhost:problem:queue-full`, `urn:wasmhost:problem:too-fast`,
     /// `urn:wasmhost:problem:body-too-long`, or `about:blank` for one that its status describes.
@@ -37,7 +38,7 @@ pub struct Problem {
 }
 
 /// A bound of a [`Problem`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitView {
     /// A key of the queue (`max_depth`, `max_bytes`, `max_per_second`), or `body_bytes`.
     pub name: String,

@@ -1,13 +1,14 @@
 //! The admin API's JSON of releases.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Releases in a list, the newest ones, where nobody says how many.
 pub const RELEASES_LISTED: u32 = 20;
 
 /// `POST /v1/deploy`. The answer is a stream of [`DeployEvent`]s, one on a line; the last one says how it ended. A deploy
 /// that has begun goes on when its client has gone.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// Only say what would change.
@@ -23,7 +24,7 @@ pub struct DeployRequest {
 }
 
 /// `POST /v1/rollback`. The answer is that of a deploy.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// The release to go back to; the one that was live before the present one where nothing is said.
@@ -35,7 +36,7 @@ pub struct RollbackRequest {
 }
 
 /// `POST /v1/promote`: makes the release that is on canary live. The answer is that of a deploy.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
     /// Seconds after which it fails. 300 where nothing is said.
@@ -44,7 +45,7 @@ pub struct PromoteRequest {
 }
 
 /// One line of the answer to a deploy, a rollback, or the end of a canary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum DeployEvent {
     /// The changes to come, by type, for a person: `web: memory 128MiB -> 256MiB`. Empty where there are none.
@@ -140,14 +141,14 @@ impl DeployEvent {
 }
 
 /// `GET /v1/releases?n=20`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReleasesView {
     /// The newest first.
     pub releases: Vec<ReleaseView>,
 }
 
 /// One release.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReleaseView {
     /// `v7` is number 7.
     pub number: u64,
@@ -176,7 +177,7 @@ pub struct ReleaseView {
 }
 
 /// A type's component in a release.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ComponentView {
     /// The type.
     pub process: String,
@@ -190,7 +191,7 @@ pub struct ComponentView {
 
 /// `GET /v1/releases/7/source`, and `GET /v1/releases/live/source` for the one that is live: all that one needs to run a
 /// part of it.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReleaseSource {
     /// Its number.
     pub number: u64,
@@ -203,7 +204,7 @@ pub struct ReleaseSource {
 }
 
 /// `GET /v1/releases/7`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReleaseDetail {
     /// The release.
     pub release: ReleaseView,

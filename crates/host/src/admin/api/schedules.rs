@@ -1,11 +1,12 @@
 //! Schedules and ticks in the admin API's JSON. Times are RFC 3339, UTC.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use wasmhost_store::Timestamp;
 pub use wasmhost_store::ticks::TickResult;
 
 /// The answer to `POST /v1/schedules/{process}/ticks`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TickResponse {
     /// The tick's time, RFC 3339.
     pub nominal: String,
@@ -14,14 +15,14 @@ pub struct TickResponse {
 }
 
 /// `GET /v1/schedules`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SchedulesView {
     /// By name.
     pub schedules: Vec<ScheduleView>,
 }
 
 /// Where a schedule stands.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleView {
     /// The process type.
     pub process: String,
@@ -40,7 +41,7 @@ pub struct ScheduleView {
 }
 
 /// A time to come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NextTick {
     /// The time that the schedule names.
     pub nominal: Timestamp,
@@ -49,14 +50,14 @@ pub struct NextTick {
 }
 
 /// `GET /v1/schedules/{process}/ticks`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TicksView {
     /// By nominal time, newest first.
     pub ticks: Vec<TickView>,
 }
 
 /// A tick that was taken, and what became of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TickView {
     /// The process type.
     pub process: String,
