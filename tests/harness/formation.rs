@@ -91,6 +91,11 @@ impl Formation {
         self.write()
     }
 
+    /// Probes and metrics on a free port.
+    pub(crate) fn health(self) -> Formation {
+        self.table("[health]\nlisten = \"127.0.0.1:0\"")
+    }
+
     /// A directory beside the file.
     pub(crate) fn directory(self, name: &str) -> Formation {
         fs::create_dir_all(self.path(name)).unwrap();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{Answer, Connection, Failed, Request};
-use super::{Ended, Formation, Lines, PATIENCE, Process, Store, eventually};
+use super::{Ended, Formation, Lines, Metrics, PATIENCE, Process, Store, eventually};
 
 /// `wasmhost run`. It is killed when this is dropped, and what it said is shown if the test has failed.
 pub(crate) struct Host {
@@ -75,6 +75,33 @@ impl Host {
     pub(crate) fn served_at(&self) -> Vec<String> {
         let lines = self.stderr.all();
         lines.iter().filter_map(|line| line.strip_prefix("Serving HTTP on ").map(str::to_owned)).collect()
+    }
+
+    /// Everywhere that it answers probes, as it printed it.
+    pub(crate) fn probed_at(&self) -> Vec<String> {
+        let lines = self.stderr.all();
+        lines.iter().filter_map(|line| line.strip_prefix("Answering probes on ").map(str::to_owned)).collect()
+    }
+
+    /// Where it answers probes: the place that it printed last.
+    #[track_caller]
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.stderr.wait_for("Answering probes on http://");
+        let places = self.probed_at();
+        let last = places.last().unwrap();
+        last.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
+    }
+
+    /// Asks where it answers probes, on a connection of its own.
+    #[track_caller]
+    pub(crate) fn probe(&self, target: &str) -> Answer {
+        Connection::open(self.health()).unwrap().send(&Request::get(target)).unwrap()
+    }
+
+    /// Its metrics at present.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics::read(&self.probe("/metrics").ok())
     }
 
     pub(crate) fn pid(&self) -> u32 {

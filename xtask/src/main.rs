@@ -9,6 +9,7 @@ mod fuzz;
 mod guests;
 mod hostile;
 mod links;
+mod prometheus;
 mod test;
 mod wit;
 

@@ -4,7 +4,7 @@
 //! A check whose tools aren't here is left out and named. So are the tests of guests in a language that this machine has
 //! no tools for. Guests that can't be built although their tools are here fail the run, after all that doesn't need them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::guests::InOtherLanguage;
 use crate::guests::tools::{Found, Version};
-use crate::{bench, cargo, cargo_command, fuzz, guests, links, wit};
+use crate::{bench, cargo, cargo_command, fuzz, guests, links, prometheus, wit};
 
 /// The Rust whose lints the project keeps. A newer one knows more of them, which aren't anybody's mistake.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
@@ -31,6 +31,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         started: Instant::now(),
         denies_warnings: denies_warnings(&Found::ask(Path::new(&cargo()), &["--version"])),
         with_nextest: is_installed("nextest"),
+        prometheus: None,
         left_out: Vec::new(),
         failed: Vec::new(),
     };
@@ -57,6 +58,10 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
             "its server isn't installed (Debian: `apt-get install postgresql`)",
         ),
     }
+    match prometheus::folder(repository) {
+        Ok(folder) => checks.prometheus = Some(folder),
+        Err(lacks) => checks.leave_out("tests with Prometheus", &format!("{lacks:#}")),
+    }
     checks.tests()?;
     checks.close()
 }
@@ -66,6 +71,8 @@ struct Checks<'a> {
     started: Instant,
     denies_warnings: bool,
     with_nextest: bool,
+    /// Where Prometheus is, if it is.
+    prometheus: Option<PathBuf>,
     /// Checks that were left out, and why.
     left_out: Vec<String>,
     /// Failures that kept nothing else from being checked.
@@ -216,8 +223,12 @@ impl Checks<'_> {
     /// The same for the last one, after which nothing is printed.
     fn last(&self, name: &str, arguments: &str) -> Result<()> {
         println!("== {name} (all checks before took {:.1} s)", self.started.elapsed().as_secs_f64());
-        run_in(self.repository, cargo_command().args(arguments.split(' ')))
-            .with_context(|| format!("the check \"{name}\" failed"))
+        let mut command = cargo_command();
+        command.args(arguments.split(' '));
+        if let Some(prometheus) = &self.prometheus {
+            command.env(prometheus::VARIABLE, prometheus);
+        }
+        run_in(self.repository, &mut command).with_context(|| format!("the check \"{name}\" failed"))
     }
 
     fn leave_out(&mut self, what: &str, why: &str) {

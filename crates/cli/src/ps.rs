@@ -81,7 +81,8 @@ fn render(view: &FormationView) -> String {
     if let Some(starting) = &view.starting {
         return format!("{name}  starting  pid {pid}  up {uptime}\n\n{starting}\n");
     }
-    let at: String = view.http.iter().map(|place| format!("  {place}")).collect();
+    let probes = view.health.iter().map(|place| format!("  probes {place}"));
+    let at: String = view.http.iter().map(|place| format!("  {place}")).chain(probes).collect();
     let release = view.release;
     let canary =
         view.canary.map(|CanaryView { release, percent }| format!("  v{release} on canary ({percent}%)"));

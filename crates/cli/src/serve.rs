@@ -7,8 +7,8 @@ use tracing::info;
 use wasmhost_config::shown;
 use wasmhost_engine::{Cache, LoadError};
 use wasmhost_host::{
-    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, ServiceManager, StartError,
-    make_room_for_connections,
+    GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, ServedAt, ServiceManager,
+    StartError, make_room_for_connections,
 };
 
 use crate::cache;
@@ -67,7 +67,8 @@ async fn live(
     tokio::spawn(memory::give_back());
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_env();
-    let (progress, serving, told) = (output.clone(), output.clone(), manager.clone());
+    let (progress, serving, answering, told) =
+        (output.clone(), output.clone(), output.clone(), manager.clone());
     let options = HostOptions {
         output,
         log_format: LogFormat::detect(),
@@ -79,12 +80,8 @@ async fn live(
             }
             show_progress(&progress, now);
         }),
-        serving: Box::new(move |place| {
-            let place = place.to_string();
-            serving
-                .own()
-                .put(format!("Serving HTTP on {}\n", shown::one_line(&place, shown::MESSAGE_BYTES_MAX)));
-        }),
+        serving: Box::new(move |place| say_place(&serving, "Serving HTTP on", place)),
+        answering: Box::new(move |place| say_place(&answering, "Answering probes on", place)),
         granted_by,
         handed_over,
         manager: manager.clone(),
@@ -122,6 +119,11 @@ async fn live(
     }
 }
 
+fn say_place(output: &Output, what: &str, place: &ServedAt) {
+    let place = place.to_string();
+    output.own().put(format!("{what} {}\n", shown::one_line(&place, shown::MESSAGE_BYTES_MAX)));
+}
+
 fn failed(err: &StartError, granted_by: GrantedBy) -> Failed {
     let message = match (err, granted_by) {
         (StartError::Listen { listen, err }, GrantedBy::Flags) => {
@@ -144,6 +146,7 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
         | StartError::StateDir(_)
         | StartError::Store { .. }
         | StartError::Listen { .. }
+        | StartError::ListenForHealth { .. }
         | StartError::ListenTwice { .. }
         | StartError::Certificates(_)
         | StartError::Lost(_)

@@ -1,6 +1,6 @@
 //! A formation whose fields can't be wrong: what later code works from, and never checks again.
 
-use crate::http::Http;
+use crate::http::{Health, Http};
 pub use crate::written::Written;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,6 +37,8 @@ pub struct Formation {
     pub drain_delay: Duration,
     /// The ingress that all http types share.
     pub http: Http,
+    /// Where probes and metrics are answered, if anywhere.
+    pub health: Option<Health>,
     /// Where jobs, ticks, releases and counts live.
     pub store: StoreUrl,
     /// Releases that are kept for a rollback, the live one among them; at least 1.

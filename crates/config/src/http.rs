@@ -38,6 +38,13 @@ pub struct Http {
     pub access_log: AccessLog,
 }
 
+/// `[health]`: where probes and metrics are answered, apart from the ingress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// At least one.
+    pub listen: Vec<Listen>,
+}
+
 /// `[http.tls]`: where HTTPS is served, and by which certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {

@@ -46,7 +46,7 @@ pub use draft::{Draft, DraftType, EnvSource};
 pub use error::{LoadError, Problem};
 pub use files::read_file;
 pub use formation::*;
-pub use http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies};
+pub use http::{AccessLog, CertificateFiles, Health, Http, Listen, Tls, TrustedProxies};
 pub use load::{
     Origin, default_state_dir, environment, load, load_procfile, load_with, parse, procfile_lines, restore,
 };

@@ -7,7 +7,7 @@
 
 use crate::expand::escape;
 use crate::formation::*;
-use crate::http::{AccessLog, Http, format_network};
+use crate::http::{AccessLog, Health, Http, format_network};
 use crate::units::{format_duration, format_rate, format_size};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -43,6 +43,8 @@ impl Formation {
             drain_delay: String,
             keep_releases: u32,
             http: HttpTable,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            health: Option<HealthTable>,
             store: StoreTable,
             compile: CompileTable,
             #[serde(skip_serializing_if = "InOrder::is_empty")]
@@ -70,6 +72,7 @@ impl Formation {
             drain_delay: format_duration(self.drain_delay),
             keep_releases: self.keep_releases,
             http: (&self.http).into(),
+            health: self.health.as_ref().map(HealthTable::from),
             store: StoreTable {
                 url: escape(&self.store.to_string()),
                 keep_done: format_duration(self.retention.done_for),
@@ -188,6 +191,17 @@ struct TlsTable {
     listen: OneOrMore<String, Vec<String>>,
     cert: OneOrMore<String, Vec<String>>,
     key: OneOrMore<String, Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct HealthTable {
+    listen: OneOrMore<String, Vec<String>>,
+}
+
+impl From<&Health> for HealthTable {
+    fn from(health: &Health) -> Self {
+        HealthTable { listen: one_or_more(health.listen.iter().map(|place| escape(&place.to_string()))) }
+    }
 }
 
 impl From<&Http> for HttpTable {

@@ -350,6 +350,16 @@ fn http() -> impl Strategy<Value = Http> {
     )
 }
 
+/// Places that `[http]` has none of.
+fn health() -> impl Strategy<Value = Option<Health>> {
+    let places = prop_oneof![
+        Just(Listen::Tcp("127.0.0.1:9090".to_owned())),
+        Just(Listen::Tcp("[::1]:0".to_owned())),
+        Just(Listen::HandedOver(Some("probes".to_owned()))),
+    ];
+    option::of(places.prop_map(|place| Health { listen: vec![place] }))
+}
+
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
     let queue = (
@@ -376,30 +386,38 @@ fn formation() -> impl Strategy<Value = Formation> {
     });
     let times = (duration(), duration(), 1u32..=1_000);
     let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), times);
-    (top, http(), (store, retention, compile), btree_map(name(), queue, 0..3), vec(process(), 1..4)).prop_map(
-        |(
-            (name, state_dir, max_instances, (grace, drain_delay, keep_releases)),
-            http,
-            (store, retention, compile),
-            queues,
-            processes,
-        )| Formation {
-            name,
-            file: "/srv/shop/formation.toml".into(),
-            state_dir,
-            max_instances,
-            grace,
-            drain_delay,
-            http,
-            store,
-            keep_releases,
-            retention,
-            compile,
-            queues,
-            processes: without_repetition(processes),
-            secret_files: vec![],
-            written: Written::default(),
-            source: Source::default(),
-        },
+    (
+        top,
+        (http(), health()),
+        (store, retention, compile),
+        btree_map(name(), queue, 0..3),
+        vec(process(), 1..4),
     )
+        .prop_map(
+            |(
+                (name, state_dir, max_instances, (grace, drain_delay, keep_releases)),
+                (http, health),
+                (store, retention, compile),
+                queues,
+                processes,
+            )| Formation {
+                name,
+                file: "/srv/shop/formation.toml".into(),
+                state_dir,
+                max_instances,
+                grace,
+                drain_delay,
+                http,
+                health,
+                store,
+                keep_releases,
+                retention,
+                compile,
+                queues,
+                processes: without_repetition(processes),
+                secret_files: vec![],
+                written: Written::default(),
+                source: Source::default(),
+            },
+        )
 }

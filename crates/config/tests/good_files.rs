@@ -31,6 +31,7 @@ fn the_smallest_file_has_every_default() {
         grace: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
         http: Http::default(),
+        health: None,
         store: StoreUrl::Sqlite("/srv/shop/.wasmhost/store.db".into()),
         keep_releases: 10,
         retention: Retention {
@@ -98,6 +99,9 @@ access_log = "json"
 listen = "0.0.0.0:8443"
 cert = ["a.pem", "/etc/b.pem"]
 key = ["a.key", "/etc/b.key"]
+
+[health]
+listen = ["127.0.0.1:9090", "fd:probes"]
 
 [store]
 keep_done = "0s"
@@ -217,6 +221,8 @@ fn a_file_with_everything_is_read() {
     let http = &formation.http;
     assert_eq!(http.listen[1], Listen::Unix("/srv/shop/run/shop.sock".into()));
     assert_eq!((http.socket_mode, http.header_bytes_max), (0o600, 16 << 10));
+    let probes = Listen::HandedOver(Some("probes".to_owned()));
+    assert_eq!(formation.health.as_ref().unwrap().listen[1], probes);
     let tls = http.tls.as_ref().unwrap();
     assert_eq!(tls.certificates[0].key, Path::new("/srv/shop/a.key"));
     assert_eq!(tls.certificates[1].cert, Path::new("/etc/b.pem"));

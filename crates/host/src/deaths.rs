@@ -65,6 +65,10 @@ impl Death {
         Death { starting: true, message: format!("failed to start: {}", self.message), ..self }
     }
 
+    pub(crate) fn cause(&self) -> CrashCause {
+        self.cause
+    }
+
     fn from_cause(cause: CrashCause, message: String) -> Death {
         Death { cause, exit_code: None, starting: false, message, backtrace: None }
     }

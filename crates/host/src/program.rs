@@ -15,6 +15,7 @@ use wasmhost_engine::{
 };
 
 use crate::host::StartError;
+use crate::measures::Measures;
 use crate::plan::PlannedType;
 use crate::services::{GrantedBy, Refusals};
 
@@ -112,7 +113,7 @@ fn load(one_off: OneOff, cache: Cache) -> Result<Component, StartError> {
     let services = Services {
         logs: Arc::new(NoLogs),
         enqueue,
-        refusals: Arc::new(Refusals::new(granted_by, Arc::default())),
+        refusals: Arc::new(Refusals::new(granted_by, Measures::new(), Arc::default())),
     };
     let loaded = Component::load(&engine, &code, handler, is_async, compile, sandbox, services);
     loaded.map_err(|err| StartError::Load {

@@ -15,6 +15,7 @@ use wasmhost_store::{Jobs, Timestamp};
 
 use crate::admin::api::{HostEvent, JobChange};
 use crate::feed::{self, Feed};
+use crate::measures::Measures;
 use crate::rare_lines::{RareLines, and_more};
 use crate::rates::Rates;
 
@@ -33,6 +34,7 @@ pub(crate) struct Queues {
     rates: Rates,
     /// Producers that were told to wait, with the queue.
     slowed: RareLines<(String, String)>,
+    measures: Arc<Measures>,
     /// As the live release has them.
     known: ArcSwap<KnownQueues>,
     feed: Arc<Feed>,
@@ -44,15 +46,18 @@ pub(crate) struct KnownQueues {
     pub(crate) settings: BTreeMap<String, Queue>,
     /// The types that work each queue.
     pub(crate) workers: BTreeMap<String, Vec<String>>,
+    /// Those that some type may put jobs on.
+    pub(crate) granted: BTreeSet<String>,
 }
 
 impl Queues {
-    pub(crate) fn new(jobs: Arc<dyn Jobs>, feed: Arc<Feed>) -> Queues {
+    pub(crate) fn new(jobs: Arc<dyn Jobs>, measures: Arc<Measures>, feed: Arc<Feed>) -> Queues {
         Queues {
             jobs_of_api: jobs.in_line_of(PRODUCER_API),
             jobs,
             rates: Rates::default(),
             slowed: RareLines::default(),
+            measures,
             known: ArcSwap::default(),
             feed,
         }
@@ -60,6 +65,8 @@ impl Queues {
 
     /// These are known from now on.
     pub(crate) fn know(&self, known: KnownQueues) {
+        let named = known.settings.keys().chain(known.workers.keys()).chain(&known.granted).cloned();
+        self.measures.keep_queues(&named.collect());
         self.known.store(Arc::new(known));
     }
 
@@ -73,6 +80,12 @@ impl Queues {
 
     pub(crate) fn max_per_second(&self, queue: &str) -> Option<u32> {
         self.known.load().settings.get(queue).and_then(|settings| settings.max_per_second)
+    }
+
+    /// Jobs were put on a queue: those of them that are new count.
+    pub(crate) fn note_enqueued(&self, queue: &str, jobs: &[Enqueued]) {
+        let new = jobs.iter().filter(|job| job.created).count();
+        self.measures.queue(queue).enqueued(new as u64);
     }
 
     /// Takes the right to put so many jobs on a queue now.
@@ -150,6 +163,7 @@ impl Enqueue for Queues {
             EnqueueError::Store(err) => EnqueueRefusal::Unavailable(err.to_string()),
         })?;
         self.tell_enqueued(Some(process), queue, &enqueued);
+        self.note_enqueued(queue, &enqueued);
         Ok(enqueued.into_iter().map(|job| Receipt { id: job.id.to_string(), created: job.created }).collect())
     }
 }
@@ -190,6 +204,7 @@ pub enum GrantedBy {
 /// Logs each refused grant once, with what would grant it. One type's names leave room for those of others.
 pub(crate) struct Refusals {
     granted_by: GrantedBy,
+    measures: Arc<Measures>,
     told: Mutex<HashMap<Arc<str>, HashSet<String>>>,
     /// Types that have filled a directory, with its path in the sandbox.
     filled: RareLines<(Arc<str>, String)>,
@@ -199,9 +214,9 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    pub(crate) fn new(granted_by: GrantedBy, feed: Arc<Feed>) -> Refusals {
+    pub(crate) fn new(granted_by: GrantedBy, measures: Arc<Measures>, feed: Arc<Feed>) -> Refusals {
         let (filled, told_feed) = (RareLines::default(), RareLines::default());
-        Refusals { granted_by, told: Mutex::default(), filled, told_feed, feed }
+        Refusals { granted_by, measures, told: Mutex::default(), filled, told_feed, feed }
     }
 }
 
@@ -262,6 +277,7 @@ fn shown_name(name: &str) -> Cow<'_, str> {
 impl RefusalSink for Refusals {
     fn refused(&self, process: &Arc<str>, refusal: Refusal) {
         self.tell_feed(process, &refusal);
+        self.measures.of(process).refused(&refusal);
         if let Refusal::Full { directory, bytes_max } = refusal {
             return self.filled(process, directory, bytes_max);
         }
@@ -348,7 +364,7 @@ mod tests {
 
     #[test]
     fn names_that_one_type_makes_up_leave_room_for_others() {
-        let refusals = Refusals::new(GrantedBy::Formation, Arc::default());
+        let refusals = Refusals::new(GrantedBy::Formation, Measures::new(), Arc::default());
         let (evil, good) = (Arc::from("evil"), Arc::from("good"));
         let names: Vec<_> = (0..1_000).map(|n| tried(&Refusal::Lookup(format!("{n}.example")))).collect();
         let noted: Vec<_> = names.iter().map(|name| refusals.note(&evil, name)).collect();

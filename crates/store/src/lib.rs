@@ -19,7 +19,7 @@ pub use complaint::{Complaint, LeftOut};
 pub use counts::Counts;
 pub use jobs::Jobs;
 pub use releases::Releases;
-pub use sqlite::{ReleasesInFile, SqliteStore};
+pub use sqlite::{COMMIT_SECONDS, ReleasesInFile, SqliteStore, Written};
 pub use ticks::Ticks;
 pub use timestamp::Timestamp;
 

@@ -24,7 +24,9 @@ pub(super) enum Contender {
     WasmtimeBounded,
     /// A formation with nothing but the component and the count.
     Wasmhost,
-    /// The same, served by [`Build::Before`].
+    /// The same with `[health]`: each request is measured.
+    WasmhostMeasured,
+    /// The same as [`Contender::Wasmhost`], served by [`Build::Before`].
     WasmhostBefore,
     /// A formation with `isolation = "call"` too.
     WasmhostCall,
@@ -68,6 +70,7 @@ impl Contender {
             Contender::WasmtimeReused => "wasmtime serve, reused",
             Contender::WasmtimeBounded => "wasmtime serve, reused, -W timeout=30s",
             Contender::Wasmhost => Build::This.name(),
+            Contender::WasmhostMeasured => "wasmhost, [health]",
             Contender::WasmhostBefore => Build::Before.name(),
             Contender::WasmhostCall => "wasmhost, isolation = \"call\"",
             Contender::WasmhostCallBefore => "wasmhost, before, isolation = \"call\"",
@@ -89,7 +92,10 @@ impl Contender {
     /// The wasmhost that it is, if it is one.
     pub(super) fn build(self) -> Option<Build> {
         match self {
-            Contender::Wasmhost | Contender::WasmhostCall | Contender::WasmhostNoFile => Some(Build::This),
+            Contender::Wasmhost
+            | Contender::WasmhostMeasured
+            | Contender::WasmhostCall
+            | Contender::WasmhostNoFile => Some(Build::This),
             Contender::WasmhostBefore | Contender::WasmhostCallBefore => Some(Build::Before),
             _ => None,
         }
@@ -132,6 +138,10 @@ impl Contender {
                 command
             }
             Contender::Wasmhost => wasmhost(programs, Build::This, starting, "", &web(component, COUNT, ""))?,
+            Contender::WasmhostMeasured => {
+                let health = "health = { listen = \"127.0.0.1:0\" }";
+                wasmhost(programs, Build::This, starting, health, &web(component, COUNT, ""))?
+            }
             Contender::WasmhostBefore => {
                 wasmhost(programs, Build::Before, starting, "", &web(component, COUNT, ""))?
             }

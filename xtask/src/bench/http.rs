@@ -29,11 +29,26 @@ struct Case {
 }
 
 /// The limit, and everything that serves a small component.
-const ALL: &[Contender] =
-    &[NativeHyper, Workerd, WasmtimeDefaults, WasmtimeReused, Wasmhost, WasmhostCall, WasmhostNoFile];
+const ALL: &[Contender] = &[
+    NativeHyper,
+    Workerd,
+    WasmtimeDefaults,
+    WasmtimeReused,
+    Wasmhost,
+    WasmhostMeasured,
+    WasmhostCall,
+    WasmhostNoFile,
+];
 /// workerd takes no component: once is enough.
-const ALL_BUT_WORKERD: &[Contender] =
-    &[NativeHyper, WasmtimeDefaults, WasmtimeReused, Wasmhost, WasmhostCall, WasmhostNoFile];
+const ALL_BUT_WORKERD: &[Contender] = &[
+    NativeHyper,
+    WasmtimeDefaults,
+    WasmtimeReused,
+    Wasmhost,
+    WasmhostMeasured,
+    WasmhostCall,
+    WasmhostNoFile,
+];
 const BODIES: &[Contender] = &[NativeHyper, Workerd, WasmtimeDefaults, WasmtimeReused, Wasmhost];
 const BODIES_BUT_WORKERD: &[Contender] = &[NativeHyper, WasmtimeDefaults, WasmtimeReused, Wasmhost];
 const COMPONENTS: &[Contender] = &[WasmtimeDefaults, WasmtimeReused, WasmtimeBounded, Wasmhost];
@@ -193,7 +208,10 @@ fn goals(sections: &[Section]) -> Vec<Goal> {
 type Asked = (&'static str, Contender, Contender, [f64; 2], f64);
 
 /// Requests per second: so many times as many.
-const RATES: [Asked; 4] = [
+const RATES: [Asked; 6] = [
+    // To be measured costs a request hardly anything.
+    ("hello-0.2", WasmhostMeasured, Wasmhost, [0.99, 0.99], 1.0),
+    ("hello-0.3", WasmhostMeasured, Wasmhost, [0.99, 0.99], 1.0),
     ("hello-0.2", Wasmhost, WasmtimeReused, [1.3, 1.1], 1.5),
     ("hello-0.2", Wasmhost, WasmtimeDefaults, [8.0, 8.0], 10.0),
     ("hello-0.2", WasmhostCall, WasmtimeDefaults, [2.0, 2.0], 2.5),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use wasmhost_config::{Http, Listen};
+use wasmhost_config::{Health, Http, Listen};
 
 use super::unit::{self, Unit};
 use crate::exit::{Exit, Failed};
@@ -35,14 +35,27 @@ enum Place {
     Unix(PathBuf),
 }
 
-/// Writes the units. `given` is `[NAME=]ADDRESS` for what is handed over by name.
-pub(super) fn sockets(http: &Http, given: &[String], name: &str, user: &str) -> Result<Sockets, Failed> {
+/// Writes the units. `given` is `[NAME=]ADDRESS` for what is handed over by name. `http` is there if a type takes requests.
+///
+/// Places of `[health]` have none, unless they are handed over by name: a probe is to fail while no host runs, and not to
+/// wait for one.
+pub(super) fn sockets(
+    http: Option<&Http>,
+    health: Option<&Health>,
+    given: &[String],
+    name: &str,
+    user: &str,
+) -> Result<Sockets, Failed> {
     let wrong = |message: String| Failed::new(Exit::Usage, message);
     let mut given = named(given).map_err(wrong)?;
     let mut sockets = Sockets::default();
     // By the name that the host asks for: none for all that it knows by its address.
     let mut by_name: BTreeMap<Option<String>, Vec<Place>> = BTreeMap::new();
-    for listen in http.listen.iter().chain(http.tls.iter().flat_map(|tls| &tls.listen)) {
+    let plain = http.into_iter().flat_map(|http| &http.listen);
+    let tls = http.into_iter().flat_map(|http| &http.tls).flat_map(|tls| &tls.listen);
+    let probes = health.into_iter().flat_map(|health| &health.listen);
+    let by_name_alone = |listen: &&Listen| matches!(listen, Listen::HandedOver(Some(_)));
+    for listen in plain.chain(tls).chain(probes.filter(by_name_alone)) {
         let (asked, places) = match listen {
             Listen::Tcp(address) => match resolve(address) {
                 Ok(place) => (None, vec![place]),
@@ -70,7 +83,8 @@ pub(super) fn sockets(http: &Http, given: &[String], name: &str, user: &str) -> 
             None => format!("{name}.socket"),
             Some(asked) => format!("{name}-{}.socket", unit::unit_name(asked)),
         };
-        let text = text(http, asked.as_deref(), &places, name, user).map_err(|refused| wrong(refused.0))?;
+        let mode = http.map_or(Http::default().socket_mode, |http| http.socket_mode);
+        let text = text(mode, asked.as_deref(), &places, name, user).map_err(|refused| wrong(refused.0))?;
         sockets.names.push(file.clone());
         sockets.units.push((file, text));
     }
@@ -78,7 +92,7 @@ pub(super) fn sockets(http: &Http, given: &[String], name: &str, user: &str) -> 
 }
 
 fn text(
-    http: &Http,
+    mode: u32,
     asked: Option<&str>,
     places: &[Place],
     name: &str,
@@ -102,7 +116,7 @@ fn text(
     unit.set("Backlog", WAITING_MAX);
     if places.iter().any(|place| matches!(place, Place::Unix(_))) {
         unit.set("SocketUser", user);
-        unit.set("SocketMode", format_args!("{:04o}", http.socket_mode));
+        unit.set("SocketMode", format_args!("{mode:04o}"));
         unit.set("RemoveOnStop", "yes");
     }
     unit.section("Install");
@@ -156,7 +170,7 @@ mod tests {
         let listen = listen.iter().map(|text| text.parse().unwrap()).collect();
         let http = Http { listen, ..Http::default() };
         let given: Vec<_> = given.iter().map(|text| (*text).to_owned()).collect();
-        let sockets = sockets(&http, &given, "shop", "shop").map_err(|failed| failed.message)?;
+        let sockets = sockets(Some(&http), None, &given, "shop", "shop").map_err(|failed| failed.message)?;
         let lines = |text: &str| -> Vec<String> {
             let kept = ["ListenStream=", "FileDescriptorName=", "Socket"];
             text.lines()
@@ -208,7 +222,18 @@ mod tests {
         let files = CertificateFiles { cert: "/c".into(), key: "/k".into() };
         let tls = Tls { listen: vec!["127.0.0.1:443".parse().unwrap()], certificates: vec![files] };
         let http = Http { tls: Some(tls), ..Http::default() };
-        let sockets = sockets(&http, &[], "shop", "shop").unwrap_or_else(|failed| panic!("{failed:?}"));
+        let sockets =
+            sockets(Some(&http), None, &[], "shop", "shop").unwrap_or_else(|failed| panic!("{failed:?}"));
         assert!(sockets.units[0].1.contains("ListenStream=127.0.0.1:8080\nListenStream=127.0.0.1:443\n"));
+    }
+
+    #[test]
+    fn probes_have_a_unit_only_where_they_ask_for_it_by_name() {
+        let listen = ["127.0.0.1:9090", "fd:probes"].map(|text| text.parse().unwrap()).to_vec();
+        let given = ["probes=9091".to_owned()];
+        let sockets = sockets(None, Some(&Health { listen }), &given, "shop", "shop");
+        let sockets = sockets.unwrap_or_else(|failed| panic!("{failed:?}"));
+        assert_eq!(sockets.names, ["shop-probes.socket"]);
+        assert!(sockets.units[0].1.contains("ListenStream=0.0.0.0:9091\nFileDescriptorName=probes\n"));
     }
 }

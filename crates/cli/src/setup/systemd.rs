@@ -105,11 +105,11 @@ fn refused(Unnameable(message): Unnameable) -> Failed {
 }
 
 fn sockets(plan: &Plan, to: &Systemd, name: &str, user: &str) -> Result<Sockets, Failed> {
-    match plan.has_http() {
-        true => sockets::sockets(&plan.formation.http, &to.listen, name, user),
-        false if to.listen.is_empty() => Ok(Sockets::default()),
-        false => Err(Failed::new(Exit::Usage, "--listen: no process type of the formation takes requests")),
+    let (http, health) = (plan.has_http().then_some(&plan.formation.http), plan.formation.health.as_ref());
+    if http.is_none() && health.is_none() && !to.listen.is_empty() {
+        return Err(Failed::new(Exit::Usage, "--listen: no process type of the formation takes requests"));
     }
+    sockets::sockets(http, health, &to.listen, name, user)
 }
 
 impl Service<'_> {

@@ -1,7 +1,7 @@
-//! `[http]` and `[http.tls]`.
+//! `[http]`, `[http.tls]` and `[health]`.
 
 use super::DURATION_MAX;
-use crate::http::{AccessLog, CertificateFiles, Http, Listen, Tls, TrustedProxies, parse_network};
+use crate::http::{AccessLog, CertificateFiles, Health, Http, Listen, Tls, TrustedProxies, parse_network};
 use crate::reader::{Item, Reading, Table};
 use crate::spelling::quoted;
 use std::net::SocketAddr;
@@ -23,19 +23,18 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DURATION_MA
 
 const LISTEN_EXPECTED: &str = "a host and a port such as \"127.0.0.1:8080\", \"unix:PATH\", \"systemd\" or \"fd:NAME\", or an array of them";
 
-/// Reads `[http]`.
-pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
+/// Reads `[http]`. Places where it listens are added to `known`.
+pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Known>) -> Option<Http> {
     let mut table = item.table(cx, "a table such as [http]")?;
     let default = Http::default();
     let listen = table.take("listen");
     let tls = table.take("tls");
-    let mut known = vec![];
     let listen = match (&listen, &tls) {
         (None, None) => default.listen,
         (None, Some(_)) => Vec::new(),
-        (Some(item), tls) => read_listen(cx, item, tls.is_some(), &mut known),
+        (Some(item), tls) => read_listen(cx, item, tls.is_some(), known),
     };
-    let tls = tls.and_then(|item| read_tls(cx, &item, &mut known));
+    let tls = tls.and_then(|item| read_tls(cx, &item, known));
     let socket_mode = table.take("socket_mode").and_then(|item| mode(cx, &item));
     let mut timeout = |cx: &mut Reading<'_>, key| table.take(key).and_then(|item| item.duration(cx, TIMEOUT));
     let header_timeout = timeout(cx, "header_timeout");
@@ -73,8 +72,23 @@ pub(super) fn http(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Http> {
     })
 }
 
+/// Reads `[health]`, whose places are none of those that are `known`.
+pub(super) fn health(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Known>) -> Option<Health> {
+    let mut table = item.table(cx, "a table such as [health]")?;
+    let listen = required(cx, &mut table, "listen", "\"127.0.0.1:9090\"");
+    table.finish(cx);
+    let item = listen?;
+    let listen = read_listen(cx, &item, false, known);
+    if listen.contains(&Listen::HandedOver(None)) {
+        let message = "found \"systemd\", which are all sockets that were handed over, those for requests too; \
+                       expected \"fd:NAME\" for one of them";
+        item.problem(cx, message);
+    }
+    Some(Health { listen })
+}
+
 /// A place to listen that was read, with the key and the line that name it.
-struct Known {
+pub(super) struct Known {
     place: Listen,
     key: String,
     line: usize,

@@ -48,12 +48,14 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let grace = table.take("grace").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let drain_delay = table.take("drain_delay").and_then(|item| item.duration(cx, DURATION_OR_ZERO));
     let keep_releases = table.take("keep_releases").and_then(|item| item.whole(cx, 1..=KEEP_RELEASES_MAX));
-    let http = table.take("http").and_then(|item| http::http(cx, &item));
+    let mut listens = Vec::new();
+    let http = table.take("http").and_then(|item| http::http(cx, &item, &mut listens));
+    let health = table.take("health").and_then(|item| http::health(cx, &item, &mut listens));
     let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
     let compile = table.take("compile").and_then(|item| compile::compile(cx, &item));
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
-    for key in ["health", "admin", "packages"] {
+    for key in ["admin", "packages"] {
         table.not_yet(cx, key);
     }
     table.finish(cx);
@@ -64,6 +66,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         grace: grace.unwrap_or(GRACE_DEFAULT),
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
         http: http.unwrap_or_default(),
+        health,
         store: store.url.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
         keep_releases: keep_releases.unwrap_or(KEEP_RELEASES_DEFAULT),
         retention: store.retention,

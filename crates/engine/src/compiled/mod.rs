@@ -16,8 +16,8 @@ pub(crate) mod swap;
 mod waiter;
 
 pub(crate) use artifact::Compiled;
-pub use cache::Cache;
 pub(crate) use cache::SharedCode;
+pub use cache::{Cache, Loaded, Loads};
 pub use child::{CHILD, compile_as_child};
 pub use code::Code;
 pub use compile::CompileError;

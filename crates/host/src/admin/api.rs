@@ -28,6 +28,9 @@ pub struct FormationView {
     pub release: u64,
     /// Where requests are served, if any type takes them: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.
     pub http: Vec<String>,
+    /// Where probes and metrics are answered.
+    #[serde(default)]
+    pub health: Vec<String>,
     /// Seconds since the host started.
     pub uptime_s: f64,
     /// The host's version.

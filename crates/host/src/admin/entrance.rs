@@ -198,6 +198,7 @@ impl Inside {
             file: self.file.clone(),
             release: 0,
             http: vec![],
+            health: vec![],
             uptime_s: self.started.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -95,6 +95,7 @@ async fn enqueue(
         EnqueueError::Store(err) => failed(err),
     })?;
     admin.queues.tell_enqueued(None, &queue, &enqueued);
+    admin.queues.note_enqueued(&queue, &enqueued);
     let created = enqueued.iter().any(|job| job.created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let receipts = enqueued.iter().map(|job| {

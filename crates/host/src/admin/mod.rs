@@ -138,6 +138,7 @@ async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationVie
         file: admin.file.display().to_string(),
         release: live.number,
         http: live.http.iter().map(ServedAt::to_string).collect(),
+        health: live.health.iter().map(ServedAt::to_string).collect(),
         uptime_s: admin.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -16,8 +16,10 @@ use super::{Progress, StartError};
 use crate::admin::Entrance;
 use crate::capacity::{Capacity, capacity_warnings};
 use crate::feed::Feed;
+use crate::health::Health;
 use crate::ingress::Sockets;
 use crate::logs::Logs;
+use crate::measures::Measures;
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Learned;
 use crate::release::{
@@ -42,6 +44,8 @@ pub(super) struct Means<'a> {
     pub(super) granted_by: GrantedBy,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) entrance: &'a Entrance,
+    pub(super) health: &'a Health,
+    pub(super) measures: Arc<Measures>,
 }
 
 /// A start that has come so far.
@@ -71,6 +75,8 @@ pub(super) async fn begin(
     sockets: &mut Sockets,
     until: impl Future<Output = ()>,
 ) -> Result<Begun, StartError> {
+    // Before all that may take long.
+    means.health.open(plan.formation.health.as_ref(), sockets).await?.serve(means.health);
     let store = store::open(&means.url)?;
     let shelf = Arc::new(Shelf::of(&means.state_dir)?);
     let stop = means.entrance.stop();
@@ -90,7 +96,7 @@ pub(super) async fn begin(
         NothingToRun::Lost(why) => StartError::Lost(why),
     })?;
     let formation = plan.formation.clone();
-    let queues = Arc::new(Queues::new(store.jobs.clone(), means.feed.clone()));
+    let queues = Arc::new(Queues::new(store.jobs.clone(), means.measures.clone(), means.feed.clone()));
     let made = tokio::select! {
         made = make(plan, begin, means, &store, &queues, sockets) => made,
         () = &mut stopped => Err(StartError::Stopped),
@@ -119,10 +125,13 @@ async fn make(
     queues: &Arc<Queues>,
     sockets: &mut Sockets,
 ) -> Result<Made, StartError> {
-    let Means { url, state_dir, logs, feed, cache, granted_by, progress, entrance, .. } = means;
+    let Means { url, state_dir, logs, feed, cache, granted_by, progress, entrance, health, measures, .. } =
+        means;
     let failed = |err| StartError::Store { url: url.to_string(), err };
     // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
     entrance.tell("opening its listeners");
+    // The release that runs may be another than that of the file.
+    health.open(plan.formation.health.as_ref(), sockets).await?.serve(health);
     let opened = match plan.has_http() {
         true => Some(Opened::open(&plan.formation.http, sockets).await?),
         false => None,
@@ -133,7 +142,7 @@ async fn make(
     capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
     let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
     let learned = Learned::open(&state_dir);
-    let refusals = Arc::new(Refusals::new(granted_by, feed));
+    let refusals = Arc::new(Refusals::new(granted_by, measures, feed));
     let services = Services { logs, enqueue: queues.clone(), refusals };
     let making = Making { engine, capacity, services, learned };
     let told = |now: Progress<'_>| {

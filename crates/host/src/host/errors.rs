@@ -45,9 +45,17 @@ pub enum StartError {
         /// Why.
         err: std::io::Error,
     },
+    /// The same for `[health]`.
+    #[error("can't listen on {listen} for [health]: {err}; set its `listen` to another place")]
+    ListenForHealth {
+        /// Where.
+        listen: String,
+        /// Why.
+        err: std::io::Error,
+    },
     /// The formation names one place twice.
     #[error(
-        "can't listen on {listen} and on {other}, which are one place: remove one of the two from `listen` under [http] and [http.tls]"
+        "can't listen on {listen} and on {other}, which are one place: remove one of the two from `listen` under [http], [http.tls] and [health]"
     )]
     ListenTwice {
         /// The place that couldn't be opened.

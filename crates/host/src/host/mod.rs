@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,14 +28,16 @@ use crate::admin::api::{DeployEvent, HostChange, HostEvent};
 use crate::admin::{Admin, Entrance};
 use crate::deaths::Deaths;
 use crate::feed::Feed;
+use crate::health::{Health, Sources};
 use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
+use crate::measures::Measures;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::release::{Deployer, Deploying, Front, Live, Making, Parts, TIMEOUT_DEFAULT, Triggers, Wanted};
 use crate::services::GrantedBy;
 use crate::state_dir::StateDir;
-use crate::supervisor::{Action, Pulse, Supervisor};
+use crate::supervisor::{Action, Pulse, Records, Supervisor};
 use crate::systemd::ServiceManager;
 use crate::trigger::Triggering;
 use crate::trigger::claimed::ClaimedJobs;
@@ -81,6 +84,8 @@ pub struct HostOptions {
     pub progress: Box<dyn Fn(Progress) + Send + Sync>,
     /// Is told each place where requests are served, if any type takes them.
     pub serving: Box<dyn Fn(&ServedAt) + Send + Sync>,
+    /// Is told each place where probes and metrics are answered.
+    pub answering: Box<dyn Fn(&ServedAt) + Send + Sync>,
     /// The keys or flags that a refused grant's warning advises.
     pub granted_by: GrantedBy,
     /// Sockets that were open before the host was.
@@ -106,6 +111,7 @@ pub struct Host {
     calls: TaskTracker,
     /// The admin API.
     admin: Entrance,
+    health: Arc<Health>,
     supervisor: JoinHandle<()>,
     lasting: Lasting,
 }
@@ -144,6 +150,7 @@ impl Host {
             cache_directory,
             progress,
             serving,
+            answering,
             granted_by,
             handed_over,
             manager,
@@ -154,6 +161,9 @@ impl Host {
         let entrance = Entrance::new(dir.listen()?, &plan.formation, started, logs.clone(), &lasting);
         let file = plan.formation.file.clone();
         let mut sockets = Sockets::new(handed_over);
+        let measures = Measures::new();
+        let health = Health::new(&lasting, &measures, answering);
+        let loads = cache.loads().clone();
         let deaths = Deaths::new(&logs);
         let feed = Arc::<Feed>::default();
         let means = Means {
@@ -166,10 +176,12 @@ impl Host {
             granted_by,
             progress,
             entrance: &entrance,
+            health: &health,
+            measures: measures.clone(),
         };
         let begun = match begin(plan, means, &mut sockets, until).await {
             Ok(begun) => begun,
-            Err(err) => return Err(give_up(entrance, &logs, &lasting, err).await),
+            Err(err) => return Err(give_up(entrance, &health, &logs, &lasting, err).await),
         };
         let Begun { formation, store, shelf, queues, made } = begun;
         let Made { opened, counts, owner, making, release } = made;
@@ -196,7 +208,7 @@ impl Host {
             event_sender,
             calls.clone(),
             Pulse::new(manager.clone(), takes.clone()),
-            deaths.clone(),
+            Records { deaths: deaths.clone(), measures: measures.clone() },
         )
         .telling(feed.clone());
         let supervisor = lasting.spawn("the supervisor", supervisor.run(action_receiver, events));
@@ -213,7 +225,7 @@ impl Host {
         let prune = prune(store.jobs.clone(), live.clone(), intake.clone());
         lasting.spawn_on(&triggers, "what deletes old jobs", prune);
 
-        let front = Front::new(lasting.clone(), output.stderr().clone(), capacity, sockets);
+        let front = Front::new(lasting.clone(), output.stderr().clone(), capacity, sockets, measures.clone());
         let front = Arc::new(front);
         let parts = Parts {
             making,
@@ -228,6 +240,7 @@ impl Host {
                 ticks: store.ticks.clone(),
                 owner,
                 claimed: claimed.clone(),
+                measures: measures.clone(),
                 lasting: lasting.clone(),
                 tracker: triggers.clone(),
                 triggering,
@@ -235,6 +248,8 @@ impl Host {
                 feed: feed.clone(),
             },
             queues: queues.clone(),
+            measures,
+            health: health.clone(),
             file: file.clone(),
             live: live.clone(),
             serving,
@@ -246,11 +261,23 @@ impl Host {
         let deploying = match Deploying::begin(parts, release, opened, &counts).await {
             Ok(deploying) => deploying,
             Err(why) => {
-                return Err(give_up(entrance, &logs, &lasting, std::io::Error::other(why).into()).await);
+                return Err(
+                    give_up(entrance, &health, &logs, &lasting, std::io::Error::other(why).into()).await
+                );
             }
         };
         lasting.spawn_on(&triggers, "what deploys", deploying.run(orders, intake.clone()));
 
+        health.started(Sources {
+            actions: actions.clone(),
+            live: live.clone(),
+            jobs: store.jobs.clone(),
+            sqlite: store.sqlite.clone(),
+            front: front.clone(),
+            logs: logs.clone(),
+            loads,
+            runtime: Handle::current(),
+        });
         entrance.open(Admin {
             file,
             live: live.clone(),
@@ -280,6 +307,7 @@ impl Host {
             triggers,
             calls,
             admin: entrance,
+            health,
             supervisor,
             lasting,
         })
@@ -290,12 +318,12 @@ impl Host {
         self.live.load().http.clone()
     }
 
-    /// Waits until every type has its instances.
+    /// Waits until every type has its instances. The host is ready from then on.
     pub async fn settled(&self) {
         let (reply, settled) = oneshot::channel();
         let settle = Action::Settled { types: vec![], reply };
-        if self.actions.send(settle).await.is_ok() {
-            let _ = settled.await;
+        if self.actions.send(settle).await.is_ok() && settled.await.is_ok() {
+            self.health.ready();
         }
     }
 
@@ -340,10 +368,13 @@ impl Host {
             triggers,
             calls,
             admin,
+            health,
             supervisor,
             lasting,
             ..
         } = self;
+        // First: whoever sends requests here is to send them elsewhere.
+        health.drain();
         let (grace, drain_delay) = {
             let live = live.load();
             (live.formation.grace, live.formation.drain_delay)
@@ -393,6 +424,7 @@ impl Host {
         supervisor.abort();
         let _ = tokio::time::timeout(SUPERVISOR_ENDED_MAX, supervisor).await;
         state.store.sqlite.close().await;
+        health.end().await;
         if cut_off > 0 {
             warn!("{cut_off} calls were cut off");
         }
@@ -401,8 +433,15 @@ impl Host {
 }
 
 /// The host doesn't start. Clients that wait are told why.
-async fn give_up(entrance: Entrance, logs: &Logs, lasting: &Lasting, err: StartError) -> StartError {
+async fn give_up(
+    entrance: Entrance,
+    health: &Health,
+    logs: &Logs,
+    lasting: &Lasting,
+    err: StartError,
+) -> StartError {
     lasting.release();
+    health.end().await;
     logs.end_followers().await;
     entrance.refuse(&err.to_string()).await;
     err

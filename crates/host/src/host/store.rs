@@ -9,6 +9,7 @@ use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob, Receipt};
 use wasmhost_store::{Counts, Jobs, Releases, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
+use crate::measures::Measures;
 use crate::release::Begin;
 use crate::services::{KnownQueues, Queues};
 use crate::state_dir::{StateDir, StateDirError};
@@ -101,7 +102,7 @@ pub async fn enqueue_without_host(
         Ok(Err(err)) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
         Err(err) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
     };
-    let queues = Queues::new(store.jobs.clone(), Arc::default());
+    let queues = Queues::new(store.jobs.clone(), Measures::new(), Arc::default());
     queues.know(KnownQueues { settings: formation.queues.clone(), ..KnownQueues::default() });
     let enqueued = queues.enqueue(process, queue, jobs).await;
     store.sqlite.close().await;

@@ -11,6 +11,7 @@ use wasmhost_engine::{BoxError, ResponseBody};
 
 use super::access::Entry;
 use super::gauge::Gauge;
+use super::measured::Measured;
 use super::outgoing::Content;
 use super::streams::StreamWatch;
 
@@ -23,6 +24,7 @@ pub(super) struct AnswerBody {
     failed: Option<BoxError>,
     stream: Option<Arc<StreamWatch>>,
     log: Option<Box<Entry>>,
+    measured: Option<Measured>,
     _underway: Underway,
 }
 
@@ -47,13 +49,15 @@ impl AnswerBody {
         body: Either<ResponseBody, Full<Bytes>>,
         content: Content,
         log: Option<Box<Entry>>,
+        measured: Option<Measured>,
         underway: Underway,
     ) -> AnswerBody {
         let body = match content {
             Content::Whole | Content::Bytes(_) => Some(body),
             Content::None | Content::NoneOf(_) => None,
         };
-        AnswerBody { body, content, failed: None, stream: StreamWatch::current(), log, _underway: underway }
+        let stream = StreamWatch::current();
+        AnswerBody { body, content, failed: None, stream, log, measured, _underway: underway }
     }
 
     /// Holds a piece against the length that the head says.
@@ -115,8 +119,14 @@ impl Body for AnswerBody {
             }
             frame => frame,
         };
-        if let (Some(log), Some(Ok(frame))) = (&mut this.log, &frame) {
-            log.pass(frame.data_ref().map_or(0, Bytes::len));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            if let Some(log) = &mut this.log {
+                log.pass(bytes);
+            }
+            if let Some(measured) = &mut this.measured {
+                measured.pass(bytes);
+            }
         }
         Poll::Ready(frame)
     }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -64,12 +64,14 @@ struct Wait {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The fault of a body that its client sends wrong.
+/// The fault of a body that its client sends wrong, and how much of it has come.
 #[derive(Default)]
 pub(super) struct Fault {
     what: AtomicU8,
     /// The answer has begun: its client may send as slowly as the guest likes.
     answered: AtomicBool,
+    /// Bytes of it that have come.
+    received: AtomicU64,
 }
 
 const TOO_LONG: u8 = 1;
@@ -91,6 +93,11 @@ impl Fault {
     /// Whether the client has gone, and is told nothing any more.
     pub(super) fn is_gone(&self) -> bool {
         self.what.load(Relaxed) == GONE
+    }
+
+    /// Bytes of the body that have come.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received.load(Relaxed)
     }
 
     /// The answer begins.
@@ -181,6 +188,9 @@ impl RequestBody {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.wait.end(bytes);
+                if let Some(shared) = &self.fault {
+                    shared.received.store(self.wait.bytes, Relaxed);
+                }
                 match self.bytes_left.checked_sub(bytes) {
                     Some(left) => self.bytes_left = left,
                     None => return self.fail(TOO_LONG, "the body is longer than max_body".into()),

@@ -8,11 +8,13 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
-use wasmhost_config::{Http, Listen};
+use tokio::runtime::Handle;
+use wasmhost_config::{Health, Http, Listen};
 
-use super::open::Claim;
+use super::open::{Claim, Open};
 use super::socket::{Place, Socket, Stream};
 
 /// Where the host serves requests, as it is printed: `http://127.0.0.1:8080/`, `unix:/run/app.sock`.
@@ -33,11 +35,13 @@ impl fmt::Display for ServedAt {
     }
 }
 
-/// The place and protocol that a listener is wanted for.
+/// The place and purpose that a listener is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) place: Listen,
     pub(crate) tls: bool,
+    /// For probes, and not for requests. No socket goes from one to the other.
+    pub(crate) is_health: bool,
 }
 
 impl Wanted {
@@ -45,7 +49,14 @@ impl Wanted {
     pub(crate) fn by(http: &Http) -> Vec<Wanted> {
         let plain = http.listen.iter().map(|place| (place, false));
         let tls = http.tls.iter().flat_map(|tls| &tls.listen).map(|place| (place, true));
-        plain.chain(tls).map(|(place, tls)| Wanted { place: place.clone(), tls }).collect()
+        let wanted = |(place, tls): (&Listen, bool)| Wanted { place: place.clone(), tls, is_health: false };
+        plain.chain(tls).map(wanted).collect()
+    }
+
+    /// All places that `[health]` names.
+    pub(crate) fn by_health(health: &Health) -> Vec<Wanted> {
+        let wanted = |place: &Listen| Wanted { place: place.clone(), tls: false, is_health: true };
+        health.listen.iter().map(wanted).collect()
     }
 }
 
@@ -68,9 +79,20 @@ impl Listener {
         Ok(Listener { source, served_at, claim })
     }
 
+    /// The same listener, polled by another runtime.
+    pub(crate) fn on(self, runtime: &Handle) -> io::Result<Listener> {
+        let _entered = runtime.enter();
+        let source = Source::of(self.claim.open.socket.share()?)?;
+        Ok(Listener { source, ..self })
+    }
+
     /// This one accepts from now on, and no other on the same socket. `mode` is for a unix socket that the host made.
     pub(crate) fn take_turn(&self, mode: u32) {
         self.claim.take_turn(mode);
+    }
+
+    pub(super) fn is_on(&self, open: &Arc<Open>) -> bool {
+        Arc::ptr_eq(&self.claim.open, open)
     }
 
     /// Where it is, with the port that it got.
@@ -91,7 +113,7 @@ impl Listener {
     }
 
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
         // Out of this runtime again: it may be served by another.
         match &self.source {
             Source::Tcp(listener) => {
@@ -103,19 +125,19 @@ impl Listener {
     }
 
     /// Ends when another listener accepts on the same socket.
-    pub(super) async fn is_succeeded(&self) {
+    pub(crate) async fn is_succeeded(&self) {
         self.claim.is_over().await;
     }
 
     /// The first step to the socket's end. False where the socket lives on: then this listener is to be dropped.
     /// `is_replaced` says that this host goes on.
-    pub(super) fn begin_end(&self, is_replaced: bool) -> bool {
+    pub(crate) fn begin_end(&self, is_replaced: bool) -> bool {
         self.claim.begin_end(is_replaced)
     }
 
     /// The last step: closes, and returns the connections that it had taken by then. Their clients were promised an
     /// answer, and closing alone would reset them.
-    pub(super) fn close(self) -> Vec<Stream> {
+    pub(crate) fn close(self) -> Vec<Stream> {
         let mut waiting = Vec::new();
         // The runtime may not know yet of connections that are there, but the system does.
         while let Ok(stream) = self.claim.open.socket.accept() {

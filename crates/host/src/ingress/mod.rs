@@ -26,9 +26,11 @@ mod head;
 mod identity;
 mod lines;
 mod listener;
+mod measured;
 mod open;
 mod outgoing;
 mod refusals;
+mod room;
 mod rounds;
 mod router;
 mod socket;
@@ -57,7 +59,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use wasmhost_config::{Http, Route, TrustedProxies};
-use wasmhost_engine::{AfterSlices, ResponseBody};
+use wasmhost_engine::ResponseBody;
 
 use access::{Access, Begun, Served};
 use addresses::{Addresses, Counted};
@@ -70,13 +72,15 @@ use framing::Found;
 use gauge::Timeouts;
 use head::Head;
 use identity::X_REQUEST_ID;
+use measured::Measured;
 use refusals::{Asked, RefusalLog};
 use router::Router;
-use socket::Stream;
+pub(crate) use socket::Stream;
 use streams::Streams;
 
 use crate::few_lines::FewLines;
 use crate::host::Lasting;
+use crate::measures::Measures;
 use crate::output;
 
 pub use handed_over::HandedOver;
@@ -130,6 +134,7 @@ pub(crate) struct Ingress {
     trusted_proxies: TrustedProxies,
     access: Option<Access>,
     refusals: RefusalLog,
+    measures: Arc<Measures>,
     permits: Arc<Semaphore>,
     connections_max: usize,
     addresses: Arc<Addresses>,
@@ -169,6 +174,7 @@ impl Ingress {
         connections_max: u32,
         routes: impl IntoIterator<Item = (Route, Arc<Web>)>,
         stderr: &output::Stream,
+        measures: Arc<Measures>,
     ) -> Arc<Ingress> {
         let timeouts =
             Timeouts { header: http.header_timeout, idle: http.idle_timeout, body: http.body_timeout };
@@ -196,6 +202,7 @@ impl Ingress {
             trusted_proxies: http.trusted_proxies.clone(),
             access: Access::new(http.access_log, stderr),
             refusals: RefusalLog::new(),
+            measures,
             permits: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             addresses: Addresses::new(http.connections_per_address_max),
@@ -356,55 +363,9 @@ impl Ingress {
         }
     }
 
-    /// Serves one more connection, if its address may have it.
-    fn begin(self: &Arc<Self>, stream: Stream, permit: OwnedSemaphorePermit, via: &Arc<Via>) {
-        if let Some(counted) = self.count(&stream) {
-            let seat = Seat { _counted: counted, _permit: permit };
-            self.connections.spawn(AfterSlices::new(self.clone().serve(stream, via.clone(), seat)));
-        }
-    }
-
-    /// Counts one more connection of its address, unless that has too many: then it is closed, with a line. Proxies that
-    /// are trusted and unix sockets stand for many clients, and aren't counted.
-    fn count(&self, stream: &Stream) -> Option<Option<Counted>> {
-        let Stream::Tcp(_, address) = stream else { return Some(None) };
-        let address = address.ip().to_canonical();
-        if self.trusted_proxies.contains(Some(address)) {
-            return Some(None);
-        }
-        let counted = self.addresses.count(address);
-        if counted.is_none() && self.crowded.has_room(()) {
-            warn!(
-                "a connection from {address} was closed at once: the address has as many as \
-                 max_connections_per_address allows"
-            );
-        }
-        counted.map(Some)
-    }
-
-    /// Waits until one more connection may be open.
-    async fn room(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        self.tell_full();
-        self.permits.clone().acquire_owned().await.ok()
-    }
-
-    /// Once a minute at most.
-    fn tell_full(&self) {
-        let mut told = self.told_full.lock().unwrap_or_else(|poison| poison.into_inner());
-        if told.is_none_or(|told| told.elapsed() > FULL_AGAIN) {
-            *told = Some(Instant::now());
-            let count = self.connections_max;
-            warn!(
-                "{count} connections are open, as many as max_connections allows: others wait until one closes"
-            );
-        }
-    }
-
     async fn answer(&self, client: &Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let underway = Underway::begin(&client.gauge);
+        let begun = self.measures.is_on().then(Instant::now);
         let (method, version) = (request.method().clone(), request.version());
         let http1 = version < Version::HTTP_2;
         let found = if http1 { client.gauge.judgement() } else { Found::default() };
@@ -423,11 +384,15 @@ impl Ingress {
             request.map(|body| RequestBody::new(body, self.timeouts.body, client.gauge.clone()));
         let fault = request.body().fault().map(|fault| (fault, self.asked(client, &request)));
         let routed = head.and_then(|head| Ok((self.route(&head, &mut request)?, head.scheme)));
-        let mut response = match routed {
-            Ok((web, scheme)) => web.serve(request, scheme, &self.read_ahead, &mut served).await,
+        let (mut response, mut measured) = match routed {
+            Ok((web, scheme)) => {
+                let measured = Measured::begin(begun, web, request.body());
+                let response = measured.web.serve(request, scheme, &self.read_ahead, &mut served).await;
+                (response, Some(measured))
+            }
             Err(failure) => {
                 self.refusals.request(failure, &self.asked(client, &request), &request_id);
-                failure.response().map(Either::Right)
+                (failure.response().map(Either::Right), None)
             }
         };
         if let Some((fault, asked)) = fault {
@@ -439,6 +404,10 @@ impl Ingress {
                 response = failure.response().map(Either::Right);
             }
         }
+        match &mut measured {
+            Some(measured) => measured.answered(&response),
+            None => measured::unrouted(&self.measures, begun, &response),
+        }
         if let Some(log) = &mut log {
             let code = response.headers().get(answer::WASMHOST_ERROR).cloned();
             log.answered(response.status(), code, served);
@@ -449,7 +418,7 @@ impl Ingress {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let content = outgoing::frame(&mut response, &method, version);
-        response.map(|body| AnswerBody::new(body, content, log, underway))
+        response.map(|body| AnswerBody::new(body, content, log, measured, underway))
     }
 
     /// Who has sent a request whose head is in order.

@@ -67,6 +67,11 @@ impl Open {
         self.made_for.as_ref() == Some(wanted)
     }
 
+    /// The place and purpose that this host opened it for; none where it was handed over.
+    pub(super) fn made_for(&self) -> Option<&Wanted> {
+        self.made_for.as_ref()
+    }
+
     pub(super) fn tcp(&self) -> Option<&TcpListener> {
         match &self.socket {
             Socket::Tcp(listener) => Some(listener),
@@ -155,7 +160,7 @@ mod tests {
     use super::*;
 
     fn wanted(place: &Path) -> Wanted {
-        Wanted { place: Listen::Unix(place.to_owned()), tls: false }
+        Wanted { place: Listen::Unix(place.to_owned()), tls: false, is_health: false }
     }
 
     fn unix(path: &Path) -> Arc<Open> {
@@ -210,7 +215,8 @@ mod tests {
     fn a_socket_that_was_about_to_end_can_be_had_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = Listen::Tcp(listener.local_addr().unwrap().to_string());
-        let open = Open::made(Socket::Tcp(listener), None, Wanted { place, tls: false }).unwrap();
+        let open =
+            Open::made(Socket::Tcp(listener), None, Wanted { place, tls: false, is_health: false }).unwrap();
         let first = open.claim().unwrap();
         first.take_turn(0);
         assert!(first.begin_end(true));

@@ -27,7 +27,7 @@ pub(super) enum Place {
 }
 
 /// A connection, non-blocking, that no runtime knows yet.
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }

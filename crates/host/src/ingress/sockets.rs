@@ -3,12 +3,14 @@
 //!
 //! Sockets that were handed over stay open as long as the host does, since nobody can open them again. The others are
 //! open as long as a listener is on them.
+//!
+//! Those of `[health]` are apart: no socket that was opened for requests is ever given to probes, nor the other way round.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use wasmhost_config::{Http, Listen};
+use wasmhost_config::{Health, Http, Listen};
 
 use super::HandedOver;
 use super::handed_over::Named;
@@ -29,12 +31,15 @@ struct Given {
     name: String,
     /// An error where it is no listening socket.
     open: Result<Arc<Open>, (io::ErrorKind, String)>,
+    /// A release has taken it for `[health]`: nobody's requests come by it any more.
+    is_health: bool,
 }
 
-/// The sockets of one `[http]`, while they are opened. None of them is taken twice.
+/// The sockets of one `[http]` or `[health]`, while they are opened. None of them is taken twice.
 struct Taking<'a> {
     sockets: &'a mut Sockets,
     taken: Vec<Taken>,
+    is_health: bool,
 }
 
 /// A socket, and the place of `[http]` that it is taken for.
@@ -47,7 +52,7 @@ impl Sockets {
     pub(crate) fn new(HandedOver(given): HandedOver) -> Sockets {
         let given = given.into_iter().map(|Named { name, socket }| {
             let open = socket.and_then(Open::handed_over).map_err(|err| (err.kind(), err.to_string()));
-            Given { name, open }
+            Given { name, open, is_health: false }
         });
         Sockets { handed_over: given.collect(), made: vec![] }
     }
@@ -55,44 +60,71 @@ impl Sockets {
     /// A listener at each place that `[http]` names, on the socket that is open there, or else on a new one. None
     /// accepts before its turn.
     pub(crate) async fn open(&mut self, http: &Http) -> Result<Vec<Listener>, StartError> {
+        self.open_all(Wanted::by(http), http.socket_mode, false).await
+    }
+
+    /// The same for `[health]`. Its unix sockets have the mode that those of `[http]` have by default.
+    pub(crate) async fn open_health(&mut self, health: &Health) -> Result<Vec<Listener>, StartError> {
+        let listeners = self.open_all(Wanted::by_health(health), Http::default().socket_mode, true).await?;
+        for given in &mut self.handed_over {
+            let is_of = |listener: &Listener| given.open.as_ref().is_ok_and(|open| listener.is_on(open));
+            given.is_health |= listeners.iter().any(is_of);
+        }
+        Ok(listeners)
+    }
+
+    async fn open_all(
+        &mut self,
+        places: Vec<Wanted>,
+        mode: u32,
+        is_health: bool,
+    ) -> Result<Vec<Listener>, StartError> {
         self.made.retain(|open| open.strong_count() > 0);
-        let mut taking = Taking { sockets: self, taken: vec![] };
+        let mut taking = Taking { sockets: self, taken: vec![], is_health };
         // Those that are known by their addresses first: `systemd` takes all that are left.
         let mut claims = vec![];
-        for wanted in Wanted::by(http) {
+        for wanted in places {
             let claim = taking.find(&wanted).await;
             claims.push((wanted, claim));
         }
         let mut listeners = vec![];
         for (wanted, found) in claims {
-            let failed = |err| StartError::Listen { listen: wanted.place.to_string(), err };
+            let failed = |err| {
+                let listen = wanted.place.to_string();
+                match is_health {
+                    false => StartError::Listen { listen, err },
+                    true => StartError::ListenForHealth { listen, err },
+                }
+            };
             let claims = match found {
                 Some(claim) => vec![claim],
-                None => match taking.make(&wanted, http.socket_mode).await {
+                None => match taking.make(&wanted, mode).await {
                     Ok(claims) => claims,
                     Err(err) => {
                         return Err(taking.in_the_way(&wanted.place, &err).await.unwrap_or(failed(err)));
                     }
                 },
             };
-            for claim in claims {
-                listeners.push(Listener::new(claim, wanted.tls).map_err(failed)?);
-            }
+            let made = claims.into_iter().map(|claim| Listener::new(claim, wanted.tls));
+            listeners.append(&mut made.collect::<io::Result<Vec<_>>>().map_err(failed)?);
         }
         Ok(listeners)
     }
 
-    fn given(&self) -> impl Iterator<Item = Arc<Open>> {
-        self.handed_over.iter().filter_map(|given| given.open.as_ref().ok()).cloned()
+    /// Those that were handed over. `[health]` may take any of them, and keeps it.
+    fn given(&self, is_health: bool) -> impl Iterator<Item = Arc<Open>> {
+        let given = self.handed_over.iter().filter(move |given| is_health || !given.is_health);
+        given.filter_map(|given| given.open.as_ref().ok()).cloned()
     }
 
-    fn made(&self) -> impl DoubleEndedIterator<Item = Arc<Open>> {
-        self.made.iter().filter_map(Weak::upgrade)
+    fn made(&self, is_health: bool) -> impl DoubleEndedIterator<Item = Arc<Open>> {
+        let made = self.made.iter().filter_map(Weak::upgrade);
+        made.filter(move |open| open.made_for().is_some_and(|wanted| wanted.is_health == is_health))
     }
 
     /// Those that were handed over first, then the latest.
-    fn all(&self) -> impl Iterator<Item = Arc<Open>> {
-        self.given().chain(self.made().rev())
+    fn all(&self, is_health: bool) -> impl Iterator<Item = Arc<Open>> {
+        self.given(is_health).chain(self.made(is_health).rev())
     }
 }
 
@@ -101,7 +133,7 @@ impl Taking<'_> {
     /// names, so that one formation runs with it and without it.
     async fn find(&mut self, wanted: &Wanted) -> Option<Claim> {
         // A start without any has no name to look up yet.
-        self.sockets.all().next()?;
+        self.sockets.all(self.is_health).next()?;
         match &wanted.place {
             Listen::Tcp(address) => {
                 // A name that can't be looked up is told of by binding to it.
@@ -123,7 +155,7 @@ impl Taking<'_> {
     }
 
     fn take(&mut self, by: &Listen, is_wanted: impl Fn(&Open) -> bool) -> Option<Claim> {
-        let candidates = self.sockets.all().filter(|open| is_wanted(open) && !self.has(open));
+        let candidates = self.sockets.all(self.is_health).filter(|open| is_wanted(open) && !self.has(open));
         let claim = candidates.filter_map(|open| open.claim()).next()?;
         self.taken.push(Taken { open: claim.open.clone(), by: by.clone() });
         Some(claim)
@@ -138,7 +170,8 @@ impl Taking<'_> {
         let (socket, file) = match &wanted.place {
             Listen::Tcp(address) => {
                 let addresses: Vec<SocketAddr> = tokio::net::lookup_host(address).await?.collect();
-                let others: Vec<_> = self.sockets.made().filter(|open| !self.has(open)).collect();
+                let others: Vec<_> =
+                    self.sockets.made(self.is_health).filter(|open| !self.has(open)).collect();
                 let others: Vec<_> = others.iter().filter_map(|open| open.tcp()).collect();
                 (Socket::tcp(&addresses, &others)?, None)
             }
@@ -157,7 +190,7 @@ impl Taking<'_> {
     /// Takes the sockets of this name that were handed over, or all that are left. There has to be one.
     fn take_given(&mut self, by: &Listen, name: Option<&str>) -> io::Result<Vec<Claim>> {
         let left = self.sockets.handed_over.iter().filter(|given| match &given.open {
-            Ok(open) => !self.has(open),
+            Ok(open) => !self.has(open) && (self.is_health || !given.is_health),
             Err(_) => true,
         });
         let left: Vec<&Given> = left.collect();
@@ -176,7 +209,7 @@ impl Taking<'_> {
         Ok(claims)
     }
 
-    /// The error where another place of the same `[http]` keeps this one from being opened.
+    /// The error where another place of the same formation keeps this one from being opened.
     async fn in_the_way(&self, place: &Listen, err: &io::Error) -> Option<StartError> {
         if !matches!(err.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::NotFound) {
             return None;
@@ -193,7 +226,12 @@ impl Taking<'_> {
             }),
             _ => false,
         };
-        let other = self.taken.iter().find(is_one)?.by.to_string();
+        let apart = self.sockets.made(!self.is_health).filter_map(|open| {
+            let by = open.made_for()?.place.clone();
+            Some(Taken { open, by })
+        });
+        let apart: Vec<Taken> = apart.collect();
+        let other = self.taken.iter().chain(&apart).find(is_one)?.by.to_string();
         Some(StartError::ListenTwice { listen: place.to_string(), other })
     }
 }

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -41,6 +41,7 @@ use wasmhost_engine::services::InstanceName;
 use crate::deaths::Death;
 use crate::event::{Ended, Event, MemberId};
 use crate::few_lines::FewLines;
+use crate::measures::TypeCounts;
 pub(crate) use learned::{Learned, Subject};
 pub(crate) use lease::{Lease, Reused};
 use line::{Asked, Handed, Held, Line, Put, Turn};
@@ -60,6 +61,7 @@ pub(crate) struct Pool {
     /// The version that instances are started of.
     version: ArcSwap<Version>,
     learned: Arc<Learned>,
+    pub(crate) counts: Arc<TypeCounts>,
     inner: Mutex<Inner>,
     /// A call has left a line without an answer since they were last cleared of such.
     left_line: AtomicBool,
@@ -83,6 +85,8 @@ pub(crate) struct PoolParts {
     pub(crate) version: Arc<Version>,
     /// The facts known of components.
     pub(crate) learned: Arc<Learned>,
+    /// Those of the type, whichever pools it had before or has beside this one.
+    pub(crate) counts: Arc<TypeCounts>,
     pub(crate) line_max: usize,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) calls: TaskTracker,
@@ -112,7 +116,7 @@ impl Drop for InLine<'_> {
 impl Pool {
     /// To be called where instances will start: on the runtime of the I/O threads.
     pub(crate) fn new(parts: PoolParts) -> Arc<Pool> {
-        let PoolParts { type_index, name, version, learned, line_max, events, calls } = parts;
+        let PoolParts { type_index, name, version, learned, counts, line_max, events, calls } = parts;
         let inner = Inner { line: Line::new(line_max), live: HashMap::new() };
         let shortages = shortage::lines(name.clone());
         let pool = Arc::new(Pool {
@@ -120,6 +124,7 @@ impl Pool {
             name,
             version: ArcSwap::new(version),
             learned,
+            counts,
             inner: Mutex::new(inner),
             left_line: AtomicBool::new(false),
             idle: Notify::new(),
@@ -173,11 +178,20 @@ impl Pool {
         need: Need,
         wait_max: Duration,
     ) -> Result<Lent, NoInstance> {
+        // One with a promise was counted when it came.
+        let is_new = turn != Turn::First;
         let (waiting, renew, has_room) = {
             let mut inner = self.lock();
             let some_have_gone = || self.left_line.swap(false, AcqRel);
             let (turn, renew) = match inner.line.ask(need, turn, self.is_by_promise(), some_have_gone) {
-                Asked::Handed(handed) => return Ok(self.lent(handed)),
+                Asked::Handed(handed) => {
+                    let lent = self.lent(handed);
+                    drop(inner);
+                    if is_new && matches!(lent, Lent::Now(_)) {
+                        self.counts.requests.waited(Duration::ZERO);
+                    }
+                    return Ok(lent);
+                }
                 Asked::Refused(none) => return Err(none),
                 Asked::Wait { turn, renew } => (turn, renew),
             };
@@ -185,6 +199,7 @@ impl Pool {
             inner.line.wait(turn, sender);
             (waiting, renew, inner.line.room() > 0)
         };
+        let asked = Instant::now();
         // Dropped after what waits, also where the client has gone.
         let mut in_line = InLine { left: &self.left_line, is_answered: false };
         if let Some(held) = renew {
@@ -193,12 +208,21 @@ impl Pool {
         if has_room {
             self.hand_out();
         }
-        match tokio::time::timeout(wait_max, waiting).await {
+        let answer = match tokio::time::timeout(wait_max, waiting).await {
             Ok(answer) => {
                 in_line.is_answered = true;
                 answer.unwrap_or(Err(NoInstance::NoCount))
             }
             Err(_) => Err(NoInstance::TimedOut),
+        };
+        match answer {
+            Ok(Lent::InTurn(promise)) => Ok(Lent::InTurn(promise.asked_at(asked))),
+            answer => {
+                if is_new {
+                    self.counts.requests.waited(asked.elapsed());
+                }
+                answer
+            }
         }
     }
 
@@ -341,7 +365,10 @@ impl Pool {
                 pool.lock().line.renewed();
             }
             match started {
-                Ok(instance) => pool.put(Held { instance: Whole { instance, slot }, served: 0 }),
+                Ok(instance) => {
+                    pool.counts.requests.started_fresh();
+                    pool.put(Held { instance: Whole { instance, slot }, served: 0 });
+                }
                 Err(end) => pool.report(&slot, Ended::FailedToStart(Death::of(&end))),
             }
         };

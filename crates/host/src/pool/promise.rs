@@ -4,7 +4,7 @@
 //! come at once, and the memory of the others stays as it was.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -21,6 +21,8 @@ pub(crate) enum Lent {
 /// See the module.
 pub(crate) struct Promise {
     pool: Arc<Pool>,
+    /// When its call came.
+    asked: Instant,
     /// It no longer counts.
     settled: bool,
     _call: TaskTrackerToken,
@@ -29,22 +31,31 @@ pub(crate) struct Promise {
 impl Promise {
     /// The caller has counted it.
     pub(super) fn new(pool: &Arc<Pool>) -> Promise {
-        Promise { pool: pool.clone(), settled: false, _call: pool.calls.token() }
+        Promise { pool: pool.clone(), asked: Instant::now(), settled: false, _call: pool.calls.token() }
+    }
+
+    /// The same for a call that came earlier.
+    pub(super) fn asked_at(mut self, asked: Instant) -> Promise {
+        self.asked = asked;
+        self
     }
 
     /// The instance. If idle ones were asked to leave since, the call waits for one at the head of the line, for at most
     /// `wait_max`.
     pub(crate) async fn redeem(mut self, wait_max: Duration) -> Result<Lease, NoInstance> {
-        let pool = self.pool.clone();
-        loop {
+        let (pool, asked) = (self.pool.clone(), self.asked);
+        let redeemed = loop {
             if let Some(lease) = self.take() {
-                return Ok(lease);
+                break Ok(lease);
             }
-            match pool.lend_from(Turn::First, Need::Any, wait_max).await? {
-                Lent::Now(lease) => return Ok(lease),
-                Lent::InTurn(promise) => self = promise,
+            match pool.lend_from(Turn::First, Need::Any, wait_max).await {
+                Ok(Lent::Now(lease)) => break Ok(lease),
+                Ok(Lent::InTurn(promise)) => self = promise,
+                Err(none) => break Err(none),
             }
-        }
+        };
+        pool.counts.requests.waited(asked.elapsed());
+        redeemed
     }
 
     fn take(&mut self) -> Option<Lease> {

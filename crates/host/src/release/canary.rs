@@ -24,7 +24,7 @@ use super::deploying::{Attempt, Deploying, Done, Places};
 use super::moving::{UNANSWERED, supervised};
 use super::preparing::Prepared;
 use super::telling;
-use super::{Live, OnCanary, Opened, Release, ReleaseType};
+use super::{Live, OnCanary, Openings, Release, ReleaseType};
 use crate::admin::api::DeployEvent;
 use crate::ingress::{Shared, Web};
 use crate::plan::{Plan, PlannedType};
@@ -237,7 +237,7 @@ impl Deploying {
         self.make_live(standing.prepared, places, opened).await
     }
 
-    async fn move_canary(&self, attempt: &mut Attempt<'_>) -> Result<(Option<Opened>, Places), String> {
+    async fn move_canary(&self, attempt: &mut Attempt<'_>) -> Result<(Openings, Places), String> {
         let Some(standing) = &self.canary else { return Err(NONE.to_owned()) };
         let next = &standing.prepared.release;
         attempt.tell(DeployEvent::Begun { release: next.number });

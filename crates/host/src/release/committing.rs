@@ -9,7 +9,7 @@ use wasmhost_config::{Formation, Trigger};
 
 use super::deploying::{Deploying, Places};
 use super::moving::retire;
-use super::{Live, Opened, Release, ReleaseType};
+use super::{Live, Opened, Openings, Release, ReleaseType};
 use crate::ingress::{FailureLog, Rounds, ServedAt, Shared, Web};
 use crate::pool::Pool;
 use crate::services::KnownQueues;
@@ -24,11 +24,14 @@ impl Deploying {
         next: Release,
         places: Vec<(usize, Arc<Pool>)>,
         changed: &HashSet<String>,
-        opened: Option<Opened>,
+        opened: Openings,
     ) {
+        if let Some(opened) = opened.health {
+            opened.serve(&self.parts.health);
+        }
         self.parts.queues.know(known_queues(&next));
         let before = std::mem::take(&mut self.webs);
-        let stays_open = self.serve(&next, &places, &before, changed, opened);
+        let stays_open = self.serve(&next, &places, &before, changed, opened.http);
         self.trigger(&next, &places, changed).await;
         let (webs, others): (Places, Places) =
             self.places.iter().cloned().partition(|(place, _)| !stays_open && before.contains_key(place));
@@ -120,8 +123,8 @@ impl Deploying {
         let http = http.unwrap_or_else(|| self.parts.live.load().http.clone());
         let (number, formation) = (next.number, next.formation.clone());
         let schedules = self.parts.triggers.schedules();
-        let canary = self.on_canary();
-        self.parts.live.store(Arc::new(Live { number, formation, http, canary, schedules }));
+        let (canary, health) = (self.on_canary(), self.parts.health.served_at());
+        self.parts.live.store(Arc::new(Live { number, formation, http, health, canary, schedules }));
     }
 
     /// Releases that aren't kept any more go, with their components.
@@ -154,6 +157,7 @@ pub(super) fn web(kind: &ReleaseType, pool: &Arc<Pool>, rounds: &Arc<Rounds>) ->
 fn known_queues(release: &Release) -> KnownQueues {
     let mut known = KnownQueues { settings: release.formation.queues.clone(), ..KnownQueues::default() };
     for kind in &release.types {
+        known.granted.extend(kind.planned.process.grants.enqueue.iter().cloned());
         let Trigger::Queue { queues } = &kind.planned.trigger else { continue };
         for (queue, _) in queues {
             known.workers.entry(queue.clone()).or_default().push(kind.name().to_owned());

@@ -18,10 +18,12 @@ use super::canary::Standing;
 use super::history::plan_of;
 use super::preparing::Prepared;
 use super::telling;
-use super::{Front, Live, Making, Opened, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
+use super::{Front, Live, Making, Opened, Openings, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
 use crate::admin::api::{DeployEvent, ReleaseChange};
 use crate::feed::Feed;
+use crate::health::Health;
 use crate::ingress::{Renewal, ServedAt, Web};
+use crate::measures::Measures;
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Pool;
 use crate::services::{GrantedBy, Queues};
@@ -39,6 +41,8 @@ pub(crate) struct Parts {
     pub(crate) front: Arc<Front>,
     pub(crate) triggers: Triggers,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) measures: Arc<Measures>,
+    pub(crate) health: Arc<Health>,
     /// The formation's file. That of the live release may be the other one of a Procfile and a formation.toml.
     pub(crate) file: PathBuf,
     pub(crate) live: Arc<ArcSwap<Live>>,
@@ -144,7 +148,8 @@ impl Deploying {
             Deploying { parts, release: empty, places: vec![], webs: HashMap::new(), canary: None };
         let underway = deploying.adopt(&release, counts, false).await?;
         let changed = release.types.iter().map(|kind| kind.name().to_owned()).collect();
-        deploying.commit(release, underway.places, &changed, opened).await;
+        let openings = Openings { http: opened, health: None };
+        deploying.commit(release, underway.places, &changed, openings).await;
         Ok(deploying)
     }
 
@@ -204,6 +209,9 @@ impl Deploying {
         if !attempt.store_is_late {
             self.forget().await;
         }
+        if !matches!(wanted, Wanted::File { dry_run: true, .. }) {
+            self.parts.measures.deployed(&end);
+        }
         // A client that hears of the end may give the next order at once.
         drop(turn);
         attempt.tell(end);
@@ -246,7 +254,7 @@ impl Deploying {
         &mut self,
         prepared: Prepared,
         places: Places,
-        opened: Option<Opened>,
+        opened: Openings,
     ) -> Result<Done, String> {
         let Prepared { release: next, changed, engine } = prepared;
         let number = next.number;
@@ -315,7 +323,7 @@ impl Deploying {
         &mut self,
         change: Change,
         attempt: &mut Attempt<'_>,
-    ) -> Result<(Prepared, Places, Option<Opened>), String> {
+    ) -> Result<(Prepared, Places, Openings), String> {
         let Change { plan, author, changes } = change;
         let prepared = self.prepare(plan, author, &changes, attempt).await?;
         let opened = self.open(&prepared.release, attempt).await?;

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use wasmhost_config::{Http, Route};
 
 use crate::capacity::Capacity;
+use crate::health::{self, Health};
 use crate::host::{Lasting, StartError};
 use crate::ingress::{Certificates, Ingress, Listener, Renewal, Rounds, ServedAt, Sockets, Web};
+use crate::measures::Measures;
 use crate::output;
 
 /// How often it is looked whether an ingress has ended.
@@ -24,6 +26,7 @@ pub(crate) struct Front {
     lasting: Lasting,
     stderr: output::Stream,
     capacity: Capacity,
+    measures: Arc<Measures>,
     /// One that opens places at a time.
     sockets: tokio::sync::Mutex<Sockets>,
     serving: Mutex<Serving>,
@@ -50,6 +53,14 @@ pub(crate) struct Opened {
     certificates: Option<Arc<Certificates>>,
 }
 
+/// The places that a release changes, open already.
+pub(crate) struct Openings {
+    /// None where requests come by the same places as before, or where there are none.
+    pub(crate) http: Option<Opened>,
+    /// None where nothing was asked of it.
+    pub(crate) health: Option<health::Opened>,
+}
+
 impl Opened {
     /// Opens all places that `[http]` names, on the sockets that are open there already.
     pub(crate) async fn open(http: &Http, sockets: &mut Sockets) -> Result<Opened, StartError> {
@@ -69,9 +80,28 @@ impl Front {
         stderr: output::Stream,
         capacity: Capacity,
         sockets: Sockets,
+        measures: Arc<Measures>,
     ) -> Front {
         let sockets = tokio::sync::Mutex::new(sockets);
-        Front { rounds: Arc::default(), lasting, stderr, capacity, sockets, serving: Mutex::default() }
+        let rounds = Arc::default();
+        Front { rounds, lasting, stderr, capacity, measures, sockets, serving: Mutex::default() }
+    }
+
+    /// Connections that are open, those of places that were left too.
+    pub(crate) fn open_connections(&self) -> usize {
+        let serving = self.lock();
+        let replaced = serving.replaced.iter().map(|(ingress, _)| ingress);
+        let all = serving.present.iter().map(|present| &present.ingress).chain(replaced);
+        all.map(|ingress| ingress.open_connections()).sum()
+    }
+
+    /// Opens the places where a release has probes answered.
+    pub(crate) async fn open_health(
+        &self,
+        health: &Health,
+        wanted: Option<&wasmhost_config::Health>,
+    ) -> Result<health::Opened, StartError> {
+        health.open(wanted, &mut *self.sockets.lock().await).await
     }
 
     /// Opens all places that `[http]` names. Where the host listens already, it goes on until the new ingress serves.
@@ -99,7 +129,8 @@ impl Front {
     ) {
         let Opened { listeners, certificates } = opened;
         let connections_max = self.capacity.connections(http.connections_max);
-        let ingress = Ingress::new(http, connections_max, routes.clone(), &self.stderr);
+        let ingress =
+            Ingress::new(http, connections_max, routes.clone(), &self.stderr, self.measures.clone());
         let mut serving = self.lock();
         if serving.is_draining {
             return;

@@ -42,7 +42,7 @@ use crate::pool::Version;
 use crate::share::Share;
 use crate::trigger::schedule::ScheduleTrigger;
 pub(crate) use deploying::{Deploying, Parts, TIMEOUT_MAX, change_lines};
-pub(crate) use front::{Front, Opened};
+pub(crate) use front::{Front, Opened, Openings};
 pub(crate) use history::{Begin, NothingToRun, at_start};
 pub use live::LiveRelease;
 pub(crate) use making::{Making, engine_options, run_release_steps};
@@ -93,6 +93,8 @@ pub(crate) struct Live {
     pub(crate) formation: Formation,
     /// Where requests are served, if any type takes them.
     pub(crate) http: Vec<ServedAt>,
+    /// Where probes and metrics are answered.
+    pub(crate) health: Vec<ServedAt>,
     /// The release that has a share of requests and jobs beside this one, if one has.
     pub(crate) canary: Option<OnCanary>,
     /// By their types' names.
@@ -113,6 +115,7 @@ impl Live {
             number: 0,
             formation: formation.clone(),
             http: vec![],
+            health: vec![],
             canary: None,
             schedules: HashMap::new(),
         }

@@ -16,7 +16,7 @@ use super::making::run_release_steps;
 use super::moving::UNANSWERED;
 use super::shelf::put_back;
 use super::trial::Trial;
-use super::{Opened, Release, ReleaseType, Wanted};
+use super::{Opened, Openings, Release, ReleaseType, Wanted};
 use crate::admin::api::DeployEvent;
 use crate::host::Progress;
 use crate::ingress::Renewal;
@@ -96,12 +96,16 @@ impl Deploying {
         added.map_err(|err| format!("the release could not be stored: {err}"))
     }
 
-    /// Opens the places where a release will serve, if they are others.
-    pub(super) async fn open(
-        &self,
-        next: &Release,
-        attempt: &mut Attempt<'_>,
-    ) -> Result<Option<Opened>, String> {
+    /// Opens the places where a release will serve and have probes answered, if they are others.
+    pub(super) async fn open(&self, next: &Release, attempt: &mut Attempt<'_>) -> Result<Openings, String> {
+        let http = self.open_http(next, attempt).await?;
+        attempt.waits_for = "its listeners were being opened".to_owned();
+        let opening = self.parts.front.open_health(&self.parts.health, next.formation.health.as_ref());
+        let health = attempt.within(opening).await?.map_err(|err| err.to_string())?;
+        Ok(Openings { http, health: Some(health) })
+    }
+
+    async fn open_http(&self, next: &Release, attempt: &mut Attempt<'_>) -> Result<Option<Opened>, String> {
         let is_elsewhere =
             !takes_requests(&self.release) || self.release.formation.http != next.formation.http;
         if !takes_requests(next) || !is_elsewhere {

@@ -16,6 +16,7 @@ use wasmhost_store::{Jobs, Ticks};
 use super::ReleaseType;
 use crate::feed::Feed;
 use crate::host::Lasting;
+use crate::measures::Measures;
 use crate::pool::Pool;
 use crate::trigger::Triggering;
 use crate::trigger::ahead::Ahead;
@@ -31,6 +32,7 @@ pub(crate) struct Triggers {
     /// This boot of this host.
     pub(crate) owner: String,
     pub(crate) claimed: Arc<ClaimedJobs>,
+    pub(crate) measures: Arc<Measures>,
     pub(crate) lasting: Lasting,
     /// The loops.
     pub(crate) tracker: TaskTracker,
@@ -118,6 +120,7 @@ impl Triggers {
             complaints: Complaints::default(),
             log: JobLog::new(&Arc::from(process.name.as_str())),
             feed: self.feed.clone(),
+            measures: self.measures.clone(),
         });
         let triggering = self.triggering();
         let run = trigger.run(triggering.clone());

@@ -146,6 +146,7 @@ impl Supervisor {
             name: supervised.name.clone(),
             version: supervised.version.clone(),
             learned: self.learned.clone(),
+            counts: self.measures.of(&supervised.name),
             line_max: supervised.backlog.line_max(0),
             events: self.events.clone(),
             calls: self.calls.clone(),
@@ -176,12 +177,18 @@ impl Supervisor {
         let mut gone = vec![];
         self.types.retain(|place, kind| {
             let is_gone = kind.is_retired && roster.kind(place).is_gone();
+            if is_gone {
+                kind.pool.counts.left(roster.kind(place).recycled);
+            }
             gone.extend(is_gone.then(|| kind.given.name.clone()));
             !is_gone
         });
         // Another type may have had the name since.
         gone.retain(|name| self.types.iter().all(|(_, kind)| kind.given.name != *name));
-        gone.iter().for_each(|name| self.deaths.forget(name));
+        for name in &gone {
+            self.deaths.forget(name);
+            self.measures.forget(name);
+        }
         // A caller that waits for all types waits for those that there are.
         let types = &self.types;
         self.waiting.iter_mut().for_each(|(wanted, _)| wanted.retain(|place| types.contains(*place)));

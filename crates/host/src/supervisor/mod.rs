@@ -12,6 +12,7 @@
 mod adopt;
 mod canary;
 mod counts;
+mod measure;
 mod naming;
 mod pulse;
 mod replacing;
@@ -30,24 +31,27 @@ use tokio::time::Interval;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use wasmhost_engine::services::InstanceName;
-use wasmhost_engine::{CallEnd, CallLimits, Instance, Meter};
+use wasmhost_engine::{Instance, Meter};
 use wasmhost_store::Counts;
 
 use self::adopt::Move;
 pub(crate) use self::adopt::{Adopted, Underway};
 pub(crate) use self::canary::Canary;
 use self::counts::{Asked, Change, Saving, saved};
+pub(crate) use self::measure::{STATES, TypeMeasure};
 pub(crate) use self::naming::Name;
 pub(crate) use self::pulse::Pulse;
 use self::roster::{Ending, Roster, Start, Wait};
 pub(crate) use self::types::{Backlog, Supervised};
-use self::types::{Retry, Starting, Type};
+use self::types::{Retry, Starting, Type, run_main};
+use self::view::standing;
 use crate::admin::api::{InstanceChange, ScaleChange, TypeView};
 use crate::capacity::Capacity;
 use crate::deaths::{Death, Deaths};
 use crate::event::{Ended, Event, MemberId};
 use crate::feed::Feed;
-use crate::pool::{Learned, Pool, Slot};
+use crate::measures::Measures;
+use crate::pool::Learned;
 use crate::share::{Share, Takes};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -82,11 +86,19 @@ pub(crate) enum Action {
     Settled { types: Vec<String>, reply: oneshot::Sender<()> },
     /// Answers with how things stand.
     Look { reply: oneshot::Sender<Vec<TypeView>> },
+    /// Answers with the same in figures, for metrics.
+    Measure { reply: oneshot::Sender<Vec<TypeMeasure>> },
     /// The host drains: counts stay as they are, and what ends is still replaced, since calls go on.
     RefuseChanges,
     /// The host is going: starts nothing any more, and ends every call that still runs. Answers with how many there
     /// were, those of commands that run always left out: nothing can ask them to finish.
     InterruptAll { reply: oneshot::Sender<usize> },
+}
+
+/// Where it is noted what becomes of instances.
+pub(crate) struct Records {
+    pub(crate) deaths: Arc<Deaths>,
+    pub(crate) measures: Arc<Measures>,
 }
 
 /// Which instances: of a type, or one of them.
@@ -128,6 +140,7 @@ pub(crate) struct Supervisor {
     pulse: Pulse,
     deaths: Arc<Deaths>,
     feed: Arc<Feed>,
+    measures: Arc<Measures>,
     /// Those who wait until types are settled.
     waiting: Vec<(Vec<usize>, oneshot::Sender<()>)>,
     /// Changes of counts, of which the first may be on its way to the store.
@@ -147,7 +160,7 @@ impl Supervisor {
         events: mpsc::UnboundedSender<Event>,
         calls: TaskTracker,
         pulse: Pulse,
-        deaths: Arc<Deaths>,
+        Records { deaths, measures }: Records,
     ) -> Supervisor {
         Supervisor {
             roster: Roster::new(as_usize(capacity.slots())),
@@ -164,6 +177,7 @@ impl Supervisor {
             pulse,
             deaths,
             feed: Arc::default(),
+            measures,
             waiting: vec![],
             changes: VecDeque::new(),
             saving: None,
@@ -211,6 +225,7 @@ impl Supervisor {
                 let starting = self.types[type_index].starting.remove(&member);
                 if let Some(wait) = self.roster.failed_to_start(type_index, member) {
                     let death = Death::of(&end).at_start();
+                    self.types[type_index].pool.counts.restarted(death.cause());
                     if let Some(Starting { version, index, .. }) = starting {
                         self.move_failed_to_start(type_index, &version, index, &death.message);
                     }
@@ -267,6 +282,10 @@ impl Supervisor {
                 let places = places.into_iter();
                 let views = places.map(|place| self.types[place].view(self.roster.kind(place)));
                 let _ = reply.send(views.collect());
+            }
+            Action::Measure { reply } => {
+                let types = self.types.iter().map(|(place, kind)| kind.measure(self.roster.kind(place)));
+                let _ = reply.send(types.collect());
             }
             Action::RefuseChanges => self.changes_refused = true,
             Action::InterruptAll { reply } => {
@@ -325,6 +344,7 @@ impl Supervisor {
         let pool = kind.pool.clone();
         let slot = pool.slot(member, wanted.index, &instance, version);
         kind.slots.insert(member, slot.clone());
+        pool.counts.started();
         if runs_always {
             pool.admit_running(slot.clone());
             self.calls.spawn(run_main(instance, slot, pool, kind.given.limits));
@@ -341,6 +361,9 @@ impl Supervisor {
     fn gone(&mut self, type_index: usize, member: MemberId, how: Ended) {
         let kind = &mut self.types[type_index];
         let slot = kind.slots.remove(&member);
+        if let Some(slot) = &slot {
+            kind.pool.counts.gone(slot.used().cpu);
+        }
         let lived = slot.as_ref().map_or(Duration::ZERO, |slot| slot.since.elapsed());
         if let Some(slot) = &slot
             && self.roster.kind(type_index).has(member)
@@ -364,7 +387,14 @@ impl Supervisor {
             kind.last_end = Some(death.message.clone());
             self.deaths.note(&slot.name, Some(lived), death);
         }
-        if let Some(wait) = self.roster.ended(type_index, member, ending) {
+        let restarts = self.roster.kind(type_index).restarts;
+        let wait = self.roster.ended(type_index, member, ending);
+        if let Some(death) = &death
+            && self.roster.kind(type_index).restarts > restarts
+        {
+            self.types[type_index].pool.counts.restarted(death.cause());
+        }
+        if let Some(wait) = wait {
             self.back_off(type_index, member, wait, death.map(|death| death.message).unwrap_or_default());
         }
     }
@@ -432,30 +462,6 @@ pub fn unknown_type(name: &str, known: &[&str]) -> String {
     let mut seen = HashSet::new();
     let known: Vec<_> = known.iter().copied().filter(|known| seen.insert(*known)).collect();
     format!("there is no process type \"{name}\"; this formation has {}", known.join(", "))
-}
-
-/// Runs a command's `main` until it ends.
-async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: CallLimits) {
-    let report = instance.call_command(limits).await.report;
-    let death = match &report.end {
-        CallEnd::Returned(code) => Death::exited(*code),
-        end => Death::of(end),
-    };
-    if let CallEnd::Trap(backtrace) = &report.end {
-        warn!(instance = %slot.name, "trapped: {backtrace}");
-    }
-    pool.report(&slot, Ended::Exited(death));
-}
-
-/// How many instances serve, and how many there should be: `web=4/4 worker=1/2`.
-fn standing(types: &Slab<Type>, order: &[usize]) -> String {
-    let scalable = order.iter().map(|place| &types[*place]).filter(|kind| kind.given.scalable);
-    let each = scalable.map(|kind| {
-        let canary = kind.canary.and_then(|beside| types.get(beside.place));
-        let canary = canary.map_or((0, 0), |canary| (canary.pool.live(), canary.desired));
-        format!("{}={}/{}", kind.given.name, kind.pool.live() + canary.0, kind.desired + canary.1)
-    });
-    each.collect::<Vec<_>>().join(" ")
 }
 
 /// Waits for the timer, forever where there is none.

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmhost_engine::{CallLimits, Meter};
+use tracing::warn;
+use wasmhost_engine::{CallEnd, CallLimits, Instance, Meter};
 
 use super::canary::Beside;
 use super::roster::Kind;
-use crate::event::MemberId;
+use crate::deaths::Death;
+use crate::event::{Ended, MemberId};
 use crate::pool::{Outlook, Pool, Slot, Version};
 
 /// A type, as the supervisor is given it.
@@ -145,6 +147,19 @@ impl Type {
             self.pool.set_outlook(outlook);
         }
     }
+}
+
+/// Runs a command's `main` until it ends.
+pub(super) async fn run_main(instance: Instance, slot: Arc<Slot>, pool: Arc<Pool>, limits: CallLimits) {
+    let report = instance.call_command(limits).await.report;
+    let death = match &report.end {
+        CallEnd::Returned(code) => Death::exited(*code),
+        end => Death::of(end),
+    };
+    if let CallEnd::Trap(backtrace) = &report.end {
+        warn!(instance = %slot.name, "trapped: {backtrace}");
+    }
+    pool.report(&slot, Ended::Exited(death));
 }
 
 #[cfg(test)]

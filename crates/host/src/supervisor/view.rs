@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use slab::Slab;
 use wasmhost_engine::{Fullness, INSTANCE_DESCRIPTORS_MAX};
 
 use super::roster::{Kind, Member, Phase, Successor};
@@ -133,6 +134,17 @@ fn view_directory(found: Fullness<'_>) -> DirectoryView {
         entries: found.used.map(|used| used.entries),
         entries_max: found.entries_max,
     }
+}
+
+/// How many instances serve, and how many there should be: `web=4/4 worker=1/2`.
+pub(super) fn standing(types: &Slab<Type>, order: &[usize]) -> String {
+    let scalable = order.iter().map(|place| &types[*place]).filter(|kind| kind.given.scalable);
+    let each = scalable.map(|kind| {
+        let canary = kind.canary.and_then(|beside| types.get(beside.place));
+        let canary = canary.map_or((0, 0), |canary| (canary.pool.live(), canary.desired));
+        format!("{}={}/{}", kind.given.name, kind.pool.live() + canary.0, kind.desired + canary.1)
+    });
+    each.collect::<Vec<_>>().join(" ")
 }
 
 fn again(retry: &Retry) -> String {

@@ -35,6 +35,7 @@ use super::claimed::{ClaimedJob, ClaimedJobs, LEASE};
 use super::job_events;
 use super::job_log::{JobLog, Tried};
 use crate::feed::Feed;
+use crate::measures::Measures;
 use crate::pool::{Lease, Pool};
 
 /// Jobs that one claim takes, at most.
@@ -67,6 +68,7 @@ pub(crate) struct QueueTrigger {
     pub(crate) complaints: Complaints,
     pub(crate) log: JobLog,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) measures: Arc<Measures>,
 }
 
 /// Calls that may fail again and again while the store does.
@@ -134,6 +136,7 @@ impl QueueTrigger {
                     match claimed {
                         Ok(jobs) => {
                             self.ahead.claimed(sent.0.elapsed());
+                            self.pool.counts.claimed(sent.0.elapsed());
                             is_dry = is_all(&jobs, sent.1);
                             self.take_in(jobs, sent.0, &mut ready, &triggering);
                         }
@@ -262,11 +265,16 @@ impl QueueTrigger {
         let name = lease.slot().name.clone();
         let tried = Tried::of(&job, &name);
         self.feed.tell(|| job_events::running(&tried));
+        let counts = self.measures.queue(&job.queue);
         let meter = instance.meter().clone();
         let finished = instance.call_job(to_guest(job), self.limits, claimed.stopped()).await;
         let report = &finished.report;
         let together = claimed.ended(finished.instance.is_none());
         self.ahead.called(report.wall);
+        let was_run = !matches!(report.end, CallEnd::Refused(_));
+        if was_run {
+            counts.ran(report.wall);
+        }
         if let CallEnd::Trap(backtrace) = &report.end {
             self.log.trapped(&tried, backtrace);
         }
@@ -275,6 +283,9 @@ impl QueueTrigger {
         // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
         let settled = self.settle(claim, verdict.clone(), claimed).await;
+        if was_run {
+            counts.settled(settled);
+        }
         let Some(settled) = settled else { return };
         let failed = match &verdict {
             Verdict::Failed(then, error) => Some((then, error.as_str())),

@@ -140,6 +140,9 @@ impl ScheduleTrigger {
 
     async fn call(&self, nominal: Timestamp, manual: bool) -> TickEnd {
         self.feed.tell(|| self.event(nominal, manual, TickChange::Running, None));
+        if !manual {
+            self.pool.counts.tick_was_late(self.timeline.clock.now().since(self.timeline.due_at(nominal)));
+        }
         let end = self.call_instance(nominal, manual).await;
         let process = &self.timeline.process;
         match &end {
@@ -189,6 +192,7 @@ impl ScheduleTrigger {
 
     async fn finish(&self, nominal: Timestamp, manual: bool, end: TickEnd) {
         let Timeline { process, ticks, .. } = &*self.timeline;
+        self.pool.counts.ticked(&end);
         let kept = ticks.finish(process, nominal, end.clone()).await;
         self.feed.tell(|| {
             let (state, error) = match &end {

@@ -77,7 +77,7 @@ use self::writer::{Beside, Write, Writer};
 use self::written::Meter;
 
 pub use self::releases_in_file::ReleasesInFile;
-pub use self::written::Written;
+pub use self::written::{COMMIT_SECONDS, Written};
 
 /// A SQLite database as a store. Clones are handles of the same one.
 ///

@@ -436,12 +436,13 @@ impl Writer {
                 Failed::Commit(StoreError::Unavailable(format!("no ids can be kept: {error}")))
             })?;
         }
+        let begun = Instant::now();
         transaction.commit().map_err(commit_failed)?;
+        self.meter.committed(begun.elapsed());
         if self.beside.as_ref().is_some_and(|beside| !beside.reserve.is_kept()) {
             // The log must not grow now.
             reserve::checkpoint(&self.connection);
         }
-        self.meter.committed();
         if tx.awoken.get() {
             self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
             self.held_back.borrow_mut().clear();

@@ -9,6 +9,7 @@
 //! Nothing that goes wrong with the directory keeps a component from being loaded.
 
 mod directory;
+mod loads;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,6 +22,7 @@ use wasmparser::Parser;
 use wasmtime::Engine;
 
 use self::directory::Directory;
+pub use self::loads::{Loaded, Loads};
 use super::artifact::Compiled;
 use super::compiler::{CompiledFile, Compiler};
 use super::key::{Digest, key};
@@ -35,6 +37,7 @@ pub(crate) type SharedCode = Arc<Compiled>;
 pub struct Cache {
     directory: Option<Arc<Directory>>,
     compiler: Compiler,
+    loads: Arc<Loads>,
     /// Code that is loaded, or being loaded. Code that no type uses any more is forgotten.
     loaded: Mutex<HashMap<String, Arc<Slot>>>,
 }
@@ -51,7 +54,12 @@ struct Slot {
 impl Cache {
     /// Keeps nothing after this process.
     pub fn off() -> Cache {
-        Cache { directory: None, compiler: Compiler::default(), loaded: Mutex::default() }
+        Cache {
+            directory: None,
+            compiler: Compiler::default(),
+            loads: Arc::default(),
+            loaded: Mutex::default(),
+        }
     }
 
     /// Keeps at most `bytes_max` in this directory, which is made where it is missing. One that isn't safe isn't used,
@@ -75,8 +83,13 @@ impl Cache {
 
     /// The same directory, for another engine: code that is loaded is of one engine alone.
     pub(crate) fn beside(&self) -> Cache {
-        let compiler = self.compiler.clone();
-        Cache { directory: self.directory.clone(), compiler, loaded: Mutex::default() }
+        let (compiler, loads) = (self.compiler.clone(), self.loads.clone());
+        Cache { directory: self.directory.clone(), compiler, loads, loaded: Mutex::default() }
+    }
+
+    /// Where it counts what came of it.
+    pub fn loads(&self) -> &Arc<Loads> {
+        &self.loads
     }
 
     /// The compiled form of `wasm`, whose digest is this: the one that this process has, or the directory, or a new
@@ -91,7 +104,7 @@ impl Cache {
     ) -> Result<SharedCode, LoadError> {
         let key = key(engine, digest);
         self.shared(&key, wanted, |is_over| {
-            let source = Source { engine, key: &key, wasm, limits, is_over };
+            let source = Source { engine, key: &key, wasm, limits, is_over, loads: &self.loads };
             match &self.directory {
                 None => source.of_file(&source.compile(&self.compiler)?),
                 Some(directory) => source.find_or_compile(directory, &self.compiler),
@@ -119,6 +132,7 @@ impl Cache {
         let _member = slot.crowd.join(wanted);
         let mut known = slot.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(compiled) = known.upgrade() {
+            self.loads.shared();
             return Ok(compiled);
         }
         let compiled = Arc::new(make(&|| slot.crowd.is_over())?);
@@ -135,6 +149,7 @@ struct Source<'a> {
     limits: CompileLimits,
     /// Whether nobody waits for it any more.
     is_over: &'a dyn Fn() -> bool,
+    loads: &'a Loads,
 }
 
 impl Source<'_> {
@@ -144,6 +159,7 @@ impl Source<'_> {
         match directory.find(self.key, self.engine) {
             Ok(compiled) => {
                 debug!("mapped {} in {:?}", entry.display(), started.elapsed());
+                self.loads.mapped();
                 return Ok(compiled);
             }
             Err(Unusable::Missing) => {}
@@ -155,6 +171,7 @@ impl Source<'_> {
         // The process that had the lock may have made it.
         if let Ok(compiled) = directory.find(self.key, self.engine) {
             let waited = started.elapsed();
+            self.loads.mapped();
             debug!("mapped {}, which another process has made, after {waited:?}", entry.display());
             return Ok(compiled);
         }
@@ -173,7 +190,9 @@ impl Source<'_> {
     fn compile(&self, compiler: &Compiler) -> Result<CompiledFile, LoadError> {
         let started = Instant::now();
         // It has been looked at: there is nothing wrong with it but what a compiler finds.
-        let file = compiler.compile_while(self.wasm, self.limits, self.is_over).map_err(LoadError::from)?;
+        let compiled = compiler.compile_while(self.wasm, self.limits, self.is_over);
+        self.loads.compiled(started.elapsed(), compiled.is_ok());
+        let file = compiled.map_err(LoadError::from)?;
         let kind = if Parser::is_component(self.wasm) { "component" } else { "core module" };
         debug!("compiled a {kind} of {} bytes in {:?}", self.wasm.len(), started.elapsed());
         Ok(file)

@@ -72,8 +72,13 @@ impl Timeline {
         Ok((cursor, self.after(from).filter(|time| time.due > now).take(count).collect()))
     }
 
+    /// When the jitter's delay of a time is over.
+    pub(super) fn due_at(&self, nominal: Timestamp) -> Timestamp {
+        nominal + self.schedule.delay(&self.process, nominal.0)
+    }
+
     fn time(&self, nominal: Timestamp) -> Time {
-        Time { nominal, due: nominal + self.schedule.delay(&self.process, nominal.0) }
+        Time { nominal, due: self.due_at(nominal) }
     }
 
     /// Until a time is due, of which the clock may say anything.
