@@ -30,6 +30,9 @@ const KILLS_DEFAULT: usize = 10;
 /// The host's holdings are measured after so many deploys, and at the end.
 const DEPLOYS_FIRST: usize = 10;
 
+/// Its holdings are looked at after each of so many.
+const LOOK_EVERY: usize = 50;
+
 /// One step of a run.
 #[derive(Debug, Clone, Copy)]
 enum Act {
@@ -80,37 +83,37 @@ fn no_deploy_whatever_becomes_of_it_costs_a_request_or_a_job() {
         versions(host.address(), 2, "side.example"),
         orders.place(host.address()),
     ];
-    let mut after_the_first = None;
+    let mut held = vec![];
     let mut made = 0;
     for act in acts(deploys, &mut random) {
         println!("{act:?}");
         site.act(&host, act, &mut random);
         made += usize::from(matches!(act, Act::Deploy));
-        if made == DEPLOYS_FIRST && after_the_first.is_none() {
-            after_the_first = Some(site.holdings(&host));
+        if matches!(act, Act::Deploy) && (made == DEPLOYS_FIRST || made % LOOK_EVERY == 0) {
+            held.push((made, site.holdings(&host)));
         }
     }
-    let at_the_end = site.holdings(&host);
+    held.push((made, site.holdings(&host)));
     loads.iter().for_each(|load| load.wait_for(20));
     let answered: u64 = loads.into_iter().map(Load::stop).sum();
     let jobs = orders.were_each_done_once(&host, &site.formation);
-    println!(
-        "{answered} requests were answered, {jobs} jobs were done; {after_the_first:?} -> {at_the_end:?}"
-    );
-    if let Some(first) = after_the_first {
-        at_the_end.is_no_more_than(&first);
-        report(deploys, answered, jobs, &first, &at_the_end);
-    }
+    println!("{answered} requests were answered, {jobs} jobs were done; {held:#?}");
+    let [(_, first), .., (_, last)] = &held[..] else {
+        panic!("at least {DEPLOYS_FIRST} deploys: {deploys}")
+    };
+    last.is_no_more_than(first);
+    report(deploys, answered, jobs, &held);
     host.stop().never_panicked().done();
 }
 
 /// For whoever asked for it: `cargo xtask test --faults` makes a page of it.
-fn report(deploys: usize, answered: u64, jobs: usize, first: &Holdings, last: &Holdings) {
+fn report(deploys: usize, answered: u64, jobs: usize, held: &[(usize, Holdings)]) {
     let Some(file) = std::env::var_os("WASMHOST_FAULT_DEPLOYS_REPORT") else { return };
+    let held: Vec<_> = held.iter().map(|(deploys, held)| (deploys, held.to_string())).collect();
     let report = json!({
         "deploys": deploys, "rollbacks": deploys / 2, "scales": deploys / 2,
         "broken": deploys / 10 * ALL_BROKEN.len(), "answered": answered, "jobs": jobs,
-        "held_first": first.to_string(), "held_last": last.to_string(),
+        "held": held,
     });
     fs::write(file, report.to_string()).unwrap();
 }

@@ -39,8 +39,8 @@ struct Deployed {
     answered: u64,
     jobs: u64,
     /// The host's holdings after the first ten deploys, and at the end.
-    held_first: String,
-    held_last: String,
+    /// After so many deploys, in words.
+    held: Vec<(usize, String)>,
 }
 
 pub(crate) fn run(repository: &Path) -> Result<()> {
@@ -123,7 +123,9 @@ impl Tally {
 
 impl Deployed {
     fn to_markdown(&self) -> String {
-        let Deployed { deploys, rollbacks, scales, broken, answered, jobs, held_first, held_last } = self;
+        let Deployed { deploys, rollbacks, scales, broken, answered, jobs, held } = self;
+        let held: String =
+            held.iter().map(|(made, held)| format!("| held after {made} deploys | {held} |\n")).collect();
         format!(
             "\n## Deploys\n\n`tests/deploy_faults.rs`: under the load of two web types and a stream of jobs, in random order. No \
              request failed, each answer was of the old or the new version, each job was done once. Beside it, {DEPLOYS_KILLED} \
@@ -135,8 +137,7 @@ impl Deployed {
              | deploys that failed, in ten ways | {broken} |\n\
              | requests answered | {answered} |\n\
              | jobs done | {jobs} |\n\
-             | held after the first ten deploys | {held_first} |\n\
-             | held at the end | {held_last} |\n"
+             {held}"
         )
     }
 }
