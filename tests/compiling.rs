@@ -187,6 +187,15 @@ fn a_host_that_does_not_answer_is_not_waited_for_longer_than_was_said() {
     let begun = Instant::now();
     formation.cli(["stop", "--timeout", "1s"]).failed(1, "the host has not answered after 1 s");
     assert!(begun.elapsed() >= Duration::from_secs(1));
+    let waiting = [
+        formation.start(["deploy", "--timeout", "1s"]),
+        formation.start(["rollback", "--timeout", "1s"]),
+        formation.start(["scale", "web=2", "--timeout", "1s"]),
+        formation.start(["restart", "web", "--timeout", "1s"]),
+    ];
+    for verb in waiting {
+        verb.wait().failed(1, "the host has not answered for 10 s, and may still do what it was asked for");
+    }
     host.signal(Signal::CONT);
     host.kill();
 }
@@ -200,6 +209,23 @@ fn a_host_in_a_release_step_says_so_and_is_stopped_at_once() {
         let ended = formation.cli(["ps"]);
         ended.stdout.contains("running the release step \"step\"").then_some(())
     });
+    formation.cli(["stop"]).done();
+    host.wait().never_panicked().done();
+}
+
+/// The file may have been read before it.
+#[test]
+fn a_hang_up_while_a_host_starts_is_a_deploy_when_it_serves() {
+    let step = "run = \"release\"\nargs = [\"sleep\", \"3000\"]";
+    let formation = Formation::web("").process("step", "cmd-test", step);
+    let host = formation.start(["run"]);
+    eventually("it says what it does", || {
+        let ended = formation.cli(["ps"]);
+        ended.stdout.contains("running the release step \"step\"").then_some(())
+    });
+    let formation = formation.replace("[process.step]", "[process.other-step]");
+    host.signal(Signal::HUP);
+    host.stderr.wait_for("v2 is live");
     formation.cli(["stop"]).done();
     host.wait().never_panicked().done();
 }

@@ -267,6 +267,24 @@ fn more_instances_than_there_is_room_for() {
 }
 
 #[test]
+fn room_is_looked_at_before_a_release_step_is_run() {
+    let step = "args = [\"touch\", \"/out/prepared\"]\nrun = \"release\"\ndirs = [{ host = \"out\", guest = \"/out\", access = \"write\" }]";
+    let formation = versioned_web("one", "count = 2").process("prepare", "cmd-test", step).directory("out");
+    let formation = formation.top("max_instances = 10");
+    let host = Host::run(&formation);
+    let prepared = formation.path("out/prepared");
+    fs::remove_file(&prepared).unwrap();
+    let formation = formation.replace("count = 2", "count = 40");
+    for verb in [&["deploy"][..], &["deploy", "--dry-run"]] {
+        host.cli_of(verb.to_vec())
+            .failed(1, "web 40 + prepare 0 = 40 instances, and this host has room for 10");
+    }
+    assert!(!prepared.exists(), "the step was run");
+    host.stop().done();
+    drop(formation);
+}
+
+#[test]
 fn a_listener_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -183,7 +183,7 @@ fn a_link_in_place_of_the_kept_components_is_refused() {
     symlink("../theirs", &components).unwrap();
     formation.build("web", "web-test", "two");
     host.cli(["deploy"]).failed(1, "components is a symbolic link");
-    host.cli(["rollback"]).failed(1, "no release was live before this one");
+    host.cli(["rollback"]).failed(1, "no release that was live before this one is kept");
     assert_eq!(host.version(), "one");
     host.stop().done();
     formation.run_to_end().failed(3, "components is a symbolic link");

@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take before a person is told what it waits for.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a host may take to say how things stand before it is taken for one that hangs.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
 /// How things stand.
 const LOOK: &str = "/v1/formation";
 
@@ -205,6 +208,41 @@ impl Client {
     /// The answer's body as it comes.
     pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, Failed> {
         Ok(self.send(Method::GET, path, Bytes::new()).await?.into_body())
+    }
+
+    /// Waits for work that the host was given, and gives it up where the host doesn't answer anything any more. After
+    /// `patience` the host is looked at now and then: one that answers may be late, and says itself when its time is over.
+    pub(crate) async fn while_it_answers<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        let mut work = pin!(work);
+        let mut wait = patience;
+        loop {
+            if let Ok(done) = tokio::time::timeout(wait, work.as_mut()).await {
+                return done;
+            }
+            if tokio::time::timeout(ANSWER_MAX, self.any_answer()).await.is_err() {
+                let message = format!(
+                    "the host has not answered for {:.0} s, and may still do what it was asked for: if its process is stopped or hangs, end it by a signal",
+                    ANSWER_MAX.as_secs_f64()
+                );
+                return Err(Failed::new(Exit::Failed, message));
+            }
+            wait = ANSWER_MAX;
+        }
+    }
+
+    /// Waits until the host answers anything: how things stand, which it knows while it starts, or that there is nothing at
+    /// this path, for which it asks no part of itself.
+    async fn any_answer(&self) {
+        let [how_things_stand, nothing] =
+            [LOOK, "/"].map(|path| Box::pin(self.try_get::<serde_json::Value>(path)));
+        tokio::select! {
+            _ = how_things_stand => {}
+            _ = nothing => {}
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failed> {

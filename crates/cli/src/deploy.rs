@@ -77,12 +77,13 @@ struct Order<'a> {
 
 impl Order<'_> {
     async fn give(&self, client: &Client, path: &str, request: &impl Serialize) -> Outcome {
-        let mut events = client.post_stream(path, request).await?;
+        let timeout = self.waiting.timeout;
+        let mut events = client.while_it_answers(timeout, client.post_stream(path, request)).await?;
         let mut told = Told { is_canary: self.is_canary, ..Told::default() };
         let mut steps = Steps::new(self.waiting.json);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ended = tokio::select! {
-            ended = self.follow(&mut events, &mut told, &mut steps) => ended?,
+            ended = client.while_it_answers(timeout, self.follow(&mut events, &mut told, &mut steps)) => ended?,
             _ = interrupt.recv() => {
                 steps.clear();
                 print::note(told.goes_on(self.act));

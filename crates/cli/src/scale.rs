@@ -17,7 +17,8 @@ pub(crate) async fn scale(client: &Client, scale: &Scale) -> Outcome {
         reset_all: scale.reset.as_ref().is_some_and(Vec::is_empty),
         wait_s: (!scale.no_wait).then_some(scale.timeout.as_secs_f64()),
     };
-    let response: ScaleResponse = client.post("/v1/scale", &request).await?;
+    let asked = client.post("/v1/scale", &request);
+    let response: ScaleResponse = client.while_it_answers(scale.timeout, asked).await?;
     if scale.json {
         print::pretty_json(&response)?;
     } else {

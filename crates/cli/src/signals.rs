@@ -39,6 +39,8 @@ pub(crate) struct Signals {
     is_terminated: bool,
     /// The host was started on a terminal.
     has_terminal: bool,
+    /// HUP has come while the host started.
+    deploy_asked: bool,
 }
 
 impl Signals {
@@ -60,6 +62,7 @@ impl Signals {
             },
             is_terminated: false,
             has_terminal: has_terminal(),
+            deploy_asked: false,
         })
     }
 
@@ -74,24 +77,33 @@ impl Signals {
         })
     }
 
-    /// Waits for the first one that says stop.
+    /// Waits, while the host starts, for the first one that says stop. A deploy that is ordered meanwhile is the first order
+    /// to the host that serves: it may be about a file that was read before.
     pub(crate) async fn stop(&mut self) {
-        tokio::select! {
-            () = next(&mut self.terminate) => self.is_terminated = true,
-            () = next(&mut self.interrupt) => {}
-            () = next(&mut self.hang_up) => {}
+        loop {
+            tokio::select! {
+                () = next(&mut self.terminate) => return self.is_terminated = true,
+                () = next(&mut self.interrupt) => return,
+                () = next(&mut self.hang_up) => match self.terminal_has_gone() {
+                    true => return,
+                    false => self.deploy_asked = true,
+                },
+            }
         }
     }
 
     /// Waits for the next one, whatever it orders.
     pub(crate) async fn order(&mut self) -> Order {
+        if std::mem::take(&mut self.deploy_asked) {
+            return Order::Deploy;
+        }
         tokio::select! {
             () = next(&mut self.terminate) => {
                 self.is_terminated = true;
                 Order::Stop
             }
             () = next(&mut self.interrupt) => Order::Stop,
-            () = next(&mut self.hang_up) => match self.has_terminal && !has_terminal() {
+            () = next(&mut self.hang_up) => match self.terminal_has_gone() {
                 true => Order::Stop,
                 false => Order::Deploy,
             },
@@ -100,6 +112,10 @@ impl Signals {
             () = next(&mut self.more) => Order::Scale(Step::Up),
             () = next(&mut self.fewer) => Order::Scale(Step::Down),
         }
+    }
+
+    fn terminal_has_gone(&self) -> bool {
+        self.has_terminal && !has_terminal()
     }
 
     /// Waits, while the host drains, for one that says at once: INT, or the second TERM. A process manager to which a

@@ -16,7 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
     let wait_s = restart.timeout.as_secs_f64();
     let request = RestartRequest { target: restart.target.clone(), wait_s: Some(wait_s) };
-    let response: RestartResponse = client.post("/v1/restart", &request).await?;
+    let asked = client.post("/v1/restart", &request);
+    let response: RestartResponse = client.while_it_answers(restart.timeout, asked).await?;
     if restart.json {
         print::json(&response)?;
     }

@@ -142,6 +142,11 @@ impl Capacity {
         room::check_pool(slots, stacks, mapped as u64, Machine::find())
     }
 
+    /// Whether a later release's counts fit: those that were set live or, where none was, those of its file.
+    pub(crate) fn check_plan(&self, plan: &Plan, counts: &BTreeMap<String, u32>) -> Result<(), TooMany> {
+        self.check(&wanted(plan, counts))
+    }
+
     /// Whether these counts fit, all types together.
     pub(crate) fn check(&self, counts: &[(&str, u32)]) -> Result<(), TooMany> {
         let total: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();

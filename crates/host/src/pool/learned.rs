@@ -1,6 +1,6 @@
 //! The lessons learned of components, kept in the state directory for the next start.
 //!
-//! The file has a line for each component and type: `once SHA-256 web` or `proven SHA-256 web`. It is a help and no
+//! The file has a line for each component, type and settings: `once SHA-256 web 5A17` or `proven SHA-256 web 5A17`. It is a help and no
 //! more: where it can't be read or written, everything is learned again.
 
 use std::collections::VecDeque;
@@ -42,13 +42,15 @@ struct Entry {
     subject: Subject,
 }
 
-/// The component and type that a lesson was learned of.
+/// The component, type and settings that a lesson was learned of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     /// The component's digest, in hexadecimal digits.
     pub(crate) component: String,
-    /// The type, since its environment may have a part in it.
     pub(crate) process: Arc<str>,
+    /// A hash of its arguments and environment, which may have a part in it: a release with others, and the way back from
+    /// it, learn anew.
+    pub(crate) settings: u64,
 }
 
 impl Learned {
@@ -106,12 +108,12 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn format(entries: &VecDeque<Entry>) -> String {
-    let line = |Entry { lesson, subject: Subject { component, process } }: &Entry| {
+    let line = |Entry { lesson, subject: Subject { component, process, settings } }: &Entry| {
         let lesson = match lesson {
             Lesson::Proven => "proven",
             Lesson::Once => "once",
         };
-        format!("{lesson} {component} {process}\n")
+        format!("{lesson} {component} {process} {settings:x}\n")
     };
     entries.iter().map(line).collect()
 }
@@ -126,7 +128,8 @@ fn parse(text: &str) -> VecDeque<Entry> {
             _ => return None,
         };
         let (component, process) = (words.next()?.to_owned(), words.next()?.into());
-        words.next().is_none().then_some(Entry { lesson, subject: Subject { component, process } })
+        let settings = u64::from_str_radix(words.next()?, 16).ok()?;
+        words.next().is_none().then_some(Entry { lesson, subject: Subject { component, process, settings } })
     };
     let entries: Vec<Entry> = text.lines().filter_map(entry).collect();
     let surplus = entries.len().saturating_sub(LESSONS_MAX);
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     fn subject(component: &str, process: &str) -> Subject {
-        Subject { component: component.to_owned(), process: process.into() }
+        Subject { component: component.to_owned(), process: process.into(), settings: 0x5a17 }
     }
 
     #[test]
@@ -153,6 +156,8 @@ mod tests {
         assert_eq!(again.of(&subject("aa", "web")), Some(Lesson::Once));
         assert_eq!(again.of(&subject("bb", "web")), Some(Lesson::Once));
         assert_eq!(again.of(&subject("aa", "api")), None, "of another type nothing is known");
+        let with_others = Subject { settings: 1, ..subject("aa", "web") };
+        assert_eq!(again.of(&with_others), None, "nor with another environment");
     }
 
     #[test]
@@ -173,7 +178,7 @@ mod tests {
     fn a_file_that_is_none_of_ours_teaches_nothing_and_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("learned");
-        fs::write(&file, "maybe aa web\nonce\nonce aa\nonce aa web more\n\u{7f}\nproven bb web\n").unwrap();
+        fs::write(&file, "maybe aa web 0\nonce\nonce aa\nonce aa web\nonce aa web more\nonce aa web 0 0\n\u{7f}\nproven bb web 5a17\n").unwrap();
         let learned = Learned::open(folder.path());
         assert_eq!(learned.of(&subject("aa", "web")), None);
         assert_eq!(learned.of(&subject("bb", "web")), Some(Lesson::Proven));

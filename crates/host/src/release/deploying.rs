@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use wasmhost_config::{Changes, How};
+use wasmhost_config::{Changes, How, TypeChange};
 use wasmhost_store::releases::{self, ReleaseState};
 use wasmhost_store::{Counts, Releases, StoreError, Ticks};
 
@@ -277,7 +277,11 @@ impl Deploying {
         let renewal = attempt.within(self.read_certificates(wanted, &plan)).await??;
         let renewed = renewal.iter().flat_map(Renewal::changed);
         let renewed = renewed.map(|file| format!("http.tls.cert {} has changed", file.display()));
-        let lines: Vec<String> = change_lines(&changes).into_iter().chain(renewed).collect();
+        attempt.waits_for = "the counts were being read".to_owned();
+        let counts = attempt.within(self.parts.counts.load()).await?;
+        let counts = counts.map_err(|err| format!("the counts can't be read: {err}"))?;
+        let lines = change_lines(&changes).into_iter().chain(count_lines(&plan, &changes, &counts));
+        let lines: Vec<String> = lines.chain(renewed).collect();
         let is_dry = wanted.is_dry_run();
         let (plan, damaged) = match changes.is_empty() && !is_dry {
             true => self.mend(plan, attempt).await?,
@@ -290,6 +294,8 @@ impl Deploying {
                 changes.refused.join("; ")
             ));
         }
+        // Before a release step is run for nothing.
+        self.parts.making.capacity.check_plan(&plan, &counts).map_err(|too_many| too_many.to_string())?;
         if let Wanted::File { canary: Some(share), .. } = wanted
             && !changes.is_empty()
         {
@@ -373,7 +379,7 @@ impl Deploying {
         let failed = |err: StoreError| err.to_string();
         let Some(number) = number else {
             let last = releases.last_replaced().await.map_err(failed)?;
-            return last.ok_or_else(|| "no release was live before this one".to_owned());
+            return last.ok_or_else(|| "no release that was live before this one is kept".to_owned());
         };
         if number == self.release.number {
             return Err(format!("v{number} is live already"));
@@ -419,4 +425,17 @@ pub(crate) fn change_lines(changes: &Changes) -> Vec<String> {
         what.into_iter().map(|what| format!("{}: {what}", kind.process))
     });
     of_types.chain(changes.http.iter().cloned()).chain(changes.others.iter().cloned()).collect()
+}
+
+/// A line for each type that the file has changed whose count isn't the file's, but one that was set live.
+fn count_lines(plan: &Plan, changes: &Changes, counts: &BTreeMap<String, u32>) -> Vec<String> {
+    let line = |kind: &TypeChange| {
+        let name = &kind.process;
+        let planned = plan.types.iter().find(|planned| planned.process.name == *name)?;
+        let (live, of_file) = (*counts.get(name)?, planned.count());
+        (live != of_file).then(|| {
+            format!("{name}: its count is {live}, which `scale` has set, and not {of_file}; `wasmhost scale --reset {name}` takes the file's")
+        })
+    };
+    changes.types.iter().filter_map(line).collect()
 }

@@ -2,9 +2,10 @@
 //! release doesn't change keeps the version that it has.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use wasmhost_config::{Isolation, Run, Trigger};
+use wasmhost_config::{EnvVar, Isolation, Run, Trigger};
 use wasmhost_engine::services::Services;
 use wasmhost_engine::{Engine, EngineOptions, Handler};
 
@@ -70,10 +71,26 @@ impl Making {
 
     fn type_of(&self, number: u64, loaded: Loaded) -> ReleaseType {
         let Loaded { planned, component, digest } = loaded;
-        let subject = Subject { component: digest.clone(), process: planned.process.name.as_str().into() };
+        let subject = Subject {
+            component: digest.clone(),
+            process: planned.process.name.as_str().into(),
+            settings: settings(&planned),
+        };
         let version = Version::new(number, component, keeping(&planned), subject, &self.learned);
         ReleaseType { planned, digest, version }
     }
+}
+
+/// A hash of what a type's instances are started with. One that another version of this program reckons otherwise costs a lesson.
+fn settings(planned: &PlannedType) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let process = &planned.process;
+    process.args.hash(&mut hasher);
+    for EnvVar { name, value, secret } in &process.grants.env {
+        // No trace of a secret stays.
+        (name, (!secret).then_some(value)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// The size of a pool that holds these types.

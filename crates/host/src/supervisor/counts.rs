@@ -43,6 +43,8 @@ pub(super) struct Saving {
 struct Weighed {
     wanted: BTreeMap<usize, u32>,
     live: BTreeMap<usize, Option<u32>>,
+    /// The file's counts are to hold for all types that there are or were.
+    of_all: bool,
 }
 
 /// Waits for the store, for ever while there is nothing to wait for.
@@ -75,7 +77,17 @@ impl Supervisor {
                     let live =
                         weighed.live.iter().map(|(type_index, count)| (name(type_index), *count)).collect();
                     let counts = self.counts.clone();
-                    let save = async move { counts.save(live).await }.boxed();
+                    let is_reset = weighed.of_all;
+                    let save = async move {
+                        let mut live: BTreeMap<String, Option<u32>> = live;
+                        if is_reset {
+                            // Also those of types that the live release doesn't have.
+                            let gone = counts.load().await?.into_keys().map(|name| (name, None));
+                            live.extend(gone);
+                        }
+                        counts.save(live).await
+                    };
+                    let save = save.boxed();
                     self.saving = Some(Saving { weighed, reply, save });
                 }
                 Err(refused) => drop(reply.send(Err(refused))),
@@ -85,7 +97,7 @@ impl Supervisor {
 
     /// The store has answered.
     pub(super) fn changed(&mut self, saved: Result<(), StoreError>) {
-        let Some(Saving { weighed: Weighed { wanted, live }, reply, .. }) = self.saving.take() else {
+        let Some(Saving { weighed: Weighed { wanted, live, .. }, reply, .. }) = self.saving.take() else {
             return;
         };
         let answer = match saved {
@@ -141,18 +153,20 @@ impl Supervisor {
             wanted.insert(type_index, count);
         }
         let live = wanted.iter().map(|(type_index, count)| (*type_index, Some(*count))).collect();
-        Ok(Weighed { wanted, live })
+        Ok(Weighed { wanted, live, of_all: false })
     }
 
     fn weigh_reset(&self, types: &[String]) -> Result<Weighed, Refused> {
         for name in types {
             self.index_of(name)?;
         }
+        let of_all = types.is_empty();
         let types = self.live_of(types);
         let in_file = |type_index: &usize| self.types[*type_index].given.count_in_file;
         Ok(Weighed {
             wanted: types.iter().map(|type_index| (*type_index, in_file(type_index))).collect(),
             live: types.iter().map(|type_index| (*type_index, None)).collect(),
+            of_all,
         })
     }
 
