@@ -1,9 +1,14 @@
-//! Targets that need the host's crates, behind the feature `host`: they take minutes to build.
+//! Targets that need the whole host, behind the feature `host`: it takes minutes to build.
 
+mod admin;
 mod component;
+mod http;
 mod made;
+mod served;
 
+pub use self::admin::admin;
 pub use self::component::component;
+pub use self::http::{http1, http2};
 
 use std::path::PathBuf;
 
