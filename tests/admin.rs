@@ -174,6 +174,21 @@ fn refusals_of_every_kind_are_problems() {
     api.refused(404, "GET", "/v1/jobs/77", "");
 }
 
+/// What a client sent is a part of many refusals, and a person may see it on a terminal.
+#[test]
+fn a_refusal_shows_foreign_text_as_codes_and_cut() {
+    let api = Api::new();
+    let escaped = r#"{"\u001b[2J\u202e": 1}"#;
+    for target in ["/v1/scale", "/v1/restart", "/v1/deploy", "/v1/stop", "/v1/queues/mail/jobs"] {
+        let why = api.refused(400, "POST", target, escaped);
+        assert!(why.contains(r"\u{1b}[2J\u{202e}"), "{target}: {why}");
+    }
+    let why = api.refused(400, "GET", "/v1/jobs?%1b%5b2J=1", "");
+    assert!(why.contains(r"\u{1b}[2J"), "{why}");
+    let why = api.refused(400, "POST", "/v1/scale", &format!("{{\"{}\": 1}}", "x".repeat(1 << 20)));
+    assert!(why.contains("unknown field `xxx") && why.len() < 20_000, "{} bytes", why.len());
+}
+
 #[test]
 fn a_program_is_told_which_bound_was_reached_and_when_to_try_again() {
     let formation = Formation::web("")

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use wasmhost_config::shown::{TEXT_BYTES_MAX, lines};
 
 use super::api::{BODY_TOO_LONG, LimitView, PROBLEM_MEDIA_TYPE, Problem, QUEUE_FULL, TOO_FAST};
 use crate::services::TooFast;
@@ -42,6 +43,8 @@ pub(super) struct Limit {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: String) -> Self {
+        // Parts of it are the client's: a name, or a field that nobody knows.
+        let message = lines(&message, TEXT_BYTES_MAX).into_owned();
         let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
         ApiError { status, message, which: Which::Status, retry_after: is_for_now.then_some(RETRY_AFTER) }
     }
