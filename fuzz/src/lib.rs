@@ -62,7 +62,7 @@ fn times(schedule: &Schedule, at: i64) {
     assert_eq!(last, Some(next), "going back from just behind {next}, which comes after {at}");
 }
 
-/// A duration or a size.
+/// A duration, a size or a rate.
 pub fn units(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match units::parse_duration(&text) {
@@ -73,11 +73,16 @@ pub fn units(data: &[u8]) {
         Ok(bytes) => assert_eq!(units::parse_size(&units::format_size(bytes)), Ok(bytes)),
         Err(error) => is_one_line(&error.to_string()),
     }
+    match units::parse_rate(&text) {
+        Ok(bytes) => assert_eq!(units::parse_rate(&units::format_rate(bytes)), Ok(bytes)),
+        Err(error) => is_one_line(&error.to_string()),
+    }
     if let Some(bytes) = data.first_chunk() {
         let millis = u64::from_le_bytes(*bytes);
         let duration = Duration::from_millis(millis);
         assert_eq!(units::parse_duration(&units::format_duration(duration)), Ok(duration));
         assert_eq!(units::parse_size(&units::format_size(millis)), Ok(millis));
+        assert_eq!(units::parse_rate(&units::format_rate(millis)), Ok(millis));
     }
 }
 
