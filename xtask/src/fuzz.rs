@@ -66,7 +66,7 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     }
     let (host, texts): (Vec<_>, Vec<_>) =
         targets.iter().map(String::as_str).partition(|target| known.host.iter().any(|host| host == target));
-    let fuzz = Fuzz::new(repository)?;
+    let fuzz = Fuzz::here(repository)?;
     if !texts.is_empty() {
         fuzz.build_texts()?;
     }
@@ -81,31 +81,8 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
     })
 }
 
-/// Runs each target that reads texts for a short time, from the same beginning each time.
-pub(crate) fn check(repository: &Path, seconds: u32) -> Result<()> {
-    let fuzz = Fuzz::new(repository)?;
-    fuzz.build_texts()?;
-    fuzz.all(&Known::of(repository)?.texts, None, &|target| {
-        let learnt = tempfile::tempdir()?;
-        fuzz.one(target, learnt.path(), seconds, &["-seed=1".to_owned()])
-    })
-}
-
-/// Says why nothing can be fuzzed on this machine.
-pub(crate) fn lacks(repository: &Path) -> Option<String> {
-    let has = |compiler: &&str| {
-        let mut version = Command::new(compiler);
-        version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-        version.status().is_ok_and(|status| status.success())
-    };
-    if !["c++", "clang++", "g++"].iter().any(has) {
-        return Some("libFuzzer needs a C++ compiler (Debian: `apt-get install g++`)".to_owned());
-    }
-    cargo_fuzz(&target_folder(repository)).err().map(|error| format!("{error:#}"))
-}
-
 /// Where all that is built for it goes, and what is learnt.
-fn target_folder(repository: &Path) -> PathBuf {
+pub(crate) fn target_folder(repository: &Path) -> PathBuf {
     bench::target_folder(repository).with_file_name("fuzz")
 }
 
@@ -140,7 +117,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The targets, built.
-struct Fuzz<'a> {
+pub(crate) struct Fuzz<'a> {
     repository: &'a Path,
     /// Where they are, with what they learn.
     target: PathBuf,
@@ -149,13 +126,32 @@ struct Fuzz<'a> {
 }
 
 impl Fuzz<'_> {
-    fn new(repository: &Path) -> Result<Fuzz<'_>> {
-        if let Some(lacking) = lacks(repository) {
-            bail!("{lacking}");
-        }
+    /// # Errors
+    ///
+    /// Nothing can be fuzzed on this machine.
+    pub(crate) fn here(repository: &Path) -> Result<Fuzz<'_>> {
+        let has = |compiler: &&str| {
+            let mut version = Command::new(compiler);
+            version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+            version.status().is_ok_and(|status| status.success())
+        };
+        ensure!(
+            ["c++", "clang++", "g++"].iter().any(has),
+            "libFuzzer needs a C++ compiler (Debian: `apt-get install g++`)"
+        );
         let target = target_folder(repository);
+        cargo_fuzz(&target)?;
         let triple = host_triple()?;
         Ok(Fuzz { repository, programs: target.join(&triple).join("release"), target, triple })
+    }
+
+    /// Runs each target that reads texts for a short time, from the same beginning each time.
+    pub(crate) fn check(&self, seconds: u32) -> Result<()> {
+        self.build_texts()?;
+        self.all(&Known::of(self.repository)?.texts, None, &|target| {
+            let learnt = tempfile::tempdir()?;
+            self.one(target, learnt.path(), seconds, &["-seed=1".to_owned()])
+        })
     }
 
     /// Builds those that read texts.

@@ -11,6 +11,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
+use crate::fuzz::Fuzz;
 use crate::guests::InOtherLanguage;
 use crate::guests::tools::{Found, Version};
 use crate::{bench, cargo, cargo_command, fuzz, guests, links, prometheus, wit};
@@ -45,9 +46,12 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     checks.documentation()?;
     checks.dependencies()?;
     checks.programs_of_benchmarks()?;
-    match fuzz::lacks(repository) {
-        None => checks.step("fuzzing", || fuzz::check(repository, FUZZ_SECONDS))?,
-        Some(lacking) => checks.leave_out("fuzzing", &lacking),
+    match Fuzz::here(repository) {
+        Ok(fuzz) => {
+            checks.fuzz_targets()?;
+            checks.step("fuzzing", || fuzz.check(FUZZ_SECONDS))?;
+        }
+        Err(lacking) => checks.leave_out("fuzzing", &format!("{lacking:#}")),
     }
     checks.step("guests", || guests::build(repository, &guests::Which::Rust, false))?;
     guests::in_other_languages(repository).try_for_each(|language| checks.language(&language))?;
@@ -153,6 +157,18 @@ impl Checks<'_> {
                 build("clippy --all-targets", self.denied())?;
             }
             build("test", &[])
+        })
+    }
+
+    /// Those too that need the whole host, which are built for who asks for them.
+    fn fuzz_targets(&self) -> Result<()> {
+        self.step("fuzz targets", || {
+            let (check, after) =
+                if is_installed("clippy") { ("clippy", self.denied()) } else { ("check", &[][..]) };
+            let mut command = cargo_command();
+            command.args([check, "--all-features", "--locked", "--target-dir"]);
+            command.arg(fuzz::target_folder(self.repository)).args(after);
+            run_in(&self.repository.join(fuzz::FOLDER), &mut command)
         })
     }
 
