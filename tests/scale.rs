@@ -309,3 +309,30 @@ fn scaling_down_under_load_leaves_the_supervisor_whole() {
     let ps = host.ps();
     assert_eq!((ps.number("web", "actual"), ps.number("web", "restarts")), (200, 0));
 }
+
+#[test]
+fn a_deploy_tells_of_counts_that_are_not_the_files() {
+    let formation =
+        Formation::new().process("web", "web-test", "count = 3").process("side", "web-test", SIDE);
+    let host = Host::run(&formation);
+    host.cli(["scale", "web=0"]).done();
+    let formation = formation.replace("[process.web]", "[process.front]");
+    host.cli(["deploy"]).done();
+    let formation = formation.replace("[process.front]", "[process.web]");
+    let said = host.cli(["deploy"]).done();
+    assert!(said.contains("web: its count is 0, which `scale` has set, and not 3; "), "{said}");
+    // Types that have gone are reset, too.
+    host.cli(["scale", "side=2"]).done();
+    let formation = formation.replace("[process.web]", "[process.front]");
+    host.cli(["deploy"]).done();
+    assert_eq!(host.cli(["scale", "--reset"]).done(), "front=3 side=1\n");
+    let formation = formation.replace("[process.front]", "[process.web]");
+    let said = host.cli(["deploy"]).done();
+    assert!(!said.contains("its count is"), "{said}");
+    assert_eq!(host.ps().number("web", "desired"), 3);
+    host.stop().done();
+    drop(formation);
+}
+
+/// The keys of a second http type.
+const SIDE: &str = "route = \"side.example/\"";

@@ -208,7 +208,7 @@ pub(crate) struct Refusals {
     told: Mutex<HashMap<Arc<str>, HashSet<String>>>,
     /// Types that have filled a directory, with its path in the sandbox.
     filled: RareLines<(Arc<str>, String)>,
-    /// What the feed was told, of the names that are remembered.
+    /// The refusals that the feed was told of, among the names that are remembered.
     told_feed: RareLines<(Arc<str>, String)>,
     feed: Arc<Feed>,
 }

@@ -77,7 +77,7 @@ pub(super) async fn events(
         check(&admin, process).await?;
     }
     let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(PIECES_MAX);
-    // What happens from here on is told, whenever the client reads it.
+    // All that happens from here on is told, whenever the client reads it.
     let follower = admin.feed.follow(last);
     tokio::spawn(send(follower, Wanted { process, kinds }, sender));
     let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {

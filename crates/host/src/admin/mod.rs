@@ -27,6 +27,7 @@
 //! wait (`entrance`).
 
 pub mod api;
+mod enqueue;
 mod entrance;
 mod events;
 mod jobs;

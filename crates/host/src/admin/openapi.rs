@@ -32,7 +32,7 @@ use super::request::Nothing;
         super::releases::list,
         super::releases::show,
         super::releases::source,
-        super::jobs::enqueue,
+        super::enqueue::enqueue,
         super::jobs::queues,
         super::jobs::pause,
         super::jobs::resume,

@@ -30,7 +30,7 @@ struct Type<'a> {
 }
 
 impl State {
-    /// What isn't known is left out.
+    /// Figures that aren't known are left out.
     pub(super) fn write(&self, types: Option<&[TypeMeasure]>, queues: Option<&[Stored]>) -> String {
         let mut text = Text::default();
         text.family(&BUILD);

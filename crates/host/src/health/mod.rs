@@ -57,7 +57,7 @@ struct Present {
     ended: Vec<JoinHandle<()>>,
 }
 
-/// What answers are made from.
+/// The parts that answers are made from.
 struct State {
     phase: ArcSwap<Phase>,
     /// Once the host has started.

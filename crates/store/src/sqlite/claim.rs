@@ -6,9 +6,10 @@ use rusqlite::{OptionalExtension, params};
 
 use super::door::WeakDoor;
 use super::leases;
+use super::operation::{self, Write};
 use super::settle::Release;
 use super::values::Metadata;
-use super::writer::{self, Tx, Write};
+use super::writer::Tx;
 use crate::jobs::{BATCH_BYTES_MAX, CLAIM_JOBS_MAX, Claim, ClaimQueue, JobId, Lease, LeasedJob};
 use crate::rules;
 
@@ -186,7 +187,7 @@ impl Drop for Handover {
         }
         for job in &self.jobs {
             // A full line of operations is no place to wait in: then the lease runs out, as it would without this.
-            self.door.try_send(writer::operation(Release { lease: job.lease, begun: false }).0);
+            self.door.try_send(operation::operation(Release { lease: job.lease, begun: false }).0);
         }
     }
 }

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use rusqlite::params;
 
 use super::SqliteStore;
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use crate::{Counts, StoreError};
 
 #[async_trait]

@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::errors;
 use super::lines::LineId;
+use super::operation::Operation;
 use super::reader::Question;
-use super::writer::Operation;
 use crate::StoreError;
 
 /// Operations of one line that wait for the writer; past it callers wait to get in.

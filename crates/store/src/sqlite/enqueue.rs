@@ -6,8 +6,9 @@ use rusqlite::{named_params, params};
 
 use super::depths::Depth;
 use super::keys;
+use super::operation::Write;
 use super::values::metadata_column;
-use super::writer::{Tx, Write};
+use super::writer::Tx;
 use crate::jobs::{EnqueueError, Enqueued, JOB_BYTES, JobId, JobState, NewJob, Unique};
 
 pub(super) struct Enqueue {

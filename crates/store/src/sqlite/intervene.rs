@@ -2,7 +2,8 @@
 
 use rusqlite::{OptionalExtension, ToSql, params, params_from_iter};
 
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use super::{attempts, keys};
 use crate::jobs::{
     AttemptEnd, INTERVENE_JOBS_MAX, Intervened, Intervention, JobFilter, JobId, JobState, Swept,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Params, Row, params};
 
 use super::attempts;
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use crate::jobs::{AttemptEnd, JobState, Lease};
 use crate::rules;
 

@@ -2,7 +2,7 @@
 //! one thread for both.
 //!
 //! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer, to whom `door` leads and for whom
-//! process types wait in `lines`, applies it, commits, and answers;
+//! process types wait in `lines`, applies it, commits, and answers (`operation` is what it sees of each);
 //! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `releases`,
 //! `counts`.
 //! The reader's questions are in `views` and `list`; `releases_in_file` asks without being the host. The tables are in `schema_1.sql` and the files after it.
@@ -26,6 +26,7 @@ mod keys;
 mod leases;
 mod lines;
 mod list;
+mod operation;
 mod pause;
 mod presence;
 mod prune;
@@ -70,10 +71,11 @@ use self::damage::Damage;
 use self::door::Door;
 use self::ids::HostFile;
 use self::lines::Lines;
+use self::operation::Write;
 use self::presence::Presence;
 use self::reader::Reader;
 use self::reserve::Reserve;
-use self::writer::{Beside, Write, Writer};
+use self::writer::{Beside, Writer};
 use self::written::Meter;
 
 pub use self::releases_in_file::ReleasesInFile;
@@ -237,7 +239,7 @@ impl SqliteStore {
     }
 
     async fn write<W: Write>(&self, write: W) -> Result<W::Answer, StoreError> {
-        let (operation, answer) = writer::operation(write);
+        let (operation, answer) = operation::operation(write);
         self.writer.send(operation).await?;
         answer.await.map_err(|_| errors::closed())?
     }

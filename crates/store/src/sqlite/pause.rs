@@ -1,6 +1,7 @@
 //! Queues are paused and resumed.
 
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 
 pub(super) struct Pause {
     pub(super) queue: String,

@@ -3,7 +3,8 @@
 use rusqlite::params;
 
 use super::keys;
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use crate::Timestamp;
 use crate::jobs::{PRUNE_JOBS_MAX, Retention};
 

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::SqliteStore;
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use crate::releases::{self, NewRelease, RELEASES_MAX, Release, ReleaseComponent, ReleaseState, Releases};
 use crate::{StoreError, rules};
 

@@ -3,7 +3,8 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::attempts;
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use crate::jobs::{AfterFailure, AttemptEnd, Failure, JobId, JobState, Lease, Settled};
 use crate::rules;
 

@@ -76,7 +76,7 @@ pub(super) async fn hold_writer(store: &SqliteStore) -> Sender<()> {
     let (go, wait): (Sender<()>, Receiver<()>) = channel();
     let (started, begun) = oneshot::channel();
     let (wait, started) = (Mutex::new(wait), Mutex::new(Some(started)));
-    let (operation, _) = writer::operation(Custom(move |_: &Tx<'_>| {
+    let (operation, _) = operation::operation(Custom(move |_: &Tx<'_>| {
         started.lock().unwrap().take().map(|started| started.send(()));
         let _ = wait.lock().unwrap().recv();
         Ok(())

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SqliteStore;
-use super::writer::{Tx, Write};
+use super::operation::Write;
+use super::writer::Tx;
 use crate::ticks::{Begun, HISTORY_MAX, TickEnd, TickResult, TickView, Ticks};
 use crate::{StoreError, Timestamp, rules};
 

@@ -11,12 +11,12 @@ pub struct EventView {
     pub id: u64,
     /// When the host noted it, with milliseconds.
     pub time: String,
-    /// What has changed.
+    /// The change.
     #[serde(flatten)]
     pub what: HostEvent,
 }
 
-/// What has changed. Further kinds and fields may come with later versions.
+/// A change. Further kinds and fields may come with later versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HostEvent {
@@ -124,7 +124,7 @@ pub enum HostEvent {
     Refusal {
         /// Its type.
         process: String,
-        /// What it tried, for a person: `to connect to example.com:443`.
+        /// Its attempt, for a person: `to connect to example.com:443`.
         tried: String,
     },
     /// Events are missing in this place, since they came faster than they were read.

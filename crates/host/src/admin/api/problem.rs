@@ -27,7 +27,7 @@ pub struct Problem {
     pub title: String,
     /// The status of the answer.
     pub status: u16,
-    /// What is wrong with this request, for a person.
+    /// The fault of this request, for a person.
     pub detail: String,
     /// Seconds after which the request may go well, where that is known: those of `Retry-After`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
