@@ -174,7 +174,7 @@ fn refusals_of_every_kind_are_problems() {
     api.refused(404, "GET", "/v1/jobs/77", "");
 }
 
-/// What a client sent is a part of many refusals, and a person may see it on a terminal.
+/// A client's own text is a part of many refusals, and a person may see it on a terminal.
 #[test]
 fn a_refusal_shows_foreign_text_as_codes_and_cut() {
     let api = Api::new();

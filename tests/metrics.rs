@@ -16,7 +16,7 @@ pub(crate) fn every_trigger() -> Formation {
         .health()
 }
 
-/// What docs/metrics.md says: of each metric its kind and its labels.
+/// The table of docs/metrics.md: of each metric its kind and its labels.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
     let cells = |line: &str| -> Vec<String> { line.split('|').map(|cell| cell.trim().to_owned()).collect() };

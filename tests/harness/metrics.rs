@@ -1,4 +1,4 @@
-//! What `/metrics` says, read strictly.
+//! The text of `/metrics`, read strictly.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,7 +2,7 @@
 
 use super::served::{End, SERVED};
 
-/// What a client begins HTTP/2 with.
+/// The bytes that a client begins HTTP/2 with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Packets of one connection.

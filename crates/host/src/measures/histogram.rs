@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The upper bounds of a histogram's buckets, in nanoseconds. What is above the last has a bucket of its own.
+/// The upper bounds of a histogram's buckets, in nanoseconds. Times above the last have a bucket of their own.
 pub(crate) type Bounds = [u64; BOUNDS];
 pub(crate) const BOUNDS: usize = 17;
 const BUCKETS: usize = BOUNDS + 1;

@@ -1,5 +1,5 @@
-//! The counts of process types, queues and deploys. Whoever does the work raises them, and metrics are written from them
-//! when somebody asks. What there is at present (instances, their states, memory) isn't counted here: the supervisor knows
+//! The counts of process types, queues and deploys. They are raised where the work is done, and metrics are written from them
+//! when somebody asks. Present things (instances, their states, memory) aren't counted here: the supervisor knows
 //! it.
 //!
 //! A type's counts go on from release to release, also where a canary has its name for a while. They end with the last

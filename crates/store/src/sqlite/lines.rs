@@ -7,7 +7,7 @@
 //!
 //! Turns alone aren't enough where one operation takes as long as hundreds of others: who waits for each answer before asking
 //! again is never in line when the next of these is taken. So a source's operation that costs more than a round is heavy, and
-//! the writer rests from heavy ones after each, for as long as it took. What a source asked for behind a heavy one waits with it.
+//! the writer rests from heavy ones after each, for as long as it took. All that a source asked for behind a heavy one waits with it.
 //!
 //! This is a machine without threads: `writer` drives it. `host/src/output/queue.rs` has the same rounds for lines of output:
 //! a mend of one may be one of the other.
