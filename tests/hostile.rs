@@ -45,7 +45,7 @@ const JOBS_UNDERWAY: usize = 20;
 const MORE: u64 = 64 << 20;
 
 /// How long all that the evils held may take to go.
-const GONE_MAX: Duration = Duration::from_secs(180);
+const GONE_MAX: Duration = Duration::from_secs(60);
 
 #[test]
 fn each_evil_program_ends_as_it_should_when_it_is_alone() {

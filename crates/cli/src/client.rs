@@ -341,6 +341,28 @@ impl Client {
     }
 }
 
+/// Hands the whole lines of an answer on as they come, as many at once as there are, until its end, or until nobody reads
+/// any more what is printed.
+pub(crate) async fn follow_lines(
+    mut body: Incoming,
+    mut act: impl FnMut(&[u8]) -> Result<(), Failed>,
+) -> Outcome {
+    let mut unfinished = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|err| Failed::new(Exit::Failed, format!("the host went away: {err}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        unfinished.extend_from_slice(&data);
+        let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let rest = unfinished.split_off(end + 1);
+        act(&unfinished)?;
+        if print::is_broken() {
+            return Ok(Exit::Done);
+        }
+        unfinished = rest;
+    }
+    Ok(Exit::Done)
+}
+
 /// An answer that is a line after the other.
 pub(crate) struct Lines {
     body: Incoming,

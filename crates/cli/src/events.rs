@@ -2,15 +2,14 @@
 
 use std::fmt::Write;
 
-use http_body_util::BodyExt;
 use wasmhost_config::shown::{self, NAME_BYTES_MAX, one_line};
 use wasmhost_host::admin::api::{
     EventView, HostChange, HostEvent, InstanceChange, JobChange, QueueChange, ReleaseChange, TickChange,
 };
 
 use crate::args::Events;
-use crate::client::Client;
-use crate::exit::{Exit, Failed, Outcome};
+use crate::client::{Client, follow_lines};
+use crate::exit::{Failed, Outcome};
 use crate::print;
 use crate::work::valid;
 
@@ -18,28 +17,19 @@ use crate::work::valid;
 const WORDS_BYTES_MAX: usize = 1 << 10;
 
 pub(crate) async fn events(client: &Client, events: &Events) -> Outcome {
-    let mut body = client.stream(&path(events)?).await?;
+    let body = client.stream(&path(events)?).await?;
     print::note("following what changes: Ctrl-C ends it");
-    let mut unfinished = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|err| Failed::new(Exit::Failed, format!("the host went away: {err}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        unfinished.extend_from_slice(&data);
-        let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
-        let rest = unfinished.split_off(end + 1);
+    let act = |lines: &[u8]| {
         let mut text = String::new();
         // The other lines repeat what the data has.
-        for data in unfinished.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: ")) {
+        for data in lines.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: ")) {
             text += &line(&String::from_utf8_lossy(data), events.json);
             text.push('\n');
         }
         print::raw(&text);
-        if print::is_broken() {
-            return Ok(Exit::Done);
-        }
-        unfinished = rest;
-    }
-    Ok(Exit::Done)
+        Ok(())
+    };
+    follow_lines(body, act).await
 }
 
 /// The request.

@@ -3,12 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use http_body_util::BodyExt;
 use wasmhost_host::admin::api::{HOST_TARGET, LogLine};
 use wasmhost_host::{LogFormat, render};
 
 use crate::args::Logs;
-use crate::client::Client;
+use crate::client::{Client, follow_lines};
 use crate::exit::{Exit, Failed, Outcome};
 use crate::host_line::{HostLine, has_colour};
 use crate::print;
@@ -57,29 +56,19 @@ pub(crate) async fn logs(client: &Client, logs: &Logs) -> Outcome {
         LogFormat::Json => LogFormat::Plain,
         format => format,
     };
-    let mut body = client.stream(&path(logs)?).await?;
+    let body = client.stream(&path(logs)?).await?;
     if let Some(starting) = client.starting().await {
         let advice = if is_of_host { "" } else { "; `wasmhost logs host` has its own lines" };
         print::note(format_args!("the host is starting ({starting}){advice}"));
     }
-    let mut unfinished = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|err| Failed::new(Exit::Failed, format!("the host went away: {err}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        unfinished.extend_from_slice(&data);
-        let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
-        let rest = unfinished.split_off(end + 1);
-        let lines = unfinished.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let act = |lines: &[u8]| {
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         match is_of_host {
-            true => print_own(lines, format)?,
-            false => print_guests(lines, format)?,
+            true => print_own(lines, format),
+            false => print_guests(lines, format),
         }
-        if print::is_broken() {
-            return Ok(Exit::Done);
-        }
-        unfinished = rest;
-    }
-    Ok(Exit::Done)
+    };
+    follow_lines(body, act).await
 }
 
 /// The request.

@@ -175,20 +175,10 @@ fn worked(queues: &BTreeMap<String, Arc<QueueCounts>>) -> impl Iterator<Item = (
 /// A queue's figures in the store; those of several queues together where the formation doesn't name them.
 #[derive(Default)]
 struct Depth {
-    states: [u64; STATES_OF_JOBS.len()],
+    states: [u64; JobState::ALL.len()],
     oldest: Option<Timestamp>,
     paused: bool,
 }
-
-const STATES_OF_JOBS: [JobState; 7] = [
-    JobState::Scheduled,
-    JobState::Available,
-    JobState::Leased,
-    JobState::Retrying,
-    JobState::Done,
-    JobState::Dead,
-    JobState::Cancelled,
-];
 
 /// Nothing of any queue where the store doesn't answer.
 fn write_queues(text: &mut Text, stored: Option<&[Stored]>, measures: &Measures) {
@@ -205,7 +195,7 @@ fn write_queues(text: &mut Text, stored: Option<&[Stored]>, measures: &Measures)
     }
     text.family(&QUEUE_JOBS);
     for (name, depth) in &queues {
-        for (state, count) in STATES_OF_JOBS.into_iter().zip(depth.states) {
+        for (state, count) in JobState::ALL.into_iter().zip(depth.states) {
             text.value(&[name, state.name()], count);
         }
     }
