@@ -118,9 +118,9 @@ impl Host {
         &self.stderr
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, without the pages of files: code that runs for the first time is nobody's doing.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.memory_bytes("VmRSS:")
+        self.memory_bytes("RssAnon:") + self.memory_bytes("RssShmem:")
     }
 
     /// The most resident memory that it has had, in bytes.
