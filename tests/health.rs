@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use crate::harness::http::{Answer, Connection, Request};
-use crate::harness::{Formation, Host, address_of_its_own, eventually};
+use crate::harness::{Formation, Host, Load, address_of_its_own, eventually};
 use crate::ingress_listen::{activated, exchange};
 
 #[track_caller]
@@ -135,6 +135,42 @@ fn a_host_whose_supervisor_hangs_still_answers() {
     assert!(metrics.get("process_resident_memory_bytes") > 0.0);
     assert_eq!(metrics.find("wasmhost_instances{type=\"web\",state=\"idle\"}"), None);
     host.kill();
+}
+
+#[test]
+fn a_host_whose_store_takes_nothing_still_answers() {
+    let formation = Formation::web("").process("worker", "job-test", "queue = \"mail\"").health();
+    let host = Host::run(&formation);
+    let store = host.store();
+    store.hold();
+    let enqueue = host.cli_beside(["enqueue", "mail", "job"]);
+    for _ in 0..3 {
+        is(&host.probe("/livez"), 200, "ok");
+        is(&host.probe("/readyz"), 200, "ok");
+        is(&host.probe("/readyz?type=worker"), 200, "ok");
+        assert!(host.metrics().get("process_resident_memory_bytes") > 0.0);
+    }
+    store.release();
+    enqueue.wait().done();
+}
+
+#[test]
+fn a_host_that_has_more_to_do_than_it_can_still_answers() {
+    let keys = "count = 4\nbacklog = 4\nqueue_timeout = \"300ms\"\ntimeout = \"1s\"";
+    let formation = Formation::web(keys).health();
+    let host = Host::run(&formation);
+    let check = |_, answer: Result<Answer, _>| match answer {
+        Ok(answer) => Ok(answer.status == 504 || answer.status == 503),
+        Err(failed) => Err(format!("{failed:?}")),
+    };
+    let load = Load::start(host.address(), 32, |_| Request::get("/loop"), check);
+    load.wait_for(32);
+    for _ in 0..3 {
+        is(&host.probe("/livez"), 200, "ok");
+        is(&host.probe("/readyz"), 200, "ok");
+        assert!(host.metrics().get("process_resident_memory_bytes") > 0.0);
+    }
+    load.stop();
 }
 
 #[test]

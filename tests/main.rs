@@ -21,6 +21,7 @@ mod database;
 mod deaths;
 mod deploy_faults;
 mod deploys;
+mod deploys_aborted;
 mod deploys_failing;
 mod deploys_listeners;
 mod disk_full;

@@ -20,12 +20,15 @@ use crate::print;
 /// How often a terminal's line is drawn again, so that it is seen that the host isn't forgotten.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
+/// The end of a canary, or of a deploy under way.
+const ABORT: &str = "abort";
+
 pub(crate) async fn deploy(client: &Client, deploy: &Deploy) -> Outcome {
     let timeout_s = Some(deploy.waiting.timeout.as_secs_f64());
     let canary_percent = deploy.canary.map(|percent| percent.0);
     let request = DeployRequest { dry_run: deploy.dry_run, canary_percent, timeout_s };
     let order = Order {
-        act: "deploy",
+        act: if deploy.dry_run { "dry run" } else { "deploy" },
         dry_run: deploy.dry_run,
         is_canary: deploy.canary.is_some(),
         waiting: &deploy.waiting,
@@ -48,7 +51,7 @@ pub(crate) async fn promote(client: &Client, promote: &Promote) -> Outcome {
 
 pub(crate) async fn abort(client: &Client, abort: &Abort) -> Outcome {
     let waiting = Waiting { timeout: Duration::MAX, no_wait: false, json: abort.json };
-    let order = Order { act: "abort", dry_run: false, is_canary: false, waiting: &waiting };
+    let order = Order { act: ABORT, dry_run: false, is_canary: false, waiting: &waiting };
     order.give(client, "/v1/abort", &serde_json::Map::new()).await
 }
 
@@ -101,6 +104,14 @@ impl Order<'_> {
             DeployEvent::Failed { release, live, why } => {
                 Err(Failed::new(Exit::Failed, failure(self.act, release, live, &why)))
             }
+            DeployEvent::Live { release } if self.act == ABORT => Err(Failed::new(
+                Exit::Failed,
+                format!("v{release} is live: it was too late to abort it. `wasmhost rollback` goes back"),
+            )),
+            DeployEvent::Canary { release, .. } if self.act == ABORT => Err(Failed::new(
+                Exit::Failed,
+                format!("v{release} is on canary by now: `wasmhost abort` ends that, too"),
+            )),
             _ if self.waiting.json => Ok(Exit::Done),
             DeployEvent::Live { release } => {
                 print::line(format!("v{release} is live{}", self.again(client, release).await));

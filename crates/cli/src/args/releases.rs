@@ -45,10 +45,12 @@ pub(crate) const ABORT_HELP: &str = "\
 Examples:
   wasmhost abort
 
+Ends a deploy, a rollback or a promotion that is under way: it fails, and the
+release that was live stays. Otherwise it ends the release that is on canary.
 The release that was live gets all requests and jobs at once. Calls that the
 canary's instances have begun are finished. The release is `failed`.
 
-Exits with 0 when it is done, 1 if no release is on canary.";
+Exits with 0 when it is done, 1 if there is nothing to abort or it was too late.";
 
 pub(crate) const ROLLBACK_HELP: &str = "\
 Examples:

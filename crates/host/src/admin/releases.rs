@@ -90,7 +90,7 @@ async fn promote(
     path = "/v1/abort",
     tag = "releases",
     operation_id = "abort",
-    summary = "Ends the release that is on canary.",
+    summary = "Ends the deploy that is under way, or the release that is on canary.",
     responses((status = 200, description = "As of a deploy", body = DeployEvent, content_type = "application/x-ndjson"))
 )]
 async fn abort(State(admin): Shared, _: Nothing) -> Result<Response, ApiError> {
@@ -150,7 +150,7 @@ fn timeout(seconds: Option<f64>) -> Result<Duration, ApiError> {
     timeout.filter(|timeout| !timeout.is_zero() && *timeout <= TIMEOUT_MAX).ok_or_else(|| {
         let most = TIMEOUT_MAX.as_secs();
         ApiError::bad(format!(
-            "timeout_s: found {seconds}, expected seconds above 0, and {most} (a week) at most"
+            "`timeout_s` (`--timeout`): found {seconds}, expected seconds above 0, and {most} (a week) at most"
         ))
     })
 }

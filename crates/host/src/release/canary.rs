@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wasmhost_config::{Changes, How, Trigger};
 
+use super::aborting::ABORTED;
 use super::committing::web;
 use super::deploying::{Attempt, Deploying, Done, Places};
 use super::moving::{UNANSWERED, supervised};
@@ -31,9 +32,6 @@ use crate::plan::{Plan, PlannedType};
 use crate::pool::Pool;
 use crate::share::{Share, Takes};
 use crate::supervisor::{Action, Canary, Refused};
-
-/// Why a release failed that a person has aborted.
-const ABORTED: &str = "aborted";
 
 /// A release on canary.
 pub(super) struct Standing {
@@ -204,7 +202,7 @@ impl Deploying {
     // --- promote
 
     /// Makes the release on canary live. Where its instances die in the move it ends. Where the move can't begin, or takes
-    /// too long, it stays on canary.
+    /// too long, it stays on canary. Where it's aborted it ends.
     pub(super) async fn promote(
         &mut self,
         attempt: &mut Attempt<'_>,
@@ -221,11 +219,12 @@ impl Deploying {
         };
         let (opened, places) = match moved {
             Ok(moved) => moved,
-            Err(why) if attempt.number.is_none() => {
+            Err(why) if attempt.number.is_none() && !attempt.order.is_aborted() => {
                 self.canary.iter().flat_map(Standing::pools).for_each(Pool::open_line);
                 return Err(format!("{why}; it stays on canary"));
             }
             Err(why) => {
+                attempt.number = self.canary.as_ref().map(Standing::number);
                 self.end_canary().await;
                 return Err(why);
             }
@@ -304,8 +303,7 @@ impl Deploying {
 }
 
 /// The text of the error where there is no release on canary.
-const NONE: &str =
-    "no release is on canary: `wasmhost deploy --canary 10%` gives one a share of requests and jobs";
+const NONE: &str = "no deploy is under way, and no release is on canary: `wasmhost deploy --canary 10%` gives one a share of requests and jobs";
 
 impl OnCanary {
     /// Why a release can't be promoted or aborted, or why another has to wait.

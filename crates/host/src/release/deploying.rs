@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wasmhost_config::{Changes, How, TypeChange};
 use wasmhost_store::releases::{self, ReleaseState};
 use wasmhost_store::{Counts, Releases, StoreError, Ticks};
 
+use super::aborting::{ABORTED, Abortable};
 use super::canary::Standing;
 use super::history::plan_of;
 use super::preparing::Prepared;
@@ -75,8 +76,9 @@ pub(crate) const TIMEOUT_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// A release on its way.
 pub(super) struct Attempt<'a> {
-    pub(super) deadline: Instant,
+    deadline: Instant,
     timeout: Duration,
+    pub(super) order: Abortable,
     pub(super) events: &'a mpsc::UnboundedSender<DeployEvent>,
     /// Is told of releases that change. A dry run changes none.
     feed: Option<Arc<Feed>>,
@@ -121,13 +123,38 @@ impl Attempt<'_> {
         let _ = self.events.send(event);
     }
 
-    /// Waits for a step as long as there is time.
+    /// Waits for a step as long as there is time, and nobody aborts it.
     pub(super) async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, String> {
-        timeout_at(self.deadline, step).await.map_err(|_| self.overdue())
+        within(self.over(), step).await.ok_or_else(|| self.why_over())
     }
 
-    pub(super) fn overdue(&self) -> String {
+    /// Returns once there is no more time, or somebody has aborted it.
+    pub(super) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (deadline, aborted) = (self.deadline, self.order.aborted());
+        async move {
+            tokio::select! {
+                () = aborted => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// For a person.
+    pub(super) fn why_over(&self) -> String {
+        if self.order.is_aborted() {
+            return ABORTED.to_owned();
+        }
         format!("it wasn't done within {:?}: {}", self.timeout, self.waits_for)
+    }
+}
+
+/// Waits for a step until this is over.
+pub(super) async fn within<T>(over: impl Future<Output = ()>, step: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        // A step that is done is done.
+        biased;
+        done = step => Some(done),
+        () = over => None,
     }
 }
 
@@ -168,13 +195,14 @@ impl Deploying {
     }
 
     async fn carry_out(&mut self, order: Order, intake: &CancellationToken) {
-        let Order { wanted, timeout, events, turn } = order;
+        let Order { wanted, timeout, events, turn, abortable } = order;
         let begun = Instant::now();
         let deadline = begun.checked_add(timeout).unwrap_or(begun + TIMEOUT_MAX);
         let waits_for = "the formation was being read".to_owned();
         let mut attempt = Attempt {
             deadline,
             timeout,
+            order: abortable.clone(),
             events: &events,
             feed: (!wanted.is_dry_run()).then(|| self.parts.feed.clone()),
             number: None,
@@ -214,6 +242,7 @@ impl Deploying {
         }
         // A client that hears of the end may give the next order at once.
         drop(turn);
+        abortable.end(&end);
         attempt.tell(end);
     }
 

@@ -10,6 +10,7 @@
 //! nothing. The store says which release is live, and says so only when the move is over: a host that is killed in the
 //! middle starts with the release that was live.
 
+mod aborting;
 mod canary;
 mod committing;
 mod deploying;
@@ -27,7 +28,7 @@ mod triggers;
 pub(crate) mod views;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -41,6 +42,7 @@ use crate::plan::PlannedType;
 use crate::pool::Version;
 use crate::share::Share;
 use crate::trigger::schedule::ScheduleTrigger;
+use aborting::Abortable;
 pub(crate) use deploying::{Deploying, Parts, TIMEOUT_MAX, change_lines};
 pub(crate) use front::{Front, Opened, Openings};
 pub(crate) use history::{Begin, NothingToRun, at_start};
@@ -128,6 +130,8 @@ pub(crate) struct Deployer {
     orders: mpsc::Sender<Order>,
     /// One order at a time.
     turn: Arc<Semaphore>,
+    /// The order whose turn it is, or was last.
+    underway: Arc<Mutex<Abortable>>,
     live: Arc<ArcSwap<Live>>,
 }
 
@@ -138,6 +142,7 @@ pub(crate) struct Order {
     /// Is told of each step. The last event is the end. Nobody need listen.
     events: mpsc::UnboundedSender<DeployEvent>,
     turn: OwnedSemaphorePermit,
+    abortable: Abortable,
 }
 
 /// The formation or release that is to become live.
@@ -154,7 +159,7 @@ pub(crate) enum Wanted {
     Release(Option<u64>),
     /// The release that is on canary.
     Promote,
-    /// None: the live release is to be alone again.
+    /// None: the live release is to be alone again, and a deploy under way is to fail.
     Abort,
 }
 
@@ -181,23 +186,31 @@ impl Deployer {
     /// Returns where the orders arrive, too.
     pub(crate) fn new(live: Arc<ArcSwap<Live>>) -> (Deployer, mpsc::Receiver<Order>) {
         let (orders, arrive) = mpsc::channel(1);
-        (Deployer { orders, turn: Arc::new(Semaphore::new(1)), live }, arrive)
+        let underway = Arc::new(Mutex::new(Abortable::ended()));
+        (Deployer { orders, turn: Arc::new(Semaphore::new(1)), underway, live }, arrive)
     }
 
-    /// Gives an order, if none is carried out now. Its steps come out, the last of which is its end.
+    /// Gives an order, if none is carried out now. Its steps come out, the last of which is its end. An order to abort is for
+    /// the one under way, if there is one, and its end comes out.
     pub(crate) fn order(
         &self,
         wanted: Wanted,
         timeout: Duration,
     ) -> Result<mpsc::UnboundedReceiver<DeployEvent>, NotTaken> {
-        let turn = self.turn.clone().try_acquire_owned().map_err(|_| NotTaken::Busy)?;
+        let mut underway = self.underway.lock().unwrap_or_else(|poison| poison.into_inner());
+        let Ok(turn) = self.turn.clone().try_acquire_owned() else {
+            let end = if wanted == Wanted::Abort { underway.abort() } else { None };
+            return end.ok_or(NotTaken::Busy);
+        };
         // Nothing changes it meanwhile: the turn is this order's.
         if !wanted.is_dry_run() {
             let wants_canary = matches!(wanted, Wanted::Promote | Wanted::Abort);
             OnCanary::refuse(&self.live, wants_canary).map_err(NotTaken::Canary)?;
         }
         let (events, steps) = mpsc::unbounded_channel();
-        let order = Order { wanted, timeout, events, turn };
+        let abortable = Abortable::new();
+        *underway = abortable.clone();
+        let order = Order { wanted, timeout, events, turn, abortable };
         self.orders.try_send(order).map_err(|_| NotTaken::Stopping)?;
         Ok(steps)
     }

@@ -1,6 +1,7 @@
 //! The move: the supervisor is given a release's types, replaces instances in batches, and says how it went.
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,7 @@ impl Deploying {
     pub(super) async fn watch(&self, underway: Underway, attempt: &mut Attempt<'_>) -> Result<(), String> {
         let Underway { mut progress, mut ended, .. } = underway;
         let mut seen = (0, 0);
+        let mut over = pin!(attempt.over());
         loop {
             tokio::select! {
                 // Steps first: a move that is over at once has told one.
@@ -93,10 +95,10 @@ impl Deploying {
                     attempt.tell(DeployEvent::Moving { done, of });
                 }
                 ended = &mut ended => return ended.unwrap_or_else(|_| Err("the host is stopping".to_owned())),
-                () = tokio::time::sleep_until(attempt.deadline) => {
+                () = &mut over => {
                     attempt.waits_for = format!("{} of {} instances had moved", seen.0, seen.1);
                     attempt.is_late = true;
-                    return Err(attempt.overdue());
+                    return Err(attempt.why_over());
                 }
             }
         }

@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
 use tracing::{info, warn};
 use wasmhost_config::{Changes, How, Run, Trigger};
 use wasmhost_engine::Engine;
 use wasmhost_store::releases::NewRelease;
 
-use super::deploying::{Attempt, Deploying};
+use super::deploying::{Attempt, Deploying, within};
 use super::history::record;
 use super::making::run_release_steps;
 use super::moving::UNANSWERED;
@@ -118,16 +117,16 @@ impl Deploying {
 
     /// Runs the release steps. One that takes too long is named.
     async fn prepare_data(&self, next: &Release, attempt: &mut Attempt<'_>) -> Result<(), String> {
-        let (deadline, events) = (attempt.deadline, attempt.events);
+        let (over, events) = (attempt.over(), attempt.events);
         let waits_for = &mut attempt.waits_for;
         let begun = |process: &str| {
             *waits_for = format!("the release step \"{process}\" was running");
             // The one that asked may have gone.
             let _ = events.send(DeployEvent::Step { process: process.to_owned() });
         };
-        match timeout_at(deadline, run_release_steps(next, begun)).await {
-            Ok(ran) => ran.map_err(|err| err.to_string()),
-            Err(_) => Err(attempt.overdue()),
+        match within(over, run_release_steps(next, begun)).await {
+            Some(ran) => ran.map_err(|err| err.to_string()),
+            None => Err(attempt.why_over()),
         }
     }
 
@@ -207,10 +206,10 @@ impl Deploying {
             index: name.index,
         };
         attempt.waits_for = format!("the first instance of \"{}\" was being tried", kind.name());
-        let (deadline, waits_for) = (attempt.deadline, &mut attempt.waits_for);
-        match timeout_at(deadline, trial.run(|asked| *waits_for = asked)).await {
-            Ok(tried) => tried,
-            Err(_) => Err(attempt.overdue()),
+        let (over, waits_for) = (attempt.over(), &mut attempt.waits_for);
+        match within(over, trial.run(|asked| *waits_for = asked)).await {
+            Some(tried) => tried,
+            None => Err(attempt.why_over()),
         }
     }
 

@@ -80,14 +80,15 @@ impl Shelf {
         if kept == Some(bytes.len() as u64) && fs::read(&path).is_ok_and(|kept| kept == bytes) {
             return Ok(false);
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.map_err(|err| named(&self.directory, err))?;
         let new = path.with_extension("new");
         let written = write(&new, bytes).and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
             // A full disk has need of it.
             let _ = fs::remove_file(&new);
         }
-        written?;
+        written.map_err(|err| named(&path, err))?;
         File::open(&self.directory)?.sync_all()?;
         Ok(kept.is_some())
     }
@@ -207,6 +208,11 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// With the file that an error is about.
+fn named(path: &Path, err: io::Error) -> io::Error {
+    io::Error::new(err.kind(), format!("{}: {err}", path.display()))
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ impl Trial<'_> {
             return Ok(());
         };
         loop {
+            asked(format!("\"{}\" had not answered GET {path}", self.process));
             let (answer, left) = self.ask(instance, path).await?;
             if answer.is_success() {
                 if let Some(instance) = left {

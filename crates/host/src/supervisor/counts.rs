@@ -144,13 +144,17 @@ impl Supervisor {
                     change.process
                 )));
             }
-            let now = wanted.get(&type_index).copied().unwrap_or(kind.count);
             let count = match change.to {
                 ScaleTo::Count(count) => count,
-                ScaleTo::More(by) => now.saturating_add(by),
-                ScaleTo::Fewer(by) => now.saturating_sub(by),
+                ScaleTo::More(by) => kind.count.saturating_add(by),
+                ScaleTo::Fewer(by) => kind.count.saturating_sub(by),
             };
-            wanted.insert(type_index, count);
+            if wanted.insert(type_index, count).is_some() {
+                return Err(Refused::Conflict(format!(
+                    "\"{}\" has two new counts, expected one. Nothing was changed",
+                    change.process
+                )));
+            }
         }
         let live = wanted.iter().map(|(type_index, count)| (*type_index, Some(*count))).collect();
         Ok(Weighed { wanted, live, of_all: false })

@@ -39,7 +39,7 @@ pub(crate) async fn run(
     let failed = |how: String| ReleaseFailed { process: process.to_owned(), how };
     let leash = Leash::default();
     let instance = component.start(1, leash.meter()).await;
-    let instance = instance.map_err(|end| failed(format!("failed to start: {}", end.summary())))?;
+    let instance = instance.map_err(|end| failed(format!("failed to start ({})", told(&end))))?;
     let report = instance.call_command(limits).await.report;
     match report.end {
         CallEnd::Returned(0) => {
@@ -47,6 +47,14 @@ pub(crate) async fn run(
             Ok(())
         }
         CallEnd::Returned(code) => Err(failed(format!("exited with code {code}"))),
-        end => Err(failed(end.summary())),
+        end => Err(failed(told(&end))),
+    }
+}
+
+/// With the reason of a trap, which alone would be no sentence.
+fn told<T>(end: &CallEnd<T>) -> String {
+    match end {
+        CallEnd::Trap(_) => format!("trapped: {}", end.summary()),
+        end => end.summary(),
     }
 }
