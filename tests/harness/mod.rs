@@ -1,6 +1,7 @@
 //! The tools that the tests are written with: a [`Formation`] in a temporary folder, a [`Host`] that runs it, [`http`]
 //! to talk to it, and a [`Store`] to look at what it keeps.
 
+mod collector;
 mod formation;
 mod host;
 pub(crate) mod http;
@@ -19,6 +20,7 @@ pub(crate) mod wasm;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub(crate) use collector::{Collector, Kind, Span};
 pub(crate) use formation::{Formation, guest_file, guests, repository};
 pub(crate) use host::{Host, Ps};
 pub(crate) use ledger::{Ledger, Promise};

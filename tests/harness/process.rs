@@ -127,7 +127,7 @@ impl Process {
 }
 
 /// Variables that say something to the binary, which whoever runs the tests may have set.
-const UNSET: [&str; 9] = [
+const UNSET: [&str; 13] = [
     "NO_COLOR",
     "WASMHOST_CACHE",
     "WASMHOST_CACHE_SIZE",
@@ -135,6 +135,10 @@ const UNSET: [&str; 9] = [
     "WASMHOST_LOG",
     "COLUMNS",
     "NOTIFY_SOCKET",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_SDK_DISABLED",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
 ];

@@ -3,12 +3,12 @@
 use std::io::IsTerminal;
 
 use tokio::runtime::Builder;
-use tracing::info;
+use tracing::{info, warn};
 use wasmhost_config::shown;
 use wasmhost_engine::{Cache, LoadError};
 use wasmhost_host::{
     GrantedBy, HandedOver, Host, HostOptions, LogFormat, Output, Plan, Progress, ServedAt, ServiceManager,
-    StartError, make_room_for_connections,
+    StartError, TelemetrySettings, make_room_for_connections,
 };
 
 use crate::cache;
@@ -21,6 +21,7 @@ use crate::threads::Places;
 /// Serves a plan until it is told to stop.
 pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outcome {
     let cache = cache::from_environment()?;
+    let telemetry = telemetry()?;
     let handed_over = HandedOver::from_env();
     use_small_pages();
     // Before there are threads.
@@ -34,10 +35,19 @@ pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outco
     let runtime = runtime.worker_threads(places.io_threads()).on_thread_start(begin_thread).build()?;
     places.wait();
     // Not on a thread of the runtime: see `threads`.
-    let outcome = runtime.block_on(live(plan, cache, granted_by, handed_over, output.clone()));
+    let outcome = runtime.block_on(live(plan, cache, granted_by, handed_over, telemetry, output.clone()));
     // A thread may hang in the system, in a read of a disk that doesn't answer, say. Nobody waits for it.
     runtime.shutdown_background();
     outcome
+}
+
+/// Where traces and metrics are sent, as the environment says.
+fn telemetry() -> Result<TelemetrySettings, Failed> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let (settings, warnings) =
+        TelemetrySettings::read(&variable).map_err(|err| Failed::new(Exit::Usage, err.to_string()))?;
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    Ok(settings)
 }
 
 /// Keeps the system from backing memory by huge pages. Where it does so for all, as on Debian, each instance would take
@@ -62,6 +72,7 @@ async fn live(
     cache: Cache,
     granted_by: GrantedBy,
     handed_over: HandedOver,
+    telemetry: TelemetrySettings,
     output: Output,
 ) -> Outcome {
     tokio::spawn(memory::give_back());
@@ -85,6 +96,7 @@ async fn live(
         granted_by,
         handed_over,
         manager: manager.clone(),
+        telemetry,
     };
     let host = match Host::start(plan, options, signals.stop()).await {
         Err(StartError::Stopped) => return Ok(Exit::Done),

@@ -182,6 +182,7 @@ impl Component {
             is_async: self.is_async,
             asked_for_chunks: false,
             descriptors: descriptors.clone(),
+            trace: None,
         };
         let wasi = if let EntryPre::Core(_) = self.entry { WasiVersion::P1 } else { WasiVersion::Component };
         let services = self.services.clone();

@@ -7,7 +7,7 @@ use wasmtime::component::Linker;
 
 use crate::capability::outbound::HttpClient;
 use crate::capability::state::State;
-use crate::capability::{client, fields, files, name_lookup, sockets, streams};
+use crate::capability::{client, fields, files, name_lookup, queue, sockets, streams};
 use crate::compiled::swap::PagesKept;
 use crate::compiled::{Cache, EngineOptions, config};
 use crate::error::{EngineError, Scarce};
@@ -152,9 +152,6 @@ impl Flavor {
 }
 
 fn linker(engine: &wasmtime::Engine, is_async: bool) -> wasmtime::Result<Linker<State>> {
-    use crate::bindings::producer::wasmhost::job::queue;
-    use wasmtime::component::HasSelf;
-
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -172,6 +169,9 @@ fn linker(engine: &wasmtime::Engine, is_async: bool) -> wasmtime::Result<Linker<
         sockets::link_async(&mut linker)?;
         fields::link_async(&mut linker)?;
     }
-    queue::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    queue::link(&mut linker)?;
+    if is_async {
+        queue::link_async(&mut linker)?;
+    }
     Ok(linker)
 }

@@ -12,6 +12,7 @@ use crate::calls::service::Service;
 use crate::calls::solo::{Solo, wrong_entry};
 use crate::capability::state::Input;
 use crate::sandbox::meter::Meter;
+use crate::services::Trace;
 
 /// A live sandbox. Dropping it frees its memories and its slot.
 pub struct Instance {
@@ -86,13 +87,14 @@ impl Instance {
         self,
         job: Job,
         limits: CallLimits,
+        trace: Trace,
         stop: impl Future<Output = ()>,
     ) -> Finished<Result<(), JobFailure>> {
         match self.kind {
-            Kind::Service(service) => service.call_job(job, limits, stop).await.into(),
+            Kind::Service(service) => service.call_job(job, limits, trace, stop).await.into(),
             Kind::Solo(solo) => {
                 let meter = solo.meter.clone();
-                let mut call = pin!(solo.call_job(job, limits));
+                let mut call = pin!(solo.call_job(job, limits, trace));
                 tokio::select! {
                     over = &mut call => return over.into(),
                     () = stop => meter.interrupt(),
@@ -103,17 +105,24 @@ impl Instance {
     }
 
     /// Serves one tick. The error is the guest's own; of a command, that it exited with another code than 0.
-    pub async fn call_tick(self, tick: Tick, limits: CallLimits) -> Finished<Result<(), String>> {
+    pub async fn call_tick(
+        self,
+        tick: Tick,
+        limits: CallLimits,
+        trace: Trace,
+    ) -> Finished<Result<(), String>> {
         match self.kind {
-            Kind::Service(service) => service.call_tick(tick, limits).await.into(),
-            Kind::Solo(solo) => solo.call_tick(tick, limits).await.into(),
+            Kind::Service(service) => service.call_tick(tick, limits, trace).await.into(),
+            Kind::Solo(solo) => solo.call_tick(tick, limits, trace).await.into(),
         }
     }
 
     /// Runs `main`, which answers with its exit code. The instance can't run it again.
     pub async fn call_command(self, limits: CallLimits) -> Finished<i32> {
         match self.kind {
-            Kind::Solo(solo) => solo.run_main(Input::default(), limits).await.map_exit(|code| code).into(),
+            Kind::Solo(solo) => {
+                solo.run_main(Input::default(), limits, None).await.map_exit(|code| code).into()
+            }
             Kind::Service(service) => {
                 let start = CallStart { at: Instant::now(), call: 0, cpu: service.meter().cpu() };
                 let end = CallEnd::Host(wrong_entry("runs").to_string());

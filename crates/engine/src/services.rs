@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use http::{HeaderMap, Method, Uri};
 
 /// `web.1`: a type and the instance's index in it, from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -106,6 +107,17 @@ pub enum EnqueueRefusal {
     Unavailable(String),
 }
 
+impl EnqueueRefusal {
+    /// Which of them it is.
+    pub fn name(&self) -> &'static str {
+        match self {
+            EnqueueRefusal::Full(_) => "full",
+            EnqueueRefusal::Invalid(_) => "invalid",
+            EnqueueRefusal::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// Puts jobs on queues. Whether the guest may use the queue has been checked.
 #[async_trait]
 pub trait Enqueue: Send + Sync + 'static {
@@ -146,6 +158,34 @@ pub enum Refusal {
 pub trait RefusalSink: Send + Sync + 'static {
     /// `process` tried what it has no grant for.
     fn refused(&self, process: &Arc<str>, refusal: Refusal);
+}
+
+/// The trace that a call belongs to. Its guest's requests and jobs go on in it.
+pub trait CallTrace: fmt::Debug + Send + Sync + 'static {
+    /// A guest's request goes out: its headers are given the trace, unless the guest has set one itself. Returns what is
+    /// to be told of it, if anything is.
+    fn request(&self, method: &Method, uri: &Uri, headers: &mut HeaderMap) -> Option<Box<dyn Sending>>;
+
+    /// A guest puts jobs on a queue: they are given the trace, unless they have one.
+    fn enqueue(&self, queue: &str, jobs: &mut [NewJob]) -> Option<Box<dyn Sending>>;
+
+    /// The environment variables that tell a command of it.
+    fn variables(&self) -> Vec<(String, String)>;
+}
+
+/// A call's trace, if it is part of one.
+pub type Trace = Option<Arc<dyn CallTrace>>;
+
+/// A request or jobs that a guest sends, as a trace has them. They are through when this is dropped.
+pub trait Sending: Send {
+    /// There is an answer, with this status.
+    fn answered(&mut self, status: u16);
+
+    /// The jobs are on their queue.
+    fn enqueued(&mut self, receipts: &[Receipt]);
+
+    /// There won't be an answer. The text is one of few: an error's name.
+    fn failed(&mut self, error: &str);
 }
 
 /// All that guests may ask for.

@@ -29,6 +29,8 @@ mod share;
 mod state_dir;
 mod supervisor;
 mod systemd;
+mod telemetry;
+mod traces;
 mod trigger;
 mod way;
 
@@ -49,4 +51,5 @@ pub use state_dir::{
 };
 pub use supervisor::unknown_type;
 pub use systemd::{Reloading, ServiceManager};
+pub use telemetry::{TelemetryError, TelemetrySettings};
 pub use trigger::release::ReleaseFailed;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use http::HeaderMap;
 use tracing::warn;
 use wasmhost_config::{Queue, UnworkedQueue, shown};
 use wasmhost_engine::services::{self, Enqueue, EnqueueRefusal, Receipt, Refusal, RefusalSink};
@@ -18,6 +19,7 @@ use crate::feed::{self, Feed};
 use crate::measures::Measures;
 use crate::rare_lines::{RareLines, and_more};
 use crate::rates::Rates;
+use crate::traces::{Context, Sent, send_jobs};
 
 /// Refusals of one type that are remembered, so that each is logged once. A guest can make up names without end.
 const REFUSALS_MAX: usize = 100;
@@ -80,6 +82,12 @@ impl Queues {
 
     pub(crate) fn max_per_second(&self, queue: &str) -> Option<u32> {
         self.known.load().settings.get(queue).and_then(|settings| settings.max_per_second)
+    }
+
+    /// Jobs go on a queue by a request with these headers: they are part of its trace, or of a new one, where traces are on.
+    pub(crate) fn trace(&self, headers: &HeaderMap, queue: &str, jobs: &mut [NewJob]) -> Option<Sent> {
+        let scope = self.measures.traces()?.enter(Context::of_headers(headers), Context::new);
+        send_jobs(&scope, queue, jobs.iter_mut().map(|job| &mut job.metadata))
     }
 
     /// Jobs were put on a queue: those of them that are new count.

@@ -170,6 +170,17 @@ pub enum EnqueueError {
     Store(#[from] StoreError),
 }
 
+impl EnqueueError {
+    /// Which of them it is.
+    pub fn name(&self) -> &'static str {
+        match self {
+            EnqueueError::Full { .. } | EnqueueError::FullOfBytes { .. } => "full",
+            EnqueueError::Invalid(_) => "invalid",
+            EnqueueError::Store(_) => "unavailable",
+        }
+    }
+}
+
 /// The question for jobs of a type that has room.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
@@ -227,6 +238,8 @@ pub struct LeasedJob {
     pub metadata: Vec<(String, String)>,
     /// When it was enqueued.
     pub enqueued_at: Timestamp,
+    /// When this try was due.
+    pub due_at: Timestamp,
     /// It may hold a key of scope [`Waiting`](UniqueScope::Waiting), which [`begin_call`](Jobs::begin_call) frees.
     pub holds_key: bool,
     /// No other job may be in its instance: it crashed together with others before.

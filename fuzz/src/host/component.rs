@@ -134,13 +134,13 @@ impl Here {
             match handler {
                 Handler::Http02 | Handler::Http03 => request(instance).await,
                 Handler::Job | Handler::AsyncJob => {
-                    let finished = instance.call_job(job(), LIMITS, std::future::pending()).await;
+                    let finished = instance.call_job(job(), LIMITS, None, std::future::pending()).await;
                     is_of_guest(&finished.report.end);
                 }
                 Handler::Tick | Handler::AsyncTick => {
                     let tick =
                         Tick { schedule: "clock".into(), nominal_ms: 1_800_000_000_000, manual: false };
-                    is_of_guest(&instance.call_tick(tick, LIMITS).await.report.end);
+                    is_of_guest(&instance.call_tick(tick, LIMITS, None).await.report.end);
                 }
                 Handler::Command02 | Handler::Command03 | Handler::CoreCommand => {
                     is_of_guest(&instance.call_command(LIMITS).await.report.end);
@@ -229,7 +229,7 @@ async fn request(instance: Instance) {
     let body = Full::new(Bytes::from_static(b"some bytes"));
     let request = Request::post("http://x/path?query").header("host", "x").body(body);
     let request = request.expect("it is a request");
-    let answer = instance.call_http(request, RequestScheme::Http, LIMITS, move |finished| {
+    let answer = instance.call_http(request, RequestScheme::Http, LIMITS, None, move |finished| {
         // Nobody waits where the answer was late.
         let _ = over.send(finished.report.end);
     });

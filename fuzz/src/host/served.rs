@@ -130,6 +130,7 @@ impl Served {
             granted_by: GrantedBy::Formation,
             handed_over: HandedOver::nothing(),
             manager: ServiceManager::nobody(),
+            telemetry: Default::default(),
         };
         Engine::prepare_thread();
         let runtime = Builder::new_current_thread().enable_all().build().expect("there is a poller");

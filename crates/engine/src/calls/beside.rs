@@ -11,6 +11,7 @@ use super::seat::Seat;
 use super::service::{Service, Terms};
 use super::work::{Answer, Work};
 use crate::call::{CallEnd, CallLimits, CallReport, DETACHED_MAX, Job, JobFailure, Tick};
+use crate::services::Trace;
 
 impl Service {
     /// Does one job, beside others.
@@ -18,9 +19,10 @@ impl Service {
         self: Arc<Self>,
         job: Job,
         limits: CallLimits,
+        trace: Trace,
         stop: impl Future<Output = ()>,
     ) -> Over<Arc<Service>, Result<(), JobFailure>> {
-        let (work, answer) = Work::job(job);
+        let (work, answer) = Work::job(job, trace);
         self.call_on_compute(work, answer, limits, stop).await
     }
 
@@ -29,8 +31,9 @@ impl Service {
         self: Arc<Self>,
         tick: Tick,
         limits: CallLimits,
+        trace: Trace,
     ) -> Over<Arc<Service>, Result<(), String>> {
-        let (work, answer) = Work::tick(tick);
+        let (work, answer) = Work::tick(tick, trace);
         self.call_on_compute(work, answer, limits, pending()).await
     }
 

@@ -29,8 +29,8 @@ use super::guest::{failure_from_guest, job_to_guest, tick_to_guest};
 use super::history::TypeHistory;
 use super::lists::{Ended, GivenUp, Left, Lists, Parked};
 use super::over::{CallStart, Over, end_of};
-use super::request::answer_request;
-use super::work::{Given, Reply, Work};
+use super::request::{answer_request, call_in};
+use super::work::{Given, GivenCall, Reply, Work};
 use crate::bindings::{async_ticker, async_worker};
 use crate::call::{CallEnd, Deadline};
 use crate::capability::state::State;
@@ -213,7 +213,7 @@ impl Service {
                     return Err(err);
                 }
             };
-            store.data().end_lines();
+            store.data_mut().end_run();
             match self.park(store, ready) {
                 Ok(calls) => {
                     answers.are_closed = true;
@@ -267,24 +267,25 @@ impl Service {
 
     /// One call in the guest, until there is an answer. The guest may go on after that.
     async fn answer(&self, accessor: &Accessor<State>, call: u64, given: Given) -> wasmtime::Result<()> {
+        let Given { call: given, trace } = given;
         match (&self.exports, given) {
-            (Exports::Http(service), Given::Request(request, scheme)) => {
-                let answer = answer_request(service, accessor, request, scheme).await?;
+            (Exports::Http(service), GivenCall::Request(request, scheme)) => {
+                let answer = answer_request(service, accessor, request, scheme, trace).await?;
                 if let Some(exchange) = self.exchange(call) {
                     exchange.answer(answer);
                 }
             }
-            (Exports::Job(worker), Given::Job(job)) => {
-                let handler = worker.wasmhost_job_async_handler();
-                let answer = handler.call_handle(accessor, job_to_guest(job)).await?;
+            (Exports::Job(worker), GivenCall::Job(job)) => {
+                let handle = worker.wasmhost_job_async_handler().func_handle();
+                let answer = call_in(accessor, handle, job_to_guest(job), trace).await?;
                 if let Some(Reply::Job(reply)) = self.take_reply(call) {
                     // The caller may have gone, and then there is nobody to tell.
                     let _ = reply.send(Ok(answer.map_err(failure_from_guest)));
                 }
             }
-            (Exports::Tick(ticker), Given::Tick(tick)) => {
-                let handler = ticker.wasmhost_clock_async_handler();
-                let answer = handler.call_handle(accessor, tick_to_guest(tick)).await?;
+            (Exports::Tick(ticker), GivenCall::Tick(tick)) => {
+                let handle = ticker.wasmhost_clock_async_handler().func_handle();
+                let answer = call_in(accessor, handle, tick_to_guest(tick), trace).await?;
                 if let Some(Reply::Tick(reply)) = self.take_reply(call) {
                     let _ = reply.send(Ok(answer));
                 }

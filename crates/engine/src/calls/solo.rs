@@ -22,6 +22,7 @@ use crate::call::{CallEnd, CallLimits, DETACHED_MAX, Job, JobFailure, Tick};
 use crate::capability::state::{Input, State};
 use crate::engine::Engine;
 use crate::sandbox::meter::Meter;
+use crate::services::Trace;
 use crate::threads::compute::Lane;
 
 /// An instance that serves one call at a time: whoever has it may call it.
@@ -55,22 +56,28 @@ impl Entry {
 }
 
 impl Solo {
-    pub(crate) async fn call_job(self, job: Job, limits: CallLimits) -> Over<Solo, Result<(), JobFailure>> {
+    pub(crate) async fn call_job(
+        self,
+        job: Job,
+        limits: CallLimits,
+        trace: Trace,
+    ) -> Over<Solo, Result<(), JobFailure>> {
         if self.entry.is_command() {
-            let env = vec![
+            let mut env = vec![
                 ("WASMHOST_JOB_ID".to_owned(), job.id),
                 ("WASMHOST_JOB_QUEUE".to_owned(), job.queue),
                 ("WASMHOST_JOB_ATTEMPT".to_owned(), job.attempt.to_string()),
             ];
+            env.extend(trace.iter().flat_map(|trace| trace.variables()));
             let meter = self.meter.clone();
-            let run = self.run_main(Input { stdin: job.payload, env }, limits).await;
+            let run = self.run_main(Input { stdin: job.payload, env }, limits, trace).await;
             return run.map_exit(|code| match code {
                 0 => Ok(()),
                 EXIT_BURY => Err(JobFailure::Bury(exited_with(code, &meter))),
                 code => Err(JobFailure::Retry(exited_with(code, &meter))),
             });
         }
-        let finished = self.on_compute(limits, move |instance| {
+        let finished = self.on_compute(limits, trace, move |instance| {
             Box::pin(async move {
                 let Entry::Job(worker) = &instance.entry else { return Err(wrong_entry("jobs")) };
                 let handler = worker.wasmhost_job_handler();
@@ -80,17 +87,23 @@ impl Solo {
         finished.await.map(|answer| answer.map_err(failure_from_guest))
     }
 
-    pub(crate) async fn call_tick(self, tick: Tick, limits: CallLimits) -> Over<Solo, Result<(), String>> {
+    pub(crate) async fn call_tick(
+        self,
+        tick: Tick,
+        limits: CallLimits,
+        trace: Trace,
+    ) -> Over<Solo, Result<(), String>> {
         if self.entry.is_command() {
-            let env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
+            let mut env = vec![("WASMHOST_TICK_MS".to_owned(), tick.nominal_ms.to_string())];
+            env.extend(trace.iter().flat_map(|trace| trace.variables()));
             let meter = self.meter.clone();
-            let run = self.run_main(Input { stdin: vec![], env }, limits).await;
+            let run = self.run_main(Input { stdin: vec![], env }, limits, trace).await;
             return run.map_exit(|code| match code {
                 0 => Ok(()),
                 code => Err(exited_with(code, &meter)),
             });
         }
-        let finished = self.on_compute(limits, move |instance| {
+        let finished = self.on_compute(limits, trace, move |instance| {
             Box::pin(async move {
                 let Entry::Tick(ticker) = &instance.entry else { return Err(wrong_entry("ticks")) };
                 let handler = ticker.wasmhost_clock_handler();
@@ -100,8 +113,13 @@ impl Solo {
         finished.await
     }
 
-    pub(crate) async fn run_main(mut self, input: Input, limits: CallLimits) -> Over<Solo, i32> {
-        let start = self.begin(limits);
+    pub(crate) async fn run_main(
+        mut self,
+        input: Input,
+        limits: CallLimits,
+        trace: Trace,
+    ) -> Over<Solo, i32> {
+        let start = self.begin(limits, trace);
         // Without any input it sees what it was started with.
         let unchanged = input.stdin.is_empty() && input.env.is_empty();
         if !unchanged {
@@ -132,20 +150,21 @@ impl Solo {
     }
 
     /// Every call begins with this.
-    pub(crate) fn begin(&mut self, limits: CallLimits) -> CallStart {
+    pub(crate) fn begin(&mut self, limits: CallLimits, trace: Trace) -> CallStart {
         self.store.set_epoch_deadline(first_deadline());
+        self.store.data_mut().go_on_in(trace);
         let start = Instant::now();
         let call = self.meter.begin_call(limits.deadline(start), limits.cpu);
         CallStart { at: start, call, cpu: self.meter.cpu() }
     }
 
     /// Runs `call` on the compute threads: jobs, ticks and commands are expected to take their time.
-    fn on_compute<T, F>(mut self, limits: CallLimits, call: F) -> Placed<Over<Solo, T>>
+    fn on_compute<T, F>(mut self, limits: CallLimits, trace: Trace, call: F) -> Placed<Over<Solo, T>>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Solo) -> BoxFuture<'a, wasmtime::Result<T>> + Send + 'static,
     {
-        let start = self.begin(limits);
+        let start = self.begin(limits, trace);
         self.drive(RunsOn::Compute, start, call)
     }
 

@@ -8,6 +8,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::exchange::Exchange;
 use crate::call::{CallEnd, Job, JobFailure, RequestScheme, Tick};
+use crate::services::Trace;
 
 /// See the module.
 pub(crate) struct Work {
@@ -15,7 +16,12 @@ pub(crate) struct Work {
     pub(super) reply: Reply,
 }
 
-pub(super) enum Given {
+pub(super) struct Given {
+    pub(super) call: GivenCall,
+    pub(super) trace: Trace,
+}
+
+pub(super) enum GivenCall {
     Request(Request<WasiBody>, RequestScheme),
     Job(Job),
     Tick(Tick),
@@ -38,19 +44,23 @@ impl Work {
     pub(crate) fn request(
         request: Request<WasiBody>,
         scheme: RequestScheme,
+        trace: Trace,
         exchange: Arc<Exchange>,
     ) -> Work {
-        Work { given: Given::Request(request, scheme), reply: Reply::Request(exchange) }
+        let given = Given { call: GivenCall::Request(request, scheme), trace };
+        Work { given, reply: Reply::Request(exchange) }
     }
 
-    pub(super) fn job(job: Job) -> (Work, oneshot::Receiver<Answer<Result<(), JobFailure>>>) {
+    pub(super) fn job(job: Job, trace: Trace) -> (Work, oneshot::Receiver<Answer<Result<(), JobFailure>>>) {
         let (reply, answer) = oneshot::channel();
-        (Work { given: Given::Job(job), reply: Reply::Job(reply) }, answer)
+        let given = Given { call: GivenCall::Job(job), trace };
+        (Work { given, reply: Reply::Job(reply) }, answer)
     }
 
-    pub(super) fn tick(tick: Tick) -> (Work, oneshot::Receiver<Answer<Result<(), String>>>) {
+    pub(super) fn tick(tick: Tick, trace: Trace) -> (Work, oneshot::Receiver<Answer<Result<(), String>>>) {
         let (reply, answer) = oneshot::channel();
-        (Work { given: Given::Tick(tick), reply: Reply::Tick(reply) }, answer)
+        let given = Given { call: GivenCall::Tick(tick), trace };
+        (Work { given, reply: Reply::Tick(reply) }, answer)
     }
 }
 

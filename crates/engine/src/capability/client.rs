@@ -4,6 +4,7 @@
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use tokio::sync::oneshot;
+use wasmtime::AsContextMut as _;
 use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
 use wasmtime_wasi::TrappableError;
 use wasmtime_wasi_http::p3::bindings::http::client::{self, HostWithStore};
@@ -33,6 +34,7 @@ impl HostWithStore<State> for Client {
     ) -> Result<Resource<Response>, TrappableError<ErrorCode>> {
         let (answered, is_answered) = oneshot::channel::<Result<(), ErrorCode>>();
         let answer = match store.with(|mut access| prepare(&mut access, request, is_answered)) {
+            // The library's first poll asks the hooks.
             Ok(request) => WasiHttp::send(&store.with_getter::<WasiHttp>(State::http), request).await,
             Err(err) => Err(err),
         };
@@ -54,6 +56,8 @@ fn prepare(
     request: Resource<Request>,
     is_answered: oneshot::Receiver<Result<(), ErrorCode>>,
 ) -> Result<Resource<Request>, TrappableError<ErrorCode>> {
+    let mut store = access.as_context_mut();
+    State::find_trace(&mut store);
     let mut request = access.get().table.delete(request).map_err(TrappableError::trap)?;
     request.path_with_query.get_or_insert(PathAndQuery::from_static("/"));
     let (is_sent, sent) = oneshot::channel();

@@ -19,3 +19,4 @@ mod replace;
 pub(crate) mod sockets;
 pub(crate) mod state;
 pub(crate) mod streams;
+pub(crate) mod traced;

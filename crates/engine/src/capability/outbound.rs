@@ -29,7 +29,7 @@ use super::network::{is_outright, names_host};
 use crate::sandbox::Sandbox;
 use crate::sandbox::descriptors::{Counter, Permit, Room};
 use crate::sandbox::meter::Meter;
-use crate::services::{Refusal, RefusalSink};
+use crate::services::{Refusal, RefusalSink, Sending, Trace};
 
 /// How long it may take to connect, with TLS: at most, whatever the guest says.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,6 +112,8 @@ pub(crate) struct OutboundHttp {
     pub(crate) asked_for_chunks: bool,
     /// Where requests that have no end yet are counted.
     pub(crate) descriptors: Counter,
+    /// The trace that the next request is part of.
+    pub(crate) trace: Trace,
 }
 
 impl OutboundHttp {
@@ -158,7 +160,7 @@ type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 impl WasiHttpHooks for OutboundHttp {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Io), Error>> + Send> {
@@ -177,13 +179,33 @@ impl WasiHttpHooks for OutboundHttp {
         let near = Refusal::Near(wanted(request.uri()));
         let (refusals, process) = (self.refusals.clone(), self.sandbox.process.clone());
         let (meter, is_async) = (self.meter.clone(), self.is_async);
+        let sending = self.trace.as_ref().and_then(|trace| {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            trace.request(&method, &uri, request.headers_mut())
+        });
         Box::new(async move {
-            let (request, late) = frame(request, is_async).await?;
-            let sent = send(client, request, late, options.unwrap_or_default(), meter, permit).await;
-            if let Err(Error::DestinationIpProhibited) = sent {
-                refusals.refused(&process, near);
+            let mut in_use = InUse { _permit: permit, sending };
+            let sent = match frame(request, is_async).await {
+                Ok((request, late)) => {
+                    send(client, request, late, options.unwrap_or_default(), meter, &mut in_use).await
+                }
+                Err(err) => Err(err),
+            };
+            match sent {
+                Ok((response, sent)) => {
+                    let between_bytes = options.and_then(|options| options.between_bytes_timeout);
+                    let response =
+                        response.map(|body| Received::new(body, between_bytes, in_use).boxed_unsync());
+                    Ok((response, sent))
+                }
+                Err(err) => {
+                    in_use.failed(&err);
+                    if let Error::DestinationIpProhibited = err {
+                        refusals.refused(&process, near);
+                    }
+                    Err(err)
+                }
             }
-            sent
         })
     }
 
@@ -203,8 +225,8 @@ async fn send(
     late: Option<WasiBody>,
     options: RequestOptions,
     meter: Arc<Meter>,
-    permit: Permit,
-) -> Result<(http::Response<WasiBody>, Io), Error> {
+    in_use: &mut InUse,
+) -> Result<(http::Response<Incoming>, Io), Error> {
     let (failed, mut has_failed) = oneshot::channel();
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut request = request.map(|body| Sent { body, length, sent: 0, failed: Some(failed), meter });
@@ -232,8 +254,9 @@ async fn send(
     };
     // The client says no more of a body that couldn't be sent than that.
     let response = answered.map_err(|err| has_failed.try_recv().unwrap_or_else(|_| client_error(&err)))?;
-    let response =
-        response.map(|body| Received::new(body, options.between_bytes_timeout, permit).boxed_unsync());
+    if let Some(sending) = &mut in_use.sending {
+        sending.answered(response.status().as_u16());
+    }
     let sent: Io = match has_failed.try_recv() {
         Err(TryRecvError::Closed) => Box::new(async { Ok(()) }),
         failed => Box::new(async move {
@@ -322,19 +345,34 @@ impl Drop for Sent {
     }
 }
 
+/// A request counts, and is part of a trace, until the guest has done with its answer.
+struct InUse {
+    _permit: Permit,
+    sending: Option<Box<dyn Sending>>,
+}
+
+impl InUse {
+    fn failed(&mut self, err: &Error) {
+        if let Some(sending) = &mut self.sending {
+            // Its name alone: the rest may be a text from anywhere.
+            let shown = format!("{err:?}");
+            sending.failed(shown.split(['(', ' ', '{']).next().unwrap_or_default());
+        }
+    }
+}
+
 /// A body that comes for a guest.
 struct Received {
     body: Incoming,
     /// How long the guest waits for the next piece, and until when it waits for this one.
     patience: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// The request counts until the guest has done with its answer.
-    _permit: Permit,
+    in_use: InUse,
 }
 
 impl Received {
-    fn new(body: Incoming, between_bytes_timeout: Option<Duration>, permit: Permit) -> Received {
+    fn new(body: Incoming, between_bytes_timeout: Option<Duration>, in_use: InUse) -> Received {
         let patience = between_bytes_timeout.map(|pause| (pause, Box::pin(sleep(pause))));
-        Received { body, patience, _permit: permit }
+        Received { body, patience, in_use }
     }
 }
 
@@ -346,20 +384,25 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Received { body, patience, .. } = &mut *self;
-        match (Pin::new(body).poll_frame(cx), patience) {
+        let Received { body, patience, in_use } = &mut *self;
+        let failed = match (Pin::new(body).poll_frame(cx), patience) {
             (Poll::Ready(frame), patience) => {
                 if let Some((pause, until)) = patience {
                     until.as_mut().reset(Instant::now() + *pause);
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(|err| http_error(&err))))
+                match frame {
+                    Some(Err(err)) => http_error(&err),
+                    frame => return Poll::Ready(frame.map(|frame| frame.map_err(|err| http_error(&err)))),
+                }
             }
             (Poll::Pending, Some((_, until))) => {
                 ready!(until.as_mut().poll(cx));
-                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+                Error::ConnectionReadTimeout
             }
-            (Poll::Pending, None) => Poll::Pending,
-        }
+            (Poll::Pending, None) => return Poll::Pending,
+        };
+        in_use.failed(&failed);
+        Poll::Ready(Some(Err(failed)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,13 +4,51 @@ use std::time::Duration;
 
 use wasmhost_config::shown::{NAME_BYTES_MAX, one_line};
 
+use wasmtime::StoreContextMut;
+use wasmtime::component::{HasSelf, Linker};
+
 use super::state::State;
-use crate::bindings::producer::wasmhost::job::queue::{Error, Host, NewJob, Receipt, Unique, UniqueScope};
+use crate::bindings::producer::wasmhost::job::queue::{
+    self, Error, Host, NewJob, Receipt, Unique, UniqueScope,
+};
 use crate::services::{self, EnqueueRefusal, Refusal};
+
+/// The name of the interface, with its version.
+const INTERFACE: &str = "wasmhost:job/queue@0.1.0";
 
 /// Bounds of one `enqueue-many`, as the WIT documents them.
 const JOBS_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    queue::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+}
+
+/// In the place of the same functions, where several calls may be in an instance: they have to know whose jobs these are.
+pub(crate) fn link_async(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance(INTERFACE)?;
+    interface.func_wrap_async(
+        "enqueue",
+        |mut store: StoreContextMut<'_, State>, (queue, job): (String, NewJob)| {
+            Box::new(async move {
+                State::find_trace(&mut store);
+                Ok((store.data_mut().enqueue(queue, job).await?,))
+            })
+        },
+    )?;
+    interface.func_wrap_async(
+        "enqueue-many",
+        |mut store: StoreContextMut<'_, State>, (queue, jobs): (String, Vec<NewJob>)| {
+            Box::new(async move {
+                State::find_trace(&mut store);
+                Ok((store.data_mut().enqueue_many(queue, jobs).await?,))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
 
 impl Host for State {
     async fn enqueue(&mut self, queue: String, job: NewJob) -> wasmtime::Result<Result<Receipt, Error>> {
@@ -49,9 +87,16 @@ impl State {
                 self.sandbox.process
             )));
         }
-        let jobs = jobs.into_iter().map(from_guest).collect();
-        let receipts =
-            self.services.enqueue.enqueue(&self.sandbox.process, &queue, jobs).await.map_err(to_guest)?;
+        let mut jobs: Vec<_> = jobs.into_iter().map(from_guest).collect();
+        let mut sending = self.trace().and_then(|trace| trace.enqueue(&queue, &mut jobs));
+        let enqueued = self.services.enqueue.enqueue(&self.sandbox.process, &queue, jobs).await;
+        if let Some(sending) = &mut sending {
+            match &enqueued {
+                Ok(receipts) => sending.enqueued(receipts),
+                Err(refusal) => sending.failed(refusal.name()),
+            }
+        }
+        let receipts = enqueued.map_err(to_guest)?;
         Ok(receipts.into_iter().map(|receipt| Receipt { id: receipt.id, created: receipt.created }).collect())
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::ResourceTable;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{GuestTaskId, ResourceTable};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -12,12 +13,13 @@ use super::files::bounded::Bounded;
 use super::logs::LineWriter;
 use super::network::{NetworkGrant, ResolvedNames};
 use super::outbound::OutboundHttp;
+use super::traced::CallTraces;
 use crate::sandbox::Sandbox;
 use crate::sandbox::descriptors::Counter;
 use crate::sandbox::holdings::{Holding, Holdings};
 use crate::sandbox::limits::MemoryLimit;
 use crate::sandbox::meter::Meter;
-use crate::services::{InstanceName, Services, Stream};
+use crate::services::{InstanceName, Services, Stream, Trace};
 
 /// How many handles (streams, requests, descriptors) a guest may hold; the library's default is a million.
 const HANDLES_MAX: usize = 10_000;
@@ -56,6 +58,8 @@ pub(crate) struct State {
     pub(crate) holdings: Holdings,
     /// The granted directories that have a bound, by their place among the grants.
     pub(crate) bounded: Vec<Option<Bounded>>,
+    /// Of calls that may be beside others.
+    pub(crate) traces: CallTraces,
     wasi: WasiCtx,
     /// In the place of `wasi` and `table` for a core module.
     p1: Option<WasiP1Ctx>,
@@ -103,6 +107,7 @@ impl State {
             names,
             holdings: Holdings::new(descriptors),
             bounded: Bounded::of_grants(&sandbox, &services),
+            traces: CallTraces::default(),
             stdout,
             stderr,
             meter,
@@ -157,6 +162,33 @@ impl State {
                 *self.wasi.filesystem() = self.sandbox.directories.granted();
             }
         }
+    }
+
+    /// The calls that may have been beside each other are over, and nothing is left in the guest.
+    pub(crate) fn end_run(&mut self) {
+        self.traces.clear();
+        self.outbound.trace = None;
+        self.end_lines();
+    }
+
+    /// The guest is about to send something. Where its calls may be beside each other, finds out which of them it is.
+    pub(super) fn find_trace(store: &mut StoreContextMut<'_, State>) {
+        if store.data().traces.is_empty() {
+            return;
+        }
+        let tasks: Vec<GuestTaskId> = store.async_call_stack().map(Iterator::collect).unwrap_or_default();
+        let state = store.data_mut();
+        state.outbound.trace = state.traces.of(tasks.into_iter());
+    }
+
+    /// What the guest sends next is part of this trace.
+    pub(crate) fn go_on_in(&mut self, trace: Trace) {
+        self.outbound.trace = trace;
+    }
+
+    /// The trace that the guest's present call is part of, where it is alone in the instance.
+    pub(super) fn trace(&self) -> Trace {
+        self.outbound.trace.clone()
     }
 
     /// A call is over, and with it the lines that it wrote.

@@ -15,6 +15,7 @@ use http_body::Body;
 pub use self::body::{BoxError, ResponseBody};
 use crate::call::{CallEnd, CallLimits, RequestScheme};
 use crate::instance::{Finished, Instance, Kind};
+use crate::services::Trace;
 
 impl Instance {
     /// Serves a request whose URI or `Host` has an authority. Answers as soon as there is a head, or with the call's
@@ -27,6 +28,7 @@ impl Instance {
         request: Request<B>,
         scheme: RequestScheme,
         limits: CallLimits,
+        trace: Trace,
         done: D,
     ) -> Result<Response<ResponseBody>, CallEnd>
     where
@@ -35,9 +37,11 @@ impl Instance {
         D: FnOnce(Finished) + Send + 'static,
     {
         match self.kind {
-            Kind::Solo(solo) => solo::call(solo, request, scheme, limits, |over| done(over.into())).await,
+            Kind::Solo(solo) => {
+                solo::call(solo, request, scheme, limits, trace, |over| done(over.into())).await
+            }
             Kind::Service(service) => {
-                shared::call(service, request, scheme, limits, |over| done(over.into())).await
+                shared::call(service, request, scheme, limits, trace, |over| done(over.into())).await
             }
         }
     }

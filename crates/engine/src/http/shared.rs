@@ -24,6 +24,7 @@ use crate::calls::seat::Seat;
 use crate::calls::service::{Service, Terms};
 use crate::calls::work::Work;
 use crate::sandbox::meter::Meter;
+use crate::services::Trace;
 
 /// [`crate::Instance::call_http`] for such an instance.
 pub(super) async fn call<B, D>(
@@ -31,6 +32,7 @@ pub(super) async fn call<B, D>(
     request: Request<B>,
     scheme: RequestScheme,
     limits: CallLimits,
+    trace: Trace,
     done: D,
 ) -> Result<Response<ResponseBody>, CallEnd>
 where
@@ -43,7 +45,7 @@ where
     let request = request.map(|body| body.map_err(body_error).boxed_unsync());
     let deadline = limits.deadline(Instant::now());
     let terms = Terms { deadline, cpu: limits.cpu, long: false };
-    let work = Work::request(request, scheme, exchange.clone());
+    let work = Work::request(request, scheme, trace, exchange.clone());
     let (placed, seat) = Seat::take(&service, work, terms, Box::new(done))?;
     let mut call = SeatedCall { placed, exchange, seat: Some(seat) };
     let mut timer = None;

@@ -24,6 +24,7 @@ use crate::calls::exchange::{Answer, Ending, Exchange, Working};
 use crate::calls::over::{CallStart, Over};
 use crate::calls::solo::{Entry, Solo, end_soon, finish};
 use crate::sandbox::meter::Meter;
+use crate::services::Trace;
 
 /// [`crate::Instance::call_http`] for such an instance.
 pub(super) async fn call<B, D>(
@@ -31,6 +32,7 @@ pub(super) async fn call<B, D>(
     request: Request<B>,
     scheme: RequestScheme,
     limits: CallLimits,
+    trace: Trace,
     done: D,
 ) -> Result<Response<ResponseBody>, CallEnd>
 where
@@ -40,7 +42,7 @@ where
 {
     let exchange = Arc::<Exchange>::default();
     let is_head = is_head(&request);
-    let start = solo.begin(limits);
+    let start = solo.begin(limits, trace);
     let handles = match solo.hand_over(request, scheme, exchange.clone()) {
         Ok(handles) => handles,
         Err(err) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -31,6 +31,7 @@ use crate::services::PRODUCER_API;
 pub(super) async fn enqueue(
     State(admin): Shared,
     Path(queue): Path<String>,
+    headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<Response, ApiError> {
     check_queue(&queue)?;
@@ -45,9 +46,18 @@ pub(super) async fn enqueue(
         let job = new_job(&queue, request, now).map_err(which)?;
         Ok(NewJob { max_depth, max_bytes, ..job })
     });
-    let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
+    let mut jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
     admin.queues.take_rate(PRODUCER_API, &queue, jobs.len()).map_err(ApiError::too_fast)?;
-    let enqueued = admin.queues.jobs_of_api.enqueue(jobs).await.map_err(|err| match err {
+    let mut sent = admin.queues.trace(&headers, &queue, &mut jobs);
+    let enqueued = admin.queues.jobs_of_api.enqueue(jobs).await;
+    if let Some(sent) = &mut sent {
+        match &enqueued {
+            Ok(jobs) => sent.are_on(jobs.iter().map(|job| job.id.to_string())),
+            Err(err) => sent.fail(err.name()),
+        }
+    }
+    drop(sent);
+    let enqueued = enqueued.map_err(|err| match err {
         EnqueueError::Invalid(text) => ApiError::bad(text),
         EnqueueError::Full { depth, .. } => {
             let max = max_depth.unwrap_or(depth);

@@ -142,12 +142,18 @@ impl State {
     }
 
     async fn metrics(&self) -> String {
+        let (types, queues) = self.asked().await;
+        self.text(types.as_deref(), queues.as_deref())
+    }
+
+    /// The types and the queues, as far as they are told in time.
+    pub(super) async fn asked(&self) -> (Option<Vec<TypeMeasure>>, Option<Vec<QueueCounts>>) {
         let (types, queues) = tokio::join!(self.types(), self.queues());
         if self.sources.get().is_some() {
             self.asking.supervisor.failures.fetch_add(types.is_none().into(), Relaxed);
             self.asking.store.failures.fetch_add(queues.is_none().into(), Relaxed);
         }
-        self.write(types.as_deref(), queues.as_deref())
+        (types, queues)
     }
 }
 

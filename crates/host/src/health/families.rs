@@ -102,6 +102,10 @@ families! {
     CANARY = Gauge "wasmhost_canary_ratio" [] "The share of the release on canary; 0 where none is.";
     DEPLOYS = Counter "wasmhost_deploys_total" ["result"] "Deploys and rollbacks that are over.";
 
+    SPANS = Counter "wasmhost_otlp_spans_total" ["result"] "Spans that are over, by what came of them.";
+    EXPORT_FAILURES = Counter "wasmhost_otlp_export_failures_total" ["signal"]
+        "Batches of spans, and metrics, that the collector has not taken.";
+
     PROCESS_CPU = Counter "process_cpu_seconds_total" [] "CPU time of the host's process.";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the host's process.";
     PROCESS_FILES = Gauge "process_open_fds" [] "Open files of the host's process.";

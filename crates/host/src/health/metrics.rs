@@ -12,11 +12,14 @@ use wasmhost_store::jobs::{JobState, QueueCounts as Stored};
 
 use super::answers::Sources;
 use super::families::*;
+use super::points::Points;
+use super::sink::Sink;
 use super::text::Text;
 use super::{Phase, State};
 use crate::measures::histogram::{REQUESTS, WORK};
 use crate::measures::{Measures, NO_TYPE, OTHER_QUEUES, Outcome, QueueCounts, TypeCounts};
 use crate::supervisor::{STATES, TypeMeasure};
+use crate::telemetry::messages::Metric;
 
 /// The clock's ticks in which /proc counts CPU time: on Linux 100 a second, whatever the kernel's own are.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -30,9 +33,28 @@ struct Type<'a> {
 }
 
 impl State {
-    /// Figures that aren't known are left out.
-    pub(super) fn write(&self, types: Option<&[TypeMeasure]>, queues: Option<&[Stored]>) -> String {
+    /// As the text format has them.
+    pub(super) fn text(&self, types: Option<&[TypeMeasure]>, queues: Option<&[Stored]>) -> String {
         let mut text = Text::default();
+        self.write(&mut text, types, queues);
+        text.into_string()
+    }
+
+    /// As OTLP has them. The times are when counting began, and now.
+    pub(super) fn points(
+        &self,
+        since_ns: u64,
+        now_ns: u64,
+        types: Option<&[TypeMeasure]>,
+        queues: Option<&[Stored]>,
+    ) -> Vec<Metric> {
+        let mut points = Points::new(since_ns, now_ns);
+        self.write(&mut points, types, queues);
+        points.into_metrics()
+    }
+
+    /// Figures that aren't known are left out.
+    fn write(&self, text: &mut impl Sink, types: Option<&[TypeMeasure]>, queues: Option<&[Stored]>) {
         text.family(&BUILD);
         text.value(&[env!("CARGO_PKG_VERSION")], 1u64);
         text.single(&READY, self.phase() == Phase::Ready);
@@ -41,22 +63,22 @@ impl State {
             text.value(&[part], count);
         }
         let types = by_name(types.unwrap_or_default());
-        write_instances(&mut text, &types);
-        write_requests(&mut text, &types, &self.measures);
+        write_instances(text, &types);
+        write_requests(text, &types, &self.measures);
         let sources = self.sources.get();
         text.single(&CONNECTIONS, sources.map_or(0, |sources| sources.front.open_connections() as u64));
         text.single(&ACCEPTED, self.measures.connections_accepted.load(Relaxed));
         text.single(&CROWDED, self.measures.connections_refused.load(Relaxed));
-        write_jobs(&mut text, &types, &self.measures);
-        write_queues(&mut text, queues, &self.measures);
-        write_ticks(&mut text, &types);
-        write_parts(&mut text, &types, sources);
+        write_jobs(text, &types, &self.measures);
+        write_queues(text, queues, &self.measures);
+        write_ticks(text, &types);
+        write_parts(text, &types, sources);
         text.family(&DEPLOYS);
         for (result, count) in self.measures.deploys() {
             text.value(&[result], count);
         }
-        write_process(&mut text);
-        text.into_string()
+        write_telemetry(text, &self.measures);
+        write_process(text);
     }
 }
 
@@ -80,7 +102,7 @@ impl Type<'_> {
     }
 }
 
-fn write_instances(text: &mut Text, types: &[Type<'_>]) {
+fn write_instances(text: &mut impl Sink, types: &[Type<'_>]) {
     text.family(&INSTANCES);
     for kind in types {
         for (at, state) in STATES.into_iter().enumerate() {
@@ -111,14 +133,19 @@ fn write_instances(text: &mut Text, types: &[Type<'_>]) {
 }
 
 /// A figure of each type.
-fn each(text: &mut Text, types: &[Type<'_>], family: &'static Family, figure: impl Fn(&Type<'_>) -> u64) {
+fn each(
+    text: &mut impl Sink,
+    types: &[Type<'_>],
+    family: &'static Family,
+    figure: impl Fn(&Type<'_>) -> u64,
+) {
     text.family(family);
     for kind in types {
         text.value(&[kind.name], figure(kind));
     }
 }
 
-fn write_requests(text: &mut Text, types: &[Type<'_>], measures: &Measures) {
+fn write_requests(text: &mut impl Sink, types: &[Type<'_>], measures: &Measures) {
     let http = types.iter().filter(|kind| kind.trigger == "http").map(|kind| (kind.name, kind.counts));
     let all: Vec<_> = http.chain([(NO_TYPE, &measures.unrouted)]).collect();
     text.family(&REQUESTS_TOTAL);
@@ -144,7 +171,7 @@ fn write_requests(text: &mut Text, types: &[Type<'_>], measures: &Measures) {
     }
 }
 
-fn write_jobs(text: &mut Text, types: &[Type<'_>], measures: &Measures) {
+fn write_jobs(text: &mut impl Sink, types: &[Type<'_>], measures: &Measures) {
     let queues = measures.all_queues();
     text.family(&JOBS_TOTAL);
     for (name, counts) in worked(&queues) {
@@ -181,7 +208,7 @@ struct Depth {
 }
 
 /// Nothing of any queue where the store doesn't answer.
-fn write_queues(text: &mut Text, stored: Option<&[Stored]>, measures: &Measures) {
+fn write_queues(text: &mut impl Sink, stored: Option<&[Stored]>, measures: &Measures) {
     let named = stored.into_iter().flat_map(|_| measures.all_queues().into_keys());
     let mut queues: BTreeMap<String, Depth> = named.map(|name| (name, Depth::default())).collect();
     for queue in stored.unwrap_or_default() {
@@ -210,7 +237,7 @@ fn write_queues(text: &mut Text, stored: Option<&[Stored]>, measures: &Measures)
     }
 }
 
-fn write_ticks(text: &mut Text, types: &[Type<'_>]) {
+fn write_ticks(text: &mut impl Sink, types: &[Type<'_>]) {
     let clocks = || types.iter().filter(|kind| kind.trigger == "schedule");
     text.family(&TICKS_TOTAL);
     for kind in clocks() {
@@ -225,7 +252,7 @@ fn write_ticks(text: &mut Text, types: &[Type<'_>]) {
 }
 
 /// The store, components, grants, logs and releases.
-fn write_parts(text: &mut Text, types: &[Type<'_>], sources: Option<&Sources>) {
+fn write_parts(text: &mut impl Sink, types: &[Type<'_>], sources: Option<&Sources>) {
     text.family(&STORE_OPERATIONS);
     let written = sources.map(|sources| sources.sqlite.written());
     if let Some(written) = &written {
@@ -263,8 +290,20 @@ fn write_parts(text: &mut Text, types: &[Type<'_>], sources: Option<&Sources>) {
     text.single(&CANARY, canary.map_or(0.0, |canary| f64::from(canary.share.percent()) / 100.0));
 }
 
+/// What comes of traces and metrics that are sent elsewhere.
+fn write_telemetry(text: &mut impl Sink, measures: &Measures) {
+    text.family(&SPANS);
+    for (result, count) in measures.telemetry.spans() {
+        text.value(&[result], count);
+    }
+    text.family(&EXPORT_FAILURES);
+    for (signal, count) in measures.telemetry.failures() {
+        text.value(&[signal], count);
+    }
+}
+
 /// The host's process, as every program's is told of, where the system says it.
-fn write_process(text: &mut Text) {
+fn write_process(text: &mut impl Sink) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name may have spaces and brackets in it.
     let fields: Vec<&str> =
@@ -314,7 +353,7 @@ mod tests {
     fn every_family_is_written_once_also_where_nothing_is_known() {
         let health = Health::new(&Lasting::new(), &Measures::new(), Box::new(|_| {}));
         for (types, queues) in [(None, None), (Some(&[][..]), Some(&[][..]))] {
-            let text = health.state.write(types, queues);
+            let text = health.state.text(types, queues);
             let written: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
             let all: Vec<_> =
                 ALL.iter().map(|family| format!("{} {}", family.name, family.kind.name())).collect();

@@ -10,8 +10,10 @@
 mod answers;
 mod families;
 mod metrics;
+mod points;
 mod ready;
 mod server;
+mod sink;
 mod text;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -28,6 +30,7 @@ use wasmhost_config::Health as Wanted;
 use crate::host::{Lasting, StartError};
 use crate::ingress::{Listener, ServedAt, Sockets};
 use crate::measures::Measures;
+use crate::telemetry::messages::Metric;
 pub(crate) use answers::Sources;
 
 /// How long connections may take at the end.
@@ -169,6 +172,12 @@ impl Health {
     /// The places where it answers.
     pub(crate) fn served_at(&self) -> Vec<ServedAt> {
         self.lock().served_at.clone()
+    }
+
+    /// All metrics, for a collector. The times are when counting began, and now, in nanoseconds since 1970.
+    pub(crate) async fn points(&self, since_ns: u64, now_ns: u64) -> Vec<Metric> {
+        let (types, queues) = self.state.asked().await;
+        self.state.points(since_ns, now_ns, types.as_deref(), queues.as_deref())
     }
 
     /// The host has started, and this is what it is made of.

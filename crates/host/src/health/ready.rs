@@ -126,7 +126,7 @@ async fn ask(process: Arc<str>, pool: Arc<Pool>, limits: CallLimits, path: Strin
         lease.give_back(finished);
     };
     let told = |end: &CallEnd| format!("\"{process}\" was asked GET {path}, and the call {}", end.summary());
-    let answer = instance.call_http(request, RequestScheme::Http, limits, done).await;
+    let answer = instance.call_http(request, RequestScheme::Http, limits, None, done).await;
     let (head, body) = answer.map_err(|end| told(&end))?.into_parts();
     // The call ends when its body was read, or is given up.
     drop(Limited::new(body, ANSWER_BYTES_MAX).collect().await);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::families::{Family, Kind};
-use crate::measures::histogram::{Bounds, Figures};
+use super::sink::{Sink, Value};
 
 /// The media type of what [`Text`] writes.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -15,33 +15,19 @@ pub(super) struct Text {
     family: Option<&'static Family>,
 }
 
-impl Text {
-    /// The series of this family follow.
-    pub(super) fn family(&mut self, family: &'static Family) {
+impl Sink for Text {
+    fn family(&mut self, family: &'static Family) {
         let (name, help) = (family.name, family.help.replace('\\', "\\\\").replace('\n', "\\n"));
         // Writing to a String doesn't fail.
         let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {}", family.kind.name());
         self.family = Some(family);
     }
 
-    /// A counter or a gauge with these values for the family's labels, in their order.
-    pub(super) fn value(&mut self, labels: &[&str], value: impl Into<Value>) {
-        self.line("", labels, None, value.into());
+    fn put(&mut self, labels: &[&str], value: Value) {
+        self.line("", labels, None, value);
     }
 
-    /// A family without labels.
-    pub(super) fn single(&mut self, family: &'static Family, value: impl Into<Value>) {
-        self.family(family);
-        self.value(&[], value);
-    }
-
-    pub(super) fn histogram(&mut self, labels: &[&str], bounds: &Bounds, figures: &Figures) {
-        let bounds = bounds.map(|ns| ns as f64 / 1e9);
-        self.buckets(labels, &bounds, &figures.counts, figures.sum.as_secs_f64());
-    }
-
-    /// A histogram of so many seconds in each bucket, of which there is one more than bounds.
-    pub(super) fn buckets(&mut self, labels: &[&str], bounds: &[f64], counts: &[u64], sum: f64) {
+    fn buckets(&mut self, labels: &[&str], bounds: &[f64], counts: &[u64], sum: f64) {
         let mut below = 0;
         for (at, count) in counts.iter().enumerate() {
             below += count;
@@ -51,7 +37,9 @@ impl Text {
         self.line("_sum", labels, None, Value::Real(sum));
         self.line("_count", labels, None, Value::Whole(below));
     }
+}
 
+impl Text {
     fn line(&mut self, suffix: &str, values: &[&str], bound: Option<&str>, value: Value) {
         let Some(family) = self.family else { return };
         debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
@@ -83,31 +71,6 @@ impl Text {
 
     pub(super) fn into_string(self) -> String {
         self.out
-    }
-}
-
-/// The value of a series.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Value {
-    Whole(u64),
-    Real(f64),
-}
-
-impl From<u64> for Value {
-    fn from(value: u64) -> Value {
-        Value::Whole(value)
-    }
-}
-
-impl From<bool> for Value {
-    fn from(value: bool) -> Value {
-        Value::Whole(value.into())
-    }
-}
-
-impl From<f64> for Value {
-    fn from(value: f64) -> Value {
-        Value::Real(value)
     }
 }
 

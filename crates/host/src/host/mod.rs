@@ -5,6 +5,7 @@
 
 mod beginning;
 mod by_signal;
+mod draining;
 mod errors;
 mod lasting;
 mod loading;
@@ -31,7 +32,6 @@ use crate::feed::Feed;
 use crate::health::{Health, Sources};
 use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
-use crate::measures::Measures;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::release::{Deployer, Deploying, Front, Live, Making, Parts, TIMEOUT_DEFAULT, Triggers, Wanted};
@@ -39,11 +39,13 @@ use crate::services::GrantedBy;
 use crate::state_dir::StateDir;
 use crate::supervisor::{Action, Pulse, Records, Supervisor};
 use crate::systemd::ServiceManager;
+use crate::telemetry::{self, Telemetry, TelemetrySettings};
 use crate::trigger::Triggering;
 use crate::trigger::claimed::ClaimedJobs;
 use crate::trigger::prune::prune;
 use beginning::{Begun, Made, Means, begin};
 pub use by_signal::Step;
+use draining::{INTERRUPTED_MAX, LOOK_MAX, at_work, interrupt, tell_of_drain};
 pub use errors::StartError;
 pub(crate) use lasting::Lasting;
 pub use lasting::Lost;
@@ -52,20 +54,11 @@ pub(crate) use loading::{Loaded, load};
 use store::Store;
 pub use store::{backup_store, enqueue_without_host};
 
-/// The time that is left to a call that was interrupted: for a tick, and for the way back.
-const INTERRUPTED_MAX: Duration = Duration::from_secs(5);
-
 /// How long a host takes for its end, beyond grace, if all goes as it should.
 const ENDED_MAX: Duration = Duration::from_secs(30);
 
 /// How long the supervisor may take for its end.
 const SUPERVISOR_ENDED_MAX: Duration = Duration::from_secs(1);
-
-/// How long a drain looks at what it waits for.
-const LOOK_MAX: Duration = Duration::from_millis(500);
-
-/// How often a drain says what it waits for.
-const TELL_OF_DRAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// Actions that wait for the supervisor.
 const ACTIONS_MAX: usize = 64;
@@ -92,6 +85,8 @@ pub struct HostOptions {
     pub handed_over: HandedOver,
     /// Is told how the host stands.
     pub manager: ServiceManager,
+    /// Where traces and metrics are sent, if they are.
+    pub telemetry: TelemetrySettings,
 }
 
 /// A host that serves.
@@ -122,6 +117,7 @@ struct HostState {
     logs: Arc<Logs>,
     feed: Arc<Feed>,
     manager: ServiceManager,
+    telemetry: Option<Telemetry>,
     _dir: StateDir,
 }
 
@@ -154,6 +150,7 @@ impl Host {
             granted_by,
             handed_over,
             manager,
+            telemetry,
         } = options;
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
         let lasting = Lasting::new();
@@ -161,8 +158,9 @@ impl Host {
         let entrance = Entrance::new(dir.listen()?, &plan.formation, started, logs.clone(), &lasting);
         let file = plan.formation.file.clone();
         let mut sockets = Sockets::new(handed_over);
-        let measures = Measures::new();
+        let (measures, telemetry) = telemetry::prepare(telemetry, &plan.formation.name)?;
         let health = Health::new(&lasting, &measures, answering);
+        let telemetry = telemetry.map(|prepared| prepared.start(&health)).transpose()?;
         let loads = cache.loads().clone();
         let deaths = Deaths::new(&logs);
         let feed = Arc::<Feed>::default();
@@ -294,7 +292,7 @@ impl Host {
             is_taking: takes,
             stop: entrance.stop().clone(),
         });
-        let state = HostState { store, logs, feed, manager, _dir: dir };
+        let state = HostState { store, logs, feed, manager, telemetry, _dir: dir };
         Ok(Host {
             state,
             actions,
@@ -419,6 +417,10 @@ impl Host {
         calls.close();
         // One that holds on for longer is in a host call that can't be interrupted.
         let _ = tokio::time::timeout(INTERRUPTED_MAX, calls.wait()).await;
+        // While the supervisor can still be asked for its figures.
+        if let Some(telemetry) = state.telemetry {
+            telemetry.end().await;
+        }
         tokio::join!(state.logs.end_followers(), state.feed.end());
         admin.end().await;
         supervisor.abort();
@@ -445,55 +447,4 @@ async fn give_up(
     logs.end_followers().await;
     entrance.refuse(&err.to_string()).await;
     err
-}
-
-/// Says from time to time what a drain waits for. Never ends.
-async fn tell_of_drain(actions: &mpsc::Sender<Action>, manager: &ServiceManager) {
-    loop {
-        tokio::time::sleep(TELL_OF_DRAIN_EVERY).await;
-        let at_work_now = at_work(actions).await;
-        info!("still draining: {at_work_now}");
-        manager.status(&format!("draining: {at_work_now}"));
-    }
-}
-
-/// How many calls are under way, by type: `3 calls are under way (web 2, worker 1)`.
-async fn at_work(actions: &mpsc::Sender<Action>) -> String {
-    let look = async {
-        let (reply, types) = oneshot::channel();
-        let _ = actions.send(Action::Look { reply }).await;
-        types.await.unwrap_or_default()
-    };
-    // A supervisor that waits for the disk is no reason to wait for it here.
-    let types = tokio::time::timeout(LOOK_MAX, look).await.unwrap_or_default();
-    let mut calls: Vec<(&str, u64)> = vec![];
-    for view in &types {
-        let count = view.instances.iter().map(|instance| u64::from(instance.calls_now)).sum();
-        // A type's count is that of all its versions together.
-        match calls.iter_mut().find(|(process, _)| *process == view.process) {
-            Some((_, calls)) => *calls += count,
-            None => calls.push((&view.process, count)),
-        }
-    }
-    calls.retain(|(_, count)| *count > 0);
-    let each: Vec<_> = calls.iter().map(|(process, count)| format!("{process} {count}")).collect();
-    match calls.iter().map(|(_, count)| count).sum() {
-        0 => "no call is under way".to_owned(),
-        1 => format!("1 call is under way ({})", each.join(", ")),
-        total => format!("{total} calls are under way ({})", each.join(", ")),
-    }
-}
-
-/// Ends every instance; says how many were busy. A supervisor that hangs ends none, and holds nothing up.
-async fn interrupt(actions: &mpsc::Sender<Action>) -> usize {
-    let (reply, interrupted) = oneshot::channel();
-    let interrupt = async {
-        let _ = actions.send(Action::InterruptAll { reply }).await;
-        interrupted.await.unwrap_or(0)
-    };
-    let busy = tokio::time::timeout(INTERRUPTED_MAX, interrupt).await;
-    busy.unwrap_or_else(|_| {
-        warn!("the supervisor doesn't answer: calls that run are not counted, and end with the process");
-        0
-    })
 }

@@ -14,6 +14,7 @@ use wasmhost_config::{AccessLog, shown};
 use super::lines::shown_method;
 use crate::output::{Source, Stream};
 use crate::pool::Slot;
+use crate::traces::Scope;
 
 /// A path is cut after so many bytes. One of a head that is as long as a head may be has 64 KiB.
 const PATH_BYTES_MAX: usize = 4 << 10;
@@ -40,6 +41,8 @@ pub(super) struct Served {
     pub(super) process: Option<Arc<str>>,
     /// The last instance, if there were several.
     pub(super) slot: Option<Arc<Slot>>,
+    /// Its place in a trace, where traces are on.
+    pub(super) trace: Option<Arc<Scope>>,
 }
 
 impl Served {

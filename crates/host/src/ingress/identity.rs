@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::traces::{Context, TRACEPARENT, TRACESTATE, is_traceparent};
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -55,60 +55,10 @@ fn is_request_id(value: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
 }
 
-/// `00-<trace id>-<parent id>-<flags>`, in lower case: W3C Trace Context, section 3.2. Later versions may go on after
-/// a `-`.
-fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |range: std::ops::Range<usize>| {
-        value[range].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let zero = |range: std::ops::Range<usize>| value[range].iter().all(|byte| *byte == b'0');
-    value.len() >= 55
-        && (value.len() == 55 || (&value[..2] != b"00" && value[55] == b'-'))
-        && [2, 35, 52].iter().all(|at| value[*at] == b'-')
-        && [0..2, 3..35, 36..52, 53..55].into_iter().all(hex)
-        && &value[..2] != b"ff"
-        && !zero(3..35)
-        && !zero(36..52)
-}
-
 /// A new trace, and its number. It is marked as sampled, which leaves the choice to whoever records it: unmarked, most
 /// would record nothing of it.
 fn make_trace() -> (HeaderValue, HeaderValue) {
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
-    write_hex(&fastrand::u128(1..).to_be_bytes(), &mut text[3..35]);
-    write_hex(&fastrand::u64(1..).to_be_bytes(), &mut text[36..52]);
-    let text = Bytes::copy_from_slice(&text);
+    let text = Bytes::copy_from_slice(&Context::new().text());
     let value = |text: Bytes| HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("-"));
     (value(text.clone()), value(text.slice(3..35)))
-}
-
-fn write_hex(bytes: &[u8], out: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, digits) in bytes.iter().zip(out.chunks_exact_mut(2)) {
-        digits[0] = DIGITS[usize::from(byte >> 4)];
-        digits[1] = DIGITS[usize::from(byte & 15)];
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_of_another_form_is_none() {
-        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(is_traceparent(trace.as_bytes()));
-        assert!(is_traceparent(format!("cc{}-later", &trace[2..]).as_bytes()));
-        for bad in [
-            trace.to_uppercase(),
-            format!("{trace}-more"),
-            format!("ff{}", &trace[2..]),
-            trace.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
-            trace.replace("00f067aa0ba902b7", &"0".repeat(16)),
-            trace[..54].to_owned(),
-            String::new(),
-        ] {
-            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
-        }
-    }
 }

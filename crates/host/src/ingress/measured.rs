@@ -11,8 +11,10 @@ use hyper::body::Body;
 use super::Answer;
 use super::answer::WASMHOST_ERROR;
 use super::body::{Fault, RequestBody};
+use super::traced;
 use super::web::Web;
 use crate::measures::{Answered, Measures, Outcome};
+use crate::traces::Open;
 
 /// See the module. It counts when it is dropped.
 pub(super) struct Measured {
@@ -24,19 +26,34 @@ pub(super) struct Measured {
     /// The facts that are known of the request's body, if it has one.
     body: Option<Arc<Fault>>,
     sent_bytes: u64,
+    /// Its span, if it is recorded, until there is an answer and then until that is through.
+    span: Option<Box<Open>>,
+    has_answer: bool,
 }
 
 impl Measured {
     /// A request that is for this type.
-    pub(super) fn begin(begun: Option<Instant>, web: Arc<Web>, body: &RequestBody) -> Measured {
+    pub(super) fn begin(
+        begun: Option<Instant>,
+        mut span: Option<Box<Open>>,
+        web: Arc<Web>,
+        body: &RequestBody,
+    ) -> Measured {
         let body = begun.and_then(|_| body.fault());
-        Measured { begun, web, outcome: Outcome::GONE, body, sent_bytes: 0 }
+        if let Some(span) = &mut span {
+            traced::is_for(span, web.failures.process());
+        }
+        Measured { begun, web, outcome: Outcome::GONE, body, sent_bytes: 0, span, has_answer: false }
     }
 
     /// There is an answer. A code that a guest has made up is none.
     pub(super) fn answered(&mut self, answer: &Answer) {
         if self.begun.is_some() {
             self.outcome = outcome(answer);
+        }
+        self.has_answer = true;
+        if let Some(span) = &mut self.span {
+            traced::answered(span, answer);
         }
     }
 
@@ -47,7 +64,15 @@ impl Measured {
 }
 
 /// Counts a request that no type has to do with.
-pub(super) fn unrouted(measures: &Measures, begun: Option<Instant>, answer: &Answer) {
+pub(super) fn unrouted(
+    measures: &Measures,
+    begun: Option<Instant>,
+    span: Option<Box<Open>>,
+    answer: &Answer,
+) {
+    if let Some(mut span) = span {
+        traced::answered(&mut span, answer);
+    }
     let Some(begun) = begun else { return };
     let (outcome, took) = (outcome(answer), begun.elapsed());
     let sent_bytes = answer.body().size_hint().exact().unwrap_or_default();
@@ -64,6 +89,9 @@ fn outcome<G, H>(answer: &Response<Either<G, H>>) -> Outcome {
 
 impl Drop for Measured {
     fn drop(&mut self) {
+        if let Some(span) = self.span.as_mut().filter(|_| !self.has_answer) {
+            span.facts.fail("client_gone");
+        }
         let Some(begun) = self.begun else { return };
         self.web.pool.counts.requests.answered(Answered {
             outcome: self.outcome,

@@ -38,6 +38,7 @@ mod sockets;
 mod stream;
 mod streams;
 mod tls;
+mod traced;
 mod web;
 
 use std::io;
@@ -82,6 +83,7 @@ use crate::few_lines::FewLines;
 use crate::host::Lasting;
 use crate::measures::Measures;
 use crate::output;
+use crate::traces::Context;
 
 pub use handed_over::HandedOver;
 pub(crate) use listener::Listener;
@@ -369,7 +371,12 @@ impl Ingress {
         let (method, version) = (request.method().clone(), request.version());
         let http1 = version < Version::HTTP_2;
         let found = if http1 { client.gauge.judgement() } else { Found::default() };
+        let arrived = self.measures.traces().map(|traces| (traces, Context::of_headers(request.headers())));
         let (request_id, head) = head::settle(&mut request, &client.peer, found);
+        let trace = arrived.map(|(traces, remote)| traced::enter(traces, remote, request.headers_mut()));
+        let mut span = trace.as_ref().and_then(|trace| {
+            traced::begin(trace, &request, head.as_ref().ok(), || self.remote(client, &request))
+        });
         let mut log = self.access.as_ref().map(|access| {
             let begun = Begun {
                 remote: self.remote(client, &request),
@@ -379,14 +386,14 @@ impl Ingress {
             };
             Box::new(access.begin(begun, request_id.clone()))
         });
-        let mut served = Served::default();
+        let mut served = Served { trace, ..Served::default() };
         let mut request =
             request.map(|body| RequestBody::new(body, self.timeouts.body, client.gauge.clone()));
         let fault = request.body().fault().map(|fault| (fault, self.asked(client, &request)));
         let routed = head.and_then(|head| Ok((self.route(&head, &mut request)?, head.scheme)));
         let (mut response, mut measured) = match routed {
             Ok((web, scheme)) => {
-                let measured = Measured::begin(begun, web, request.body());
+                let measured = Measured::begin(begun, span.take(), web, request.body());
                 let response = measured.web.serve(request, scheme, &self.read_ahead, &mut served).await;
                 (response, Some(measured))
             }
@@ -406,7 +413,7 @@ impl Ingress {
         }
         match &mut measured {
             Some(measured) => measured.answered(&response),
-            None => measured::unrouted(&self.measures, begun, &response),
+            None => measured::unrouted(&self.measures, begun, span, &response),
         }
         if let Some(log) = &mut log {
             let code = response.headers().get(answer::WASMHOST_ERROR).cloned();

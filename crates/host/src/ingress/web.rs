@@ -25,6 +25,7 @@ use super::outgoing::check;
 use super::rounds::TypeRounds;
 use crate::pool::{Lease, Lent, Need, NoInstance, Pool, Reused, Slot};
 use crate::share::Share;
+use crate::traces::{CallSpan, Line};
 
 /// How long a refusal is held back when there are very many. A client that is refused asks again at once, and refusing
 /// hundreds of those over and over would take the time in which others are served. One that was in the line until its
@@ -101,9 +102,11 @@ impl Web {
             let _ = turn.await;
         }
         let (head, body) = request.into_parts();
+        let line = self.line(served);
         let lent = match self.pool.lend_in_turn(need, self.wait_max).await {
             Ok(lent) => lent,
             Err(none) => {
+                drop(line);
                 if let Some(live) = self.stand_in(none) {
                     let request = Request::from_parts(head, body);
                     return Box::pin(live.serve(request, scheme, room, served)).await;
@@ -114,12 +117,12 @@ impl Web {
         // A failure needs it, and by then the request is gone.
         let head = Arc::new(head);
         let called = match lent {
-            Lent::Now(lease) => Ok(self.call(lease, &head, body, scheme).await),
+            Lent::Now(lease) => Ok(self.call(lease, &head, body, scheme, line).await),
             Lent::InTurn(promise) => {
                 let (web, head) = (self.clone(), head.clone());
                 let call = async move {
                     match promise.redeem(web.wait_max).await {
-                        Ok(lease) => Ok(web.call(lease, &head, body, scheme).await),
+                        Ok(lease) => Ok(web.call(lease, &head, body, scheme, line).await),
                         Err(none) => Err((none, body)),
                     }
                 };
@@ -208,10 +211,11 @@ impl Web {
         let other = if crashed { self.other_version(failed_slot.version.release) } else { None };
         let is_other = other.is_some();
         let (web, need) = other.unwrap_or((self, if crashed { Need::Fresh } else { Need::Any }));
+        let line = self.line(served);
         let Some((web, lease)) = web.lend_again(need).await else {
             return self.failures.ended(&head, &instance, &end).response().map(Either::Right);
         };
-        let Called { slot, answer, .. } = web.call(lease, &head, Empty::<Bytes>::new(), scheme).await;
+        let Called { slot, answer, .. } = web.call(lease, &head, Empty::<Bytes>::new(), scheme, line).await;
         let again = slot.name.to_string();
         served.slot = Some(slot.clone());
         match answer {
@@ -250,7 +254,19 @@ impl Web {
         Some((live, lease))
     }
 
-    async fn call<B>(&self, mut lease: Lease, head: &Arc<Parts>, body: B, scheme: RequestScheme) -> Called
+    /// A request's place in the line, where traces are on.
+    fn line(&self, served: &Served) -> Option<Line> {
+        Line::enter(served.trace.as_ref(), self.failures.process())
+    }
+
+    async fn call<B>(
+        &self,
+        mut lease: Lease,
+        head: &Arc<Parts>,
+        body: B,
+        scheme: RequestScheme,
+        line: Option<Line>,
+    ) -> Called
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -261,15 +277,23 @@ impl Web {
             return Called { slot, reused, answer };
         };
         let outcome = Outcome::new(self.failures.clone(), head.clone(), slot.clone());
+        let mut request = Request::from_parts(Parts::clone(head), body);
+        let span = line.map(|line| line.lent(&slot));
+        let trace = span.as_ref().and_then(CallSpan::trace);
+        if let Some(span) = &span {
+            span.put_on(request.headers_mut());
+        }
         let done = {
             let outcome = outcome.clone();
             move |finished: Finished| {
                 outcome.end(&finished.report.end);
+                if let Some(span) = span {
+                    span.end(&finished.report);
+                }
                 lease.give_back(finished);
             }
         };
-        let request = Request::from_parts(Parts::clone(head), body);
-        let answer = instance.call_http(request, scheme, self.limits, done).await;
+        let answer = instance.call_http(request, scheme, self.limits, trace, done).await;
         if answer.is_ok() {
             outcome.answer();
         }

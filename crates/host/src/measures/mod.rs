@@ -20,6 +20,8 @@ use wasmhost_store::jobs::Settled;
 use wasmhost_store::ticks::TickEnd;
 
 use crate::admin::api::{CrashCause, DeployEvent};
+use crate::telemetry;
+use crate::traces::Traces;
 use histogram::{Buckets, WORK};
 pub(crate) use requests::{Answered, Outcome, RequestCounts};
 
@@ -41,6 +43,11 @@ pub(crate) struct Measures {
     pub(crate) connections_accepted: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     deploys: [AtomicU64; DEPLOYS.len()],
+    /// Sends them elsewhere, too: then requests are timed also where nobody can ask here.
+    is_exported: bool,
+    /// Where traces are on.
+    traces: Option<Arc<Traces>>,
+    pub(crate) telemetry: Arc<telemetry::Counts>,
 }
 
 /// How deploys end.
@@ -48,8 +55,17 @@ pub(crate) const DEPLOYS: [&str; 5] = ["live", "unchanged", "canary", "aborted",
 
 impl Measures {
     pub(crate) fn new() -> Arc<Measures> {
+        Measures::with(false, None, Arc::default())
+    }
+
+    /// With what sends metrics and traces elsewhere.
+    pub(crate) fn with(
+        is_exported: bool,
+        traces: Option<Arc<Traces>>,
+        telemetry: Arc<telemetry::Counts>,
+    ) -> Arc<Measures> {
         Arc::new(Measures {
-            is_on: AtomicBool::new(false),
+            is_on: AtomicBool::new(is_exported),
             types: Mutex::default(),
             queues: Mutex::default(),
             other_queues: Arc::default(),
@@ -57,7 +73,15 @@ impl Measures {
             connections_accepted: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
             deploys: Default::default(),
+            is_exported,
+            traces,
+            telemetry,
         })
+    }
+
+    /// The traces, where they are on.
+    pub(crate) fn traces(&self) -> Option<&Arc<Traces>> {
+        self.traces.as_ref()
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -66,7 +90,7 @@ impl Measures {
 
     /// Somebody can ask from now on, or nobody.
     pub(crate) fn turn_on(&self, is_on: bool) {
-        self.is_on.store(is_on, Relaxed);
+        self.is_on.store(is_on || self.is_exported, Relaxed);
     }
 
     /// The counts of a type of the formation.

@@ -19,6 +19,7 @@ use super::canary::Standing;
 use super::history::plan_of;
 use super::preparing::Prepared;
 use super::telling;
+use super::traced::DeploySpan;
 use super::{Front, Live, Making, Opened, Openings, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
 use crate::admin::api::{DeployEvent, ReleaseChange};
 use crate::feed::Feed;
@@ -90,6 +91,8 @@ pub(super) struct Attempt<'a> {
     pub(super) is_late: bool,
     /// Its time was over before the store had answered.
     pub(super) store_is_late: bool,
+    /// Its span, if it is recorded. A dry run has none.
+    span: DeploySpan,
 }
 
 /// How a deploy went that didn't fail.
@@ -119,6 +122,7 @@ impl Attempt<'_> {
         if let Some(feed) = &self.feed {
             feed.tell_each(|| telling::of_step(&event));
         }
+        self.span.step(&event);
         // The one that asked may have gone.
         let _ = self.events.send(event);
     }
@@ -209,6 +213,7 @@ impl Deploying {
             waits_for,
             is_late: false,
             store_is_late: false,
+            span: DeploySpan::begin(&self.parts.measures, wanted),
         };
         let before = self.release.number;
         let ended = self.attempt(wanted, &mut attempt, intake).await;

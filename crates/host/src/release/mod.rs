@@ -23,6 +23,7 @@ mod preparing;
 mod shelf;
 mod stored;
 mod telling;
+mod traced;
 mod trial;
 mod triggers;
 pub(crate) mod views;

@@ -79,7 +79,7 @@ impl Trial<'_> {
             .map_err(|err| format!("`ready` of \"{}\" can't be asked: {err}", self.process))?;
         let (done, finished) = oneshot::channel();
         let answer = instance
-            .call_http(request, RequestScheme::Http, self.limits, move |over| drop(done.send(over)))
+            .call_http(request, RequestScheme::Http, self.limits, None, move |over| drop(done.send(over)))
             .await
             .map_err(|end| format!("\"{}\" {} when it was asked for {path}", self.process, told(&end)))?;
         let (head, body) = answer.into_parts();

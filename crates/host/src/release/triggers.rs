@@ -153,6 +153,7 @@ impl Triggers {
             triggering: triggering.clone(),
             host_intake: self.triggering.intake.clone(),
             feed: self.feed.clone(),
+            traces: self.measures.traces().cloned(),
         });
         let schedule = Some((process.name.clone(), trigger.clone()));
         self.spawn(format!("the schedule of \"{}\"", process.name), triggering, schedule, trigger.run())

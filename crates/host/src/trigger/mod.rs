@@ -5,10 +5,12 @@ pub(crate) mod ahead;
 pub(crate) mod claimed;
 mod job_events;
 pub(crate) mod job_log;
+mod job_trace;
 pub(crate) mod prune;
 pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod schedule;
+mod verdict;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

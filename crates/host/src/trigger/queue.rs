@@ -22,10 +22,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
-use wasmhost_engine::{CallEnd, CallLimits, Job, JobFailure};
+use wasmhost_engine::{CallEnd, CallLimits, Job};
 use wasmhost_store::jobs::{
-    AfterFailure, BATCH_BYTES_MAX, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob,
-    PAYLOAD_BYTES_MAX, Settled,
+    BATCH_BYTES_MAX, Backoff, Claim, ClaimQueue, Failure, Lease as JobLease, LeasedJob, PAYLOAD_BYTES_MAX,
+    Settled,
 };
 use wasmhost_store::{Complaint, Jobs, StoreError, Timestamp};
 
@@ -34,6 +34,8 @@ use super::ahead::Ahead;
 use super::claimed::{ClaimedJob, ClaimedJobs, LEASE};
 use super::job_events;
 use super::job_log::{JobLog, Tried};
+use super::job_trace::JobSpan;
+use super::verdict::Verdict;
 use crate::feed::Feed;
 use crate::measures::Measures;
 use crate::pool::{Lease, Pool};
@@ -267,8 +269,17 @@ impl QueueTrigger {
         self.feed.tell(|| job_events::running(&tried));
         let counts = self.measures.queue(&job.queue);
         let meter = instance.meter().clone();
-        let finished = instance.call_job(to_guest(job), self.limits, claimed.stopped()).await;
+        let mut span = self.measures.traces().map(|traces| JobSpan::begin(traces, &job, lease.slot()));
+        let trace = span.as_ref().and_then(JobSpan::trace);
+        let mut job = to_guest(job);
+        if let Some(span) = &span {
+            span.put_into(&mut job.metadata);
+        }
+        let finished = instance.call_job(job, self.limits, trace, claimed.stopped()).await;
         let report = &finished.report;
+        if let Some(span) = &mut span {
+            span.called(report);
+        }
         let together = claimed.ended(finished.instance.is_none());
         self.ahead.called(report.wall);
         let was_run = !matches!(report.end, CallEnd::Refused(_));
@@ -283,6 +294,9 @@ impl QueueTrigger {
         // Another claim can have the instance while this one's answer is stored: a drain waits for both.
         lease.give_back(finished);
         let settled = self.settle(claim, verdict.clone(), claimed).await;
+        if let Some(span) = span {
+            span.settled(settled);
+        }
         if was_run {
             counts.settled(settled);
         }
@@ -347,70 +361,6 @@ impl QueueTrigger {
     }
 }
 
-/// The fate of a job, by how its call ended.
-#[derive(Debug, Clone, PartialEq)]
-enum Verdict {
-    Done,
-    /// It waits again, with no attempt used up.
-    Back,
-    /// The same, and nobody need know: no call of it has begun.
-    NotBegun,
-    Failed(AfterFailure, String),
-}
-
-impl Verdict {
-    /// A guest that crashed has said why on standard error, as a rule: a trap alone tells nobody anything.
-    fn of(end: &CallEnd<Result<(), JobFailure>>, last_words: impl FnOnce() -> String) -> Verdict {
-        match end {
-            CallEnd::Returned(Ok(())) => Verdict::Done,
-            CallEnd::Returned(Err(JobFailure::Retry(message))) => {
-                Verdict::Failed(AfterFailure::Retry, message.clone())
-            }
-            CallEnd::Returned(Err(JobFailure::RetryAfter(wait, message))) => {
-                Verdict::Failed(AfterFailure::RetryAfter(*wait), message.clone())
-            }
-            CallEnd::Returned(Err(JobFailure::Bury(message))) => {
-                Verdict::Failed(AfterFailure::Bury, message.clone())
-            }
-            CallEnd::Interrupted => Verdict::Back,
-            CallEnd::Refused(_) => Verdict::NotBegun,
-            CallEnd::Timeout(_) | CallEnd::OutOfCpu(_) | CallEnd::Host(_) | CallEnd::ErrorCode(_) => {
-                Verdict::Failed(AfterFailure::Retry, end.summary())
-            }
-            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory(_) => {
-                let message = format!("{}\n{}", end.summary(), last_words());
-                Verdict::Failed(AfterFailure::Crash, message.trim_end().to_owned())
-            }
-        }
-    }
-}
-
-impl Verdict {
-    /// The verdict where other jobs may have been in the instance as it ended. `in_time` is whether the call was still
-    /// within its own timeout.
-    fn shared<T>(self, together: bool, in_time: bool, end: &CallEnd<T>) -> Verdict {
-        let anybodys = match end {
-            CallEnd::Exited(_) | CallEnd::Trap(_) | CallEnd::OutOfMemory(_) | CallEnd::OutOfCpu(_) => true,
-            // Another one's timeout ended the instance.
-            CallEnd::Timeout(_) => in_time,
-            CallEnd::Returned(_)
-            | CallEnd::Interrupted
-            | CallEnd::Refused(_)
-            | CallEnd::ErrorCode(_)
-            | CallEnd::Host(_) => false,
-        };
-        match self {
-            Verdict::Failed(_, message) if together && anybodys => {
-                let message = format!(
-                    "its instance ended while other jobs were in it; it will be tried alone: {message}"
-                );
-                Verdict::Failed(AfterFailure::CrashTogether, message)
-            }
-            verdict => verdict,
-        }
-    }
-}
-
 fn to_guest(job: LeasedJob) -> Job {
     Job {
         id: job.lease.id.to_string(),
@@ -425,7 +375,6 @@ fn to_guest(job: LeasedJob) -> Job {
 
 #[cfg(test)]
 mod tests {
-    use wasmhost_engine::{Shortage, Spent};
     use wasmhost_store::jobs::JobId;
 
     use super::*;
@@ -443,6 +392,7 @@ mod tests {
                 content_type: String::new(),
                 metadata: vec![],
                 enqueued_at: Timestamp(0),
+                due_at: Timestamp(0),
                 holds_key: false,
                 alone: false,
             };
@@ -451,43 +401,5 @@ mod tests {
         assert!(is_all(&jobs(3, 1), 4));
         assert!(!is_all(&jobs(4, 1), 4));
         assert!(!is_all(&jobs(16, PAYLOAD_BYTES_MAX), 128));
-    }
-
-    #[test]
-    fn a_crash_is_counted_and_an_interruption_is_not() {
-        fn of(end: &CallEnd<Result<(), JobFailure>>) -> Verdict {
-            Verdict::of(end, || "no tea".into())
-        }
-        let trap = CallEnd::Trap("unreachable\n  at main".into());
-        assert_eq!(of(&trap), Verdict::Failed(AfterFailure::Crash, "unreachable\nno tea".into()));
-        assert_eq!(of(&CallEnd::Interrupted), Verdict::Back);
-        assert_eq!(of(&CallEnd::Refused("its instance was ending".into())), Verdict::NotBegun);
-        for end in [CallEnd::Timeout(Spent::default()), CallEnd::OutOfCpu(Spent::default())] {
-            assert!(matches!(of(&end), Verdict::Failed(AfterFailure::Retry, _)));
-        }
-        assert_eq!(of(&CallEnd::Returned(Ok(()))), Verdict::Done);
-    }
-
-    #[test]
-    fn only_an_end_that_may_be_anothers_fault_is_shared() {
-        let shared =
-            |end: CallEnd<Result<(), JobFailure>>, together, in_time| match Verdict::of(&end, String::new)
-                .shared(together, in_time, &end)
-            {
-                Verdict::Failed(then, _) => Some(then),
-                _ => None,
-            };
-        use AfterFailure::{Crash, CrashTogether, Retry};
-        let full = CallEnd::OutOfMemory(Shortage::Memory { wanted: 2, max: 1 });
-        for end in [CallEnd::Trap("unreachable".into()), CallEnd::Exited(1), full] {
-            assert_eq!(shared(end.clone(), true, true), Some(CrashTogether));
-            assert_eq!(shared(end, false, true), Some(Crash));
-        }
-        assert_eq!(shared(CallEnd::OutOfCpu(Spent::default()), true, true), Some(CrashTogether));
-        assert_eq!(shared(CallEnd::Timeout(Spent::default()), true, true), Some(CrashTogether), "another's");
-        assert_eq!(shared(CallEnd::Timeout(Spent::default()), true, false), Some(Retry), "its own");
-        let said = || CallEnd::Returned(Err(JobFailure::Retry("no".into())));
-        assert_eq!(shared(said(), true, true), Some(Retry));
-        assert_eq!(shared(CallEnd::Interrupted, true, true), None);
     }
 }

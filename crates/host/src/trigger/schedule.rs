@@ -26,6 +26,7 @@ use super::Triggering;
 use crate::admin::api::{HostEvent, TickChange};
 use crate::feed::{self, Feed};
 use crate::pool::{Need, NoInstance, Pool};
+use crate::traces::{CallSpan, Context, Kind, Line, Open, Scope, Traces};
 pub(crate) use timeline::Timeline;
 use watch::Watch;
 
@@ -47,6 +48,8 @@ pub(crate) struct ScheduleTrigger {
     /// That of all triggers. It outlives this one's, where a release has another schedule.
     pub(crate) host_intake: CancellationToken,
     pub(crate) feed: Arc<Feed>,
+    /// Where traces are on.
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 /// Why a tick that a person asked for was not run.
@@ -143,7 +146,10 @@ impl ScheduleTrigger {
         if !manual {
             self.pool.counts.tick_was_late(self.timeline.clock.now().since(self.timeline.due_at(nominal)));
         }
-        let end = self.call_instance(nominal, manual).await;
+        let trace = self.traces.as_ref().map(|traces| traces.enter(None, Context::new));
+        let span = trace.as_ref().and_then(|trace| self.span(trace, nominal, manual));
+        let end = self.call_instance(nominal, manual, trace.as_ref()).await;
+        end_span(span, &end);
         let process = &self.timeline.process;
         match &end {
             TickEnd::Done => {}
@@ -165,9 +171,19 @@ impl ScheduleTrigger {
         end
     }
 
-    async fn call_instance(&self, nominal: Timestamp, manual: bool) -> TickEnd {
+    fn span(&self, trace: &Arc<Scope>, nominal: Timestamp, manual: bool) -> Option<Open> {
+        let process = &self.timeline.process;
+        let mut span = trace.own(format!("tick {process}"), Kind::Internal)?;
+        span.facts.set("wasmhost.type", process.to_string());
+        span.facts.set("wasmhost.tick.nominal", nominal.to_string());
+        span.facts.set("wasmhost.tick.manual", manual);
+        Some(span)
+    }
+
+    async fn call_instance(&self, nominal: Timestamp, manual: bool, trace: Option<&Arc<Scope>>) -> TickEnd {
         let mut may_repeat = true;
         loop {
+            let line = Line::enter(trace, &self.timeline.process);
             let mut lease = match self.pool.lend(Need::Any, self.wait_max).await {
                 Ok(lease) => lease,
                 Err(none @ NoInstance::NoCount) => return TickEnd::Skipped(summary(none).to_owned()),
@@ -179,7 +195,12 @@ impl ScheduleTrigger {
                 nominal_ms: u64::try_from(nominal.0).unwrap_or(0),
                 manual,
             };
-            let finished = instance.call_tick(tick, self.limits).await;
+            let span = line.map(|line| line.lent(lease.slot()));
+            let trace = span.as_ref().and_then(CallSpan::trace);
+            let finished = instance.call_tick(tick, self.limits, trace).await;
+            if let Some(span) = span {
+                span.end(&finished.report);
+            }
             let unseen = matches!(finished.report.end, CallEnd::Refused(_));
             let end = tick_end(&finished.report.end);
             lease.give_back(finished);
@@ -211,6 +232,20 @@ impl ScheduleTrigger {
     fn event(&self, nominal: Timestamp, manual: bool, state: TickChange, error: Option<&str>) -> HostEvent {
         let process = self.timeline.process.to_string();
         HostEvent::Tick { process, nominal, manual, state, error: error.map(feed::text) }
+    }
+}
+
+fn end_span(span: Option<Open>, end: &TickEnd) {
+    let Some(mut span) = span else { return };
+    let result = match end {
+        TickEnd::Done => "done",
+        TickEnd::Failed(_) => "failed",
+        TickEnd::Skipped(_) => "skipped",
+        TickEnd::Interrupted(_) => "interrupted",
+    };
+    span.facts.set("wasmhost.tick.result", result);
+    if let TickEnd::Failed(_) | TickEnd::Interrupted(_) = end {
+        span.facts.fail(result);
     }
 }
 

@@ -114,7 +114,7 @@ fn take(
     }
     let mut find = tx.sql(
         "SELECT id, claim + 1, attempt + 1, attempts_asked, crashes, enqueued_at,
-                coalesce(content_type, ''), metadata, coalesce(payload, x''), unique_scope IS 'waiting', alone
+                coalesce(content_type, ''), metadata, coalesce(payload, x''), unique_scope IS 'waiting', alone, run_at
          FROM jobs INDEXED BY jobs_available LEFT JOIN payloads ON job_id = id
          WHERE queue = ?1 AND state = 'available' ORDER BY priority DESC, run_at, id LIMIT ?2",
     )?;
@@ -141,6 +141,7 @@ fn take(
             payload,
             holds_key: row.get(9)?,
             alone: row.get(10)?,
+            due_at: row.get(11)?,
         });
     }
     drop(rows);

@@ -14,6 +14,7 @@
 //! | `print:TEXT` | a line on stdout, then goes on |
 //! | `part:TEXT` | the same without the line's end |
 //! | `most` | prints `most N`: the most jobs that were in this instance at once, then goes on |
+//! | `fetch:URL` | asks for it, then goes on |
 //! | `write:NAME` | appends `id attempt instance` to /out/NAME, then goes on |
 //! | `full` | the instance takes no more jobs, ever, then goes on |
 //! | `enqueue:PAYLOAD` | puts a job on its own queue, then goes on |
@@ -27,6 +28,9 @@ use std::{env, hint, process};
 use wasmhost_guest::job::{Failure, Job};
 use wasmhost_guest::queue;
 use wasmhost_guest::wasip3::clocks::monotonic_clock;
+use wasmhost_guest::wasip3::http::client;
+use wasmhost_guest::wasip3::http::types::{Fields, Request, Scheme};
+use wasmhost_guest::wasip3::wit_future;
 
 wasmhost_guest::async_job!(handle);
 
@@ -60,6 +64,7 @@ async fn handle(job: Job) -> Result<(), Failure> {
             "part" => part(rest)?,
             "full" => wasmhost_guest::wasip3::wit_bindgen::rt::async_support::backpressure_inc(),
             "most" => println!("most {}", MOST.get()),
+            "fetch" => fetch(rest).await?,
             "write" => append(rest, &job)?,
             "enqueue" => {
                 queue::enqueue(&job.queue, rest)?;
@@ -99,6 +104,22 @@ async fn together(jobs: u32) {
     CAME.set(CAME.get() + 1);
     while CAME.get() < jobs {
         sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The answer's status is all that is looked at.
+async fn fetch(url: &str) -> Result<(), Failure> {
+    let (authority, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
+    let (_none, trailers) = wit_future::new(|| Ok(None));
+    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
+    request
+        .set_scheme(Some(&Scheme::Http))
+        .and_then(|()| request.set_authority(Some(authority)))
+        .and_then(|()| request.set_path_with_query(Some(&format!("/{path}"))))
+        .map_err(|()| Failure::bury("not a URL"))?;
+    match client::send(request).await {
+        Ok(response) if response.get_status_code() == 200 => Ok(()),
+        other => Err(Failure::retry(format!("{other:?}"))),
     }
 }
 

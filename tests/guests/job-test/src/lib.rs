@@ -17,6 +17,7 @@
 //! | `enqueue:PAYLOAD` | puts a job on its own queue, then goes on |
 //! | `unique:SCOPE:KEY:PAYLOAD` | puts a job with that key on its own queue; prints `unique KEY ID new`, or `taken` for `new`, then goes on. SCOPE is `waiting`, `running` or `lasting=MS` |
 //! | `json:LINE,LINE...` | puts a job on its own queue that is to do these lines, as JSON, then goes on |
+//! | `fetch:URL` | asks for it, then goes on |
 //! | `write:NAME` | appends `id attempt instance` to /out/NAME, then goes on |
 //!
 //! A job whose content type is `application/json` has its lines in `{"lines": [...]}`.
@@ -30,6 +31,8 @@ use std::{env, hint, process, thread};
 use serde::{Deserialize, Serialize};
 use wasmhost_guest::job::{Failure, Job};
 use wasmhost_guest::queue::{self, NewJob, Scope};
+use wasmhost_guest::wasi::http::outgoing_handler;
+use wasmhost_guest::wasi::http::types::{Fields, OutgoingRequest, Scheme};
 
 wasmhost_guest::job!(handle);
 
@@ -74,11 +77,30 @@ fn handle(job: Job) -> Result<(), Failure> {
                 let lines = rest.split(',').map(str::to_owned).collect();
                 queue::enqueue(&job.queue, NewJob::json(&Script { lines }))?;
             }
+            "fetch" => fetch(rest)?,
             "write" => append(rest, &job)?,
             _ => return Err(Failure::bury(format!("`{line}` is nothing this worker does"))),
         }
     }
     Ok(())
+}
+
+/// The answer's status is all that is looked at.
+fn fetch(url: &str) -> Result<(), Failure> {
+    let (authority, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
+    let request = OutgoingRequest::new(Fields::new());
+    request
+        .set_scheme(Some(&Scheme::Http))
+        .and_then(|()| request.set_authority(Some(authority)))
+        .and_then(|()| request.set_path_with_query(Some(&format!("/{path}"))))
+        .map_err(|()| Failure::bury("not a URL"))?;
+    let future =
+        outgoing_handler::handle(request, None).map_err(|error| Failure::retry(format!("{error:?}")))?;
+    future.subscribe().block();
+    match future.get() {
+        Some(Ok(Ok(response))) if response.status() == 200 => Ok(()),
+        other => Err(Failure::retry(format!("{other:?}"))),
+    }
 }
 
 fn part(text: &str) -> std::io::Result<()> {
