@@ -5,6 +5,7 @@
 //! round after round, and each goal is a ratio of such neighbours where it can be.
 
 mod client;
+mod collector;
 mod contender;
 mod deploy;
 mod http;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::collector;
 use super::programs::{Build, Programs};
 use super::server::{Server, Starting};
 
@@ -26,6 +27,8 @@ pub(super) enum Contender {
     Wasmhost,
     /// The same with `[health]`: each request is measured.
     WasmhostMeasured,
+    /// The same with traces, of which one in a hundred is recorded, and sent to a [`collector`].
+    WasmhostTraced,
     /// The same as [`Contender::Wasmhost`], served by [`Build::Before`].
     WasmhostBefore,
     /// A formation with `isolation = "call"` too.
@@ -71,6 +74,7 @@ impl Contender {
             Contender::WasmtimeBounded => "wasmtime serve, reused, -W timeout=30s",
             Contender::Wasmhost => Build::This.name(),
             Contender::WasmhostMeasured => "wasmhost, [health]",
+            Contender::WasmhostTraced => "wasmhost, traces at 1 %",
             Contender::WasmhostBefore => Build::Before.name(),
             Contender::WasmhostCall => "wasmhost, isolation = \"call\"",
             Contender::WasmhostCallBefore => "wasmhost, before, isolation = \"call\"",
@@ -94,6 +98,7 @@ impl Contender {
         match self {
             Contender::Wasmhost
             | Contender::WasmhostMeasured
+            | Contender::WasmhostTraced
             | Contender::WasmhostCall
             | Contender::WasmhostNoFile => Some(Build::This),
             Contender::WasmhostBefore | Contender::WasmhostCallBefore => Some(Build::Before),
@@ -141,6 +146,17 @@ impl Contender {
             Contender::WasmhostMeasured => {
                 let health = "health = { listen = \"127.0.0.1:0\" }";
                 wasmhost(programs, Build::This, starting, health, &web(component, COUNT, ""))?
+            }
+            Contender::WasmhostTraced => {
+                let mut command = wasmhost(programs, Build::This, starting, "", &web(component, COUNT, ""))?;
+                command
+                    .env(
+                        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                        format!("http://{}/v1/traces", collector::address()?),
+                    )
+                    .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+                    .env("OTEL_TRACES_SAMPLER_ARG", "0.01");
+                command
             }
             Contender::WasmhostBefore => {
                 wasmhost(programs, Build::Before, starting, "", &web(component, COUNT, ""))?

@@ -36,6 +36,7 @@ const ALL: &[Contender] = &[
     WasmtimeReused,
     Wasmhost,
     WasmhostMeasured,
+    WasmhostTraced,
     WasmhostCall,
     WasmhostNoFile,
 ];
@@ -46,6 +47,7 @@ const ALL_BUT_WORKERD: &[Contender] = &[
     WasmtimeReused,
     Wasmhost,
     WasmhostMeasured,
+    WasmhostTraced,
     WasmhostCall,
     WasmhostNoFile,
 ];
@@ -208,10 +210,13 @@ fn goals(sections: &[Section]) -> Vec<Goal> {
 type Asked = (&'static str, Contender, Contender, [f64; 2], f64);
 
 /// Requests per second: so many times as many.
-const RATES: [Asked; 6] = [
+const RATES: [Asked; 8] = [
     // To be measured costs a request hardly anything.
     ("hello-0.2", WasmhostMeasured, Wasmhost, [0.99, 0.99], 1.0),
     ("hello-0.3", WasmhostMeasured, Wasmhost, [0.99, 0.99], 1.0),
+    // Nor do traces, of which few are recorded.
+    ("hello-0.2", WasmhostTraced, Wasmhost, [0.97, 0.97], 1.0),
+    ("hello-0.3", WasmhostTraced, Wasmhost, [0.97, 0.97], 1.0),
     ("hello-0.2", Wasmhost, WasmtimeReused, [1.3, 1.1], 1.5),
     ("hello-0.2", Wasmhost, WasmtimeDefaults, [8.0, 8.0], 10.0),
     ("hello-0.2", WasmhostCall, WasmtimeDefaults, [2.0, 2.0], 2.5),
