@@ -15,6 +15,7 @@ fn every_verb_explains_itself() {
         "rollback",
         "releases",
         "logs",
+        "dashboard",
         "restart",
         "stop",
         "enqueue",

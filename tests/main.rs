@@ -17,6 +17,8 @@ mod commands;
 mod compiling;
 mod completions;
 mod crash;
+mod dashboard;
+mod dashboard_pages;
 mod database;
 mod deaths;
 mod deploy_faults;

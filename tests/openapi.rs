@@ -227,6 +227,7 @@ fn each_answer_is_as_its_description_says() {
 
     for target in [
         "/v1/formation",
+        "/v1/overview?type=web",
         "/v1/queues",
         "/v1/jobs?limit=2",
         "/v1/jobs/2",

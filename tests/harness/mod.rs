@@ -1,6 +1,7 @@
 //! The tools that the tests are written with: a [`Formation`] in a temporary folder, a [`Host`] that runs it, [`http`]
 //! to talk to it, and a [`Store`] to look at what it keeps.
 
+pub(crate) mod browser;
 mod collector;
 mod formation;
 mod host;

@@ -4,7 +4,7 @@
 //! changed. Tools that fill hundreds of megabytes are fetched only for those who ask for their language. A project that
 //! can't be built doesn't keep others from it: see [`NotBuilt`].
 
-mod apt;
+pub(crate) mod apt;
 mod c;
 mod clang;
 mod component;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::fuzz::Fuzz;
 use crate::guests::InOtherLanguage;
 use crate::guests::tools::{Found, Version};
-use crate::{bench, cargo, cargo_command, fuzz, guests, links, prometheus, wit};
+use crate::{bench, browser, cargo, cargo_command, fuzz, guests, links, prometheus, wit};
 
 /// The Rust whose lints the project keeps. A newer one knows more of them, which aren't anybody's mistake.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
@@ -65,6 +65,9 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     match prometheus::folder(repository) {
         Ok(folder) => checks.prometheus = Some(folder),
         Err(lacks) => checks.leave_out("tests with Prometheus", &format!("{lacks:#}")),
+    }
+    if let Err(lacks) = browser::install() {
+        checks.leave_out("tests with a browser", &format!("{lacks:#}"));
     }
     checks.tests()?;
     checks.close()

@@ -18,7 +18,7 @@ use wasmhost_config::{Outbound, ScaleChange};
 use crate::complete;
 use exec::{EXEC_HELP, Exec};
 use jobs::{Enqueue, Jobs};
-pub(crate) use look::{Events, Logs, Ps};
+pub(crate) use look::{Dashboard, Events, Logs, Ps};
 use releases::{
     ABORT_HELP, Abort, DEPLOY_HELP, Deploy, PROMOTE_HELP, Promote, RELEASES_HELP, ROLLBACK_HELP, Releases,
     Rollback,
@@ -74,6 +74,9 @@ pub(crate) enum Verb {
     /// Follow everything that changes: instances, counts, releases, jobs, ticks, refused grants.
     #[command(after_help = help::EVENTS)]
     Events(Events),
+    /// Open a page in the browser that shows the formation, and lets you change it.
+    #[command(after_help = help::DASHBOARD)]
+    Dashboard(Dashboard),
     /// Replace instances by fresh ones, without a gap.
     #[command(after_help = help::RESTART)]
     Restart(Restart),

@@ -1,5 +1,6 @@
 //! A client of the admin API, for the verbs that ask a running host.
 
+use std::error::Error;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::RETRY_AFTER;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -255,19 +257,7 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, NoAnswer> {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
-        let stream = match stream {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(err)) => return Err(self.unreachable(&err).into()),
-            Err(_) => {
-                let message = "the host does not answer: is its process stopped?";
-                return Err(Failed::new(Exit::NoHost, message).into());
-            }
-        };
-        self.refuse_stranger(&stream)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
-        tokio::spawn(connection);
+        let mut sender = self.connect().await?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -295,6 +285,32 @@ impl Client {
             Problem::of_status(status.as_u16(), "", format!("the host answered {status}"))
         });
         Err(NoAnswer::Refused { status, problem, retry_after: retry_after.map(Duration::from_secs) })
+    }
+
+    /// Passes a request on as it is, and the answer back, also a refusal.
+    pub(crate) async fn forward(&self, request: Request<Incoming>) -> Result<Response<Incoming>, Failed> {
+        self.connect().await?.send_request(request).await.map_err(gone)
+    }
+
+    /// A connection to the host.
+    async fn connect<B>(&self) -> Result<SendRequest<B>, Failed>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
+        let stream = match stream {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(err)) => return Err(self.unreachable(&err)),
+            Err(_) => {
+                let message = "the host does not answer: is its process stopped?";
+                return Err(Failed::new(Exit::NoHost, message));
+            }
+        };
+        self.refuse_stranger(&stream)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
+        tokio::spawn(connection);
+        Ok(sender)
     }
 
     /// Says what a person waits for, where the host hasn't started yet.

@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod compile;
 mod complete;
+mod dashboard;
 mod deploy;
 mod enqueue;
 mod events;
@@ -47,7 +48,7 @@ use exit::{Exit, Failed, Outcome};
 use formation_file::FormationFile;
 
 /// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 5] = ["top", "dashboard", "new", "build", "dev"];
+const VERBS_TO_COME: [&str; 4] = ["top", "new", "build", "dev"];
 
 /// The failure of a command line whose verb a later version will have.
 fn not_yet(said: &clap::Error) -> Option<Failed> {
@@ -104,6 +105,9 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         }
         Verb::Events(events) => {
             client::with(file(None), async |client| events::events(&client, &events).await)
+        }
+        Verb::Dashboard(dashboard) => {
+            client::with(file(None), async |client| dashboard::dashboard(client, &dashboard).await)
         }
         Verb::Restart(restart) => {
             client::with(file(None), async |client| work::restart(&client, &restart).await)

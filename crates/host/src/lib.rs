@@ -13,6 +13,7 @@ mod feed;
 mod few_lines;
 mod grants;
 mod health;
+mod history;
 mod host;
 mod ingress;
 mod logs;

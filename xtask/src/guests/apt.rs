@@ -9,18 +9,18 @@ use std::sync::Once;
 pub(super) const LLD: &str = "lld-";
 
 /// Whether apt-get has installed them.
-pub(super) fn install(packages: &[impl AsRef<str>]) -> bool {
+pub(crate) fn install(packages: &[impl AsRef<str>]) -> bool {
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages.iter().map(AsRef::as_ref));
     can_install() && apt_get(&arguments)
 }
 
-pub(super) fn can_install() -> bool {
+pub(crate) fn can_install() -> bool {
     is_root() && Path::new("/usr/bin/apt-get").exists()
 }
 
 /// Fetches the lists of packages, once. Where that fails, those that are there may do.
-pub(super) fn update() {
+pub(crate) fn update() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         apt_get(&["update"]);

@@ -84,6 +84,16 @@ that it was), or as RFC 3339 has it (2026-11-21T05:08:00Z).
 
 The host keeps the last 10,000 lines of each type, or 4MiB of them.";
 
+pub(crate) const DASHBOARD: &str = "\
+Examples:
+  wasmhost dashboard             opens it in the browser
+  wasmhost dashboard --no-open   only prints the link
+  ssh -L 4321:127.0.0.1:4321 server wasmhost dashboard --port 4321
+
+The page is served on 127.0.0.1 by this program, which asks the host: it goes
+with Ctrl-C. A link lets one browser in, once, within 15 minutes; Enter prints
+another one. No other user of the machine, and no page on the web, can use it.";
+
 pub(crate) const EVENTS: &str = "\
 Examples:
   wasmhost events                all of them, until Ctrl-C

@@ -1,4 +1,4 @@
-//! Arguments of the verbs that look at what runs: `wasmhost ps`, `wasmhost logs` and `wasmhost events`.
+//! Arguments of the verbs that look at what runs: `ps`, `logs`, `events` and `dashboard`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -76,6 +76,19 @@ pub(crate) struct Events {
     #[arg(long, value_name = "ID")]
     pub(crate) after: Option<u64>,
     /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Dashboard {
+    /// The port on 127.0.0.1 [default: any free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    pub(crate) port: u16,
+    /// Only print the link.
+    #[arg(long)]
+    pub(crate) no_open: bool,
+    /// Print the link as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

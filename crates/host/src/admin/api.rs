@@ -2,6 +2,7 @@
 
 mod events;
 mod jobs;
+mod overview;
 mod problem;
 mod releases;
 mod schedules;
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 
 pub use events::*;
 pub use jobs::*;
+pub use overview::*;
 pub use problem::*;
 pub use releases::*;
 pub use schedules::*;

@@ -23,8 +23,9 @@ use tower_service::Service;
 use tracing::info;
 use wasmhost_config::Formation;
 
-use super::api::FormationView;
+use super::api::{FormationView, HistoryView, OverviewView};
 use super::logs::{LogsQuery, LogsRequest};
+use super::overview::{self, OverviewQuery};
 use super::request::Nothing;
 use super::{Admin, ApiError, router, server};
 use crate::host::Lasting;
@@ -133,6 +134,7 @@ impl Entrance {
 fn starting(inside: Arc<Inside>) -> Router {
     Router::new()
         .route("/v1/formation", get(formation))
+        .route("/v1/overview", get(overview))
         .route("/v1/stop", post(stop))
         .route("/v1/logs", get(logs))
         .fallback(wait)
@@ -156,15 +158,20 @@ async fn answer(mut router: Router, request: Request) -> Response {
 }
 
 async fn formation(State(inside): State<Arc<Inside>>, request: Request) -> Response {
-    let starting = match &*inside.stage.borrow() {
-        Stage::Starting(what) => what.clone(),
-        Stage::Beginning | Stage::Serving(_) | Stage::NotStarted(_) => String::new(),
-    };
-    if starting.is_empty() {
-        return wait(State(inside), request).await;
-    }
+    let Some(starting) = inside.starting() else { return wait(State(inside), request).await };
     match Nothing::from_request(request, &()).await {
         Ok(Nothing) => Json(inside.view(starting)).into_response(),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+async fn overview(State(inside): State<Arc<Inside>>, request: Request) -> Response {
+    let Some(starting) = inside.starting() else { return wait(State(inside), request).await };
+    match overview::read(Query::<OverviewQuery>::from_request(request, &()).await) {
+        Ok(_) => {
+            let (formation, history) = (inside.view(starting), HistoryView::default());
+            Json(OverviewView { formation, history }).into_response()
+        }
         Err(refused) => refused.into_response(),
     }
 }
@@ -189,6 +196,14 @@ impl Inside {
         }
         let known: Vec<&str> = self.types.iter().map(String::as_str).collect();
         Err(ApiError::missing(unknown_type(&target.process, &known)))
+    }
+
+    /// The present work of a host whose start may take long yet.
+    fn starting(&self) -> Option<String> {
+        match &*self.stage.borrow() {
+            Stage::Starting(what) => Some(what.clone()),
+            Stage::Beginning | Stage::Serving(_) | Stage::NotStarted(_) => None,
+        }
     }
 
     /// A host that has nothing yet.

@@ -3,6 +3,7 @@
 //! | request | does |
 //! | --- | --- |
 //! | `GET /v1/formation` | how things stand: [`FormationView`] |
+//! | `GET /v1/overview?type=web&after=17` | the same at a glance, and the last hour: [`api::OverviewView`] |
 //! | `POST /v1/scale` | changes counts: [`ScaleRequest`] -> [`ScaleResponse`] |
 //! | `POST /v1/restart` | replaces instances: [`RestartRequest`] -> [`RestartResponse`] |
 //! | `POST /v1/stop` | drains and ends the host; answers 202 at once |
@@ -33,6 +34,7 @@ mod events;
 mod jobs;
 mod logs;
 mod openapi;
+mod overview;
 mod problem;
 mod releases;
 mod request;
@@ -55,6 +57,7 @@ use wasmhost_store::{Releases, SqliteStore};
 
 use crate::deaths::Deaths;
 use crate::feed::Feed;
+use crate::history::History;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
 use crate::release::{Deployer, Live};
@@ -63,6 +66,7 @@ use crate::supervisor::{Action, Target};
 use crate::trigger::claimed::ClaimedJobs;
 pub(crate) use entrance::Entrance;
 pub use openapi::openapi_document;
+pub(crate) use overview::Looks;
 use problem::{ApiError, Limit};
 use request::{Given, Nothing};
 
@@ -88,6 +92,8 @@ pub(crate) struct Admin {
     pub(crate) logs: Arc<Logs>,
     pub(crate) deaths: Arc<Deaths>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) history: Arc<History>,
+    pub(crate) looks: Looks,
     pub(crate) queues: Arc<Queues>,
     /// The store, to be copied while it is used.
     pub(crate) backup: Arc<SqliteStore>,
@@ -101,6 +107,7 @@ pub(crate) struct Admin {
 fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/formation", get(formation))
+        .route("/v1/overview", get(overview::overview))
         .route("/v1/scale", post(scale))
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
@@ -126,30 +133,7 @@ type Shared = State<Arc<Admin>>;
     responses((status = 200, description = "The formation", body = FormationView))
 )]
 async fn formation(State(admin): Shared, _: Nothing) -> Result<Json<FormationView>, ApiError> {
-    let live = admin.live.load_full();
-    let paused = !*admin.is_taking.borrow();
-    let mut types = admin.look().await?;
-    for view in &mut types {
-        view.lines_dropped = admin.logs.dropped(&view.process);
-        view.lines_past_max_log = admin.logs.dropped_past_rate(&view.process);
-        view.last_crash = admin.deaths.last(&view.process);
-    }
-    Ok(Json(FormationView {
-        name: live.formation.name.clone(),
-        file: admin.file.display().to_string(),
-        release: live.number,
-        http: live.http.iter().map(ServedAt::to_string).collect(),
-        health: live.health.iter().map(ServedAt::to_string).collect(),
-        uptime_s: admin.started.elapsed().as_secs_f64(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        paused,
-        starting: None,
-        canary: live
-            .canary
-            .map(|canary| CanaryView { release: canary.release, percent: canary.share.percent() }),
-        types,
-    }))
+    admin.formation().await.map(Json)
 }
 
 #[utoipa::path(
@@ -228,7 +212,35 @@ async fn nothing_here(request: Request) -> ApiError {
 }
 
 impl Admin {
-    /// How things stand.
+    /// How things stand, whole.
+    async fn formation(&self) -> Result<FormationView, ApiError> {
+        let live = self.live.load_full();
+        let paused = !*self.is_taking.borrow();
+        let mut types = self.look().await?;
+        for view in &mut types {
+            view.lines_dropped = self.logs.dropped(&view.process);
+            view.lines_past_max_log = self.logs.dropped_past_rate(&view.process);
+            view.last_crash = self.deaths.last(&view.process);
+        }
+        Ok(FormationView {
+            name: live.formation.name.clone(),
+            file: self.file.display().to_string(),
+            release: live.number,
+            http: live.http.iter().map(ServedAt::to_string).collect(),
+            health: live.health.iter().map(ServedAt::to_string).collect(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            paused,
+            starting: None,
+            canary: live
+                .canary
+                .map(|canary| CanaryView { release: canary.release, percent: canary.share.percent() }),
+            types,
+        })
+    }
+
+    /// The types as they stand.
     async fn look(&self) -> Result<Vec<TypeView>, ApiError> {
         self.ask(|reply| Action::Look { reply }).await
     }

@@ -20,6 +20,7 @@ use super::request::Nothing;
     ),
     paths(
         super::formation,
+        super::overview::overview,
         super::scale,
         super::restart,
         super::stop,

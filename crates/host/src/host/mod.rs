@@ -26,10 +26,11 @@ use tracing::{info, warn};
 use wasmhost_engine::Cache;
 
 use crate::admin::api::{DeployEvent, HostChange, HostEvent};
-use crate::admin::{Admin, Entrance};
+use crate::admin::{Admin, Entrance, Looks};
 use crate::deaths::Deaths;
 use crate::feed::Feed;
 use crate::health::{Health, Sources};
+use crate::history::History;
 use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
 use crate::output::Output;
@@ -246,7 +247,7 @@ impl Host {
                 feed: feed.clone(),
             },
             queues: queues.clone(),
-            measures,
+            measures: measures.clone(),
             health: health.clone(),
             file: file.clone(),
             live: live.clone(),
@@ -276,6 +277,7 @@ impl Host {
             loads,
             runtime: Handle::current(),
         });
+        let history = History::begin(&lasting, measures, &actions, &store.jobs, &queues);
         entrance.open(Admin {
             file,
             live: live.clone(),
@@ -286,6 +288,8 @@ impl Host {
             logs: logs.clone(),
             deaths,
             feed: feed.clone(),
+            history,
+            looks: Looks::default(),
             queues,
             backup: store.sqlite.clone(),
             claimed,

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The upper bounds of a histogram's buckets, in nanoseconds. Times above the last have a bucket of their own.
 pub(crate) type Bounds = [u64; BOUNDS];
 pub(crate) const BOUNDS: usize = 17;
-const BUCKETS: usize = BOUNDS + 1;
+pub(crate) const BUCKETS: usize = BOUNDS + 1;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
@@ -91,6 +91,30 @@ impl Figures {
     pub(crate) fn of(count: impl Fn(usize) -> u64, sum_ns: u64) -> Figures {
         Figures { counts: std::array::from_fn(count), sum: Duration::from_nanos(sum_ns) }
     }
+
+    /// Both together.
+    pub(crate) fn and(&self, other: &Figures) -> Figures {
+        let count = |bucket: usize| self.counts[bucket] + other.counts[bucket];
+        Figures { counts: std::array::from_fn(count), sum: self.sum + other.sum }
+    }
+
+    /// The time in seconds that this part of all times doesn't exceed, as Prometheus reckons it: times are spread evenly over
+    /// their bucket, and those above the last bound are at it. None where there are no times.
+    pub(crate) fn quantile(&self, bounds: &Bounds, part: f64) -> Option<f64> {
+        let all: u64 = self.counts.iter().sum();
+        let rank = part * all as f64;
+        let mut below = 0;
+        for (bucket, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let Some(upper) = bounds.get(bucket) else { break };
+            if (below + count) as f64 >= rank {
+                let lower = bucket.checked_sub(1).map_or(0, |before| bounds[before]);
+                let within = (rank - below as f64) / *count as f64;
+                return Some((lower as f64 + (upper - lower) as f64 * within) / S as f64);
+            }
+            below += count;
+        }
+        (all > 0).then(|| bounds[BOUNDS - 1] as f64 / S as f64)
+    }
 }
 
 #[cfg(test)]
@@ -111,5 +135,23 @@ mod tests {
         let figures = buckets.read();
         assert_eq!((figures.counts[0], figures.counts[4], figures.counts[17]), (1, 1, 1));
         assert_eq!(figures.sum, Duration::from_nanos(1 + 2 * MS + 100 * S));
+    }
+
+    #[test]
+    fn a_quantile_is_within_the_bucket_that_has_it() {
+        let of = |times: &[(u64, u64)]| {
+            let buckets = Buckets::default();
+            for (ns, count) in times {
+                (0..*count).for_each(|_| buckets.note(&REQUESTS, Duration::from_nanos(*ns)));
+            }
+            buckets.read()
+        };
+        let quantile = |figures: &Figures, part| figures.quantile(&REQUESTS, part);
+        assert_eq!(quantile(&of(&[]), 0.5), None);
+        let figures = of(&[(2 * MS, 98), (40 * MS, 2)]);
+        let (half, most) = (quantile(&figures, 0.5).unwrap(), quantile(&figures, 0.99).unwrap());
+        assert!((0.001..0.0025).contains(&half) && (0.025..=0.05).contains(&most), "{half} {most}");
+        assert_eq!(quantile(&of(&[(100 * S, 1)]), 0.99), Some(30.0), "as far as the bounds go");
+        assert_eq!(quantile(&figures.and(&of(&[(100 * S, 900)])), 0.5), Some(30.0));
     }
 }

@@ -11,7 +11,7 @@ mod requests;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -31,10 +31,15 @@ pub(crate) const NO_TYPE: &str = "_none";
 /// The queue that stands for all queues that the formation doesn't name. No queue can be called so.
 pub(crate) const OTHER_QUEUES: &str = "_other";
 
+/// Bits of those who may ask.
+const WANTED_BY_METRICS: u8 = 1;
+const WANTED_BY_HISTORY: u8 = 2;
+const WANTED_BY_EXPORT: u8 = 4;
+
 /// See the module.
 pub(crate) struct Measures {
-    /// Whether anybody can ask: requests aren't timed otherwise.
-    is_on: AtomicBool,
+    /// Those who may ask, a bit each: requests aren't timed where there is none.
+    wanted_by: AtomicU8,
     types: Mutex<HashMap<Arc<str>, Arc<TypeCounts>>>,
     queues: Mutex<BTreeMap<String, Arc<QueueCounts>>>,
     other_queues: Arc<QueueCounts>,
@@ -43,8 +48,6 @@ pub(crate) struct Measures {
     pub(crate) connections_accepted: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
     deploys: [AtomicU64; DEPLOYS.len()],
-    /// Sends them elsewhere, too: then requests are timed also where nobody can ask here.
-    is_exported: bool,
     /// Where traces are on.
     traces: Option<Arc<Traces>>,
     pub(crate) telemetry: Arc<telemetry::Counts>,
@@ -58,14 +61,14 @@ impl Measures {
         Measures::with(false, None, Arc::default())
     }
 
-    /// With what sends metrics and traces elsewhere.
+    /// With what sends metrics and traces elsewhere: requests are timed, then, also where nobody can ask here.
     pub(crate) fn with(
         is_exported: bool,
         traces: Option<Arc<Traces>>,
         telemetry: Arc<telemetry::Counts>,
     ) -> Arc<Measures> {
         Arc::new(Measures {
-            is_on: AtomicBool::new(is_exported),
+            wanted_by: AtomicU8::new(if is_exported { WANTED_BY_EXPORT } else { 0 }),
             types: Mutex::default(),
             queues: Mutex::default(),
             other_queues: Arc::default(),
@@ -73,7 +76,6 @@ impl Measures {
             connections_accepted: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
             deploys: Default::default(),
-            is_exported,
             traces,
             telemetry,
         })
@@ -85,12 +87,24 @@ impl Measures {
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        self.is_on.load(Relaxed)
+        self.wanted_by.load(Relaxed) != 0
     }
 
-    /// Somebody can ask from now on, or nobody.
+    /// Metrics can be asked for from now on, or not any more.
     pub(crate) fn turn_on(&self, is_on: bool) {
-        self.is_on.store(is_on || self.is_exported, Relaxed);
+        self.want(WANTED_BY_METRICS, is_on);
+    }
+
+    /// Somebody looks at the last hour from now on, or nobody.
+    pub(crate) fn watch(&self, is_watched: bool) {
+        self.want(WANTED_BY_HISTORY, is_watched);
+    }
+
+    fn want(&self, who: u8, wants: bool) {
+        match wants {
+            true => self.wanted_by.fetch_or(who, Relaxed),
+            false => self.wanted_by.fetch_and(!who, Relaxed),
+        };
     }
 
     /// The counts of a type of the formation.
@@ -341,6 +355,18 @@ mod tests {
         assert_eq!(measures.of(&web).starts(), 2);
         measures.forget("web");
         assert_eq!(measures.of(&web).starts(), 0);
+    }
+
+    #[test]
+    fn requests_are_measured_as_long_as_anybody_may_ask() {
+        let measures = Measures::new();
+        assert!(!measures.is_on());
+        measures.turn_on(true);
+        measures.watch(true);
+        measures.turn_on(false);
+        assert!(measures.is_on(), "somebody looks at the last hour");
+        measures.watch(false);
+        assert!(!measures.is_on());
     }
 
     #[test]
