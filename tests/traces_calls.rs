@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::harness::http::Request;
-use crate::harness::{Collector, Formation, Host, Kind, Outside, Span, eventually};
+use crate::harness::{Collector, Formation, Host, Kind, Outside, Span, address_of_its_own, eventually};
 
 fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
     span.attributes.get(name).map(String::as_str)
@@ -12,8 +12,9 @@ fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
 #[test]
 fn a_call_that_fails_says_how_and_so_does_its_request() {
     let collector = Collector::open();
-    let formation =
-        Formation::web("timeout = \"500ms\"").process("off", "web-test", "route = \"/off\"\ncount = 0");
+    let formation = Formation::web("")
+        .process("slow", "web-test", "route = \"/loop\"\ntimeout = \"500ms\"")
+        .process("off", "web-test", "route = \"/off\"\ncount = 0");
     let host = Host::run(&collector.of(formation));
     host.post("/trap", "x").is_error(502, "H13");
     host.post("/loop", "x").is_error(504, "H12");
@@ -30,7 +31,7 @@ fn a_call_that_fails_says_how_and_so_does_its_request() {
     };
     for (path, name, error) in [
         ("/trap", "POST web", Some("H13")),
-        ("/loop", "POST web", Some("H12")),
+        ("/loop", "POST slow", Some("H12")),
         ("/off", "GET off", Some("H14")),
         ("/ok", "GET", None),
     ] {
@@ -46,9 +47,9 @@ fn a_call_that_fails_says_how_and_so_does_its_request() {
         let span = statuses.iter().find(|span| attribute(span, "http.response.status_code") == Some(status));
         assert_eq!(span.unwrap().failed, failed, "{span:#?}");
     }
-    for (path, error) in [("/trap", "trap"), ("/loop", "timeout")] {
+    for (path, name, error) in [("/trap", "call web", "trap"), ("/loop", "call slow", "timeout")] {
         let request = of(path);
-        let call = spans.iter().find(|span| span.parent == request.id && span.name == "call web").unwrap();
+        let call = spans.iter().find(|span| span.parent == request.id && span.name == name).unwrap();
         assert_eq!((attribute(call, "error.type"), call.failed), (Some(error), true), "{call:#?}");
     }
 }
@@ -74,13 +75,18 @@ fn a_request_that_is_repeated_has_a_span_for_each_call() {
 #[test]
 fn a_request_that_a_guest_gave_up_or_could_not_send_says_so() {
     let (collector, outside) = (Collector::open(), Outside::open());
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let keys = outside.keys().replace("10m", "1s").replace(']', &format!(", \"http://{gone}\"]"));
-    let host = Host::run(&collector.of(Formation::web(&keys)));
+    let gone = address_of_its_own();
+    let keys = outside.keys().replace("10m", "1s");
+    let formation = Formation::web(&format!("outbound = [\"http://{gone}\"]")).process(
+        "slow",
+        "web-test",
+        &format!("route = \"slow.example\"\n{keys}"),
+    );
+    let host = Host::run(&collector.of(formation));
     assert_eq!(host.get(&format!("/fetch?url=http://{gone}/")).status, 500);
     let refused = collector.span("one that could not be sent", |span| span.kind == Kind::Client);
     assert_eq!((attribute(&refused, "error.type"), refused.failed), (Some("ConnectionRefused"), true));
-    host.get(&outside.target()).is_error(504, "H12");
+    host.send(&Request::get(&outside.target()).header("host", "slow.example")).is_error(504, "H12");
     let given_up =
         |span: &Span| span.kind == Kind::Client && attribute(span, "error.type") == Some("cancelled");
     collector.span("one that was given up", given_up);

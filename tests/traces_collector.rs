@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Collector, Formation, Host, eventually};
+use crate::harness::{Collector, Formation, Host, address_of_its_own, eventually};
 
 /// What came of spans, as metrics say it.
 fn spans(host: &Host, result: &str) -> f64 {
@@ -124,7 +124,7 @@ fn a_collector_that_never_answers_is_not_felt_and_what_it_does_not_take_is_dropp
 
 #[test]
 fn a_collector_that_is_gone_is_not_felt() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = address_of_its_own();
     let formation =
         Formation::web("").health().variable("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{gone}"));
     let formation =

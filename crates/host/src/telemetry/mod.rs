@@ -31,7 +31,7 @@ use export::{Exporter, Metrics};
 pub use settings::{TelemetryError, TelemetrySettings};
 
 /// How long what is left may take at the end.
-const ENDED_MAX: Duration = Duration::from_secs(5);
+const ENDED_MAX: Duration = Duration::from_secs(10);
 
 /// The numbers of what came of spans and of requests to the collector.
 #[derive(Debug, Default)]
