@@ -16,6 +16,7 @@ fn every_verb_explains_itself() {
         "releases",
         "logs",
         "dashboard",
+        "top",
         "restart",
         "stop",
         "enqueue",

@@ -89,6 +89,7 @@ mod systemd_itself;
 mod texts;
 mod ticks;
 mod together;
+mod top;
 mod traces;
 mod traces_calls;
 mod traces_collector;

@@ -15,6 +15,7 @@ mod process;
 mod releases;
 mod service_manager;
 mod store;
+pub(crate) mod tmux;
 mod variant;
 pub(crate) mod wasm;
 

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod bench;
-mod browser;
+mod debian;
 mod demo;
 mod faults;
 mod fuzz;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::fuzz::Fuzz;
 use crate::guests::InOtherLanguage;
 use crate::guests::tools::{Found, Version};
-use crate::{bench, browser, cargo, cargo_command, fuzz, guests, links, prometheus, wit};
+use crate::{bench, cargo, cargo_command, debian, fuzz, guests, links, prometheus, wit};
 
 /// The Rust whose lints the project keeps. A newer one knows more of them, which aren't anybody's mistake.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
@@ -66,7 +66,10 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         Ok(folder) => checks.prometheus = Some(folder),
         Err(lacks) => checks.leave_out("tests with Prometheus", &format!("{lacks:#}")),
     }
-    if let Err(lacks) = browser::install() {
+    if let Err(lacks) = debian::install(&["tmux"], &["tmux"]) {
+        checks.leave_out("tests with a terminal", &format!("{lacks:#}"));
+    }
+    if let Err(lacks) = debian::install(&["chromium", "chromedriver"], &["chromium", "chromium-driver"]) {
         checks.leave_out("tests with a browser", &format!("{lacks:#}"));
     }
     checks.tests()?;

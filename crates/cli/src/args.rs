@@ -74,6 +74,9 @@ pub(crate) enum Verb {
     /// Follow everything that changes: instances, counts, releases, jobs, ticks, refused grants.
     #[command(after_help = help::EVENTS)]
     Events(Events),
+    /// Watch the formation in the terminal, with keys to scale, restart and pause.
+    #[command(after_help = help::TOP)]
+    Top,
     /// Open a page in the browser that shows the formation, and lets you change it.
     #[command(after_help = help::DASHBOARD)]
     Dashboard(Dashboard),

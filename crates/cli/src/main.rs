@@ -35,6 +35,7 @@ mod signals;
 mod table;
 mod threads;
 mod ticks;
+mod top;
 mod work;
 
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ use exit::{Exit, Failed, Outcome};
 use formation_file::FormationFile;
 
 /// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 4] = ["top", "new", "build", "dev"];
+const VERBS_TO_COME: [&str; 3] = ["new", "build", "dev"];
 
 /// The failure of a command line whose verb a later version will have.
 fn not_yet(said: &clap::Error) -> Option<Failed> {
@@ -106,6 +107,7 @@ fn act(Arguments { file, verb }: Arguments) -> Outcome {
         Verb::Events(events) => {
             client::with(file(None), async |client| events::events(&client, &events).await)
         }
+        Verb::Top => client::with(file(None), async |client| top::top(client).await),
         Verb::Dashboard(dashboard) => {
             client::with(file(None), async |client| dashboard::dashboard(client, &dashboard).await)
         }

@@ -84,6 +84,16 @@ that it was), or as RFC 3339 has it (2026-11-21T05:08:00Z).
 
 The host keeps the last 10,000 lines of each type, or 4MiB of them.";
 
+pub(crate) const TOP: &str = "\
+Examples:
+  wasmhost top
+
+Keys: Up and Down select a type, Tab goes to its instances and to the queues,
++ - and s scale, r restarts, p pauses or resumes a queue, ? shows the rest,
+q ends it.
+
+Rates and times are of the last 5 seconds, CPU is of one processor.";
+
 pub(crate) const DASHBOARD: &str = "\
 Examples:
   wasmhost dashboard             opens it in the browser
