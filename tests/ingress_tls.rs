@@ -2,28 +2,14 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 
-use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
+use crate::harness::tls::{Certified, certify};
 use crate::harness::{Formation, Host, PATIENCE, eventually};
 use crate::ingress_listen::exchange;
 
 const GET: &[u8] = b"GET /headers HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n";
-
-/// A certificate for a name, signed by itself, and its key.
-struct Certified {
-    cert: String,
-    key: String,
-    der: CertificateDer<'static>,
-}
-
-fn certify(name: &str) -> Certified {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    Certified { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
-}
 
 /// Serves HTTPS alone, by these certificates.
 fn formation(certificates: &[(&str, &Certified)]) -> Formation {
@@ -38,14 +24,9 @@ fn formation(certificates: &[(&str, &Certified)]) -> Formation {
     );
     let formation = Formation::web("").http(&tls);
     for (file, certified) in certificates {
-        write(&formation, file, certified);
+        certified.write(&formation, file);
     }
     formation
-}
-
-fn write(formation: &Formation, file: &str, certified: &Certified) {
-    fs::write(formation.path(&format!("{file}.pem")), &certified.cert).unwrap();
-    fs::write(formation.path(&format!("{file}.key")), &certified.key).unwrap();
 }
 
 fn address(host: &Host) -> SocketAddr {
@@ -73,31 +54,7 @@ fn connect(
     trusted: &Certified,
     protocols: &[&[u8]],
 ) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
-    connect_to(address(host), name, trusted, protocols)
-}
-
-fn connect_to(
-    address: SocketAddr,
-    name: &str,
-    trusted: &Certified,
-    protocols: &[&[u8]],
-) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.der.clone()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).map_err(|err| err.to_string())?;
-    }
-    Ok(StreamOwned::new(connection, stream))
+    trusted.connect(address(host), name, protocols)
 }
 
 #[test]
@@ -152,7 +109,7 @@ fn changed_certificates_are_taken_and_broken_ones_are_not() {
     assert!(line.contains("shop.pem"), "{line}");
     connect(&host, "shop.example", &old, &[]).unwrap();
 
-    write(&formation, "shop", &new);
+    new.write(&formation, "shop");
     eventually("the new one is in use", || connect(&host, "shop.example", &new, &[]).ok());
     assert!(connect(&host, "shop.example", &old, &[]).is_err());
     assert_eq!(host.stderr().count("stay in use"), 1);
@@ -167,7 +124,7 @@ fn a_deploy_reads_the_certificates_again() {
     let formation = formation(&[("shop", &old)]);
     let host = Host::run(&formation);
     // The host's regular look at the files may be first, and then the deploy finds nothing to do.
-    write(&formation, "shop", &new);
+    new.write(&formation, "shop");
     let said = host.cli(["deploy"]).done();
     assert!(said.ends_with(" changes: v1 is live\n"), "{said}");
     connect(&host, "shop.example", &new, &[]).unwrap();
@@ -211,7 +168,7 @@ fn ports_move_between_plain_and_https() {
     for _ in 0..3 {
         formation = formation.with_text(&text(plain, secure));
         host.cli(["deploy"]).done();
-        let answer = exchange(connect_to(secure, "shop.example", &shop, &[]).unwrap(), GET);
+        let answer = exchange(shop.connect(secure, "shop.example", &[]).unwrap(), GET);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let answer = exchange(TcpStream::connect(plain).unwrap(), GET);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");

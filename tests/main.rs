@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the test runner shows it with a failure")]
 
 mod admin;
+mod admin_listen;
+mod admin_listen_deploys;
 mod answers;
 mod bounds_of_files;
 mod cache;

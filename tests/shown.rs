@@ -177,8 +177,8 @@ fn what_a_later_version_has_is_refused_with_words_that_say_so() {
         formation.cli([verb]).failed(2, &format!("`{verb}` is not there yet in this version"));
     }
     formation.cli(["rnu"]).failed(2, "unrecognized subcommand 'rnu'");
-    let formation = Formation::web("").replace("[http]", "[admin]\nlisten = \"127.0.0.1:0\"\n[http]");
-    formation.cli(["check"]).failed(2, "admin: not supported yet by this version");
+    let formation = Formation::web("").replace("[http]", "[packages]\ntrust = []\n[http]");
+    formation.cli(["check"]).failed(2, "packages: not supported yet by this version");
     Formation::web("count = { min = 1, max = 4 }")
         .cli(["check"])
         .failed(2, "not supported yet by this version");

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use super::{Ended, Process, variant};
 
+/// The token of [`Formation::admin`].
+pub(crate) const TOKEN: &str = "Correct.Horse_Battery~Staple-0123456789+/=";
+
 /// A `formation.toml` and what lies beside it. They are deleted when it and its hosts are dropped.
 pub(crate) struct Formation {
     folder: Arc<TempDir>,
@@ -94,6 +97,20 @@ impl Formation {
     /// Probes and metrics on a free port.
     pub(crate) fn health(self) -> Formation {
         self.table("[health]\nlisten = \"127.0.0.1:0\"")
+    }
+
+    /// The admin API by TCP on a free port of this machine, for those who show [`TOKEN`].
+    pub(crate) fn admin(self) -> Formation {
+        self.with_token("admin.token", TOKEN)
+            .table("[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"admin.token\"")
+    }
+
+    /// A file with a token, which nobody else may read.
+    pub(crate) fn with_token(self, name: &str, token: &str) -> Formation {
+        use std::os::unix::fs::PermissionsExt;
+        let formation = self.with_file(name, &format!("{token}\n"));
+        fs::set_permissions(formation.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        formation
     }
 
     /// A directory beside the file.

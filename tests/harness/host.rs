@@ -98,6 +98,16 @@ impl Host {
         Connection::open(self.health()).unwrap().send(&Request::get(target)).unwrap()
     }
 
+    /// Where the admin API is served by TCP: the place that it printed last.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let said = "Serving the admin API on http";
+        self.stderr.wait_for(said);
+        let lines = self.stderr.all();
+        let last = lines.iter().rfind(|line| line.starts_with(said)).unwrap();
+        last.rsplit_once("//").unwrap().1.trim_end_matches('/').parse().unwrap()
+    }
+
     /// Its metrics at present.
     #[track_caller]
     pub(crate) fn metrics(&self) -> Metrics {

@@ -15,6 +15,7 @@ mod process;
 mod releases;
 mod service_manager;
 mod store;
+pub(crate) mod tls;
 pub(crate) mod tmux;
 mod variant;
 pub(crate) mod wasm;
@@ -23,7 +24,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub(crate) use collector::{Collector, Kind, Span};
-pub(crate) use formation::{Formation, guest_file, guests, repository};
+pub(crate) use formation::{Formation, TOKEN, guest_file, guests, repository};
 pub(crate) use host::{Host, Ps};
 pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use load::{Load, Shop};

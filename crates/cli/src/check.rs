@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wasmhost_config::{is_procfile, procfile_lines};
-use wasmhost_host::{GrantedBy, Plan, PlanError, Surroundings, capacity_warnings, check_capacity};
+use wasmhost_host::{
+    AdminToken, GrantedBy, Plan, PlanError, Surroundings, capacity_warnings, check_capacity,
+};
 
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
@@ -20,6 +22,12 @@ pub(crate) fn check(file: &FormationFile, json: bool) -> Outcome {
     // Those of the file: what was set live is the host's.
     for warning in capacity_warnings(&plan, &BTreeMap::new()) {
         print::note(format_args!("warning: {warning}"));
+    }
+    if let Some(admin) = &plan.formation.admin {
+        let (_, warning) = AdminToken::read(&admin.token).map_err(|why| {
+            file.failed(Exit::Usage, format!("{why}; `token` under [admin] names that file"))
+        })?;
+        warning.iter().for_each(|warning| print::note(format_args!("warning: {warning}")));
     }
     let understood = plan.understood(instances_max);
     if json {

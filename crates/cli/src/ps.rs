@@ -82,7 +82,8 @@ fn render(view: &FormationView) -> String {
         return format!("{name}  starting  pid {pid}  up {uptime}\n\n{starting}\n");
     }
     let probes = view.health.iter().map(|place| format!("  probes {place}"));
-    let at: String = view.http.iter().map(|place| format!("  {place}")).chain(probes).collect();
+    let admin = view.admin.iter().map(|place| format!("  admin {place}"));
+    let at: String = view.http.iter().map(|place| format!("  {place}")).chain(probes).chain(admin).collect();
     let release = view.release;
     let canary =
         view.canary.map(|CanaryView { release, percent }| format!("  v{release} on canary ({percent}%)"));

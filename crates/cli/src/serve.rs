@@ -78,8 +78,8 @@ async fn live(
     tokio::spawn(memory::give_back());
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_env();
-    let (progress, serving, answering, told) =
-        (output.clone(), output.clone(), output.clone(), manager.clone());
+    let [progress, serving, answering, administering] = [(); 4].map(|()| output.clone());
+    let told = manager.clone();
     let options = HostOptions {
         output,
         log_format: LogFormat::detect(),
@@ -93,6 +93,7 @@ async fn live(
         }),
         serving: Box::new(move |place| say_place(&serving, "Serving HTTP on", place)),
         answering: Box::new(move |place| say_place(&answering, "Answering probes on", place)),
+        administering: Box::new(move |place| say_place(&administering, "Serving the admin API on", place)),
         granted_by,
         handed_over,
         manager: manager.clone(),
@@ -158,7 +159,8 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
         | StartError::StateDir(_)
         | StartError::Store { .. }
         | StartError::Listen { .. }
-        | StartError::ListenForHealth { .. }
+        | StartError::ListenApart { .. }
+        | StartError::Admin(_)
         | StartError::ListenTwice { .. }
         | StartError::Certificates(_)
         | StartError::Lost(_)

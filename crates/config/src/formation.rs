@@ -1,6 +1,7 @@
 //! A formation whose fields can't be wrong: what later code works from, and never checks again.
 
-use crate::http::{Health, Http};
+use crate::admin::{Admin, AdminTls};
+use crate::http::{CertificateFiles, Health, Http, Listen};
 pub use crate::written::Written;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +40,8 @@ pub struct Formation {
     pub http: Http,
     /// Where probes and metrics are answered, if anywhere.
     pub health: Option<Health>,
+    /// Where the admin API is served beside its socket, if anywhere.
+    pub admin: Option<Admin>,
     /// Where jobs, ticks, releases and counts live.
     pub store: StoreUrl,
     /// Releases that are kept for a rollback, the live one among them; at least 1.
@@ -398,6 +401,22 @@ impl Formation {
     /// The process type of that name.
     pub fn process(&self, name: &str) -> Option<&ProcessType> {
         self.processes.iter().find(|process| process.name == name)
+    }
+
+    /// All files of certificates that the host serves by.
+    pub fn certificates(&self) -> impl Iterator<Item = &CertificateFiles> {
+        let own = self.admin.as_ref().and_then(|admin| match &admin.tls {
+            Some(AdminTls::Own(files)) => Some(files),
+            Some(AdminTls::OfHttp(_)) | None => None,
+        });
+        let of_http = self.http.tls.as_ref().map(|tls| &tls.certificates);
+        of_http.into_iter().chain(own).flatten()
+    }
+
+    /// The places where something else than requests is answered: `[health]` and `[admin]`.
+    pub fn places_apart(&self) -> impl Iterator<Item = &Listen> {
+        let health = self.health.iter().flat_map(|health| &health.listen);
+        health.chain(self.admin.iter().flat_map(|admin| &admin.listen))
     }
 }
 

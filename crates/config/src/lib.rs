@@ -14,6 +14,7 @@
 //! Nothing here starts, opens or compiles anything: no tokio, no wasmtime.
 
 mod address;
+mod admin;
 mod changes;
 mod cron;
 mod dotenv;
@@ -41,6 +42,7 @@ mod unworked;
 mod written;
 
 pub use address::AddressError;
+pub use admin::{Admin, AdminTls};
 pub use changes::{Changes, How, TypeChange};
 pub use draft::{Draft, DraftType, EnvSource};
 pub use error::{LoadError, Problem};

@@ -5,15 +5,16 @@
 //! the file doesn't say them, so that the text reads back as the same formation. Paths are absolute, and `${`
 //! is escaped as in the file.
 
+use crate::admin::{Admin, AdminTls};
 use crate::expand::escape;
 use crate::formation::*;
-use crate::http::{AccessLog, Health, Http, format_network};
+use crate::http::{AccessLog, CertificateFiles, Health, Http, format_network};
 use crate::units::{format_duration, format_rate, format_size};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const SECRET: &str = "(secret)";
 
@@ -45,6 +46,8 @@ impl Formation {
             http: HttpTable,
             #[serde(skip_serializing_if = "Option::is_none")]
             health: Option<HealthTable>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            admin: Option<AdminTable>,
             store: StoreTable,
             compile: CompileTable,
             #[serde(skip_serializing_if = "InOrder::is_empty")]
@@ -73,6 +76,7 @@ impl Formation {
             keep_releases: self.keep_releases,
             http: (&self.http).into(),
             health: self.health.as_ref().map(HealthTable::from),
+            admin: self.admin.as_ref().map(AdminTable::from),
             store: StoreTable {
                 url: escape(&self.store.to_string()),
                 keep_done: format_duration(self.retention.done_for),
@@ -204,6 +208,44 @@ impl From<&Health> for HealthTable {
     }
 }
 
+#[derive(Serialize)]
+struct AdminTable {
+    listen: OneOrMore<String, Vec<String>>,
+    token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<AdminTlsTable>,
+}
+
+#[derive(Serialize)]
+struct AdminTlsTable {
+    cert: OneOrMore<String, Vec<String>>,
+    key: OneOrMore<String, Vec<String>>,
+}
+
+impl From<&Admin> for AdminTable {
+    fn from(admin: &Admin) -> Self {
+        let own = match &admin.tls {
+            Some(AdminTls::Own(files)) => Some(files),
+            Some(AdminTls::OfHttp(_)) | None => None,
+        };
+        AdminTable {
+            listen: one_or_more(admin.listen.iter().map(|place| escape(&place.to_string()))),
+            token: path(&admin.token),
+            tls: own.map(|files| AdminTlsTable {
+                cert: paths(files, |of| &of.cert),
+                key: paths(files, |of| &of.key),
+            }),
+        }
+    }
+}
+
+fn paths(
+    files: &[CertificateFiles],
+    of: fn(&CertificateFiles) -> &PathBuf,
+) -> OneOrMore<String, Vec<String>> {
+    one_or_more(files.iter().map(|files| path(of(files))))
+}
+
 impl From<&Http> for HttpTable {
     fn from(http: &Http) -> Self {
         let trusted = &http.trusted_proxies;
@@ -214,8 +256,8 @@ impl From<&Http> for HttpTable {
             socket_mode: format!("{:04o}", http.socket_mode),
             tls: http.tls.as_ref().map(|tls| TlsTable {
                 listen: one_or_more(tls.listen.iter().map(|place| escape(&place.to_string()))),
-                cert: one_or_more(tls.certificates.iter().map(|files| path(&files.cert))),
-                key: one_or_more(tls.certificates.iter().map(|files| path(&files.key))),
+                cert: paths(&tls.certificates, |of| &of.cert),
+                key: paths(&tls.certificates, |of| &of.key),
             }),
             header_timeout: format_duration(http.header_timeout),
             idle_timeout: format_duration(http.idle_timeout),

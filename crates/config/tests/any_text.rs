@@ -360,6 +360,24 @@ fn health() -> impl Strategy<Value = Option<Health>> {
     option::of(places.prop_map(|place| Health { listen: vec![place] }))
 }
 
+/// Places that neither `[http]` nor `[health]` has. Where it has no certificates of its own, those of `[http]` are added.
+fn admin() -> impl Strategy<Value = Option<Admin>> {
+    let places = prop_oneof![
+        Just(Listen::Tcp("127.0.0.1:9443".to_owned())),
+        Just(Listen::Tcp("[::1]:0".to_owned())),
+        Just(Listen::HandedOver(Some("admin-api".to_owned()))),
+    ];
+    let files = (path(), path()).prop_map(|(cert, key)| CertificateFiles { cert, key });
+    let tls = option::of(vec(files, 1..3).prop_map(AdminTls::Own));
+    let token = path().prop_map(|path| path.join("admin.token"));
+    option::of((places, token, tls).prop_map(|(place, token, tls)| Admin { listen: vec![place], token, tls }))
+}
+
+fn shared_certificates(http: &Http, admin: Admin) -> Admin {
+    let of_http = || http.tls.as_ref().map(|tls| AdminTls::OfHttp(tls.certificates.clone()));
+    Admin { tls: admin.tls.or_else(of_http), ..admin }
+}
+
 fn formation() -> impl Strategy<Value = Formation> {
     let store = prop_oneof![Just(StoreUrl::Memory), path().prop_map(StoreUrl::Sqlite)];
     let queue = (
@@ -388,7 +406,7 @@ fn formation() -> impl Strategy<Value = Formation> {
     let top = ("[a-z${}\"'\\\\ ä]{1,12}", path(), option::of(1u32..=100_000), times);
     (
         top,
-        (http(), health()),
+        (http(), health(), admin()),
         (store, retention, compile),
         btree_map(name(), queue, 0..3),
         vec(process(), 1..4),
@@ -396,7 +414,7 @@ fn formation() -> impl Strategy<Value = Formation> {
         .prop_map(
             |(
                 (name, state_dir, max_instances, (grace, drain_delay, keep_releases)),
-                (http, health),
+                (http, health, admin),
                 (store, retention, compile),
                 queues,
                 processes,
@@ -407,6 +425,7 @@ fn formation() -> impl Strategy<Value = Formation> {
                 max_instances,
                 grace,
                 drain_delay,
+                admin: admin.map(|admin| shared_certificates(&http, admin)),
                 http,
                 health,
                 store,

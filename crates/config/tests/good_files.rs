@@ -32,6 +32,7 @@ fn the_smallest_file_has_every_default() {
         drain_delay: Duration::ZERO,
         http: Http::default(),
         health: None,
+        admin: None,
         store: StoreUrl::Sqlite("/srv/shop/.wasmhost/store.db".into()),
         keep_releases: 10,
         retention: Retention {
@@ -102,6 +103,13 @@ key = ["a.key", "/etc/b.key"]
 
 [health]
 listen = ["127.0.0.1:9090", "fd:probes"]
+
+[admin]
+listen = ["127.0.0.1:9443", "[::]:9443"]
+token = "/run/secrets/admin.token"
+[admin.tls]
+cert = "admin.pem"
+key = "admin.key"
 
 [store]
 keep_done = "0s"
@@ -223,6 +231,10 @@ fn a_file_with_everything_is_read() {
     assert_eq!((http.socket_mode, http.header_bytes_max), (0o600, 16 << 10));
     let probes = Listen::HandedOver(Some("probes".to_owned()));
     assert_eq!(formation.health.as_ref().unwrap().listen[1], probes);
+    let admin = formation.admin.as_ref().unwrap();
+    assert_eq!(admin.token, Path::new("/run/secrets/admin.token"));
+    let own = CertificateFiles { cert: "/srv/shop/admin.pem".into(), key: "/srv/shop/admin.key".into() };
+    assert_eq!(admin.tls, Some(AdminTls::Own(vec![own])));
     let tls = http.tls.as_ref().unwrap();
     assert_eq!(tls.certificates[0].key, Path::new("/srv/shop/a.key"));
     assert_eq!(tls.certificates[1].cert, Path::new("/etc/b.pem"));
@@ -475,4 +487,17 @@ fn what_is_no_formation_file_is_named() {
         said("latin1.toml", b"a = 1\nb = \"\xe4\"\n"),
         "2:6: found a byte that isn't UTF-8, expected text"
     );
+}
+
+#[test]
+fn the_admin_api_has_the_certificates_of_http_where_it_has_none_of_its_own() {
+    let tls = "[http.tls]\nlisten = \"0.0.0.0:8443\"\ncert = \"a.pem\"\nkey = \"a.key\"\n";
+    let admin = "[admin]\nlisten = [\"127.0.0.1:9443\", \"0.0.0.0:9444\"]\ntoken = \"admin.token\"\n";
+    let formation = read(&format!("{tls}{admin}[process.web]\ncomponent = \"web.wasm\""));
+    let admin = formation.admin.as_ref().unwrap();
+    assert_eq!(admin.certificates().unwrap(), formation.http.tls.as_ref().unwrap().certificates);
+    assert_eq!(admin.listen.iter().map(|place| admin.is_tls(place)).collect::<Vec<_>>(), [false, true]);
+    let shown = formation.to_toml();
+    assert!(!shown.contains("[admin.tls]"), "{shown}");
+    assert_eq!(read(&shown), formation);
 }

@@ -35,6 +35,7 @@ mod traces;
 mod trigger;
 mod way;
 
+pub use admin::AdminToken;
 pub use capacity::{TooMany, capacity_warnings, check_capacity, make_room_for_connections};
 pub use host::{
     Host, HostOptions, Lost, Progress, StartError, Step, Stopped, backup_store, enqueue_without_host,

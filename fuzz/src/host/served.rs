@@ -127,6 +127,7 @@ impl Served {
             progress: Box::new(|_| ()),
             serving: Box::new(|_| ()),
             answering: Box::new(|_| ()),
+            administering: Box::new(|_| ()),
             granted_by: GrantedBy::Formation,
             handed_over: HandedOver::nothing(),
             manager: ServiceManager::nobody(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use wasmhost_config::{Health, Http, Listen};
+use wasmhost_config::{Http, Listen};
 
 use super::unit::{self, Unit};
 use crate::exit::{Exit, Failed};
@@ -37,11 +37,11 @@ enum Place {
 
 /// Writes the units. `given` is `[NAME=]ADDRESS` for what is handed over by name. `http` is there if a type takes requests.
 ///
-/// Places of `[health]` have none, unless they are handed over by name: a probe is to fail while no host runs, and not to
-/// wait for one.
+/// Places `apart`, of `[health]` and `[admin]`, have none, unless they are handed over by name: a probe is to fail while no
+/// host runs, and not to wait for one.
 pub(super) fn sockets(
     http: Option<&Http>,
-    health: Option<&Health>,
+    apart: &[Listen],
     given: &[String],
     name: &str,
     user: &str,
@@ -53,9 +53,8 @@ pub(super) fn sockets(
     let mut by_name: BTreeMap<Option<String>, Vec<Place>> = BTreeMap::new();
     let plain = http.into_iter().flat_map(|http| &http.listen);
     let tls = http.into_iter().flat_map(|http| &http.tls).flat_map(|tls| &tls.listen);
-    let probes = health.into_iter().flat_map(|health| &health.listen);
     let by_name_alone = |listen: &&Listen| matches!(listen, Listen::HandedOver(Some(_)));
-    for listen in plain.chain(tls).chain(probes.filter(by_name_alone)) {
+    for listen in plain.chain(tls).chain(apart.iter().filter(by_name_alone)) {
         let (asked, places) = match listen {
             Listen::Tcp(address) => match resolve(address) {
                 Ok(place) => (None, vec![place]),
@@ -170,7 +169,7 @@ mod tests {
         let listen = listen.iter().map(|text| text.parse().unwrap()).collect();
         let http = Http { listen, ..Http::default() };
         let given: Vec<_> = given.iter().map(|text| (*text).to_owned()).collect();
-        let sockets = sockets(Some(&http), None, &given, "shop", "shop").map_err(|failed| failed.message)?;
+        let sockets = sockets(Some(&http), &[], &given, "shop", "shop").map_err(|failed| failed.message)?;
         let lines = |text: &str| -> Vec<String> {
             let kept = ["ListenStream=", "FileDescriptorName=", "Socket"];
             text.lines()
@@ -223,15 +222,15 @@ mod tests {
         let tls = Tls { listen: vec!["127.0.0.1:443".parse().unwrap()], certificates: vec![files] };
         let http = Http { tls: Some(tls), ..Http::default() };
         let sockets =
-            sockets(Some(&http), None, &[], "shop", "shop").unwrap_or_else(|failed| panic!("{failed:?}"));
+            sockets(Some(&http), &[], &[], "shop", "shop").unwrap_or_else(|failed| panic!("{failed:?}"));
         assert!(sockets.units[0].1.contains("ListenStream=127.0.0.1:8080\nListenStream=127.0.0.1:443\n"));
     }
 
     #[test]
     fn probes_have_a_unit_only_where_they_ask_for_it_by_name() {
-        let listen = ["127.0.0.1:9090", "fd:probes"].map(|text| text.parse().unwrap()).to_vec();
+        let listen: Vec<Listen> = ["127.0.0.1:9090", "fd:probes"].map(|text| text.parse().unwrap()).to_vec();
         let given = ["probes=9091".to_owned()];
-        let sockets = sockets(None, Some(&Health { listen }), &given, "shop", "shop");
+        let sockets = sockets(None, &listen, &given, "shop", "shop");
         let sockets = sockets.unwrap_or_else(|failed| panic!("{failed:?}"));
         assert_eq!(sockets.names, ["shop-probes.socket"]);
         assert!(sockets.units[0].1.contains("ListenStream=0.0.0.0:9091\nFileDescriptorName=probes\n"));

@@ -105,11 +105,12 @@ fn refused(Unnameable(message): Unnameable) -> Failed {
 }
 
 fn sockets(plan: &Plan, to: &Systemd, name: &str, user: &str) -> Result<Sockets, Failed> {
-    let (http, health) = (plan.has_http().then_some(&plan.formation.http), plan.formation.health.as_ref());
-    if http.is_none() && health.is_none() && !to.listen.is_empty() {
+    let http = plan.has_http().then_some(&plan.formation.http);
+    let apart: Vec<_> = plan.formation.places_apart().cloned().collect();
+    if http.is_none() && apart.is_empty() && !to.listen.is_empty() {
         return Err(Failed::new(Exit::Usage, "--listen: no process type of the formation takes requests"));
     }
-    sockets::sockets(http, health, &to.listen, name, user)
+    sockets::sockets(http, &apart, &to.listen, name, user)
 }
 
 impl Service<'_> {
@@ -228,8 +229,8 @@ impl Service<'_> {
         let mut files = vec![&formation.file, &self.binary];
         files.extend(formation.processes.iter().map(|process| &process.component));
         files.extend(&formation.secret_files);
-        let tls = formation.http.tls.iter().flat_map(|tls| &tls.certificates);
-        files.extend(tls.flat_map(|files| [&files.cert, &files.key]));
+        files.extend(formation.admin.iter().map(|admin| &admin.token));
+        files.extend(formation.certificates().flat_map(|files| [&files.cert, &files.key]));
         let folders = files.into_iter().filter_map(|file| file.parent()).map(Path::to_owned);
         let dirs = formation.processes.iter().flat_map(|process| &process.grants.dirs);
         outermost(folders.chain(dirs.map(|dir| dir.host.clone())).collect())

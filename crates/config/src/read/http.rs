@@ -79,12 +79,17 @@ pub(super) fn health(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Know
     table.finish(cx);
     let item = listen?;
     let listen = read_listen(cx, &item, false, known);
+    refuse_all_handed_over(cx, &item, &listen);
+    Some(Health { listen })
+}
+
+/// What is apart from the ingress has sockets of its own.
+pub(super) fn refuse_all_handed_over(cx: &mut Reading<'_>, item: &Item<'_>, listen: &[Listen]) {
     if listen.contains(&Listen::HandedOver(None)) {
         let message = "found \"systemd\", which are all sockets that were handed over, those for requests too; \
                        expected \"fd:NAME\" for one of them";
         item.problem(cx, message);
     }
-    Some(Health { listen })
 }
 
 /// A place to listen that was read, with the key and the line that name it.
@@ -94,7 +99,7 @@ pub(super) struct Known {
     line: usize,
 }
 
-fn read_listen(
+pub(super) fn read_listen(
     cx: &mut Reading<'_>,
     item: &Item<'_>,
     may_be_empty: bool,
@@ -168,9 +173,15 @@ fn read_tls(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Known>) -> Op
     let listen = required(cx, &mut table, "listen", "\"0.0.0.0:8443\"")
         .map(|item| read_listen(cx, &item, false, known))
         .unwrap_or_default();
-    let cert = required(cx, &mut table, "cert", "\"cert.pem\"");
-    let key = required(cx, &mut table, "key", "\"key.pem\"");
+    let certificates = certificates(cx, &mut table);
     table.finish(cx);
+    Some(Tls { listen, certificates: certificates? })
+}
+
+/// The keys `cert` and `key` of a table.
+pub(super) fn certificates(cx: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Vec<CertificateFiles>> {
+    let cert = required(cx, table, "cert", "\"cert.pem\"");
+    let key = required(cx, table, "key", "\"key.pem\"");
     let (cert, key) = (cert?, key?);
     let certs = paths(cx, &cert);
     let keys = paths(cx, &key);
@@ -181,8 +192,7 @@ fn read_tls(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Known>) -> Op
             format!("found {keys} for {certs} in `cert`, expected the key of each, in their order"),
         );
     }
-    let certificates = certs.into_iter().zip(keys).map(|(cert, key)| CertificateFiles { cert, key });
-    Some(Tls { listen, certificates: certificates.collect() })
+    Some(certs.into_iter().zip(keys).map(|(cert, key)| CertificateFiles { cert, key }).collect())
 }
 
 fn required<'t>(

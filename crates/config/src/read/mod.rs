@@ -1,5 +1,6 @@
 //! The file's tables -> [`Formation`]: the top level, then one file for each part of a process type.
 
+mod admin;
 mod compile;
 mod grants;
 mod http;
@@ -51,13 +52,12 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let mut listens = Vec::new();
     let http = table.take("http").and_then(|item| http::http(cx, &item, &mut listens));
     let health = table.take("health").and_then(|item| http::health(cx, &item, &mut listens));
+    let admin = table.take("admin").and_then(|item| admin::admin(cx, &item, http.as_ref(), &mut listens));
     let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
     let compile = table.take("compile").and_then(|item| compile::compile(cx, &item));
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);
-    for key in ["admin", "packages"] {
-        table.not_yet(cx, key);
-    }
+    table.not_yet(cx, "packages");
     table.finish(cx);
     Formation {
         name: name.unwrap_or_else(|| folder_name(cx.folder)),
@@ -67,6 +67,7 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
         http: http.unwrap_or_default(),
         health,
+        admin,
         store: store.url.unwrap_or_else(|| StoreUrl::Sqlite(state_dir.join("store.db"))),
         keep_releases: keep_releases.unwrap_or(KEEP_RELEASES_DEFAULT),
         retention: store.retention,

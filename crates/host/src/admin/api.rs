@@ -33,6 +33,9 @@ pub struct FormationView {
     /// Where probes and metrics are answered.
     #[serde(default)]
     pub health: Vec<String>,
+    /// Where this API is served by TCP, to those who show the token.
+    #[serde(default)]
+    pub admin: Vec<String>,
     /// Seconds since the host started.
     pub uptime_s: f64,
     /// The host's version.

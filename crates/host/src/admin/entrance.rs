@@ -27,8 +27,9 @@ use super::api::{FormationView, HistoryView, OverviewView};
 use super::logs::{LogsQuery, LogsRequest};
 use super::overview::{self, OverviewQuery};
 use super::request::Nothing;
-use super::{Admin, ApiError, router, server};
+use super::{Admin, ApiError, Remote, router, server};
 use crate::host::Lasting;
+use crate::ingress::ServedAt;
 use crate::logs::Logs;
 use crate::supervisor::{Target, unknown_type};
 
@@ -43,6 +44,8 @@ pub(crate) struct Entrance {
     inside: Arc<Inside>,
     serving: JoinHandle<()>,
     end: CancellationToken,
+    /// The same by TCP.
+    remote: Arc<Remote>,
 }
 
 struct Inside {
@@ -70,13 +73,14 @@ enum Stage {
 }
 
 impl Entrance {
-    /// Answers requests from now on.
+    /// Answers requests from now on. `answering` is told each place beside the socket where it does.
     pub(crate) fn new(
         listener: UnixListener,
         formation: &Formation,
         started: Instant,
         logs: Arc<Logs>,
         lasting: &Lasting,
+        answering: Box<dyn Fn(&ServedAt) + Send + Sync>,
     ) -> Entrance {
         let inside = Arc::new(Inside {
             name: formation.name.clone(),
@@ -91,8 +95,15 @@ impl Entrance {
         let end = CancellationToken::new();
         let (at_door, starting) = (inside.clone(), starting(inside.clone()));
         let pass = move |request| pass(at_door.clone(), starting.clone(), request);
+        let by_token = pass.clone();
+        let remote = Remote::new(Arc::new(move |request| Box::pin(by_token(request))), lasting, answering);
         let serve = server::serve(listener, pass, end.clone());
-        Entrance { inside, serving: lasting.spawn("the admin API", serve), end }
+        Entrance { inside, serving: lasting.spawn("the admin API", serve), end, remote }
+    }
+
+    /// The same by TCP.
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
     }
 
     /// Says what the host does now, as long as it starts.
@@ -123,9 +134,9 @@ impl Entrance {
 
     /// Answers what was asked until now. A client that waits for counts, say, can't be answered any more.
     pub(crate) async fn end(self) {
-        let Entrance { mut serving, end, .. } = self;
+        let Entrance { mut serving, end, remote, .. } = self;
         end.cancel();
-        let _ = tokio::time::timeout(ANSWERED_MAX, &mut serving).await;
+        let _ = tokio::join!(tokio::time::timeout(ANSWERED_MAX, &mut serving), remote.end());
         serving.abort();
     }
 }
@@ -214,6 +225,7 @@ impl Inside {
             release: 0,
             http: vec![],
             health: vec![],
+            admin: vec![],
             uptime_s: self.started.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -1,4 +1,5 @@
-//! The admin API: HTTP and JSON on a unix socket that only this user can open.
+//! The admin API: HTTP and JSON on a unix socket that only this user can open and, where the formation says so, by TCP for
+//! those who show a token (`remote`).
 //!
 //! | request | does |
 //! | --- | --- |
@@ -37,6 +38,7 @@ mod openapi;
 mod overview;
 mod problem;
 mod releases;
+mod remote;
 mod request;
 mod schedules;
 mod server;
@@ -68,6 +70,8 @@ pub(crate) use entrance::Entrance;
 pub use openapi::openapi_document;
 pub(crate) use overview::Looks;
 use problem::{ApiError, Limit};
+pub use remote::AdminToken;
+pub(crate) use remote::{Opened, Remote, Renewal};
 use request::{Given, Nothing};
 
 use api::{
@@ -228,6 +232,7 @@ impl Admin {
             release: live.number,
             http: live.http.iter().map(ServedAt::to_string).collect(),
             health: live.health.iter().map(ServedAt::to_string).collect(),
+            admin: live.admin.iter().map(ServedAt::to_string).collect(),
             uptime_s: self.started.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -4,6 +4,7 @@
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
@@ -15,7 +16,7 @@ use super::request::Nothing;
 #[openapi(
     info(
         title = "wasmhost",
-        description = "The admin API of a running host, on the unix socket `admin.sock` in its state directory.",
+        description = "The admin API of a running host: on the unix socket `admin.sock` in its state directory and, where the formation has `[admin]`, by TCP for those who show its token.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
@@ -52,7 +53,7 @@ use super::request::Nothing;
         openapi,
     ),
     components(schemas(Problem)),
-    modifiers(&Refusals),
+    modifiers(&Refusals, &Token),
 )]
 struct Document;
 
@@ -72,6 +73,24 @@ impl Modify for Refusals {
                 operation.responses.responses.insert("default".to_owned(), RefOr::T(refusal.clone()));
             }
         }
+    }
+}
+
+/// Where the API is served by TCP, each request shows the token. At the socket none does.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(
+                "The token of `[admin]`, where the API is served by TCP. The socket asks for none.",
+            ))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+        let by_token = SecurityRequirement::new("token", Vec::<String>::new());
+        document.security = Some(vec![by_token, SecurityRequirement::default()]);
     }
 }
 

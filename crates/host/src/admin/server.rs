@@ -1,4 +1,4 @@
-//! The connections of the admin API. Each has a bound on time, and so has their number: a client that stalls costs its
+//! The connections of the admin API, and those that come by its socket. Each has a bound on time, and so has their number: a client that stalls costs its
 //! own connection alone.
 
 use std::convert::Infallible;
@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ const CONNECTIONS_MAX: usize = 256;
 const READ_MAX: Duration = Duration::from_millis(200);
 
 /// How long to wait where the system has no room for a connection.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The text of a refusal that isn't a problem's JSON yet, in bytes.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
@@ -79,6 +80,21 @@ async fn connection<F: Future<Output = Response>>(
     end: CancellationToken,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
+    if let Err(err) = converse(stream, answer, end).await {
+        debug!("a connection of the admin API ended early: {err}");
+    }
+}
+
+/// Answers the requests of one connection, until its client closes it, or it is told to end.
+pub(super) async fn converse<S, F>(
+    stream: S,
+    answer: impl Fn(Request) -> F,
+    end: CancellationToken,
+) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Response>,
+{
     let mut served = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -101,9 +117,7 @@ async fn connection<F: Future<Output = Response>>(
             }
         },
     };
-    if let Err(err) = served {
-        debug!("a connection of the admin API ended early: {err}");
-    }
+    served.map_err(std::io::Error::other)
 }
 
 async fn with_problem(answer: impl Future<Output = Response>) -> Result<Response, Infallible> {

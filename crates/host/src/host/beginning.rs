@@ -77,6 +77,8 @@ pub(super) async fn begin(
 ) -> Result<Begun, StartError> {
     // Before all that may take long.
     means.health.open(plan.formation.health.as_ref(), sockets).await?.serve(means.health);
+    let remote = means.entrance.remote();
+    remote.open(plan.formation.admin.as_ref(), sockets).await?.serve(remote);
     let store = store::open(&means.url)?;
     let shelf = Arc::new(Shelf::of(&means.state_dir)?);
     let stop = means.entrance.stop();
@@ -132,6 +134,7 @@ async fn make(
     entrance.tell("opening its listeners");
     // The release that runs may be another than that of the file.
     health.open(plan.formation.health.as_ref(), sockets).await?.serve(health);
+    entrance.remote().open(plan.formation.admin.as_ref(), sockets).await?.serve(entrance.remote());
     let opened = match plan.has_http() {
         true => Some(Opened::open(&plan.formation.http, sockets).await?),
         false => None,

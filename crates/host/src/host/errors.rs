@@ -45,9 +45,11 @@ pub enum StartError {
         /// Why.
         err: std::io::Error,
     },
-    /// The same for `[health]`.
-    #[error("can't listen on {listen} for [health]: {err}; set its `listen` to another place")]
-    ListenForHealth {
+    /// The same for `[health]` or `[admin]`.
+    #[error("can't listen on {listen} for {table}: {err}; set its `listen` to another place")]
+    ListenApart {
+        /// Which of the two.
+        table: &'static str,
         /// Where.
         listen: String,
         /// Why.
@@ -55,7 +57,7 @@ pub enum StartError {
     },
     /// The formation names one place twice.
     #[error(
-        "can't listen on {listen} and on {other}, which are one place: remove one of the two from `listen` under [http], [http.tls] and [health]"
+        "can't listen on {listen} and on {other}, which are one place: remove one of the two from `listen` under [http], [http.tls], [health] and [admin]"
     )]
     ListenTwice {
         /// The place that couldn't be opened.
@@ -63,6 +65,9 @@ pub enum StartError {
         /// The one that was.
         other: String,
     },
+    /// The admin API can't be served where `[admin]` says.
+    #[error("{0}")]
+    Admin(String),
     /// The release that was live can't be run again, and the file isn't to be.
     #[error("{0}")]
     Lost(String),

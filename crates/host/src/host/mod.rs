@@ -80,6 +80,8 @@ pub struct HostOptions {
     pub serving: Box<dyn Fn(&ServedAt) + Send + Sync>,
     /// Is told each place where probes and metrics are answered.
     pub answering: Box<dyn Fn(&ServedAt) + Send + Sync>,
+    /// Is told each place beside its socket where the admin API is served.
+    pub administering: Box<dyn Fn(&ServedAt) + Send + Sync>,
     /// The keys or flags that a refused grant's warning advises.
     pub granted_by: GrantedBy,
     /// Sockets that were open before the host was.
@@ -148,6 +150,7 @@ impl Host {
             progress,
             serving,
             answering,
+            administering,
             granted_by,
             handed_over,
             manager,
@@ -156,7 +159,9 @@ impl Host {
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
         let lasting = Lasting::new();
         let logs = Logs::new(&output, log_format);
-        let entrance = Entrance::new(dir.listen()?, &plan.formation, started, logs.clone(), &lasting);
+        let listener = dir.listen()?;
+        let entrance =
+            Entrance::new(listener, &plan.formation, started, logs.clone(), &lasting, administering);
         let file = plan.formation.file.clone();
         let mut sockets = Sockets::new(handed_over);
         let (measures, telemetry) = telemetry::prepare(telemetry, &plan.formation.name)?;
@@ -249,6 +254,7 @@ impl Host {
             queues: queues.clone(),
             measures: measures.clone(),
             health: health.clone(),
+            remote: entrance.remote().clone(),
             file: file.clone(),
             live: live.clone(),
             serving,

@@ -82,11 +82,7 @@ impl Ingress {
     }
 
     fn peer(&self, stream: &Stream, via: &Via) -> Peer {
-        let address = match stream {
-            // One that came to `[::]` by IPv4 is known by its IPv4 address.
-            Stream::Tcp(_, address) => Some(address.ip().to_canonical()),
-            Stream::Unix(_) => None,
-        };
+        let address = stream.address();
         Peer {
             address,
             shown: address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok()),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
-use wasmhost_config::{Health, Http, Listen};
+use wasmhost_config::{Admin, Health, Http, Listen};
 
 use super::open::{Claim, Open};
 use super::socket::{Place, Socket, Stream};
@@ -40,8 +40,29 @@ impl fmt::Display for ServedAt {
 pub(crate) struct Wanted {
     pub(crate) place: Listen,
     pub(crate) tls: bool,
-    /// For probes, and not for requests. No socket goes from one to the other.
-    pub(crate) is_health: bool,
+    pub(crate) purpose: Purpose,
+}
+
+/// The purpose of a socket. None goes from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// `[http]`
+    Requests,
+    /// `[health]`
+    Probes,
+    /// `[admin]`
+    Admin,
+}
+
+impl Purpose {
+    /// The table of the formation that names its places.
+    pub(super) fn table(self) -> &'static str {
+        match self {
+            Purpose::Requests => "[http]",
+            Purpose::Probes => "[health]",
+            Purpose::Admin => "[admin]",
+        }
+    }
 }
 
 impl Wanted {
@@ -49,14 +70,25 @@ impl Wanted {
     pub(crate) fn by(http: &Http) -> Vec<Wanted> {
         let plain = http.listen.iter().map(|place| (place, false));
         let tls = http.tls.iter().flat_map(|tls| &tls.listen).map(|place| (place, true));
-        let wanted = |(place, tls): (&Listen, bool)| Wanted { place: place.clone(), tls, is_health: false };
+        let wanted =
+            |(place, tls): (&Listen, bool)| Wanted { place: place.clone(), tls, purpose: Purpose::Requests };
         plain.chain(tls).map(wanted).collect()
     }
 
     /// All places that `[health]` names.
     pub(crate) fn by_health(health: &Health) -> Vec<Wanted> {
-        let wanted = |place: &Listen| Wanted { place: place.clone(), tls: false, is_health: true };
+        let wanted = |place: &Listen| Wanted { place: place.clone(), tls: false, purpose: Purpose::Probes };
         health.listen.iter().map(wanted).collect()
+    }
+
+    /// All places that `[admin]` names.
+    pub(crate) fn by_admin(admin: &Admin) -> Vec<Wanted> {
+        let wanted = |place: &Listen| Wanted {
+            place: place.clone(),
+            tls: admin.is_tls(place),
+            purpose: Purpose::Admin,
+        };
+        admin.listen.iter().map(wanted).collect()
     }
 }
 
@@ -100,8 +132,16 @@ impl Listener {
         &self.served_at
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.served_at.tls
+    }
+
+    /// Whether no other machine reaches it.
+    pub(crate) fn is_on_this_machine(&self) -> bool {
+        match &self.served_at.place {
+            Place::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Place::Unix(_) => true,
+        }
     }
 
     /// The authority that a request that names no host was most likely sent to.

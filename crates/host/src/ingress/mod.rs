@@ -90,7 +90,8 @@ pub(crate) use listener::Listener;
 pub use listener::ServedAt;
 pub(crate) use rounds::Rounds;
 pub(crate) use sockets::Sockets;
-pub(crate) use tls::{Certificates, Renewal};
+pub(crate) use stream::{Plain, Transport};
+pub(crate) use tls::{Certificates, HTTP_1, Renewal};
 pub(crate) use web::{Shared, Web};
 
 /// How long a handshake that has begun may take when the listener closes.
@@ -241,7 +242,10 @@ impl Ingress {
         lasting: &Lasting,
     ) {
         let tls = certificates.as_ref().and_then(|certificates| {
-            certificates.acceptor().inspect_err(|err| warn!("TLS can't be served: {err}")).ok()
+            certificates
+                .acceptor(&[tls::HTTP_2, tls::HTTP_1])
+                .inspect_err(|err| warn!("TLS can't be served: {err}"))
+                .ok()
         });
         let follow = |certificates: Arc<Certificates>| {
             lasting.spawn("what follows the files of certificates", certificates.follow())

@@ -157,10 +157,11 @@ mod tests {
     use futures_util::FutureExt;
     use wasmhost_config::Listen;
 
+    use super::super::listener::Purpose;
     use super::*;
 
     fn wanted(place: &Path) -> Wanted {
-        Wanted { place: Listen::Unix(place.to_owned()), tls: false, is_health: false }
+        Wanted { place: Listen::Unix(place.to_owned()), tls: false, purpose: Purpose::Requests }
     }
 
     fn unix(path: &Path) -> Arc<Open> {
@@ -216,7 +217,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = Listen::Tcp(listener.local_addr().unwrap().to_string());
         let open =
-            Open::made(Socket::Tcp(listener), None, Wanted { place, tls: false, is_health: false }).unwrap();
+            Open::made(Socket::Tcp(listener), None, Wanted { place, tls: false, purpose: Purpose::Requests })
+                .unwrap();
         let first = open.claim().unwrap();
         first.take_turn(0);
         assert!(first.begin_end(true));

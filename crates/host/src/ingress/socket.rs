@@ -32,6 +32,17 @@ pub(crate) enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// The client's address, where it has one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            // One that came to `[::]` by IPv4 is known by its IPv4 address.
+            Stream::Tcp(_, address) => Some(address.ip().to_canonical()),
+            Stream::Unix(_) => None,
+        }
+    }
+}
+
 impl Socket {
     /// Listens on the first of these addresses that can be had. `beside` are sockets that have the same port on other
     /// addresses, and may include these: the system allows that to sockets which all say so.

@@ -4,17 +4,18 @@
 //! Sockets that were handed over stay open as long as the host does, since nobody can open them again. The others are
 //! open as long as a listener is on them.
 //!
-//! Those of `[health]` are apart: no socket that was opened for requests is ever given to probes, nor the other way round.
+//! Those of `[health]` and of `[admin]` are apart: no socket that was opened for requests is ever given to probes, nor the other
+//! way round.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use wasmhost_config::{Health, Http, Listen};
+use wasmhost_config::{Admin, Health, Http, Listen};
 
 use super::HandedOver;
 use super::handed_over::Named;
-use super::listener::{Listener, Wanted};
+use super::listener::{Listener, Purpose, Wanted};
 use super::open::{Claim, Open};
 use super::socket::{Place, Socket, SocketFile, is_one_file, overlap};
 use crate::host::StartError;
@@ -31,15 +32,15 @@ struct Given {
     name: String,
     /// An error where it is no listening socket.
     open: Result<Arc<Open>, (io::ErrorKind, String)>,
-    /// A release has taken it for `[health]`: nobody's requests come by it any more.
-    is_health: bool,
+    /// A release has taken it for `[health]` or `[admin]`: nobody's requests come by it any more.
+    kept_for: Option<Purpose>,
 }
 
-/// The sockets of one `[http]` or `[health]`, while they are opened. None of them is taken twice.
+/// The sockets of one `[http]`, `[health]` or `[admin]`, while they are opened. None of them is taken twice.
 struct Taking<'a> {
     sockets: &'a mut Sockets,
     taken: Vec<Taken>,
-    is_health: bool,
+    purpose: Purpose,
 }
 
 /// A socket, and the place of `[http]` that it is taken for.
@@ -52,7 +53,7 @@ impl Sockets {
     pub(crate) fn new(HandedOver(given): HandedOver) -> Sockets {
         let given = given.into_iter().map(|Named { name, socket }| {
             let open = socket.and_then(Open::handed_over).map_err(|err| (err.kind(), err.to_string()));
-            Given { name, open, is_health: false }
+            Given { name, open, kept_for: None }
         });
         Sockets { handed_over: given.collect(), made: vec![] }
     }
@@ -60,15 +61,31 @@ impl Sockets {
     /// A listener at each place that `[http]` names, on the socket that is open there, or else on a new one. None
     /// accepts before its turn.
     pub(crate) async fn open(&mut self, http: &Http) -> Result<Vec<Listener>, StartError> {
-        self.open_all(Wanted::by(http), http.socket_mode, false).await
+        self.open_all(Wanted::by(http), http.socket_mode, Purpose::Requests).await
     }
 
     /// The same for `[health]`. Its unix sockets have the mode that those of `[http]` have by default.
     pub(crate) async fn open_health(&mut self, health: &Health) -> Result<Vec<Listener>, StartError> {
-        let listeners = self.open_all(Wanted::by_health(health), Http::default().socket_mode, true).await?;
+        self.open_apart(Wanted::by_health(health), Http::default().socket_mode, Purpose::Probes).await
+    }
+
+    /// The same for `[admin]`, whose unix sockets have this mode.
+    pub(crate) async fn open_admin(&mut self, admin: &Admin, mode: u32) -> Result<Vec<Listener>, StartError> {
+        self.open_apart(Wanted::by_admin(admin), mode, Purpose::Admin).await
+    }
+
+    async fn open_apart(
+        &mut self,
+        places: Vec<Wanted>,
+        mode: u32,
+        purpose: Purpose,
+    ) -> Result<Vec<Listener>, StartError> {
+        let listeners = self.open_all(places, mode, purpose).await?;
         for given in &mut self.handed_over {
             let is_of = |listener: &Listener| given.open.as_ref().is_ok_and(|open| listener.is_on(open));
-            given.is_health |= listeners.iter().any(is_of);
+            if listeners.iter().any(is_of) {
+                given.kept_for = Some(purpose);
+            }
         }
         Ok(listeners)
     }
@@ -77,10 +94,10 @@ impl Sockets {
         &mut self,
         places: Vec<Wanted>,
         mode: u32,
-        is_health: bool,
+        purpose: Purpose,
     ) -> Result<Vec<Listener>, StartError> {
         self.made.retain(|open| open.strong_count() > 0);
-        let mut taking = Taking { sockets: self, taken: vec![], is_health };
+        let mut taking = Taking { sockets: self, taken: vec![], purpose };
         // Those that are known by their addresses first: `systemd` takes all that are left.
         let mut claims = vec![];
         for wanted in places {
@@ -91,9 +108,9 @@ impl Sockets {
         for (wanted, found) in claims {
             let failed = |err| {
                 let listen = wanted.place.to_string();
-                match is_health {
-                    false => StartError::Listen { listen, err },
-                    true => StartError::ListenForHealth { listen, err },
+                match purpose {
+                    Purpose::Requests => StartError::Listen { listen, err },
+                    apart => StartError::ListenApart { table: apart.table(), listen, err },
                 }
             };
             let claims = match found {
@@ -111,20 +128,31 @@ impl Sockets {
         Ok(listeners)
     }
 
-    /// Those that were handed over. `[health]` may take any of them, and keeps it.
-    fn given(&self, is_health: bool) -> impl Iterator<Item = Arc<Open>> {
-        let given = self.handed_over.iter().filter(move |given| is_health || !given.is_health);
+    /// Those that were handed over. `[health]` and `[admin]` may take any of them, and keep it.
+    fn given(&self, purpose: Purpose) -> impl Iterator<Item = Arc<Open>> {
+        let given = self.handed_over.iter().filter(move |given| given.is_for(purpose));
         given.filter_map(|given| given.open.as_ref().ok()).cloned()
     }
 
-    fn made(&self, is_health: bool) -> impl DoubleEndedIterator<Item = Arc<Open>> {
+    fn made(&self, purpose: Purpose) -> impl DoubleEndedIterator<Item = Arc<Open>> {
         let made = self.made.iter().filter_map(Weak::upgrade);
-        made.filter(move |open| open.made_for().is_some_and(|wanted| wanted.is_health == is_health))
+        made.filter(move |open| open.made_for().is_some_and(|wanted| wanted.purpose == purpose))
+    }
+
+    fn made_for_others(&self, purpose: Purpose) -> impl Iterator<Item = Arc<Open>> {
+        let made = self.made.iter().filter_map(Weak::upgrade);
+        made.filter(move |open| open.made_for().is_some_and(|wanted| wanted.purpose != purpose))
     }
 
     /// Those that were handed over first, then the latest.
-    fn all(&self, is_health: bool) -> impl Iterator<Item = Arc<Open>> {
-        self.given(is_health).chain(self.made(is_health).rev())
+    fn all(&self, purpose: Purpose) -> impl Iterator<Item = Arc<Open>> {
+        self.given(purpose).chain(self.made(purpose).rev())
+    }
+}
+
+impl Given {
+    fn is_for(&self, purpose: Purpose) -> bool {
+        self.kept_for.is_none_or(|kept| kept == purpose)
     }
 }
 
@@ -133,7 +161,7 @@ impl Taking<'_> {
     /// names, so that one formation runs with it and without it.
     async fn find(&mut self, wanted: &Wanted) -> Option<Claim> {
         // A start without any has no name to look up yet.
-        self.sockets.all(self.is_health).next()?;
+        self.sockets.all(self.purpose).next()?;
         match &wanted.place {
             Listen::Tcp(address) => {
                 // A name that can't be looked up is told of by binding to it.
@@ -155,7 +183,7 @@ impl Taking<'_> {
     }
 
     fn take(&mut self, by: &Listen, is_wanted: impl Fn(&Open) -> bool) -> Option<Claim> {
-        let candidates = self.sockets.all(self.is_health).filter(|open| is_wanted(open) && !self.has(open));
+        let candidates = self.sockets.all(self.purpose).filter(|open| is_wanted(open) && !self.has(open));
         let claim = candidates.filter_map(|open| open.claim()).next()?;
         self.taken.push(Taken { open: claim.open.clone(), by: by.clone() });
         Some(claim)
@@ -170,8 +198,7 @@ impl Taking<'_> {
         let (socket, file) = match &wanted.place {
             Listen::Tcp(address) => {
                 let addresses: Vec<SocketAddr> = tokio::net::lookup_host(address).await?.collect();
-                let others: Vec<_> =
-                    self.sockets.made(self.is_health).filter(|open| !self.has(open)).collect();
+                let others: Vec<_> = self.sockets.made(self.purpose).filter(|open| !self.has(open)).collect();
                 let others: Vec<_> = others.iter().filter_map(|open| open.tcp()).collect();
                 (Socket::tcp(&addresses, &others)?, None)
             }
@@ -190,7 +217,7 @@ impl Taking<'_> {
     /// Takes the sockets of this name that were handed over, or all that are left. There has to be one.
     fn take_given(&mut self, by: &Listen, name: Option<&str>) -> io::Result<Vec<Claim>> {
         let left = self.sockets.handed_over.iter().filter(|given| match &given.open {
-            Ok(open) => !self.has(open) && (self.is_health || !given.is_health),
+            Ok(open) => !self.has(open) && given.is_for(self.purpose),
             Err(_) => true,
         });
         let left: Vec<&Given> = left.collect();
@@ -226,7 +253,7 @@ impl Taking<'_> {
             }),
             _ => false,
         };
-        let apart = self.sockets.made(!self.is_health).filter_map(|open| {
+        let apart = self.sockets.made_for_others(self.purpose).filter_map(|open| {
             let by = open.made_for()?.place.clone();
             Some(Taken { open, by })
         });

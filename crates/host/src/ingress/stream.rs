@@ -30,19 +30,19 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// A stream of the runtime that serves it.
-pub(super) enum Plain {
+pub(crate) enum Plain {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 /// A stream that HTTP is spoken on.
-pub(super) enum Transport {
+pub(crate) enum Transport {
     Plain(Plain),
     Tls(Box<TlsStream<Plain>>),
 }
 
 impl Plain {
-    pub(super) fn new(stream: Stream) -> io::Result<Plain> {
+    pub(crate) fn new(stream: Stream) -> io::Result<Plain> {
         match stream {
             Stream::Tcp(stream, _) => {
                 // Without it small answers would wait for acknowledgements; failing is no reason not to serve.
@@ -53,7 +53,7 @@ impl Plain {
         }
     }
 
-    pub(super) async fn by_tls(self, acceptor: &TlsAcceptor) -> io::Result<Transport> {
+    pub(crate) async fn by_tls(self, acceptor: &TlsAcceptor) -> io::Result<Transport> {
         acceptor.accept(self).await.map(|stream| Transport::Tls(Box::new(stream)))
     }
 }
@@ -251,6 +251,26 @@ impl Transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_shutdown(cx)
     }
 }
 

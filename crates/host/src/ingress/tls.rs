@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
-use wasmhost_config::{CertificateFiles, Tls, normal_host};
+use wasmhost_config::{CertificateFiles, normal_host};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -25,6 +25,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Says that a client may go on in HTTP/2, in the words of ALPN.
 pub(super) const HTTP_2: &[u8] = b"h2";
+
+/// The same for HTTP/1.1.
+pub(crate) const HTTP_1: &[u8] = b"http/1.1";
 
 /// See the module.
 pub(crate) struct Certificates {
@@ -49,11 +52,11 @@ struct InUse(RwLock<Vec<Arc<CertifiedKey>>>);
 
 impl Certificates {
     /// Loads them; an error says what is wrong with which file.
-    pub(crate) fn load(tls: &Tls) -> Result<Arc<Certificates>, String> {
-        let contents = read(&tls.certificates)?;
-        let keys = certified(&tls.certificates, &contents)?;
+    pub(crate) fn load(files: &[CertificateFiles]) -> Result<Arc<Certificates>, String> {
+        let contents = read(files)?;
+        let keys = certified(files, &contents)?;
         Ok(Arc::new(Certificates {
-            files: tls.certificates.clone(),
+            files: files.to_vec(),
             contents: Mutex::new(contents),
             in_use: Arc::new(InUse(RwLock::new(keys))),
         }))
@@ -74,18 +77,18 @@ impl Certificates {
         self.contents.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// The acceptor that makes a connection one by TLS.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
+    /// The acceptor that makes a connection one by TLS, in which one of these protocols is spoken.
+    pub(crate) fn acceptor(&self, protocols: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(self.in_use.clone());
-        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
     /// Looks at the files from time to time, for as long as it is polled.
-    pub(super) async fn follow(self: Arc<Self>) {
+    pub(crate) async fn follow(self: Arc<Self>) {
         // A certificate and its key can't be replaced at once: only what stays wrong is worth a line.
         let mut wrong: Option<(String, bool)> = None;
         loop {

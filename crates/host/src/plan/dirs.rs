@@ -104,7 +104,11 @@ fn guarded(formation: &Formation, surroundings: &Surroundings<'_>) -> Vec<Guarde
     for secret in &formation.secret_files {
         add("the secret", secret, true);
     }
-    for files in formation.http.tls.iter().flat_map(|tls| &tls.certificates) {
+    if let Some(admin) = &formation.admin {
+        // Who reads it has the host.
+        add("the token of the admin API", &admin.token, false);
+    }
+    for files in formation.certificates() {
         add("the certificate", &files.cert, true);
         add("the key", &files.key, true);
     }

@@ -29,6 +29,9 @@ impl Deploying {
         if let Some(opened) = opened.health {
             opened.serve(&self.parts.health);
         }
+        if let Some(opened) = opened.admin {
+            opened.serve(&self.parts.remote);
+        }
         self.parts.queues.know(known_queues(&next));
         let before = std::mem::take(&mut self.webs);
         let stays_open = self.serve(&next, &places, &before, changed, opened.http);
@@ -124,7 +127,8 @@ impl Deploying {
         let (number, formation) = (next.number, next.formation.clone());
         let schedules = self.parts.triggers.schedules();
         let (canary, health) = (self.on_canary(), self.parts.health.served_at());
-        self.parts.live.store(Arc::new(Live { number, formation, http, health, canary, schedules }));
+        let admin = self.parts.remote.served_at();
+        self.parts.live.store(Arc::new(Live { number, formation, http, health, admin, canary, schedules }));
     }
 
     /// Releases that aren't kept any more go, with their components.

@@ -22,6 +22,7 @@ use super::telling;
 use super::traced::DeploySpan;
 use super::{Front, Live, Making, Opened, Openings, Order, Release, ReleaseType, Shelf, Triggers, Wanted};
 use crate::admin::api::{DeployEvent, ReleaseChange};
+use crate::admin::{self, Remote};
 use crate::feed::Feed;
 use crate::health::Health;
 use crate::ingress::{Renewal, ServedAt, Web};
@@ -45,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) queues: Arc<Queues>,
     pub(crate) measures: Arc<Measures>,
     pub(crate) health: Arc<Health>,
+    /// The admin API by TCP.
+    pub(crate) remote: Arc<Remote>,
     /// The formation's file. That of the live release may be the other one of a Procfile and a formation.toml.
     pub(crate) file: PathBuf,
     pub(crate) live: Arc<ArcSwap<Live>>,
@@ -179,7 +182,7 @@ impl Deploying {
             Deploying { parts, release: empty, places: vec![], webs: HashMap::new(), canary: None };
         let underway = deploying.adopt(&release, counts, false).await?;
         let changed = release.types.iter().map(|kind| kind.name().to_owned()).collect();
-        let openings = Openings { http: opened, health: None };
+        let openings = Openings { http: opened, health: None, admin: None };
         deploying.commit(release, underway.places, &changed, openings).await;
         Ok(deploying)
     }
@@ -311,6 +314,9 @@ impl Deploying {
         let renewal = attempt.within(self.read_certificates(wanted, &plan)).await??;
         let renewed = renewal.iter().flat_map(Renewal::changed);
         let renewed = renewed.map(|file| format!("http.tls.cert {} has changed", file.display()));
+        attempt.waits_for = "the token of the admin API was being read".to_owned();
+        let admin = attempt.within(self.read_admin(wanted, &plan)).await??;
+        let renewed = renewed.chain(admin.iter().flat_map(admin::Renewal::changes));
         attempt.waits_for = "the counts were being read".to_owned();
         let counts = attempt.within(self.parts.counts.load()).await?;
         let counts = counts.map_err(|err| format!("the counts can't be read: {err}"))?;
@@ -336,6 +342,9 @@ impl Deploying {
             self.can_be_shared(&plan, &changes, share, attempt).await?;
         }
         if let Some(renewal) = renewal.filter(|_| !is_dry) {
+            renewal.take_effect();
+        }
+        if let Some(renewal) = admin.filter(|_| !is_dry) {
             renewal.take_effect();
         }
         Ok((!is_dry && !changes.is_empty()).then_some(Change { plan, author, changes }))

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wasmhost_config::{Http, Route};
 
+use crate::admin::{self, Remote};
 use crate::capacity::Capacity;
 use crate::health::{self, Health};
 use crate::host::{Lasting, StartError};
@@ -59,13 +60,15 @@ pub(crate) struct Openings {
     pub(crate) http: Option<Opened>,
     /// None where nothing was asked of it.
     pub(crate) health: Option<health::Opened>,
+    /// The same for the admin API by TCP.
+    pub(crate) admin: Option<admin::Opened>,
 }
 
 impl Opened {
     /// Opens all places that `[http]` names, on the sockets that are open there already.
     pub(crate) async fn open(http: &Http, sockets: &mut Sockets) -> Result<Opened, StartError> {
         let listeners = sockets.open(http).await?;
-        let certificates = http.tls.as_ref().map(Certificates::load).transpose();
+        let certificates = http.tls.as_ref().map(|tls| Certificates::load(&tls.certificates)).transpose();
         Ok(Opened { listeners, certificates: certificates.map_err(StartError::Certificates)? })
     }
 
@@ -102,6 +105,15 @@ impl Front {
         wanted: Option<&wasmhost_config::Health>,
     ) -> Result<health::Opened, StartError> {
         health.open(wanted, &mut *self.sockets.lock().await).await
+    }
+
+    /// Opens the places where a release has the admin API served.
+    pub(crate) async fn open_admin(
+        &self,
+        remote: &Remote,
+        wanted: Option<&wasmhost_config::Admin>,
+    ) -> Result<admin::Opened, StartError> {
+        remote.open(wanted, &mut *self.sockets.lock().await).await
     }
 
     /// Opens all places that `[http]` names. Where the host listens already, it goes on until the new ingress serves.

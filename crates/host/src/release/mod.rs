@@ -98,6 +98,8 @@ pub(crate) struct Live {
     pub(crate) http: Vec<ServedAt>,
     /// Where probes and metrics are answered.
     pub(crate) health: Vec<ServedAt>,
+    /// Where the admin API is served beside its socket.
+    pub(crate) admin: Vec<ServedAt>,
     /// The release that has a share of requests and jobs beside this one, if one has.
     pub(crate) canary: Option<OnCanary>,
     /// By their types' names.
@@ -119,6 +121,7 @@ impl Live {
             formation: formation.clone(),
             http: vec![],
             health: vec![],
+            admin: vec![],
             canary: None,
             schedules: HashMap::new(),
         }

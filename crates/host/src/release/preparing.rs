@@ -16,6 +16,7 @@ use super::moving::UNANSWERED;
 use super::shelf::put_back;
 use super::trial::Trial;
 use super::{Opened, Openings, Release, ReleaseType, Wanted};
+use crate::admin;
 use crate::admin::api::DeployEvent;
 use crate::host::Progress;
 use crate::ingress::Renewal;
@@ -101,7 +102,9 @@ impl Deploying {
         attempt.waits_for = "its listeners were being opened".to_owned();
         let opening = self.parts.front.open_health(&self.parts.health, next.formation.health.as_ref());
         let health = attempt.within(opening).await?.map_err(|err| err.to_string())?;
-        Ok(Openings { http, health: Some(health) })
+        let opening = self.parts.front.open_admin(&self.parts.remote, next.formation.admin.as_ref());
+        let admin = attempt.within(opening).await?.map_err(|err| err.to_string())?;
+        Ok(Openings { http, health: Some(health), admin: Some(admin) })
     }
 
     async fn open_http(&self, next: &Release, attempt: &mut Attempt<'_>) -> Result<Option<Opened>, String> {
@@ -150,6 +153,22 @@ impl Deploying {
         match wanted {
             Wanted::File { .. } if stays => {
                 self.parts.front.read_certificates().await.map_err(|err| err.to_string())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The same for the token and the certificates of the admin API by TCP. Those of an `[admin]` that has changed are looked
+    /// at too, so that a dry run says what is wrong with them.
+    pub(super) async fn read_admin(
+        &self,
+        wanted: Wanted,
+        plan: &Plan,
+    ) -> Result<Option<admin::Renewal>, String> {
+        match wanted {
+            Wanted::File { .. } => {
+                let read = self.parts.remote.read_again(plan.formation.admin.as_ref());
+                read.await.map_err(|err| err.to_string())
             }
             _ => Ok(None),
         }
