@@ -27,6 +27,7 @@ fn offered(formation: &Formation, line: &str) -> Vec<String> {
         .current_dir(formation.folder())
         .env("PATH", path)
         .env_remove("WASMHOST_FILE")
+        .env_remove("WASMHOST_HOST")
         .stdin(Stdio::null())
         .output()
         .unwrap();

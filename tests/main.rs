@@ -72,6 +72,7 @@ mod queue_rates;
 mod rebinding;
 mod recycling;
 mod releases_kept;
+mod remote;
 mod residue;
 mod reuse;
 mod rollbacks;

@@ -127,11 +127,14 @@ impl Process {
 }
 
 /// Variables that say something to the binary, which whoever runs the tests may have set.
-const UNSET: [&str; 13] = [
+const UNSET: [&str; 16] = [
     "NO_COLOR",
     "WASMHOST_CACHE",
     "WASMHOST_CACHE_SIZE",
+    "WASMHOST_CA",
     "WASMHOST_FILE",
+    "WASMHOST_HOST",
+    "WASMHOST_TOKEN_FILE",
     "WASMHOST_LOG",
     "COLUMNS",
     "NOTIFY_SOCKET",

@@ -5,6 +5,7 @@ pub(crate) mod help;
 pub(crate) mod jobs;
 pub(crate) mod look;
 pub(crate) mod releases;
+mod remote;
 pub(crate) mod setup;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use releases::{
     ABORT_HELP, Abort, DEPLOY_HELP, Deploy, PROMOTE_HELP, Promote, RELEASES_HELP, ROLLBACK_HELP, Releases,
     Rollback,
 };
+pub(crate) use remote::RemoteFlags;
 use setup::{Export, IMPORT_HELP, INIT_HELP, Import, Init};
 
 /// Runs the process formation of a twelve-factor app as WebAssembly.
@@ -32,8 +34,27 @@ pub(crate) struct Arguments {
     /// The formation file, or a Procfile [env: WASMHOST_FILE] [default: formation.toml, else Procfile]
     #[arg(short, short_alias = 'F', long, global = true, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteFlags,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Verb {
+    /// The name of a verb that asks no host.
+    pub(crate) fn is_of_this_machine(&self) -> Option<&'static str> {
+        match self {
+            Verb::Run(_) => Some("run"),
+            Verb::Check(_) => Some("check"),
+            Verb::Compile(_) => Some("compile"),
+            Verb::Init(_) => Some("init"),
+            Verb::Import(_) => Some("import"),
+            Verb::Export(_) => Some("export"),
+            Verb::Completions { .. } => Some("completions"),
+            Verb::Man { .. } => Some("man"),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Subcommand)]

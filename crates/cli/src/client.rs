@@ -1,8 +1,12 @@
 //! A client of the admin API, for the verbs that ask a running host.
 
+mod local;
+mod remote;
+mod target;
+mod url;
+
 use std::error::Error;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,21 +14,21 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::RETRY_AFTER;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
-use wasmhost_config::{LoadError, StoreUrl, default_state_dir, is_procfile};
+use tokio::io::{AsyncRead, AsyncWrite};
 use wasmhost_host::admin::api::{FormationView, Problem};
-use wasmhost_host::{
-    Holder, StoredReleases, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
-};
+use wasmhost_host::{StoredReleases, is_in_use};
 
 use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
 use crate::print;
+use local::Local;
+use remote::{Connected, Remote};
+pub(crate) use target::{Target, refuse_remote, refuse_remote_exec};
 
 /// How long a host may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,58 +45,25 @@ const LOOK: &str = "/v1/formation";
 /// Requests that a host answers that is only starting.
 const ASKED_OF_ANY: [&str; 2] = [LOOK, "/v1/stop"];
 
-/// The host of one formation.
+/// The client of one host.
 pub(crate) struct Client {
-    file: FormationFile,
-    state_dir: PathBuf,
-    socket: PathBuf,
+    way: Way,
 }
 
-/// Runs a verb that asks the host of this formation.
-pub(crate) fn with(file: FormationFile, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
-    let client = Client::of_file(file)?;
+/// How the host is reached.
+enum Way {
+    Local(Local),
+    Remote(Box<Remote>),
+}
+
+/// Runs a verb that asks this host.
+pub(crate) fn with(target: Target, verb: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
+    let client = target.client()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(verb(client));
     // A read of the standard input may be under way, which nothing can end.
     runtime.shutdown_background();
     outcome
-}
-
-/// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be
-/// set in the host's environment alone. Then the host is looked for in the usual place. Where none is there, its
-/// `state_dir` may have been changed since the host began.
-fn state_dir(file: &FormationFile) -> Result<PathBuf, Failed> {
-    let absolute = std::path::absolute(file.path())?;
-    let said = match wasmhost_config::load(file.path()) {
-        Ok(formation) => formation.state_dir,
-        Err(LoadError::Invalid(_)) => default_state_dir(&absolute),
-        Err(err) => return Err(file.failed(Exit::Usage, err)),
-    };
-    let elsewhere = if is_in_use(&said) { None } else { running_state_dir(&absolute) };
-    Ok(elsewhere.unwrap_or(said))
-}
-
-/// Two formations may name one state directory: a verb for one of them is not for the other's host.
-fn refuse_other(file: &FormationFile, state_dir: &Path) -> Result<(), Failed> {
-    let absolute = std::path::absolute(file.path())?;
-    let Holder::Other(running) = holder(state_dir, &absolute) else { return Ok(()) };
-    // A Procfile and the formation.toml beside it are one formation.
-    let is_one = running.parent() == absolute.parent() && (is_procfile(&running) || is_procfile(&absolute));
-    let advice = match is_one {
-        true => {
-            format!("name it with -f, or stop that host and start it again to run {}", file.path().display())
-        }
-        false => {
-            "name the formation that is meant with -f, and give each a `state_dir` of its own".to_owned()
-        }
-    };
-    let message = format!(
-        "the host with the state directory {} runs {}, not {}: {advice}",
-        state_dir.display(),
-        running.display(),
-        file.path().display()
-    );
-    Err(file.failed(Exit::NoHost, message))
 }
 
 /// Why there is no answer to a request.
@@ -119,43 +90,49 @@ impl From<NoAnswer> for Failed {
 }
 
 impl Client {
-    /// The client of this formation's host, whether it is there or not.
-    pub(crate) fn of_file(file: FormationFile) -> Result<Client, Failed> {
-        let state_dir = state_dir(&file)?;
-        refuse_other(&file, &state_dir)?;
-        Ok(Client::of(file, state_dir))
-    }
-
     /// A client for one who has read the formation already.
     pub(crate) fn of(file: FormationFile, state_dir: PathBuf) -> Client {
-        let socket = socket_path(&state_dir);
-        Client { file, state_dir, socket }
+        Client { way: Way::Local(Local::of(file, state_dir)) }
     }
 
     /// Refuses a host that runs another formation on this one's state directory.
     pub(crate) fn refuse_other(&self) -> Result<(), Failed> {
-        refuse_other(&self.file, &self.state_dir)
+        match &self.way {
+            Way::Local(local) => local.refuse_other(),
+            Way::Remote(_) => Ok(()),
+        }
     }
 
-    /// The formation.
-    pub(crate) fn file(&self) -> &FormationFile {
-        &self.file
+    /// The formation's file, where that is what names the host.
+    pub(crate) fn file(&self) -> Option<&FormationFile> {
+        match &self.way {
+            Way::Local(local) => local.file.as_ref(),
+            Way::Remote(_) => None,
+        }
+    }
+
+    /// Whether files that a person names are the host's too.
+    pub(crate) fn is_on_this_machine(&self) -> bool {
+        matches!(self.way, Way::Local(_))
     }
 
     /// Whether the host is there, answering or not.
-    pub(crate) fn is_there(&self) -> bool {
-        is_in_use(&self.state_dir)
+    pub(crate) async fn is_there(&self) -> bool {
+        match &self.way {
+            Way::Local(Local { file: Some(_), state_dir, .. }) => is_in_use(state_dir),
+            Way::Local(local) => !matches!(local.connect().await, Err(failed) if failed.exit == Exit::NoHost),
+            Way::Remote(remote) => {
+                !matches!(remote.connect().await, Err(failed) if failed.exit == Exit::NoHost)
+            }
+        }
     }
 
     /// The releases in the formation's store, for one who finds no host. None where there is no store.
     pub(crate) fn stored_releases(&self) -> Result<Option<StoredReleases>, String> {
-        let file = std::path::absolute(self.file.path()).map_err(|err| err.to_string())?;
-        let store = match wasmhost_config::load(self.file.path()) {
-            Ok(formation) => formation.store,
-            // A file with errors is most likely that of the usual place.
-            Err(_) => StoreUrl::Sqlite(self.state_dir.join("store.db")),
-        };
-        StoredReleases::open(&self.state_dir, &file, &store)
+        match &self.way {
+            Way::Local(local) => local.file.as_ref().map_or(Ok(None), |file| local.stored_releases(file)),
+            Way::Remote(_) => Ok(None),
+        }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
@@ -257,14 +234,15 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, NoAnswer> {
-        let mut sender = self.connect().await?;
-        let request = Request::builder()
+        let mut sender = self.open().await?;
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(hyper::header::HOST, "wasmhost")
-            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .header(HOST, "wasmhost")
+            .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|err| Failed::new(Exit::Usage, err))?;
+        self.show_token(request.headers_mut());
         let mut answered = pin!(sender.send_request(request));
         let response = match tokio::time::timeout(TELL_AFTER, &mut answered).await {
             Ok(response) => response,
@@ -284,33 +262,45 @@ impl Client {
         let problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
             Problem::of_status(status.as_u16(), "", format!("the host answered {status}"))
         });
+        let problem = match &self.way {
+            Way::Remote(remote) if status == StatusCode::UNAUTHORIZED => remote.not_let_in(problem),
+            _ => problem,
+        };
         Err(NoAnswer::Refused { status, problem, retry_after: retry_after.map(Duration::from_secs) })
     }
 
     /// Passes a request on as it is, and the answer back, also a refusal.
-    pub(crate) async fn forward(&self, request: Request<Incoming>) -> Result<Response<Incoming>, Failed> {
-        self.connect().await?.send_request(request).await.map_err(gone)
+    pub(crate) async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Incoming>, Failed> {
+        self.show_token(request.headers_mut());
+        self.open().await?.send_request(request).await.map_err(gone)
     }
 
-    /// A connection to the host.
-    async fn connect<B>(&self) -> Result<SendRequest<B>, Failed>
+    /// Says which host is meant, and shows its token where it asks for one.
+    fn show_token(&self, fields: &mut HeaderMap) {
+        let (host, authorization) = match &self.way {
+            Way::Local(local) => (None, local.authorization.clone()),
+            Way::Remote(remote) => {
+                (HeaderValue::from_str(remote.authority()).ok(), Some(remote.authorization()))
+            }
+        };
+        for (name, value) in [(HOST, host), (AUTHORIZATION, authorization)] {
+            if let Some(value) = value {
+                fields.insert(name, value);
+            }
+        }
+    }
+
+    async fn open<B>(&self) -> Result<SendRequest<B>, Failed>
     where
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
-        let stream = match stream {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(err)) => return Err(self.unreachable(&err)),
-            Err(_) => {
-                let message = "the host does not answer: is its process stopped?";
-                return Err(Failed::new(Exit::NoHost, message));
-            }
-        };
-        self.refuse_stranger(&stream)?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
-        tokio::spawn(connection);
-        Ok(sender)
+        match &self.way {
+            Way::Local(local) => begin(local.connect().await?).await,
+            Way::Remote(remote) => match remote.connect().await? {
+                Connected::Plain(stream) => begin(stream).await,
+                Connected::Tls(stream) => begin(stream).await,
+            },
+        }
     }
 
     /// Says what a person waits for, where the host hasn't started yet.
@@ -329,32 +319,18 @@ impl Client {
         let view = tokio::time::timeout(TELL_AFTER, view).await;
         view.ok()?.ok()?.starting
     }
+}
 
-    /// Another user may have put a socket there, and is not to have what a request says.
-    fn refuse_stranger(&self, stream: &UnixStream) -> Result<(), Failed> {
-        let listener = stream.peer_cred().map_err(|err| self.unreachable(&err))?.uid();
-        if is_trusted_user(listener) {
-            return Ok(());
-        }
-        let message = format!(
-            "the process that listens on {} is of the user {listener}, expected our own ({}) or root: nothing was sent to it; a host of another user is asked as that user, by `sudo -u`",
-            self.socket.display(),
-            rustix::process::geteuid().as_raw()
-        );
-        Err(Failed::new(Exit::NoHost, message))
-    }
-
-    fn unreachable(&self, err: &std::io::Error) -> Failed {
-        let file = self.file.path().display();
-        match err.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => self
-                .file
-                .failed(Exit::NoHost, format!("no host runs {file}: start one with `wasmhost run {file}`")),
-            _ => {
-                Failed::new(Exit::NoHost, format!("can't reach the host at {}: {err}", self.socket.display()))
-            }
-        }
-    }
+/// HTTP on a connection.
+async fn begin<S, B>(stream: S) -> Result<SendRequest<B>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(gone)?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// Hands the whole lines of an answer on as they come, as many at once as there are, until its end, or until nobody reads

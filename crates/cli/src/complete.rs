@@ -15,9 +15,9 @@ use wasmhost_host::admin::api::{
     FormationView, HOST_TARGET, QueuesView, RELEASES_LISTED, ReleaseView, ReleasesView,
 };
 
-use crate::client::Client;
+use crate::args::RemoteFlags;
+use crate::client::{Client, Target};
 use crate::exit::{Exit, Failed, Outcome};
-use crate::formation_file::FormationFile;
 use crate::print;
 
 /// The variable by which a shell says that it wants completions.
@@ -107,7 +107,7 @@ pub(crate) fn releases() -> ArgValueCandidates {
 }
 
 fn releases_in_store() -> Option<Vec<ReleaseView>> {
-    let stored = Client::of_file(file()).ok()?.stored_releases().ok()??;
+    let stored = client()?.stored_releases().ok()??;
     stored.list(RELEASES_LISTED).ok()
 }
 
@@ -148,7 +148,8 @@ fn types_of_file() -> Vec<String> {
 
 /// The file's names, if there is a file that can be read.
 fn from_file(names: impl FnOnce(Formation) -> Vec<String>) -> Vec<String> {
-    file().read().map(names).unwrap_or_default()
+    let read = target().and_then(|target| target.file().and_then(|file| file.read().ok()));
+    read.map(names).unwrap_or_default()
 }
 
 /// How things stand. A host that starts has no types yet.
@@ -158,7 +159,7 @@ fn formation() -> Option<FormationView> {
 
 /// A running host's answer.
 fn ask<T: DeserializeOwned>(path: &str) -> Option<T> {
-    let client = Client::of_file(file()).ok()?;
+    let client = client()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let answer = runtime.block_on(async { tokio::time::timeout(ANSWER_MAX, client.get(path)).await });
     answer.ok()?.ok()
@@ -173,9 +174,32 @@ fn candidates(names: Vec<String>) -> Vec<CompletionCandidate> {
     names.take(NAMES_MAX).map(CompletionCandidate::new).collect()
 }
 
-/// The formation that the line so far names.
-fn file() -> FormationFile {
-    FormationFile::find(file_in(std::env::args_os().skip_while(|word| word != "--").skip(2)))
+fn client() -> Option<Client> {
+    target()?.client().ok()
+}
+
+/// The host that the line so far names.
+fn target() -> Option<Target> {
+    let words = || std::env::args_os().skip_while(|word| word != "--").skip(2);
+    let remote = RemoteFlags {
+        host: option_in(words(), &["-H", "--host"]),
+        token_file: option_in(words(), &["--token-file"]).map(|file| at_home(&file)),
+        ca: option_in(words(), &["--ca"]).map(|file| at_home(&file)),
+    };
+    Target::find(file_in(words()), &remote).ok()
+}
+
+/// The last value of an option with these names.
+fn option_in(mut words: impl Iterator<Item = OsString>, names: &[&str]) -> Option<String> {
+    let mut value = None;
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        let (name, behind) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
+        if names.contains(&name) {
+            value = behind.map(str::to_owned).or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
+        }
+    }
+    value
 }
 
 /// The file that is named by these words of a command line. In `logs`, `-f` names none.
@@ -222,6 +246,14 @@ mod tests {
         is("logs -f -F a.toml web", Some("a.toml"));
         is("-f a.toml logs -f web", Some("a.toml"));
         is("ps -f", None);
+    }
+
+    #[test]
+    fn the_line_says_which_host_is_meant() {
+        let option = |line: &str| option_in(line.split(' ').map(OsString::from), &["-H", "--host"]);
+        assert_eq!(option("-H https://a ps"), Some("https://a".to_owned()));
+        assert_eq!(option("--host=https://a ps -H https://b"), Some("https://b".to_owned()));
+        assert_eq!((option("ps -H"), option("ps --hosts x")), (None, None));
     }
 
     #[test]

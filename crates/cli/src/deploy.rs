@@ -57,7 +57,8 @@ pub(crate) async fn abort(client: &Client, abort: &Abort) -> Outcome {
 
 /// Where the host is looked for follows from the file's `state_dir`, and a file with errors doesn't say it.
 fn explain(client: &Client, failed: Failed) -> Failed {
-    match wasmhost_config::load(client.file().path()) {
+    let Some(file) = client.file() else { return failed };
+    match wasmhost_config::load(file.path()) {
         Err(err @ LoadError::Invalid(_)) if failed.exit == Exit::NoHost => {
             let message = format!(
                 "{}\nThe file has errors, so that a `state_dir` in it isn't known:\n{err}",

@@ -14,7 +14,7 @@ use wasmhost_host::admin::api::{
 use wasmhost_host::{backup_store, refuse_directory_of_other};
 
 use crate::args::jobs::{Backup, JobsVerb, List, Queues, Show, Stats, Sweep, Watch, Which};
-use crate::client::{self, Client};
+use crate::client::{self, Client, Target};
 use crate::exit::{Exit, Failed, Outcome};
 use crate::formation_file::FormationFile;
 use crate::print;
@@ -34,8 +34,8 @@ const WATCH_EVERY_MIN: Duration = Duration::from_millis(100);
 /// How much of an error a list shows, in characters.
 const ERROR_CHARS: usize = 200;
 
-pub(crate) fn jobs(file: FormationFile, verb: JobsVerb) -> Outcome {
-    client::with(file, async |client| match verb {
+pub(crate) fn jobs(target: Target, verb: JobsVerb) -> Outcome {
+    client::with(target, async |client| match verb {
         JobsVerb::Ls(list) => ls(&client, &list).await,
         JobsVerb::Show(wanted) => show(&client, &wanted).await,
         JobsVerb::Retry(sweep) => change(&client, Change::Retry, sweep).await,
@@ -388,13 +388,18 @@ async fn pause(client: &Client, queues: &Queues, verb: &str) -> Outcome {
 }
 
 async fn backup(client: &Client, backup: &Backup) -> Outcome {
+    if !client.is_on_this_machine() && !backup.to.is_absolute() {
+        let message =
+            "the copy is a file of the host's machine, expected a path there that begins with \"/\"";
+        return Err(Failed::new(Exit::Usage, message));
+    }
     let file = std::path::absolute(&backup.to)?;
-    let bytes = match client.is_there() {
-        true => {
+    let bytes = match client.file() {
+        Some(of_formation) if !client.is_there().await => backup_alone(of_formation, &file).await?,
+        _ => {
             let request = BackupRequest { file: file.display().to_string() };
             client.post::<BackupResponse>("/v1/store/backup", &request).await?.bytes
         }
-        false => backup_alone(client, &file).await?,
     };
     match backup.json {
         true => print::json(&serde_json::json!({ "file": file, "bytes": bytes }))?,
@@ -404,10 +409,10 @@ async fn backup(client: &Client, backup: &Backup) -> Outcome {
 }
 
 /// Without a host.
-async fn backup_alone(client: &Client, file: &Path) -> Result<u64, Failed> {
-    let formation = client.file().read()?;
+async fn backup_alone(of: &FormationFile, file: &Path) -> Result<u64, Failed> {
+    let formation = of.read()?;
     let refused = refuse_directory_of_other(&formation.state_dir, &formation.file);
-    refused.map_err(|err| client.file().failed(Exit::Failed, err))?;
+    refused.map_err(|err| of.failed(Exit::Failed, err))?;
     backup_store(&formation.store, file).await.map_err(|err| Failed::new(Exit::Failed, err))
 }
 

@@ -14,8 +14,9 @@ use crate::print;
 use crate::work::valid;
 
 /// Refuses what people write who are used to another program: here `-f` follows, and `-F` names the formation.
-pub(crate) fn refuse_slips(logs: &Logs, file: &Path) -> Result<(), Failed> {
-    if let Some(name) = file.to_str().filter(|name| !file.exists() && could_be_a_type(name)) {
+pub(crate) fn refuse_slips(logs: &Logs, file: Option<&Path>) -> Result<(), Failed> {
+    let missing = file.filter(|file| !file.exists()).and_then(Path::to_str);
+    if let Some(name) = missing.filter(|name| could_be_a_type(name)) {
         let message = format!(
             "there is no formation file \"{name}\"; to follow the lines of {name}: `wasmhost logs -f {name}`"
         );

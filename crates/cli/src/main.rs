@@ -45,6 +45,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use args::{Arguments, Verb};
+use client::{Target, refuse_remote, refuse_remote_exec};
 use exit::{Exit, Failed, Outcome};
 use formation_file::FormationFile;
 
@@ -77,51 +78,52 @@ fn main() -> ExitCode {
     })
 }
 
-fn act(Arguments { file, verb }: Arguments) -> Outcome {
+fn act(Arguments { file, remote, verb }: Arguments) -> Outcome {
     let named = file.clone();
-    let file = |argument: Option<PathBuf>| FormationFile::find(argument.or(file));
+    if let Some(name) = verb.is_of_this_machine() {
+        refuse_remote(name, &remote)?;
+    }
+    let at = || Target::find(file.clone(), &remote);
+    let file = |argument: Option<PathBuf>| FormationFile::find(argument.or(file.clone()));
     match verb {
         Verb::Run(run) => run::run(file(run.file), run.app),
         Verb::Check(check) => check::check(&file(check.file), check.json),
         Verb::Compile(compile) => compile::compile(&compile),
-        Verb::Ps(ps) => client::with(file(None), async |client| ps::ps(&client, &ps).await),
-        Verb::Scale(scale) => client::with(file(None), async |client| scale::scale(&client, &scale).await),
-        Verb::Deploy(deploy) => {
-            client::with(file(None), async |client| deploy::deploy(&client, &deploy).await)
-        }
+        Verb::Ps(ps) => client::with(at()?, async |client| ps::ps(&client, &ps).await),
+        Verb::Scale(scale) => client::with(at()?, async |client| scale::scale(&client, &scale).await),
+        Verb::Deploy(deploy) => client::with(at()?, async |client| deploy::deploy(&client, &deploy).await),
         Verb::Promote(promote) => {
-            client::with(file(None), async |client| deploy::promote(&client, &promote).await)
+            client::with(at()?, async |client| deploy::promote(&client, &promote).await)
         }
-        Verb::Abort(abort) => client::with(file(None), async |client| deploy::abort(&client, &abort).await),
+        Verb::Abort(abort) => client::with(at()?, async |client| deploy::abort(&client, &abort).await),
         Verb::Rollback(rollback) => {
-            client::with(file(None), async |client| deploy::rollback(&client, &rollback).await)
+            client::with(at()?, async |client| deploy::rollback(&client, &rollback).await)
         }
         Verb::Releases(releases) => {
-            client::with(file(None), async |client| releases::releases(&client, &releases).await)
+            client::with(at()?, async |client| releases::releases(&client, &releases).await)
         }
         Verb::Logs(logs) => {
-            let file = file(logs.file.clone());
-            logs::refuse_slips(&logs, file.path())?;
-            client::with(file, async |client| logs::logs(&client, &logs).await)
+            let target = Target::find(logs.file.clone().or(named), &remote)?;
+            logs::refuse_slips(&logs, target.file().map(FormationFile::path))?;
+            client::with(target, async |client| logs::logs(&client, &logs).await)
         }
-        Verb::Events(events) => {
-            client::with(file(None), async |client| events::events(&client, &events).await)
+        Verb::Events(events) => client::with(at()?, async |client| events::events(&client, &events).await),
+        Verb::Restart(restart) => client::with(at()?, async |client| work::restart(&client, &restart).await),
+        Verb::Stop(stop) => client::with(at()?, async |client| work::stop(&client, &stop).await),
+        Verb::Exec(exec) => {
+            refuse_remote_exec(named.as_ref(), &remote)?;
+            exec::exec(file(None), exec)
         }
         Verb::Top => client::with(file(None), async |client| top::top(client).await),
         Verb::Dashboard(dashboard) => {
-            client::with(file(None), async |client| dashboard::dashboard(client, &dashboard).await)
+            client::with(at()?, async |client| dashboard::dashboard(client, &dashboard).await)
         }
-        Verb::Restart(restart) => {
-            client::with(file(None), async |client| work::restart(&client, &restart).await)
-        }
-        Verb::Stop(stop) => client::with(file(None), async |client| work::stop(&client, &stop).await),
-        Verb::Exec(exec) => exec::exec(file(None), exec),
         Verb::Enqueue(enqueue) => {
-            client::with(file(None), async |client| enqueue::enqueue(&client, enqueue).await)
+            client::with(at()?, async |client| enqueue::enqueue(&client, enqueue).await)
         }
-        Verb::Jobs(jobs) => jobs::jobs(file(None), jobs.verb),
-        Verb::Tick(tick) => client::with(file(None), async |client| work::tick(&client, &tick).await),
-        Verb::Ticks(ticks) => client::with(file(None), async |client| ticks::ticks(&client, &ticks).await),
+        Verb::Jobs(jobs) => jobs::jobs(at()?, jobs.verb),
+        Verb::Tick(tick) => client::with(at()?, async |client| work::tick(&client, &tick).await),
+        Verb::Ticks(ticks) => client::with(at()?, async |client| ticks::ticks(&client, &ticks).await),
         Verb::Init(init) => setup::init::init(named, init),
         Verb::Import(import) => setup::import::import(named, import),
         Verb::Export(export) => setup::export::export(file(None), export),

@@ -25,7 +25,7 @@ pub(crate) async fn releases(client: &Client, releases: &Releases) -> Outcome {
     let asked = client.try_get::<ReleasesView>(&format!("/v1/releases?n={}", releases.n)).await;
     let listed = match asked {
         Ok(ReleasesView { releases }) => releases,
-        Err(none) => without_host(client, none, |stored| stored.list(releases.n))?,
+        Err(none) => without_host(client, none, |stored| stored.list(releases.n)).await?,
     };
     if releases.json {
         for release in &listed {
@@ -40,19 +40,20 @@ pub(crate) async fn releases(client: &Client, releases: &Releases) -> Outcome {
 }
 
 /// Looks in the store, where no host runs.
-fn without_host<T>(
+async fn without_host<T>(
     client: &Client,
     none: NoAnswer,
     look: impl FnOnce(&StoredReleases) -> Result<T, String>,
 ) -> Result<T, Failed> {
     let failed = Failed::from(none);
-    if failed.exit != Exit::NoHost || client.is_there() {
+    let Some(file) = client.file().filter(|_| failed.exit == Exit::NoHost) else { return Err(failed) };
+    if client.is_there().await {
         return Err(failed);
     }
-    let refused = |why: String| client.file().failed(Exit::Failed, why);
+    let refused = |why: String| file.failed(Exit::Failed, why);
     let Some(stored) = client.stored_releases().map_err(refused)? else { return Err(failed) };
     let found = look(&stored).map_err(refused)?;
-    let file = client.file().path().display();
+    let file = file.path().display();
     print::note(format_args!("no host runs {file}: this is what its store has"));
     Ok(found)
 }
@@ -89,7 +90,7 @@ async fn show(client: &Client, show: &Show) -> Outcome {
     let asked = client.try_get::<ReleaseDetail>(&format!("/v1/releases/{}", show.number.0)).await;
     let detail = match asked {
         Ok(detail) => detail,
-        Err(none) => without_host(client, none, |stored| stored.detail(show.number.0))?,
+        Err(none) => without_host(client, none, |stored| stored.detail(show.number.0)).await?,
     };
     if show.json {
         print::pretty_json(&detail)?;

@@ -10,8 +10,9 @@ use crate::client::Client;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::print;
 
-/// How often a host that stops is looked at.
+/// How often a host that stops is looked at, on this machine and on another.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_AFAR_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn restart(client: &Client, restart: &Restart) -> Outcome {
     let wait_s = restart.timeout.as_secs_f64();
@@ -45,14 +46,15 @@ pub(crate) async fn stop(client: &Client, stop: &Stop) -> Outcome {
             format!("the host has not answered after {waited_s} s: if its process hangs, end it by a signal"),
         ))
     })?;
-    while client.is_there() {
+    let look_every = if client.is_on_this_machine() { LOOK_EVERY } else { LOOK_AFAR_EVERY };
+    while client.is_there().await {
         if Instant::now() >= until {
             return Err(Failed::new(
                 Exit::Failed,
                 format!("the host still finishes calls after {waited_s} s; `wasmhost ps` shows which"),
             ));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(look_every).await;
     }
     if stop.json {
         print::json(&serde_json::json!({ "stopped": true }))?;
