@@ -114,7 +114,7 @@ fn act(Arguments { file, remote, verb }: Arguments) -> Outcome {
             refuse_remote_exec(named.as_ref(), &remote)?;
             exec::exec(file(None), exec)
         }
-        Verb::Top => client::with(file(None), async |client| top::top(client).await),
+        Verb::Top => client::with(at()?, async |client| top::top(client).await),
         Verb::Dashboard(dashboard) => {
             client::with(at()?, async |client| dashboard::dashboard(client, &dashboard).await)
         }
