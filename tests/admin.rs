@@ -37,7 +37,7 @@ fn a_canary_is_asked_for_in_whole_percents_and_ended_where_there_is_one() {
     }
     for target in ["/v1/promote", "/v1/abort"] {
         let why = api.refused(409, "POST", target, "{}");
-        assert!(why.starts_with("no release is on canary"), "{why}");
+        assert!(why.starts_with("no deploy is under way, and no release is on canary"), "{why}");
         assert!(api.refused(400, "POST", target, "{\"nonsense\": 1}").contains("nonsense"));
     }
 }

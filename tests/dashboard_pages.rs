@@ -309,7 +309,7 @@ fn every_page_is_sound_in_light_and_dark_and_in_a_narrow_window() {
     for name in pages {
         page.go(&name);
         browser.until("document.querySelector('#app strong')");
-        // What a page asks for is there, or it says that there is none.
+        // A page has all that it asks for, or says that there is none.
         browser.until("![...document.querySelectorAll('main .empty')].some((one) => /^(Looking|Waiting for the host)/.test(one.textContent) && !one.hidden)");
         for (scheme, width) in [("light", 1280), ("dark", 360)] {
             browser.prefer(scheme);

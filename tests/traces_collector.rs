@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::harness::{Collector, Formation, Host, address_of_its_own, eventually};
 
-/// What came of spans, as metrics say it.
+/// The fate of spans, as metrics say it.
 fn spans(host: &Host, result: &str) -> f64 {
     host.metrics().get(&format!("wasmhost_otlp_spans_total{{result=\"{result}\"}}"))
 }

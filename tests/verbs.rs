@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::{Formation, Host, guest_file};
 
 /// Verbs whose output is a program's, a shell's or a file's, that go on for as long as a host does, or have others below.
-const WITHOUT_JSON: [&str; 5] = ["run", "exec", "completions", "jobs", "export"];
+const WITHOUT_JSON: [&str; 6] = ["run", "exec", "completions", "jobs", "export", "top"];
 
 /// A verb, with those above it.
 type Verb = Vec<String>;
@@ -150,7 +150,7 @@ fn what_each_verb_prints_as_json_can_be_read() {
     for verb in all(&formation) {
         let words: Vec<_> = verb.iter().map(String::as_str).collect();
         // It goes on until a person ends it.
-        let is_watch = words == ["jobs", "watch"] || words == ["events"];
+        let is_watch = [&["jobs", "watch"][..], &["events"], &["dashboard"]].contains(&words.as_slice());
         let has_json = help(&formation, &verb, "--help").contains("--json");
         assert!(has_json || WITHOUT_JSON.contains(&verb.join(" ").as_str()), "{verb:?} has no --json");
         let is_called = calls.iter().any(|call| call.starts_with(&words));

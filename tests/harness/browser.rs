@@ -57,7 +57,7 @@ impl Browser {
     fn open(&self, chromium: &Path, width: u32, height: u32) -> Result<String, String> {
         let arguments = [
             "--headless=new".to_owned(),
-            // Whoever runs tests in a container is root there.
+            // Tests in a container are run by root.
             "--no-sandbox".to_owned(),
             "--disable-gpu".to_owned(),
             "--disable-dev-shm-usage".to_owned(),

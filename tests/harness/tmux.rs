@@ -33,7 +33,7 @@ impl Tmux {
         let mut command = Command::new("tmux");
         command.arg("-S").arg(&self.socket).args(["-f", "/dev/null"]).args(arguments);
         command.current_dir(self.socket.parent().unwrap()).env_remove("TMUX").env_remove("WASMHOST_FILE");
-        // What is drawn has characters that a terminal has to know.
+        // The page has characters that a terminal has to know.
         command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm-256color").stdin(Stdio::null());
         command.output().unwrap()
     }

@@ -223,7 +223,7 @@ function begin() {
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : look()));
   window.addEventListener("hashchange", () => {
     go();
-    // Who goes by keys goes on from the new page.
+    // A person who goes by keys goes on from the new page.
     document.getElementById("main").focus({ preventScroll: true });
   });
   go();

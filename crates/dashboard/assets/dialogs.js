@@ -13,7 +13,7 @@ const MESSAGES_MAX = 4;
 /** Says something at the edge of the page. */
 export function say(text, kind = "good") {
   const toasts = document.getElementById("toasts");
-  // What failed again is said once.
+  // A second failure of the same is said once.
   for (const before of toasts.children) if (before.dataset.text === text) return;
   const message = h("div", { class: `toast ${kind}`, data: { text } }, visible(text));
   message.append(button("×", () => message.remove(), { class: "plain", "aria-label": "Close this message" }));

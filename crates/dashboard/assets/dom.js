@@ -44,7 +44,7 @@ export function line(text, max = SHOWN_MAX) {
 
 /** A foreign text of several lines. */
 export function block(text, max = 10 * SHOWN_MAX) {
-  // Who scrolls by keys has to be able to get there.
+  // A person who scrolls by keys has to be able to get there.
   const pre = h("pre", { class: "foreign", dir: "auto", tabindex: "0" });
   pre.append(foreign("bdi", visible, String(text ?? ""), max));
   return pre;

@@ -1,4 +1,4 @@
-//! Who may use the dashboard. It decides on a request's head alone, and has no clock and no connections of its own.
+//! The guard says who may use the dashboard. It decides on a request's head alone, and has no clock and no connections of its own.
 //!
 //! | danger | answer |
 //! | --- | --- |
@@ -52,7 +52,7 @@ struct Session {
     used: Instant,
 }
 
-/// What is to be done with a request.
+/// The verdict on a request.
 pub enum Verdict {
     /// Answer so.
     Answer(Answer),

@@ -1,4 +1,4 @@
-//! The connections of browsers. What the guard lets through goes to the host, and its answer back, as it comes: logs and events
+//! The connections of browsers. A request that the guard lets through goes to the host, and its answer back, as it comes: logs and events
 //! are answers that don't end.
 
 use std::convert::Infallible;

@@ -83,7 +83,7 @@ pub(super) fn health(cx: &mut Reading<'_>, item: &Item<'_>, known: &mut Vec<Know
     Some(Health { listen })
 }
 
-/// What is apart from the ingress has sockets of its own.
+/// A listener apart from the ingress has sockets of its own.
 pub(super) fn refuse_all_handed_over(cx: &mut Reading<'_>, item: &Item<'_>, listen: &[Listen]) {
     if listen.contains(&Listen::HandedOver(None)) {
         let message = "found \"systemd\", which are all sockets that were handed over, those for requests too; \

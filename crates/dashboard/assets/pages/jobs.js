@@ -9,7 +9,7 @@ import { CAN, KINDS, STATES, jobsAt } from "./queues.js";
 // Jobs on a page.
 const PAGE = 50;
 
-// What can be done to many jobs, and to those in which states where a person names none.
+// The acts on many jobs, and the states of those jobs where a person names none.
 const SWEEPS = [
   ["retry", "Retry all", ["dead"], "Each is put on its queue again, with all of its tries."],
   ["cancel", "Cancel all", CAN.cancel, "Those that run are ended. None of them is run again."],

@@ -58,7 +58,7 @@ pub(crate) struct State {
     pub(crate) holdings: Holdings,
     /// The granted directories that have a bound, by their place among the grants.
     pub(crate) bounded: Vec<Option<Bounded>>,
-    /// Of calls that may be beside others.
+    /// The traces of calls that may be beside others.
     pub(crate) traces: CallTraces,
     wasi: WasiCtx,
     /// In the place of `wasi` and `table` for a core module.
@@ -181,7 +181,7 @@ impl State {
         state.outbound.trace = state.traces.of(tasks.into_iter());
     }
 
-    /// What the guest sends next is part of this trace.
+    /// The guest's next requests and jobs are part of this trace.
     pub(crate) fn go_on_in(&mut self, trace: Trace) {
         self.outbound.trace = trace;
     }

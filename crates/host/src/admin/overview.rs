@@ -32,7 +32,7 @@ pub(crate) struct Looks(Mutex<Option<(Instant, Arc<Look>)>>);
 /// How things stood, with what is long beside it.
 struct Look {
     formation: FormationView,
-    /// Of each type.
+    /// The instances and the last crash of each type.
     long: Vec<(Vec<InstanceView>, Option<CrashView>)>,
 }
 

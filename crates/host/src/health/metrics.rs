@@ -290,7 +290,7 @@ fn write_parts(text: &mut impl Sink, types: &[Type<'_>], sources: Option<&Source
     text.single(&CANARY, canary.map_or(0.0, |canary| f64::from(canary.share.percent()) / 100.0));
 }
 
-/// What comes of traces and metrics that are sent elsewhere.
+/// The fate of traces and metrics that are sent elsewhere.
 fn write_telemetry(text: &mut impl Sink, measures: &Measures) {
     text.family(&SPANS);
     for (result, count) in measures.telemetry.spans() {

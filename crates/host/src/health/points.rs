@@ -16,7 +16,7 @@ pub(super) struct Points {
 }
 
 impl Points {
-    /// Of what was counted from the first time to the second, in nanoseconds since 1970.
+    /// The span of the counts: from the first time to the second, in nanoseconds since 1970.
     pub(super) fn new(since_ns: u64, now_ns: u64) -> Points {
         Points { since_ns, now_ns, metrics: vec![], family: None }
     }

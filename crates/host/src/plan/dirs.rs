@@ -105,7 +105,7 @@ fn guarded(formation: &Formation, surroundings: &Surroundings<'_>) -> Vec<Guarde
         add("the secret", secret, true);
     }
     if let Some(admin) = &formation.admin {
-        // Who reads it has the host.
+        // Its reader has the host.
         add("the token of the admin API", &admin.token, false);
     }
     for files in formation.certificates() {

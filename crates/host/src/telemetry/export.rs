@@ -122,7 +122,7 @@ impl Exporter {
         warn!("{what} are lost, which {place} doesn't take: {why}{}", and_more(more, "batches were lost"));
     }
 
-    /// What the collector has not taken, and why.
+    /// The part that the collector has not taken, and why.
     fn heed(&self, answer: Option<PartialSuccess>) -> u64 {
         let Some(PartialSuccess { rejected, error_message }) = answer else { return 0 };
         let rejected = u64::try_from(rejected).unwrap_or(0);

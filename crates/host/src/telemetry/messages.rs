@@ -69,10 +69,10 @@ pub(crate) struct Status {
     pub(crate) code: i32,
 }
 
-/// Of a [`Status`].
+/// The code of a [`Status`] that is an error.
 pub(crate) const STATUS_ERROR: i32 = 2;
 
-/// Of a [`Span`]'s flags, beside those of its trace: it is known whether the parent is another program's, and it is.
+/// A bit of a [`Span`]'s flags, beside those of its trace: it is known whether the parent is another program's, and it is.
 pub(crate) const PARENT_IS_KNOWN: u32 = 0x100;
 pub(crate) const PARENT_IS_REMOTE: u32 = 0x200;
 
@@ -176,7 +176,7 @@ pub(crate) struct Sum {
     pub(crate) is_monotonic: bool,
 }
 
-/// Of a [`Sum`] and a [`Histogram`].
+/// The temporality of a [`Sum`] and a [`Histogram`].
 pub(crate) const CUMULATIVE: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]

@@ -40,10 +40,10 @@ pub(crate) struct Counts {
     failures: [AtomicU64; SIGNALS.len()],
 }
 
-/// What comes of spans.
+/// The fate of spans.
 const SPANS: [&str; 4] = ["sent", "dropped", "failed", "rejected"];
 
-/// What is sent.
+/// The kinds of things that are sent.
 const SIGNALS: [&str; 2] = ["traces", "metrics"];
 
 /// One of [`SIGNALS`].
@@ -93,7 +93,7 @@ pub(crate) struct Telemetry {
     ended: oneshot::Receiver<()>,
 }
 
-/// What is measured, and what sends it, where the settings name a place. `service` is its name where they name none.
+/// The measures, and the part that sends them and traces, where the settings name a place. `service` is its name where they name none.
 pub(crate) fn prepare(
     settings: TelemetrySettings,
     service: &str,

@@ -1,4 +1,4 @@
-//! What is done about a batch that wasn't taken, as OTLP has it: sent again, more and more rarely, or given up. Pure.
+//! A batch that wasn't taken, and its treatment as OTLP has it: sent again, more and more rarely, or given up. Pure.
 
 use std::time::Duration;
 

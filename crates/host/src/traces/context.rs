@@ -22,7 +22,7 @@ pub(crate) struct Context {
     /// The span that whatever comes next belongs to. Not 0.
     pub(crate) span: u64,
     flags: u8,
-    /// What vendors say of it, passed on as it came.
+    /// The vendors' words about it, passed on as they came.
     pub(crate) state: Option<HeaderValue>,
 }
 
@@ -32,7 +32,7 @@ impl Context {
         Context { trace: fastrand::u128(1..), span: new_span(), flags: SAMPLED, state: None }
     }
 
-    /// What a `traceparent` says, if it is well-formed.
+    /// The context in a `traceparent`, if it is well-formed.
     pub(crate) fn parse(value: &[u8]) -> Option<Context> {
         if !is_traceparent(value) {
             return None;
@@ -46,14 +46,14 @@ impl Context {
         })
     }
 
-    /// What the headers of a request say.
+    /// The context in the headers of a request.
     pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Context> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let context = Context::parse(values.next()?.as_bytes())?;
         values.next().is_none().then(|| Context { state: state_of(headers), ..context })
     }
 
-    /// What a job's metadata says.
+    /// The context in a job's metadata.
     pub(crate) fn of_metadata(metadata: &[(String, String)]) -> Option<Context> {
         let value = |wanted: HeaderName| {
             let found = metadata.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_str()));

@@ -1,4 +1,4 @@
-//! What a guest sends, or a person in its place: requests and jobs. They are told of the trace, also where it isn't
+//! Requests and jobs of a guest, or of a person in its place. They are told of the trace, also where it isn't
 //! recorded, and where it is they have spans of their own.
 
 use std::sync::Arc;

@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     Consumer = 5,
 }
 
-/// What is known of a span besides its place and its time.
+/// The facts of a span besides its place and its time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
     pub(crate) attributes: Vec<(&'static str, Value)>,

@@ -1,4 +1,4 @@
-//! The connections at one place of `[admin]`. What a client may take is bounded from its first byte on: a handshake, a head,
+//! The connections at one place of `[admin]`. A client's share is bounded from its first byte on: a handshake, a head,
 //! and the time until it has shown the token.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The token that clients of the admin API show where it is served by TCP. Whoever has it may do everything, so it is
+//! The token that clients of the admin API show where it is served by TCP. Its holder may do everything, so it is
 //! never shown, and its file is for the host's user alone to write.
 
 use std::fmt;
