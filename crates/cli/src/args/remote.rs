@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Options for a host elsewhere")]
 pub(crate) struct RemoteFlags {
-    /// Ask the host at this URL, such as https://shop.example:9443, instead of the formation's; unix:PATH is the socket of
+    /// Ask the host at this URL, such as `https://shop.example:9443`, instead of the formation's; unix:PATH is the socket of
     /// one on this machine [env: WASMHOST_HOST]
     #[arg(short = 'H', long, global = true, value_name = "URL")]
     pub(crate) host: Option<String>,
