@@ -51,6 +51,8 @@ fn types_are_seen_scaled_and_restarted_in_80_columns_and_24_lines() {
 
     top.press(&["Down", "Tab"]);
     top.shows("> INSTANCES OF worker");
+    // It is selected when it is seen, which is a look later.
+    top.shows("worker.1");
     top.press(&["r"]);
     top.shows("restart worker.1? (y, n)");
     top.press(&["n"]);
