@@ -106,14 +106,6 @@ impl App {
         self.note = Note::Underway(act.underway());
     }
 
-    pub(super) fn is_busy(&mut self) {
-        if let Note::Underway(act) = &mut self.note
-            && !act.ends_with(" still")
-        {
-            act.push_str(" still");
-        }
-    }
-
     pub(super) fn ended(&mut self, act: Result<String, String>) {
         self.note = match act {
             Ok(done) => Note::Done(done),

@@ -3,7 +3,7 @@
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 use ratatui::widgets::{Cell, Clear, Paragraph, Row, Sparkline, Table, TableState};
 use wasmhost_host::admin::api::{FormationView, InstanceView, QueueView, TypeHistory, TypeView};
 
@@ -288,10 +288,7 @@ fn is_text(column: &str) -> bool {
 
 fn title(name: &str, has_keys: bool) -> Line<'static> {
     match has_keys {
-        true => Line::from(vec![
-            Span::styled(format!("> {name}"), Style::new().add_modifier(Modifier::BOLD)),
-            Span::styled("", dim()),
-        ]),
+        true => Line::styled(format!("> {name}"), Style::new().add_modifier(Modifier::BOLD)),
         false => Line::styled(format!("  {name}"), dim()),
     }
 }

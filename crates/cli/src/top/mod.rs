@@ -54,12 +54,12 @@ pub(crate) async fn top(client: Client) -> Outcome {
                 Then::End => return Ok(Exit::Done),
                 Then::Nothing => {}
                 Then::Look => next_look = Instant::now(),
-                // One at a time; the keys of a person who can't wait are told so.
+                // One at a time: the last line says which.
                 Then::Act(act) if acting.is_none() => {
                     app.began(&act);
                     acting = Some(tokio::spawn(acts::carry_out(client.clone(), act)));
                 }
-                Then::Act(_) => app.is_busy(),
+                Then::Act(_) => {}
             },
             looked = ended(&mut looking) => {
                 next_look = Instant::now() + LOOK_EVERY;
