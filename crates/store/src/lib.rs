@@ -1,13 +1,16 @@
-//! The store outlives the host. It holds jobs, ticks, releases, and the counts that were set live.
+//! The store outlives the host. It holds jobs, ticks, releases, and the counts that were set live. Hosts that share one
+//! find each other in it: its [`members`].
 //!
-//! Each of them is a small trait. [`sqlite`] implements all four, with a file or without one. [`conformance`] is the
+//! Each of them is a small trait. [`sqlite`] implements them, with a file or without one. [`conformance`] is the
 //! suite that every backend passes. Nothing here knows of wasm.
 
 mod clock;
 mod complaint;
+pub mod components;
 pub mod conformance;
 pub mod counts;
 pub mod jobs;
+pub mod members;
 pub mod releases;
 mod rules;
 pub mod sqlite;
@@ -16,8 +19,10 @@ mod timestamp;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use complaint::{Complaint, LeftOut};
+pub use components::Components;
 pub use counts::Counts;
 pub use jobs::Jobs;
+pub use members::Members;
 pub use releases::Releases;
 pub use sqlite::{COMMIT_SECONDS, ReleasesInFile, SqliteStore, Written};
 pub use ticks::Ticks;

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use wasmhost_store::StoreError;
+use wasmhost_store::counts::{CountChange, CountTo};
 
 use super::{Refused, Supervisor};
 use crate::admin::api::{ScaleChange, ScaleTo};
@@ -36,19 +37,19 @@ type Reply = oneshot::Sender<Result<BTreeMap<String, u32>, Refused>>;
 pub(super) struct Saving {
     weighed: Weighed,
     reply: Reply,
-    save: BoxFuture<'static, Result<(), StoreError>>,
+    save: BoxFuture<'static, Result<BTreeMap<String, u32>, StoreError>>,
 }
 
-/// The counts that a change comes to, and what the store keeps of each (nothing where the file's is to hold).
+/// The counts that a change comes to as this host knows them, and what the store is asked for.
 struct Weighed {
     wanted: BTreeMap<usize, u32>,
-    live: BTreeMap<usize, Option<u32>>,
+    changes: BTreeMap<usize, CountTo>,
     /// The file's counts are to hold for all types that there are or were.
     of_all: bool,
 }
 
 /// Waits for the store, for ever while there is nothing to wait for.
-pub(super) async fn saved(saving: &mut Option<Saving>) -> Result<(), StoreError> {
+pub(super) async fn saved(saving: &mut Option<Saving>) -> Result<BTreeMap<String, u32>, StoreError> {
     match saving {
         Some(saving) => (&mut saving.save).await,
         None => std::future::pending().await,
@@ -73,22 +74,26 @@ impl Supervisor {
         {
             match self.weigh(change) {
                 Ok(weighed) => {
-                    let name = |type_index: &usize| self.types[*type_index].given.name.to_string();
-                    let live =
-                        weighed.live.iter().map(|(type_index, count)| (name(type_index), *count)).collect();
+                    let change = |(type_index, to): (&usize, &CountTo)| {
+                        let given = &self.types[*type_index].given;
+                        CountChange { process: given.name.to_string(), in_file: given.count_in_file, to: *to }
+                    };
+                    let mut changes: Vec<CountChange> = weighed.changes.iter().map(change).collect();
                     let counts = self.counts.clone();
                     let is_reset = weighed.of_all;
                     let save = async move {
-                        let mut live: BTreeMap<String, Option<u32>> = live;
                         if is_reset {
                             // Also those of types that the live release doesn't have.
-                            let gone = counts.load().await?.into_keys().map(|name| (name, None));
-                            live.extend(gone);
+                            let gone = counts.load().await?.into_keys();
+                            changes.extend(gone.map(|process| CountChange {
+                                process,
+                                in_file: 0,
+                                to: CountTo::InFile,
+                            }));
                         }
-                        counts.save(live).await
+                        counts.change(changes).await
                     };
-                    let save = save.boxed();
-                    self.saving = Some(Saving { weighed, reply, save });
+                    self.saving = Some(Saving { weighed, reply, save: save.boxed() });
                 }
                 Err(refused) => drop(reply.send(Err(refused))),
             }
@@ -96,17 +101,18 @@ impl Supervisor {
     }
 
     /// The store has answered.
-    pub(super) fn changed(&mut self, saved: Result<(), StoreError>) {
-        let Some(Saving { weighed: Weighed { wanted, live, .. }, reply, .. }) = self.saving.take() else {
+    pub(super) fn changed(&mut self, saved: Result<BTreeMap<String, u32>, StoreError>) {
+        let Some(Saving { weighed: Weighed { changes, .. }, reply, .. }) = self.saving.take() else {
             return;
         };
         let answer = match saved {
-            Ok(()) => {
-                for (type_index, count) in live {
+            Ok(all) => {
+                for type_index in changes.into_keys() {
                     // A release may have retired it meanwhile.
                     if let Some(kind) = self.types.get_mut(type_index).filter(|kind| !kind.is_retired) {
-                        kind.live = count;
-                        self.set_count(type_index, wanted[&type_index]);
+                        kind.live = all.get(&*kind.given.name).copied();
+                        let count = kind.live.unwrap_or(kind.given.count_in_file);
+                        self.set_count(type_index, count);
                     }
                 }
                 let scalable =
@@ -134,7 +140,7 @@ impl Supervisor {
     }
 
     fn weigh_scale(&self, changes: Vec<ScaleChange>) -> Result<Weighed, Refused> {
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut to) = (BTreeMap::new(), BTreeMap::new());
         for change in changes {
             let type_index = self.index_of(&change.process)?;
             let kind = &self.types[type_index];
@@ -144,11 +150,15 @@ impl Supervisor {
                     change.process
                 )));
             }
-            let count = match change.to {
-                ScaleTo::Count(count) => count,
-                ScaleTo::More(by) => kind.count.saturating_add(by),
-                ScaleTo::Fewer(by) => kind.count.saturating_sub(by),
-            };
+            to.insert(
+                type_index,
+                match change.to {
+                    ScaleTo::Count(count) => CountTo::Exactly(count),
+                    ScaleTo::More(by) => CountTo::More(by),
+                    ScaleTo::Fewer(by) => CountTo::Fewer(by),
+                },
+            );
+            let count = to[&type_index].after(Some(kind.count), 0).unwrap_or(kind.count);
             if wanted.insert(type_index, count).is_some() {
                 return Err(Refused::Conflict(format!(
                     "\"{}\" has two new counts, expected one. Nothing was changed",
@@ -156,8 +166,7 @@ impl Supervisor {
                 )));
             }
         }
-        let live = wanted.iter().map(|(type_index, count)| (*type_index, Some(*count))).collect();
-        Ok(Weighed { wanted, live, of_all: false })
+        Ok(Weighed { wanted, changes: to, of_all: false })
     }
 
     fn weigh_reset(&self, types: &[String]) -> Result<Weighed, Refused> {
@@ -169,7 +178,7 @@ impl Supervisor {
         let in_file = |type_index: &usize| self.types[*type_index].given.count_in_file;
         Ok(Weighed {
             wanted: types.iter().map(|type_index| (*type_index, in_file(type_index))).collect(),
-            live: types.iter().map(|type_index| (*type_index, None)).collect(),
+            changes: types.iter().map(|type_index| (*type_index, CountTo::InFile)).collect(),
             of_all,
         })
     }

@@ -10,6 +10,7 @@ mod failing;
 mod interventions;
 mod leases;
 mod limits;
+mod members;
 mod releases;
 mod retention;
 mod settings;
@@ -23,7 +24,7 @@ use crate::jobs::{
     AfterFailure, Backoff, Claim, ClaimQueue, Failure, JobDetail, JobId, JobState, JobView, LeasedJob,
     NewJob, QueueCounts, Settled, Unique, UniqueScope,
 };
-use crate::{Clock, Counts, Jobs, ManualClock, Releases, Ticks, Timestamp};
+use crate::{Clock, Counts, Jobs, ManualClock, Members, Releases, Ticks, Timestamp};
 
 /// When each case begins: 2026-01-01T00:00:00Z.
 const START: Timestamp = Timestamp(1_767_225_600_000);
@@ -39,7 +40,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// runtime with its timer; with more than one thread it tries harder.
 pub async fn exercise<S, M>(make: M)
 where
-    S: Jobs + Ticks + Counts + Releases,
+    S: Jobs + Ticks + Counts + Releases + Members,
     M: AsyncFn(Arc<ManualClock>) -> S,
 {
     macro_rules! cases {
@@ -102,7 +103,14 @@ where
             releases_are_listed_newest_first, the_newest_releases_are_kept, what_is_needed_is_kept_however_old,
             a_digest_is_named_once, numbers_are_never_used_again, a_large_release_is_kept,
             a_release_that_is_wrong_is_refused, one_of_many_is_live;
-        settings: counts_are_kept, a_count_is_forgotten;
+        settings: counts_are_kept, a_count_is_forgotten,
+            a_relative_change_goes_from_what_is_live_or_else_from_the_file, relative_changes_of_many_add_up;
+        members: each_hears_of_all_with_their_ages, ages_survive_steps_of_a_hosts_clock,
+            counts_and_the_live_release_come_with_the_answer, a_second_host_with_the_same_id_is_refused,
+            a_boot_takes_the_row_of_a_dead_one_at_its_place, a_host_that_was_away_for_long_has_its_row_again,
+            texts_for_people_are_kept_until_others_come, a_row_goes_when_its_boot_leaves,
+            rows_that_are_gone_for_long_are_forgotten, texts_of_members_are_bounded, one_deploy_is_under_way_at_most,
+            a_deploy_is_over_when_its_host_is_gone;
         crowd: no_job_is_claimed_twice, one_of_many_takes_the_tick, one_of_many_holds_the_key, depth_holds_in_a_crowd,
             a_claim_that_nobody_waits_for_is_given_back;
     }

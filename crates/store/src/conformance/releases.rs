@@ -26,7 +26,7 @@ fn component(process: &str, number: u64) -> ReleaseComponent {
 }
 
 /// A release of the file with one component.
-fn of_file(number: u64) -> NewRelease {
+pub(super) fn of_file(number: u64) -> NewRelease {
     NewRelease {
         author: "deploy".to_string(),
         of_file: true,

@@ -4,7 +4,7 @@
 //! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer, to whom `door` leads and for whom
 //! process types wait in `lines`, applies it, commits, and answers (`operation` is what it sees of each);
 //! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `releases`,
-//! `counts`.
+//! `counts`. `members` are no rows of the file: one host has it.
 //! The reader's questions are in `views` and `list`; `releases_in_file` asks without being the host. The tables are in `schema_1.sql` and the files after it.
 //!
 //! A store with a file has more beside it. `ids` locks it for one host and remembers the highest id, `presence` sees when
@@ -26,6 +26,7 @@ mod keys;
 mod leases;
 mod lines;
 mod list;
+mod members;
 mod operation;
 mod pause;
 mod presence;
@@ -52,7 +53,7 @@ mod written;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -64,6 +65,7 @@ use crate::jobs::{
     Claim, EnqueueError, Enqueued, Failure, Holder, Intervened, Intervention, JobDetail, JobFilter, JobId,
     JobView, Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
 };
+use crate::members::Table;
 use crate::{Clock, Complaint, StoreError, SystemClock, Timestamp, rules};
 
 use self::backup::Copying;
@@ -97,6 +99,7 @@ pub struct SqliteStore {
     meter: Arc<Meter>,
     clock: Arc<dyn Clock>,
     holder: Arc<OnceLock<Arc<dyn Holder>>>,
+    members: Arc<Mutex<Table>>,
 }
 
 impl SqliteStore {
@@ -176,7 +179,16 @@ impl SqliteStore {
         };
         spawn("store-writer", move || writer.run())?;
         let writer = Door::new(to_writer);
-        Ok(SqliteStore { copying: None, writer, reader: None, changes, meter, clock, holder })
+        Ok(SqliteStore {
+            copying: None,
+            writer,
+            reader: None,
+            changes,
+            meter,
+            clock,
+            holder,
+            members: Arc::default(),
+        })
     }
 
     /// Finishes what was accepted and closes the file; calls that come later, on any handle, get

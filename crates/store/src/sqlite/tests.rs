@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::writer::Tx;
 use super::*;
+use crate::counts::{CountChange, CountTo};
 use crate::jobs::{ClaimQueue, JobState};
 use crate::{Counts, Ticks};
 
@@ -48,6 +49,10 @@ fn new_file(path: &Path) -> Connection {
 
 pub(super) fn job(payload: usize) -> NewJob {
     NewJob { queue: "mail".to_string(), payload: vec![7; payload], ..NewJob::default() }
+}
+
+pub(super) fn web(count: u32) -> CountChange {
+    CountChange { process: "web".to_string(), in_file: 1, to: CountTo::Exactly(count) }
 }
 
 pub(super) fn claim() -> Claim {
@@ -140,7 +145,7 @@ async fn keeps_everything_when_it_is_opened_again() {
     store.complete(done.lease).await.unwrap();
     let leased = store.claim(claim()).await.unwrap().remove(0);
     store.take("clock", Timestamp(5), false, "host/boot-1").await.unwrap();
-    store.save([("web".to_string(), Some(3))].into()).await.unwrap();
+    store.change(vec![web(3)]).await.unwrap();
     let counts = store.counts().await.unwrap();
     // Without `close`: as a host that just ends would.
     drop(store);

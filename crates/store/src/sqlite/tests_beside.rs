@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tests::{Fixture, claim, job};
+use super::tests::{Fixture, claim, job, web};
 use super::*;
 use crate::{Counts, ManualClock};
 
@@ -69,10 +69,7 @@ async fn a_file_that_goes_while_it_is_in_use_is_told_and_nothing_more_is_stored(
             let EnqueueError::Store(StoreError::Gone(text)) = &refused else { panic!("{name}: {refused:?}") };
             assert!(text.contains(file.to_str().unwrap()) && text.contains(told), "{text}");
             assert!(matches!(store.claim(claim()).await, Err(StoreError::Gone(_))));
-            assert!(matches!(
-                store.save([("web".to_string(), Some(1))].into()).await,
-                Err(StoreError::Gone(_))
-            ));
+            assert!(matches!(store.change(vec![web(1)]).await, Err(StoreError::Gone(_))));
         };
         std::fs::rename(&file, &elsewhere).unwrap();
         until_looked().await;

@@ -1,6 +1,6 @@
 //! Files that are old, damaged, full or copied.
 
-use super::tests::{Fixture, claim, job};
+use super::tests::{Fixture, claim, job, web};
 use super::*;
 use crate::jobs::{JobState, Order, Unique, UniqueScope};
 use crate::ticks::{Begun, TickResult};
@@ -375,7 +375,7 @@ async fn on_a_full_disk_jobs_are_done_and_discarded_and_then_there_is_room() {
             let leased = store.claim(claim()).await.unwrap().remove(0);
             assert_eq!(store.complete(leased.lease).await.unwrap(), Settled::Done);
         }
-        store.save([("web".to_string(), Some(2))].into()).await.unwrap();
+        store.change(vec![web(2)]).await.unwrap();
         store.pause("mail").await.unwrap();
         let full = store.enqueue(vec![job(1)]).await;
         assert!(
