@@ -6,6 +6,7 @@
 //! lock. The admin socket in it has mode 0600 before anybody can connect.
 
 mod elsewhere;
+mod identity;
 mod user;
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -24,6 +25,7 @@ use tracing::warn;
 use user::User;
 
 pub use elsewhere::running_state_dir;
+pub(crate) use identity::Identity;
 
 /// The longest path that a unix socket may have, in bytes: `sun_path` of unix(7), less its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;

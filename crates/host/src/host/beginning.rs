@@ -26,6 +26,7 @@ use crate::release::{
     Begin, Making, NothingToRun, Opened, Release, Shelf, at_start, engine_options, run_release_steps,
 };
 use crate::services::{GrantedBy, Queues, Refusals};
+use crate::state_dir::Identity;
 
 /// How long the store may take to hear why there is no host, and how long where somebody has asked for the stop. A store that
 /// hangs says it to the next start.
@@ -37,6 +38,7 @@ pub(super) struct Means<'a> {
     /// The store and the state directory of the file. A release of before may have named others.
     pub(super) url: StoreUrl,
     pub(super) state_dir: PathBuf,
+    pub(super) identity: Identity,
     pub(super) logs: Arc<Logs>,
     pub(super) feed: Arc<Feed>,
     pub(super) cache: Cache,
@@ -127,8 +129,20 @@ async fn make(
     queues: &Arc<Queues>,
     sockets: &mut Sockets,
 ) -> Result<Made, StartError> {
-    let Means { url, state_dir, logs, feed, cache, granted_by, progress, entrance, health, measures, .. } =
-        means;
+    let Means {
+        url,
+        state_dir,
+        identity,
+        logs,
+        feed,
+        cache,
+        granted_by,
+        progress,
+        entrance,
+        health,
+        measures,
+        ..
+    } = means;
     let failed = |err| StartError::Store { url: url.to_string(), err };
     // Early, so that a port in use is an answer of milliseconds, and clients wait instead of being refused.
     entrance.tell("opening its listeners");
@@ -140,7 +154,7 @@ async fn make(
         false => None,
     };
     let counts = store.counts.load().await.map_err(failed)?;
-    let owner = store::take_ownership(&url, store).await?;
+    let owner = store::take_ownership(&url, store, &identity).await?;
     let capacity = Capacity::find(&plan, &counts)?;
     capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
     let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;

@@ -37,7 +37,7 @@ use crate::output::Output;
 use crate::plan::Plan;
 use crate::release::{Deployer, Deploying, Front, Live, Making, Parts, TIMEOUT_DEFAULT, Triggers, Wanted};
 use crate::services::GrantedBy;
-use crate::state_dir::StateDir;
+use crate::state_dir::{Identity, StateDir};
 use crate::supervisor::{Action, Pulse, Records, Supervisor};
 use crate::systemd::ServiceManager;
 use crate::telemetry::{self, Telemetry, TelemetrySettings};
@@ -173,6 +173,7 @@ impl Host {
         let means = Means {
             url: plan.formation.store.clone(),
             state_dir: plan.formation.state_dir.clone(),
+            identity: Identity::of(&plan.formation.state_dir),
             logs: logs.clone(),
             feed: feed.clone(),
             cache,

@@ -12,7 +12,7 @@ use super::{Lasting, StartError};
 use crate::measures::Measures;
 use crate::release::Begin;
 use crate::services::{KnownQueues, Queues};
-use crate::state_dir::{StateDir, StateDirError};
+use crate::state_dir::{Identity, StateDir, StateDirError};
 
 /// The store's parts, of one backend.
 #[derive(Clone)]
@@ -26,6 +26,11 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Whether other hosts may use it at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Its threads last as long as the host.
     pub(super) fn watch(&self, lasting: &Lasting) {
         let sqlite = self.sqlite.clone();
@@ -110,18 +115,24 @@ pub async fn enqueue_without_host(
 }
 
 /// Names this boot, and ends what earlier boots of this host had begun: they are dead, since the state directory's
-/// lock is held here. Their jobs are freed, and their ticks marked as interrupted.
-pub(super) async fn take_ownership(url: &StoreUrl, store: &Store) -> Result<String, StartError> {
-    const PREFIX: &str = "host/";
-    let freed = store.jobs.free_leases(PREFIX).await;
+/// lock is held here. Their jobs are freed, and their ticks marked as interrupted. A store that no other host can use has
+/// only those of this one, under whatever id it had.
+pub(super) async fn take_ownership(
+    url: &StoreUrl,
+    store: &Store,
+    identity: &Identity,
+) -> Result<String, StartError> {
+    let own = format!("host/{}/", identity.host);
+    let dead = if store.is_shared() { own.as_str() } else { "host/" };
+    let freed = store.jobs.free_leases(dead).await;
     let freed = freed.map_err(|err| StartError::Store { url: url.to_string(), err })?;
     if freed > 0 {
         info!("{freed} jobs that the last run had begun will run again");
     }
-    let left = store.ticks.interrupt(PREFIX).await;
+    let left = store.ticks.interrupt(dead).await;
     let left = left.map_err(|err| StartError::Store { url: url.to_string(), err })?;
     if left > 0 {
         info!("{left} ticks that the last run had begun were interrupted by its end, and are not run again");
     }
-    Ok(format!("{PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)))
+    Ok(format!("{own}{}-{:x}", std::process::id(), fastrand::u64(..)))
 }

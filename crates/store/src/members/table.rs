@@ -22,7 +22,7 @@ struct Row {
 
 impl Table {
     /// Writes a row, and returns the age that it had if it was the same boot's; or returns the row that another boot has.
-    pub fn beat(&mut self, beat: Beat, now: Timestamp) -> Result<Option<Duration>, Member> {
+    pub fn beat(&mut self, beat: Beat, now: Timestamp) -> Result<Option<Duration>, Box<Member>> {
         let before = self.rows.get(&beat.host);
         let mut own_age = None;
         let mut shown = None;
@@ -32,7 +32,7 @@ impl Table {
                 own_age = Some(age);
                 shown = before.beat.shown.clone();
             } else if age < MEMBER_FOR && !(beat.is_first && before.beat.place == beat.place) {
-                return Err(before.view(now));
+                return Err(Box::new(before.view(now)));
             }
         }
         let shown = beat.shown.clone().or(shown);

@@ -23,7 +23,7 @@ impl Members for SqliteStore {
                 let (members, deploy) = (table.members(now), table.deploy(now));
                 Answer::Heard(Heard { members, own_age, counts, live, deploy })
             }
-            Err(other) => Answer::Taken(other),
+            Err(other) => Answer::Taken(*other),
         })
     }
 
