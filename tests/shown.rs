@@ -173,9 +173,6 @@ fn an_error_says_who_named_the_file() {
 #[test]
 fn what_a_later_version_has_is_refused_with_words_that_say_so() {
     let formation = Formation::web("");
-    for verb in ["new", "build", "dev"] {
-        formation.cli([verb]).failed(2, &format!("`{verb}` is not there yet in this version"));
-    }
     formation.cli(["rnu"]).failed(2, "unrecognized subcommand 'rnu'");
     let formation = Formation::web("").replace("[http]", "[packages]\ntrust = []\n[http]");
     formation.cli(["check"]).failed(2, "packages: not supported yet by this version");

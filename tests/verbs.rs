@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::harness::{Formation, Host, guest_file};
 
 /// Verbs whose output is a program's, a shell's or a file's, that go on for as long as a host does, or have others below.
-const WITHOUT_JSON: [&str; 6] = ["run", "exec", "completions", "jobs", "export", "top"];
+const WITHOUT_JSON: [&str; 8] =
+    ["run", "dev", "exec", "completions", "componentize", "jobs", "export", "top"];
 
 /// A verb, with those above it.
 type Verb = Vec<String>;
@@ -90,6 +91,8 @@ fn with_json(component: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["check"],
         vec!["compile", component, "-o", "compiled.cwasm"],
+        vec!["new", "fresh", "--lang", "c"],
+        vec!["build", "-f", "built.toml"],
         vec!["init", "-f", "found.toml"],
         vec!["import", "-o", "imported.toml"],
         vec!["import", "-o", "-"],
@@ -144,7 +147,11 @@ fn what_each_verb_prints_as_json_can_be_read() {
         )
         .directory("out")
         .with_guest("cmd-test", "tools.wasm")
-        .with_file("Procfile", "tools: tools.wasm\n");
+        .with_file("Procfile", "tools: tools.wasm\n")
+        .with_file(
+            "built.toml",
+            "[process.tools]\ncomponent = \"built.wasm\"\nbuild = \"cp tools.wasm built.wasm\"\n",
+        );
     let component = guest_file("cmd-test-core");
     let calls = with_json(component.to_str().unwrap());
     for verb in all(&formation) {

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ChildStdin;
+use std::process::{ChildStdin, Command};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Ended, Process, variant};
+use super::{Ended, Process, command, variant};
 
 /// The token of [`Formation::admin`].
 pub(crate) const TOKEN: &str = "Correct.Horse_Battery~Staple-0123456789+/=";
@@ -202,6 +202,11 @@ impl Formation {
     /// Starts the binary with this formation.
     pub(crate) fn start<const N: usize>(&self, arguments: [&str; N]) -> Process {
         Process::start_with(self.folder(), arguments, "", &self.variables)
+    }
+
+    /// The binary with this formation, to be started.
+    pub(crate) fn command<const N: usize>(&self, arguments: [&str; N]) -> Command {
+        command(self.folder(), arguments, &self.variables)
     }
 
     /// The same with a standard input that stays open.

@@ -33,12 +33,22 @@ impl Host {
     /// The same for components that take long to compile, as they do in a host that isn't built for speed.
     #[track_caller]
     pub(crate) fn run_within(patience: Duration, formation: &Formation) -> Host {
-        let mut host = Host::spawn(formation);
+        Host::spawn(formation).up_within(patience)
+    }
+
+    /// `wasmhost dev`, which runs it as soon as it is built.
+    #[track_caller]
+    pub(crate) fn dev(formation: &Formation) -> Host {
+        Host::of(formation, formation.start(["dev"])).up_within(PATIENCE)
+    }
+
+    #[track_caller]
+    fn up_within(mut self, patience: Duration) -> Host {
         let up = "all instances are up";
-        host.stderr
+        self.stderr
             .wait_within(patience, up, |lines| lines.iter().any(|line| line.contains(up)).then_some(()));
-        host.find_address();
-        host
+        self.find_address();
+        self
     }
 
     /// Runs a formation, and waits until it can be asked, whatever its instances do.
@@ -59,7 +69,10 @@ impl Host {
 
     /// Runs a formation, and waits for nothing.
     pub(crate) fn spawn(formation: &Formation) -> Host {
-        let process = formation.start(["run"]);
+        Host::of(formation, formation.start(["run"]))
+    }
+
+    fn of(formation: &Formation, process: Process) -> Host {
         let (stdout, stderr, pid) = (process.stdout.clone(), process.stderr.clone(), process.pid());
         Host { process: Some(process), stdout, stderr, pid, http: None, folder: formation.keep() }
     }

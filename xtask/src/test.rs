@@ -207,7 +207,12 @@ impl Checks<'_> {
                 return Ok(());
             }
         }
-        self.ignored_test(&tests, &format!("languages::{name}"))
+        self.ignored_test(&tests, &format!("languages::{name}"))?;
+        match is_slow {
+            true => self.ignored_test(&format!("new projects in {name}"), &format!("new::{name}")),
+            // Those are among the other tests.
+            false => Ok(()),
+        }
     }
 
     /// Runs a test that is ignored where nobody asks for it.

@@ -134,7 +134,7 @@ fn run_http(mut plan: Plan, flags: &AppFlags) -> Outcome {
             return Err(Failed::new(Exit::Component, format!("{}; --memory grants it", problem.message)));
         }
     }
-    host_log::with(|output| serve(plan, GrantedBy::Flags, output))
+    host_log::with(|output| serve(plan, GrantedBy::Flags, output, None))
 }
 
 /// Runs it once. Signals are left as they are: they end it, and this process with it, as they would end any program.

@@ -4,6 +4,7 @@ pub(crate) mod exec;
 pub(crate) mod help;
 pub(crate) mod jobs;
 pub(crate) mod look;
+pub(crate) mod project;
 pub(crate) mod releases;
 mod remote;
 pub(crate) mod setup;
@@ -20,6 +21,7 @@ use crate::complete;
 use exec::{EXEC_HELP, Exec};
 use jobs::{Enqueue, Jobs};
 pub(crate) use look::{Dashboard, Events, Logs, Ps};
+use project::{BUILD_HELP, Build, COMPONENTIZE_HELP, Componentize, DEV_HELP, Dev, NEW_HELP, New};
 use releases::{
     ABORT_HELP, Abort, DEPLOY_HELP, Deploy, PROMOTE_HELP, Promote, RELEASES_HELP, ROLLBACK_HELP, Releases,
     Rollback,
@@ -47,6 +49,10 @@ impl Verb {
             Verb::Run(_) => Some("run"),
             Verb::Check(_) => Some("check"),
             Verb::Compile(_) => Some("compile"),
+            Verb::New(_) => Some("new"),
+            Verb::Build(_) => Some("build"),
+            Verb::Dev(_) => Some("dev"),
+            Verb::Componentize(_) => Some("componentize"),
             Verb::Init(_) => Some("init"),
             Verb::Import(_) => Some("import"),
             Verb::Export(_) => Some("export"),
@@ -122,6 +128,18 @@ pub(crate) enum Verb {
     /// Show what became of the last ticks, and when the next ones come.
     #[command(after_help = help::TICKS)]
     Ticks(Ticks),
+    /// Write a project that builds and runs: a formation, sources, a test.
+    #[command(after_help = NEW_HELP)]
+    New(New),
+    /// Build the components of types whose sources changed, by their `build` commands.
+    #[command(after_help = BUILD_HELP)]
+    Build(Build),
+    /// Build and run a formation, and deploy each change without dropping a request.
+    #[command(after_help = DEV_HELP)]
+    Dev(Dev),
+    /// Make a component of a core module, as a step of a build.
+    #[command(after_help = COMPONENTIZE_HELP)]
+    Componentize(Componentize),
     /// Write a formation.toml for the components in a folder.
     #[command(after_help = INIT_HELP)]
     Init(Init),

@@ -3,13 +3,16 @@
 mod app;
 mod app_arguments;
 mod args;
+mod build;
 mod cache;
 mod check;
 mod client;
 mod compile;
 mod complete;
+mod componentize;
 mod dashboard;
 mod deploy;
+mod dev;
 mod enqueue;
 mod events;
 mod exec;
@@ -22,6 +25,7 @@ mod logs;
 mod man;
 mod memory;
 mod moment;
+mod new;
 mod print;
 mod program;
 mod ps;
@@ -41,24 +45,12 @@ mod work;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use args::{Arguments, Verb};
 use client::{Target, refuse_remote, refuse_remote_exec};
-use exit::{Exit, Failed, Outcome};
+use exit::Outcome;
 use formation_file::FormationFile;
-
-/// Verbs that the next versions will have.
-const VERBS_TO_COME: [&str; 3] = ["new", "build", "dev"];
-
-/// The failure of a command line whose verb a later version will have.
-fn not_yet(said: &clap::Error) -> Option<Failed> {
-    let Some(ContextValue::String(verb)) = said.get(ContextKind::InvalidSubcommand) else { return None };
-    let message =
-        format!("`{verb}` is not there yet in this version; `wasmhost --help` lists the verbs that are");
-    VERBS_TO_COME.contains(&verb.as_str()).then(|| Failed::new(Exit::Usage, message))
-}
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -71,10 +63,7 @@ fn main() -> ExitCode {
     let line = app_arguments::part(std::env::args_os().collect());
     print::end(match Arguments::try_parse_from(line) {
         Ok(arguments) => act(arguments),
-        Err(said) => match not_yet(&said) {
-            Some(failed) => Err(failed),
-            None => print::usage(said),
-        },
+        Err(said) => print::usage(said),
     })
 }
 
@@ -124,6 +113,10 @@ fn act(Arguments { file, remote, verb }: Arguments) -> Outcome {
         Verb::Jobs(jobs) => jobs::jobs(at()?, jobs.verb),
         Verb::Tick(tick) => client::with(at()?, async |client| work::tick(&client, &tick).await),
         Verb::Ticks(ticks) => client::with(at()?, async |client| ticks::ticks(&client, &ticks).await),
+        Verb::New(arguments) => new::new(arguments),
+        Verb::Build(arguments) => build::build(&file(None), &arguments),
+        Verb::Dev(dev) => dev::dev(file(dev.file)),
+        Verb::Componentize(arguments) => componentize::componentize(&arguments),
         Verb::Init(init) => setup::init::init(named, init),
         Verb::Import(import) => setup::import::import(named, import),
         Verb::Export(export) => setup::export::export(file(None), export),

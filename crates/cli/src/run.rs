@@ -26,6 +26,6 @@ pub(crate) fn run(file: FormationFile, app: AppFlags) -> Outcome {
         if file.is_named_by_variable() {
             info!("running {}, which the environment variable WASMHOST_FILE names", file.path().display());
         }
-        serve(plan(&file)?, GrantedBy::Formation, output)
+        serve(plan(&file)?, GrantedBy::Formation, output, None)
     })
 }

@@ -12,14 +12,15 @@ use wasmhost_host::{
 };
 
 use crate::cache;
+use crate::dev::Dev;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::memory;
 use crate::signals::{Order, Signals};
 use crate::table::size;
 use crate::threads::Places;
 
-/// Serves a plan until it is told to stop.
-pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outcome {
+/// Serves a plan until it is told to stop. Meanwhile `dev` follows changes, where it is there.
+pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output, dev: Option<Dev>) -> Outcome {
     let cache = cache::from_environment()?;
     let telemetry = telemetry()?;
     let handed_over = HandedOver::from_env();
@@ -35,7 +36,8 @@ pub(crate) fn serve(plan: Plan, granted_by: GrantedBy, output: &Output) -> Outco
     let runtime = runtime.worker_threads(places.io_threads()).on_thread_start(begin_thread).build()?;
     places.wait();
     // Not on a thread of the runtime: see `threads`.
-    let outcome = runtime.block_on(live(plan, cache, granted_by, handed_over, telemetry, output.clone()));
+    let outcome =
+        runtime.block_on(live(plan, cache, granted_by, handed_over, telemetry, output.clone(), dev));
     // A thread may hang in the system, in a read of a disk that doesn't answer, say. Nobody waits for it.
     runtime.shutdown_background();
     outcome
@@ -74,6 +76,7 @@ async fn live(
     handed_over: HandedOver,
     telemetry: TelemetrySettings,
     output: Output,
+    dev: Option<Dev>,
 ) -> Outcome {
     tokio::spawn(memory::give_back());
     let mut signals = Signals::new()?;
@@ -110,6 +113,12 @@ async fn live(
         manager.ready();
         std::future::pending().await
     };
+    let followed = async {
+        if let Some(mut dev) = dev {
+            dev.follow(&host).await;
+        }
+        std::future::pending().await
+    };
     let stop_ordered = async {
         loop {
             match signals.order().await {
@@ -120,6 +129,7 @@ async fn live(
     };
     tokio::select! {
         () = up => {}
+        () = followed => {}
         () = stop_ordered => {}
         () = stop_asked => {}
         _ = lost => {}

@@ -14,6 +14,7 @@ use toml::{Table, Value};
 
 /// Keys of a process type that the host alone acts on: its instances stay.
 const SETTINGS: &[&str] = &[
+    "build",
     "count",
     "route",
     "queue",

@@ -156,6 +156,8 @@ pub struct ProcessType {
     pub name: String,
     /// The component's file, absolute. Whether it exists is for whoever loads it to find out.
     pub component: PathBuf,
+    /// The shell command that makes the component, run in the file's folder by `wasmhost build` and `wasmhost dev`.
+    pub build: Option<String>,
     /// Whether the component may be compiled code, which runs outside of the sandbox.
     pub trust_cwasm: bool,
     /// Whether an import that nothing provides ends the call that uses it, and isn't refused at the start.
@@ -426,6 +428,7 @@ impl ProcessType {
         ProcessType {
             name: name.into(),
             component,
+            build: None,
             trust_cwasm: false,
             missing_imports_trap: false,
             args: Vec::new(),

@@ -309,6 +309,8 @@ impl From<&Queue> for QueueTable {
 #[derive(Serialize)]
 struct ProcessTable<'a> {
     component: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     trust_cwasm: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -396,6 +398,7 @@ impl<'a> From<&'a ProcessType> for ProcessTable<'a> {
         let grants = &process.grants;
         ProcessTable {
             component: path(&process.component),
+            build: process.build.as_deref().map(escape),
             trust_cwasm: process.trust_cwasm,
             missing_imports: process.missing_imports_trap.then_some("trap"),
             args: process.args.iter().map(|arg| escape(arg)).collect(),

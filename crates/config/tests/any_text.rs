@@ -231,11 +231,11 @@ fn process() -> impl Strategy<Value = ProcessType> {
     let isolation = (option::of(isolation), option::of(1u32..=10_000), 1u32..=1_000);
     let calls = (option::of(1u64..=1 << 30), option::of("/[a-z.~?=&]{0,8}(%2[fF])?"));
     let life = (option::of(duration()), isolation, calls, option::of(age()));
-    let component = (path(), any::<bool>(), any::<bool>());
+    let component = (path(), option::of("[a-z $(){}&;-]{1,12}"), any::<bool>(), any::<bool>());
     (name(), component, vec(text(), 0..3), 0u32..=100_000, trigger(), limits, life, grants()).prop_map(
         |(
             name,
-            (component, trust_cwasm, missing_imports_trap),
+            (component, build, trust_cwasm, missing_imports_trap),
             args,
             count,
             trigger,
@@ -257,6 +257,7 @@ fn process() -> impl Strategy<Value = ProcessType> {
             ProcessType {
                 name,
                 component,
+                build,
                 trust_cwasm,
                 missing_imports_trap,
                 args,

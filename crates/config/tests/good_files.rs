@@ -46,6 +46,7 @@ fn the_smallest_file_has_every_default() {
         processes: vec![ProcessType {
             name: "web".to_owned(),
             component: "/srv/shop/web.wasm".into(),
+            build: None,
             trust_cwasm: false,
             missing_imports_trap: false,
             args: vec![],

@@ -200,7 +200,7 @@ fn plan_type(
     formation: &Formation,
 ) -> Result<PlannedType, PlanProblem> {
     let problem = |message| PlanProblem { process: process.name.clone(), message, in_component: true };
-    let bytes = read(path).map_err(problem)?;
+    let bytes = read(path, process).map_err(problem)?;
     let (code, seen) =
         Code::new(bytes, process.trust_cwasm).map_err(|err| problem(format!("{} {err}", path.display())))?;
     let (trigger, handler) = join(process, &seen, formation)
@@ -238,11 +238,12 @@ fn plan_type(
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path, process: &ProcessType) -> Result<Vec<u8>, String> {
     use std::io::ErrorKind;
     let bytes = read_file(path, FILE_BYTES_MAX).map_err(|err| match err.kind() {
         ErrorKind::NotFound => {
-            format!("the component {} doesn't exist: build it, or correct `component`", path.display())
+            let how = if process.build.is_some() { "`wasmhost build` builds it" } else { "build it" };
+            format!("the component {} doesn't exist: {how}, or correct `component`", path.display())
         }
         ErrorKind::IsADirectory => {
             format!("the component {} is a directory; a .wasm file is expected", path.display())

@@ -38,6 +38,7 @@ fn of_type(old: &str, new: &str) -> (How, Vec<String>) {
 #[test]
 fn settings_change_under_instances_that_stay() {
     for (old, new, line) in [
+        ("", "build = \"make web\"", "build none -> \"make web\""),
         ("count = 2", "count = 4", "count 2 -> 4"),
         ("route = \"/\"", "route = \"/v1\"", "route / -> /v1"),
         ("route = \"/\"", "route = [\"/\", \"api.example.com/v1\"]", "route / -> /, api.example.com/v1"),

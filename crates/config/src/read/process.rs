@@ -25,6 +25,9 @@ const CALLS_MAX: u64 = 1_000_000_000_000;
 const AGE_MIN: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_hours(365 * 24);
 
+const EXPECTED_BUILD: &str =
+    "the command that makes the component, such as \"cargo build --release --target wasm32-wasip2\"";
+
 /// Reads one process type; `None` where it is no table at all.
 pub(super) fn process_type(
     cx: &mut Reading<'_>,
@@ -35,6 +38,7 @@ pub(super) fn process_type(
     let mut table = item.table(cx, &format!("a table, such as [process.{name}]"))?;
     let component = component(cx, &mut table);
     let mut process = ProcessType::new(name, component.unwrap_or_default());
+    process.build = table.take("build").and_then(|item| item.text(cx, EXPECTED_BUILD));
     process.trust_cwasm = table.take("trust_cwasm").and_then(|item| item.boolean(cx)).unwrap_or(false);
     process.missing_imports_trap = table
         .take("missing_imports")
@@ -78,9 +82,7 @@ pub(super) fn process_type(
     process.ready = table.take("ready").and_then(|item| ready(cx, &item, trigger));
     process.grants = grants::grants(cx, &mut table);
     process.args = table.take("args").map(|item| args(cx, &item)).unwrap_or_default();
-    for key in ["autoscale", "build"] {
-        table.not_yet(cx, key);
-    }
+    table.not_yet(cx, "autoscale");
     table.finish(cx);
     Some(process)
 }

@@ -53,7 +53,7 @@ fn plan(formation: &Formation, name: &str, component: Option<&Path>) -> Result<P
     let directories = open_dirs(process)?;
     let component = component.unwrap_or(&process.component);
     let path = component.display();
-    let bytes = read(component).map_err(problem(true))?;
+    let bytes = read(component, process).map_err(problem(true))?;
     let code = Code::new(bytes, process.trust_cwasm);
     let (code, seen) = code.map_err(|err| problem(true)(format!("{path} {err}")))?;
     let Some(handler) = seen.handlers.iter().copied().find(|handler| handler.is_command()) else {
