@@ -7,7 +7,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use wasmhost_host::admin::api::{CanaryView, CrashCause, CrashView, FormationView, InstanceView, TypeView};
+use wasmhost_host::admin::api::{
+    CanaryView, CrashCause, CrashView, FormationView, HostView, InstanceView, TypeView,
+};
 use wasmhost_host::unknown_type;
 
 use crate::args::Ps;
@@ -93,6 +95,7 @@ fn render(view: &FormationView) -> String {
         text += "jobs and ticks are paused; SIGUSR2 takes them again\n";
     }
     text.push('\n');
+    text += &host_table(&view.hosts);
     // There isn't room for both. In a type with two versions one has to know which is which.
     let mut seen = HashSet::new();
     let are_versions = view.types.iter().any(|process| !seen.insert(&process.process));
@@ -105,13 +108,39 @@ fn render(view: &FormationView) -> String {
     let mut instances = view.types.iter().flat_map(|process| &process.instances).peekable();
     if instances.peek().is_some() {
         text.push('\n');
-        let head = [
+        let mut head = vec![
             "INSTANCE", "RELEASE", "STATE", "UPTIME", "CALLS", "RESTARTS", "RECYCLED", "CPU", "MEMORY",
             "LIMIT",
         ];
-        text += &table(&head, instances.map(instance_row));
+        let are_shared = view.hosts.len() > 1;
+        if are_shared {
+            head.insert(1, "HOST");
+        }
+        text += &table(&head, instances.map(|instance| instance_row(instance, are_shared)));
     }
     text
+}
+
+/// The hosts that share the formation, where there are several.
+fn host_table(hosts: &[HostView]) -> String {
+    if hosts.len() < 2 {
+        return String::new();
+    }
+    let rows = hosts.iter().map(|host| {
+        let lacks = match host.lacks {
+            0 => String::new(),
+            lacks => format!(" (no room for {lacks})"),
+        };
+        vec![
+            host.name.clone(),
+            host.state.clone(),
+            if host.release == 0 { String::new() } else { format!("v{}", host.release) },
+            format!("{} of {}{lacks}", host.actual, host.desired),
+            if host.here { "here".to_owned() } else { format!("{} ago", short(host.heard_s)) },
+            host.http.join(" "),
+        ]
+    });
+    format!("{}\n", table(&["HOST", "STATE", "RELEASE", "INSTANCES", "HEARD", "HTTP"], rows))
 }
 
 /// A line for each instance that says something of itself, and for each type whose last end nothing else tells of.
@@ -232,8 +261,8 @@ fn type_row(view: &TypeView, are_versions: bool, canary: Option<CanaryView>) -> 
     ]
 }
 
-fn instance_row(view: &InstanceView) -> Vec<String> {
-    vec![
+fn instance_row(view: &InstanceView, are_shared: bool) -> Vec<String> {
+    let mut row = vec![
         view.name.clone(),
         // One that starts may be of either of two.
         if view.release == 0 { String::new() } else { format!("v{}", view.release) },
@@ -246,7 +275,11 @@ fn instance_row(view: &InstanceView) -> Vec<String> {
         size(view.memory_bytes),
         // A place without an instance has none.
         if view.memory_max_bytes == 0 { String::new() } else { whole_size(view.memory_max_bytes) },
-    ]
+    ];
+    if are_shared {
+        row.insert(1, view.host.clone().unwrap_or_default());
+    }
+    row
 }
 
 /// The use of each instance that serves, beside its limits.

@@ -168,6 +168,7 @@ pub(crate) fn exit_of(err: &StartError) -> Exit {
         StartError::Engine(_)
         | StartError::StateDir(_)
         | StartError::Store { .. }
+        | StartError::NotJoined(_)
         | StartError::Listen { .. }
         | StartError::ListenApart { .. }
         | StartError::Admin(_)

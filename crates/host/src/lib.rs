@@ -18,7 +18,6 @@ mod host;
 mod ingress;
 mod logs;
 mod measures;
-#[cfg_attr(not(test), expect(dead_code, reason = "hosts that share a store come with its PostgreSQL"))]
 mod members;
 mod output;
 mod plan;

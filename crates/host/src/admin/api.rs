@@ -51,8 +51,41 @@ pub struct FormationView {
     /// The release that is on canary, if one is.
     #[serde(default)]
     pub canary: Option<CanaryView>,
+    /// The hosts that share the formation, where its store is one that hosts can share. Types and instances are those of all
+    /// of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostView>,
     /// In the file's order. A type with a canary is there twice: the live version, and then the canary.
     pub types: Vec<TypeView>,
+}
+
+/// A host that shares the formation with others, as it last said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostView {
+    /// The id that it has in all its boots.
+    pub id: String,
+    /// The machine's name, with the beginning of the id where several hosts have one name.
+    pub name: String,
+    /// Whether it is the one that answers.
+    pub here: bool,
+    /// `starting`, `joined`, `draining`, or `silent` where it has said nothing for 10 s: others have its instances then.
+    pub state: String,
+    /// Seconds since it said so.
+    pub heard_s: f64,
+    /// Its version of wasmhost.
+    pub version: String,
+    /// The release that it serves.
+    pub release: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// Where it serves requests.
+    pub http: Vec<String>,
+    /// Instances that serve.
+    pub actual: u32,
+    /// Instances that it should have: its part of the formation's counts.
+    pub desired: u32,
+    /// Instances of these that it has no room for.
+    pub lacks: u32,
 }
 
 /// A release on canary.
@@ -96,6 +129,9 @@ pub struct TypeView {
     pub replacing: u32,
     /// Instances that finish their last call.
     pub draining: u32,
+    /// Instances that the host has no room for at present: they start when others have left.
+    #[serde(default)]
+    pub lacks: u32,
     /// Calls in the line.
     pub waiting: u32,
     /// Instances that were started again since the host started, because they crashed, exited or didn't start.
@@ -148,6 +184,9 @@ pub struct InstanceView {
     pub name: String,
     /// From 1.
     pub index: u32,
+    /// The host that has it, where several share the formation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// `starting`, `idle`, `busy`, `draining`, `backoff`, or `replacing` for one that is being started while the one
     /// that it replaces serves.
     pub state: String,

@@ -232,6 +232,7 @@ impl Inside {
             paused: false,
             starting: Some(starting),
             canary: None,
+            hosts: vec![],
             types: vec![],
         }
     }

@@ -32,6 +32,7 @@ pub mod api;
 mod enqueue;
 mod entrance;
 mod events;
+mod hosts;
 mod jobs;
 mod logs;
 mod openapi;
@@ -62,6 +63,7 @@ use crate::feed::Feed;
 use crate::history::History;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
+use crate::members::heart::Membership;
 use crate::release::{Deployer, Live};
 use crate::services::Queues;
 use crate::supervisor::{Action, Target};
@@ -105,6 +107,8 @@ pub(crate) struct Admin {
     pub(crate) is_taking: watch::Receiver<bool>,
     /// Cancelled when somebody asks that the host stops.
     pub(crate) stop: CancellationToken,
+    /// This host among others, where they share the store.
+    pub(crate) membership: Option<Membership>,
 }
 
 /// The whole API, of a host that has started.
@@ -169,9 +173,13 @@ async fn scale(
     let counts = changed.map_err(ApiError::refused)?;
     let summary: Vec<_> = counts.iter().map(|(name, count)| format!("{name}={count}")).collect();
     info!("scaled to {}", summary.join(" "));
+    let begun = Instant::now();
     let settled = admin.settled(vec![], wait_s).await?;
-    let types = admin.look().await?.into_iter().filter(|view| counts.contains_key(&view.process));
-    let types: Vec<TypeView> = types.collect();
+    let is_wanted = |view: &TypeView| counts.contains_key(&view.process);
+    let (settled, types) = match &admin.membership {
+        Some(_) => admin.settled_everywhere(is_wanted, begun, wait_s).await?,
+        None => (settled, admin.look().await?.into_iter().filter(is_wanted).collect()),
+    };
     Ok(Json(ScaleResponse { settled, types: CountView::of(&types) }))
 }
 
@@ -226,7 +234,7 @@ impl Admin {
             view.lines_past_max_log = self.logs.dropped_past_rate(&view.process);
             view.last_crash = self.deaths.last(&view.process);
         }
-        Ok(FormationView {
+        let mut formation = FormationView {
             name: live.formation.name.clone(),
             file: self.file.display().to_string(),
             release: live.number,
@@ -241,8 +249,11 @@ impl Admin {
             canary: live
                 .canary
                 .map(|canary| CanaryView { release: canary.release, percent: canary.share.percent() }),
+            hosts: vec![],
             types,
-        })
+        };
+        self.add_hosts(&mut formation).await;
+        Ok(formation)
     }
 
     /// The types as they stand.

@@ -102,6 +102,9 @@ fn can_serve(process: &str, versions: &[&TypeMeasure], all: &[TypeMeasure]) -> R
         return Ok(());
     }
     Err(unavailable(match versions.iter().map(|kind| kind.desired).sum::<u64>() {
+        0 if versions.iter().any(|kind| kind.count > 0) => {
+            format!("no instance of \"{process}\" is for this host: other hosts have them all")
+        }
         0 => format!("the count of \"{process}\" is 0"),
         desired if versions.iter().map(|kind| kind.in_backoff()).sum::<u64>() >= desired => {
             format!("no instance of \"{process}\" starts: all wait after a failure")

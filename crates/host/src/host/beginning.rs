@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 use wasmhost_config::{Formation, StoreUrl};
 use wasmhost_engine::services::Services;
@@ -20,10 +21,11 @@ use crate::health::Health;
 use crate::ingress::Sockets;
 use crate::logs::Logs;
 use crate::measures::Measures;
+use crate::members::heart::Membership;
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Learned;
 use crate::release::{
-    Begin, Making, NothingToRun, Opened, Release, Shelf, at_start, engine_options, run_release_steps,
+    Begin, Making, NothingToRun, Opened, Release, Shared, Shelf, at_start, engine_options, run_release_steps,
 };
 use crate::services::{GrantedBy, Queues, Refusals};
 use crate::state_dir::Identity;
@@ -56,6 +58,10 @@ pub(super) struct Begun {
     pub(super) store: Store,
     pub(super) shelf: Arc<Shelf>,
     pub(super) queues: Arc<Queues>,
+    /// This boot among the hosts that share the store, where they can.
+    pub(super) membership: Option<Membership>,
+    /// Keeps its row young until its heart beats.
+    pub(super) keeping: Option<AbortOnDropHandle<()>>,
     pub(super) made: Made,
 }
 
@@ -82,6 +88,15 @@ pub(super) async fn begin(
     let remote = means.entrance.remote();
     remote.open(plan.formation.admin.as_ref(), sockets).await?.serve(remote);
     let store = store::open(&means.url)?;
+    let membership = match &store.members {
+        Some(members) => {
+            means.entrance.tell("joining the other hosts");
+            let joined = Membership::join(members.clone(), means.identity.clone()).await;
+            Some(joined.map_err(|err| StartError::NotJoined(err.to_string()))?)
+        }
+        None => None,
+    };
+    let keeping = membership.as_ref().map(Membership::keep_starting);
     let shelf = Arc::new(Shelf::of(&means.state_dir)?);
     let stop = means.entrance.stop();
     let mut stopped = std::pin::pin!(async {
@@ -90,11 +105,24 @@ pub(super) async fn begin(
             () = until => {}
         }
     });
+    if let Some(membership) = &membership {
+        means.entrance.tell("waiting for another host's start or deploy");
+        let begun = tokio::select! {
+            begun = membership.begin_start() => begun,
+            () = &mut stopped => return Err(StartError::Stopped),
+        };
+        begun.map_err(|err| StartError::Store { url: means.url.to_string(), err })?;
+    }
+    let shared =
+        membership.as_ref().map(|membership| Shared { membership, components: store.components.as_ref() });
     let surroundings = Surroundings { cache: means.cache_directory.as_deref(), granted_by: means.granted_by };
     let at_start = tokio::select! {
-        at_start = at_start(&*store.releases, &shelf, plan, &surroundings) => at_start,
+        at_start = at_start(&*store.releases, &shelf, plan, &surroundings, shared) => at_start,
         () = &mut stopped => return Err(StartError::Stopped),
     };
+    if at_start.is_err() {
+        leave(membership.as_ref()).await;
+    }
     let (plan, begin) = at_start.map_err(|why| match why {
         NothingToRun::Store(err) => StartError::Store { url: means.url.to_string(), err },
         NothingToRun::Lost(why) => StartError::Lost(why),
@@ -102,11 +130,16 @@ pub(super) async fn begin(
     let formation = plan.formation.clone();
     let queues = Arc::new(Queues::new(store.jobs.clone(), means.measures.clone(), means.feed.clone()));
     let made = tokio::select! {
-        made = make(plan, begin, means, &store, &queues, sockets) => made,
+        made = make(plan, begin, means, &store, &queues, membership.as_ref(), sockets) => made,
         () = &mut stopped => Err(StartError::Stopped),
     };
+    if let Some(membership) = &membership
+        && let Err(err) = membership.end_deploy().await
+    {
+        warn!("the other hosts could not be told that this one has begun: {err}");
+    }
     match made {
-        Ok(made) => Ok(Begun { formation, store, shelf, queues, made }),
+        Ok(made) => Ok(Begun { formation, store, shelf, queues, membership, keeping, made }),
         Err(err) => {
             let is_stopped = matches!(err, StartError::Stopped);
             let told = store::release_failed(&store, begin, &err);
@@ -116,8 +149,16 @@ pub(super) async fn begin(
                 _ = told => {}
                 () = &mut stopped, if !is_stopped => {}
             }
+            leave(membership.as_ref()).await;
             Err(err)
         }
+    }
+}
+
+/// There will be no host: the others need not wait until its row is old.
+async fn leave(membership: Option<&Membership>) {
+    if let Some(membership) = membership {
+        membership.leave().await;
     }
 }
 
@@ -127,6 +168,7 @@ async fn make(
     means: Means<'_>,
     store: &Store,
     queues: &Arc<Queues>,
+    membership: Option<&Membership>,
     sockets: &mut Sockets,
 ) -> Result<Made, StartError> {
     let Means {
@@ -155,8 +197,9 @@ async fn make(
     };
     let counts = store.counts.load().await.map_err(failed)?;
     let owner = store::take_ownership(&url, store, &identity).await?;
-    let capacity = Capacity::find(&plan, &counts)?;
-    capacity_warnings(&plan, &counts).iter().for_each(|warning| warn!("{warning}"));
+    let here = membership.map_or_else(|| counts.clone(), |membership| membership.part_of(&plan, &counts));
+    let capacity = Capacity::find(&plan, &here)?;
+    capacity_warnings(&plan, &here).iter().for_each(|warning| warn!("{warning}"));
     let engine = Engine::new(engine_options(plan.types.iter(), &capacity), cache)?;
     let learned = Learned::open(&state_dir);
     let refusals = Arc::new(Refusals::new(granted_by, measures, feed));
@@ -169,7 +212,7 @@ async fn make(
         progress(now);
     };
     let (release, _) = making.make(begin.number, plan, &Default::default(), &told).await?;
-    if !begin.is_rollback {
+    if !begin.is_without_steps {
         let begun = |step: &str| entrance.tell(format!("running the release step \"{step}\""));
         run_release_steps(&release, begun).await?;
     }

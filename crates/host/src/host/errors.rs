@@ -34,6 +34,9 @@ pub enum StartError {
         /// Why.
         err: StoreError,
     },
+    /// It can't be one of the hosts that share the store.
+    #[error("can't join the hosts that share the store: {0}")]
+    NotJoined(String),
     /// The certificates can't be used.
     #[error("{0}; correct `cert` and `key` under [http.tls]")]
     Certificates(String),

@@ -9,6 +9,7 @@ mod draining;
 mod errors;
 mod lasting;
 mod loading;
+mod sharing;
 mod store;
 mod swap;
 
@@ -33,6 +34,7 @@ use crate::health::{Health, Sources};
 use crate::history::History;
 use crate::ingress::{HandedOver, ServedAt, Sockets};
 use crate::logs::{LogFormat, Logs};
+use crate::members::heart::Membership;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::release::{Deployer, Deploying, Front, Live, Making, Parts, TIMEOUT_DEFAULT, Triggers, Wanted};
@@ -52,6 +54,7 @@ pub(crate) use lasting::Lasting;
 pub use lasting::Lost;
 pub use loading::Progress;
 pub(crate) use loading::{Loaded, load};
+use sharing::Sharing;
 use store::Store;
 pub use store::{backup_store, enqueue_without_host};
 
@@ -121,6 +124,10 @@ struct HostState {
     feed: Arc<Feed>,
     manager: ServiceManager,
     telemetry: Option<Telemetry>,
+    /// This host among those that share the store, where they can.
+    membership: Option<Membership>,
+    /// Ends the heartbeat.
+    beating: CancellationToken,
     _dir: StateDir,
 }
 
@@ -188,11 +195,12 @@ impl Host {
             Ok(begun) => begun,
             Err(err) => return Err(give_up(entrance, &health, &logs, &lasting, err).await),
         };
-        let Begun { formation, store, shelf, queues, made } = begun;
+        let Begun { formation, store, shelf, queues, membership, keeping, made } = begun;
         let Made { opened, counts, owner, making, release } = made;
         let Making { engine, capacity, learned, .. } = &making;
         let (engine, capacity, learned) = (engine.clone(), capacity.clone(), learned.clone());
-        shelf.keep_in_background(&release);
+        let kept = shelf.keep_in_background(&release);
+        sharing::hand_on_in_background(&store, &shelf, &release, kept);
 
         store.watch(&lasting);
         lasting.watch_thread("a thread that guests run on", engine.watch_threads());
@@ -215,7 +223,8 @@ impl Host {
             Pulse::new(manager.clone(), takes.clone()),
             Records { deaths: deaths.clone(), measures: measures.clone() },
         )
-        .telling(feed.clone());
+        .telling(feed.clone())
+        .sharing(membership.as_ref());
         let supervisor = lasting.spawn("the supervisor", supervisor.run(action_receiver, events));
 
         let intake = CancellationToken::new();
@@ -262,6 +271,8 @@ impl Host {
             cache: cache_directory,
             granted_by,
             feed: feed.clone(),
+            membership: membership.clone(),
+            components: store.components.clone(),
         };
         let (deployer, orders) = Deployer::new(live.clone());
         let deploying = match Deploying::begin(parts, release, opened, &counts).await {
@@ -284,6 +295,13 @@ impl Host {
             loads,
             runtime: Handle::current(),
         });
+        drop(keeping);
+        let beating = CancellationToken::new();
+        if let Some(membership) = &membership {
+            let sharing =
+                Sharing { membership, actions: &actions, store: &store, live: &live, deployer: &deployer };
+            sharing.begin(&lasting, &triggers, intake.clone(), entrance.stop().clone(), beating.clone());
+        }
         let history = History::begin(&lasting, measures, &actions, &store.jobs, &queues);
         entrance.open(Admin {
             file,
@@ -302,8 +320,9 @@ impl Host {
             claimed,
             is_taking: takes,
             stop: entrance.stop().clone(),
+            membership: membership.clone(),
         });
-        let state = HostState { store, logs, feed, manager, telemetry, _dir: dir };
+        let state = HostState { store, logs, feed, manager, telemetry, membership, beating, _dir: dir };
         Ok(Host {
             state,
             actions,
@@ -436,6 +455,10 @@ impl Host {
         admin.end().await;
         supervisor.abort();
         let _ = tokio::time::timeout(SUPERVISOR_ENDED_MAX, supervisor).await;
+        state.beating.cancel();
+        if let Some(membership) = &state.membership {
+            membership.leave().await;
+        }
         state.store.sqlite.close().await;
         health.end().await;
         if cut_off > 0 {

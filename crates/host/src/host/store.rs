@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 use wasmhost_config::{Formation, StoreUrl};
 use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob, Receipt};
-use wasmhost_store::{Counts, Jobs, Releases, SqliteStore, StoreError, Ticks};
+use wasmhost_store::{Components, Counts, Jobs, Members, Releases, SqliteStore, StoreError, Ticks};
 
 use super::{Lasting, StartError};
 use crate::measures::Measures;
@@ -21,6 +21,10 @@ pub(super) struct Store {
     pub(super) ticks: Arc<dyn Ticks>,
     pub(super) counts: Arc<dyn Counts>,
     pub(super) releases: Arc<dyn Releases>,
+    /// The hosts that use it, where more than one can.
+    pub(super) members: Option<Arc<dyn Members>>,
+    /// What they hand on to each other.
+    pub(super) components: Option<Arc<dyn Components>>,
     /// All of them, to be copied and closed.
     pub(super) sqlite: Arc<SqliteStore>,
 }
@@ -28,7 +32,7 @@ pub(super) struct Store {
 impl Store {
     /// Whether other hosts may use it at the same time.
     pub(super) fn is_shared(&self) -> bool {
-        false
+        self.members.is_some()
     }
 
     /// Its threads last as long as the host.
@@ -55,6 +59,8 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
         ticks: sqlite.clone(),
         counts: sqlite.clone(),
         releases: sqlite.clone(),
+        members: None,
+        components: None,
         sqlite,
     })
 }

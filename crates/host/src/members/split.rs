@@ -42,6 +42,7 @@ impl Ring {
     }
 
     /// The hosts, in order.
+    #[cfg(test)]
     pub(crate) fn hosts(&self) -> &[Arc<str>] {
         &self.hosts
     }

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 use wasmhost_config::{Formation, Trigger};
 
-use super::deploying::{Deploying, Places};
+use super::deploying::{Deploying, Done, Places};
 use super::moving::retire;
+use super::preparing::Prepared;
 use super::{Live, Opened, Openings, Release, ReleaseType};
 use crate::ingress::{FailureLog, Rounds, ServedAt, Shared, Web};
 use crate::pool::Pool;
@@ -18,6 +19,31 @@ use crate::services::KnownQueues;
 const CLOSED_MAX: Duration = Duration::from_secs(2);
 
 impl Deploying {
+    /// All instances of a release have moved.
+    pub(super) async fn make_live(
+        &mut self,
+        prepared: Prepared,
+        places: Places,
+        opened: Openings,
+    ) -> Result<Done, String> {
+        let number = prepared.release.number;
+        if let Err(err) = self.parts.releases.make_live(number).await {
+            self.go_back(&places).await;
+            return Err(format!("that v{number} is live could not be stored: {err}"));
+        }
+        self.take_over(prepared, places, opened).await;
+        Ok(Done::Live(number))
+    }
+
+    /// The store says that a release is live, whose instances have moved. Nothing fails from here on.
+    pub(super) async fn take_over(&mut self, prepared: Prepared, places: Places, opened: Openings) {
+        let Prepared { release: next, changed, engine } = prepared;
+        let number = next.number;
+        self.parts.making.engine = engine;
+        self.commit(next, places, &changed, opened).await;
+        info!("v{number} is live");
+    }
+
     /// Whatever calls instances is as the release says from now on.
     pub(super) async fn commit(
         &mut self,
@@ -137,6 +163,11 @@ impl Deploying {
             Ok(named) => named,
             Err(err) => return warn!("old releases could not be forgotten: {err}"),
         };
+        if let Some(components) = &self.parts.components
+            && let Err(err) = components.keep_only(&named).await
+        {
+            warn!("components of old releases could not be deleted from the store: {err}");
+        }
         let shelf = self.parts.shelf.clone();
         let kept = tokio::task::spawn_blocking(move || shelf.keep_only(&named)).await;
         if let Err(err) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {

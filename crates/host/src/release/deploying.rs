@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use wasmhost_config::{Changes, How, TypeChange};
 use wasmhost_store::releases::{self, ReleaseState};
-use wasmhost_store::{Counts, Releases, StoreError, Ticks};
+use wasmhost_store::{Components, Counts, Releases, StoreError, Ticks};
 
 use super::aborting::{ABORTED, Abortable};
 use super::canary::Standing;
@@ -27,6 +27,7 @@ use crate::feed::Feed;
 use crate::health::Health;
 use crate::ingress::{Renewal, ServedAt, Web};
 use crate::measures::Measures;
+use crate::members::heart::Membership;
 use crate::plan::{Plan, Surroundings};
 use crate::pool::Pool;
 use crate::services::{GrantedBy, Queues};
@@ -57,6 +58,9 @@ pub(crate) struct Parts {
     pub(crate) cache: Option<PathBuf>,
     pub(crate) granted_by: GrantedBy,
     pub(crate) feed: Arc<Feed>,
+    /// The hosts that share the store, where they can, and what they hand on.
+    pub(crate) membership: Option<Membership>,
+    pub(crate) components: Option<Arc<dyn Components>>,
 }
 
 /// Carries deploys out.
@@ -245,7 +249,8 @@ impl Deploying {
         if !attempt.store_is_late {
             self.forget().await;
         }
-        if !matches!(wanted, Wanted::File { dry_run: true, .. }) {
+        self.end_everywhere().await;
+        if !wanted.is_dry_run() {
             self.parts.measures.deployed(&end);
         }
         // A client that hears of the end may give the next order at once.
@@ -263,9 +268,15 @@ impl Deploying {
         match wanted {
             Wanted::Promote => return self.promote(attempt, intake).await,
             Wanted::Abort => return self.abort(attempt).await,
-            Wanted::File { .. } | Wanted::Release(_) => {}
+            Wanted::File { .. } | Wanted::Release(_) | Wanted::Prepare(_) | Wanted::Follow(_) => {}
         }
         let stopped = || Err("the host was told to stop".to_owned());
+        if let Wanted::Prepare(number) | Wanted::Follow(number) = wanted {
+            return tokio::select! {
+                followed = self.follow(wanted, number, attempt) => followed,
+                () = intake.cancelled() => stopped(),
+            };
+        }
         let change = tokio::select! {
             change = self.compare(wanted, attempt) => change?,
             () = intake.cancelled() => return stopped(),
@@ -284,26 +295,6 @@ impl Deploying {
             () = intake.cancelled() => return stopped(),
         };
         self.make_live(prepared, places, opened).await
-    }
-
-    /// All instances of a release have moved.
-    pub(super) async fn make_live(
-        &mut self,
-        prepared: Prepared,
-        places: Places,
-        opened: Openings,
-    ) -> Result<Done, String> {
-        let Prepared { release: next, changed, engine } = prepared;
-        let number = next.number;
-        if let Err(err) = self.parts.releases.make_live(number).await {
-            self.go_back(&places).await;
-            return Err(format!("that v{number} is live could not be stored: {err}"));
-        }
-        // Nothing fails from here on.
-        self.parts.making.engine = engine;
-        self.commit(next, places, &changed, opened).await;
-        info!("v{number} is live");
-        Ok(Done::Live(number))
     }
 
     /// Reads what is wanted, and says what that changes. Nothing is returned where there is nothing to do.
@@ -335,10 +326,16 @@ impl Deploying {
             ));
         }
         // Before a release step is run for nothing.
-        self.parts.making.capacity.check_plan(&plan, &counts).map_err(|too_many| too_many.to_string())?;
+        let here = self.part_of(&plan, &counts);
+        self.parts.making.capacity.check_plan(&plan, &here).map_err(|too_many| too_many.to_string())?;
         if let Wanted::File { canary: Some(share), .. } = wanted
             && !changes.is_empty()
         {
+            if self.parts.membership.is_some() {
+                return Err(
+                    "there is no canary where hosts share a formation: deploy without --canary".to_owned()
+                );
+            }
             self.can_be_shared(&plan, &changes, share, attempt).await?;
         }
         if let Some(renewal) = renewal.filter(|_| !is_dry) {
@@ -375,6 +372,15 @@ impl Deploying {
     ) -> Result<(Prepared, Places, Openings), String> {
         let Change { plan, author, changes } = change;
         let prepared = self.prepare(plan, author, &changes, attempt).await?;
+        self.prepare_everywhere(&prepared.release, attempt).await?;
+        self.move_prepared(prepared, attempt).await
+    }
+
+    pub(super) async fn move_prepared(
+        &self,
+        prepared: Prepared,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<(Prepared, Places, Openings), String> {
         let opened = self.open(&prepared.release, attempt).await?;
         let underway = self.begin_move(&prepared.release, attempt).await?;
         let places = underway.places.clone();
@@ -388,10 +394,11 @@ impl Deploying {
     // --- what is asked for
 
     /// The plan that is to become live, and who says so.
-    async fn read(&self, wanted: Wanted) -> Result<(Plan, String), String> {
+    pub(super) async fn read(&self, wanted: Wanted) -> Result<(Plan, String), String> {
         let file = self.parts.file.clone();
         let record = match wanted {
             Wanted::Release(number) => Some(self.find(number).await?),
+            Wanted::Prepare(number) | Wanted::Follow(number) => Some(self.fetch(number).await?),
             Wanted::File { .. } | Wanted::Promote | Wanted::Abort => None,
         };
         let author =
@@ -440,7 +447,7 @@ impl Deploying {
         }
     }
 
-    fn changes(&self, plan: &Plan) -> Changes {
+    pub(super) fn changes(&self, plan: &Plan) -> Changes {
         let now: HashMap<&str, &ReleaseType> =
             self.release.types.iter().map(|kind| (kind.name(), kind)).collect();
         let next: HashMap<&str, String> =

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 use wasmhost_config::{Formation, Source, restore};
 use wasmhost_store::releases::{NewRelease, Release as Record, ReleaseComponent, ReleaseState};
-use wasmhost_store::{Releases, StoreError};
+use wasmhost_store::{Components, Releases, StoreError};
 
 use super::Shelf;
+use super::everywhere::fetch_components;
+use crate::members::heart::Membership;
 use crate::plan::{Plan, PlannedType, Surroundings};
 
 /// Why a release failed that a dead host left pending.
@@ -23,13 +26,13 @@ pub(crate) struct Begin {
     pub(crate) number: u64,
     /// It was live before, and stays it if the start fails.
     pub(crate) was_live: bool,
-    /// A rollback runs no release steps, neither when it is made nor at a start.
-    pub(crate) is_rollback: bool,
+    /// A rollback runs no release steps, neither when it is made nor at a start; nor does a host that joins others.
+    pub(crate) is_without_steps: bool,
 }
 
 impl Begin {
     fn again(live: &Record) -> Begin {
-        Begin { number: live.number, was_live: true, is_rollback: !live.of_file }
+        Begin { number: live.number, was_live: true, is_without_steps: !live.of_file }
     }
 }
 
@@ -47,10 +50,20 @@ pub(crate) enum NothingToRun {
 /// by a start: the release that was live runs, and a line says so.
 pub(crate) async fn at_start(
     releases: &dyn Releases,
-    shelf: &Shelf,
+    shelf: &Arc<Shelf>,
     plan: Plan,
     surroundings: &Surroundings<'_>,
+    shared: Option<Shared<'_>>,
 ) -> Result<(Plan, Begin), NothingToRun> {
+    if let (Some(shared), Some(live)) = (shared, releases.live().await?) {
+        let fetched = fetch_components(&live, shared.components, shelf).await;
+        if shared.membership.has_others() {
+            return join(&live, fetched, shelf, plan, surroundings);
+        }
+        if let Err(why) = fetched {
+            warn!("v{} was live, and can't be had whole: {why}", live.number);
+        }
+    }
     for number in releases.fail_pending(LEFT).await? {
         info!("release v{number} has failed: the last run ended before it was live");
     }
@@ -66,7 +79,7 @@ pub(crate) async fn at_start(
                 _ => releases.add(record(&plan, START.to_owned(), true)).await,
             };
             return match stored {
-                Ok(number) => Ok((plan, Begin { number, was_live: false, is_rollback: false })),
+                Ok(number) => Ok((plan, Begin { number, was_live: false, is_without_steps: false })),
                 Err(err) => without_room(err, live.as_ref(), shelf, plan, surroundings),
             };
         }
@@ -87,6 +100,37 @@ pub(crate) async fn at_start(
     let file = file.display();
     info!("{file} is {of_file}: v{now} runs, as before; change the file, or `wasmhost deploy` it as it is");
     Ok((restored, Begin::again(live)))
+}
+
+/// The hosts that share the store, for one that starts.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) membership: &'a Membership,
+    pub(crate) components: Option<&'a Arc<dyn Components>>,
+}
+
+/// Other hosts run already: this one runs their release, whatever its file says.
+fn join(
+    live: &Record,
+    fetched: Result<(), String>,
+    shelf: &Shelf,
+    plan: Plan,
+    surroundings: &Surroundings<'_>,
+) -> Result<(Plan, Begin), NothingToRun> {
+    let begin = Begin { is_without_steps: true, ..Begin::again(live) };
+    if is_of(live, &plan) {
+        return Ok((plan, begin));
+    }
+    let (number, file) = (live.number, &plan.formation.file);
+    let restored = fetched.and_then(|()| plan_of(live, shelf, file, surroundings));
+    let restored = restored.map_err(|why| {
+        NothingToRun::Lost(format!("the other hosts run v{number}, which this one can't run: {why}"))
+    })?;
+    let file = file.display();
+    info!(
+        "the other hosts run v{number}, and so does this one: {file} is another; `wasmhost deploy` makes it live on all"
+    );
+    Ok((restored, begin))
 }
 
 /// The release that a start is to run.

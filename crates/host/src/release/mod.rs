@@ -14,6 +14,8 @@ mod aborting;
 mod canary;
 mod committing;
 mod deploying;
+mod everywhere;
+mod following;
 mod front;
 mod history;
 mod live;
@@ -45,8 +47,10 @@ use crate::share::Share;
 use crate::trigger::schedule::ScheduleTrigger;
 use aborting::Abortable;
 pub(crate) use deploying::{Deploying, Parts, TIMEOUT_MAX, change_lines};
+pub(crate) use everywhere::hand_on;
+pub(crate) use following::follow;
 pub(crate) use front::{Front, Opened, Openings};
-pub(crate) use history::{Begin, NothingToRun, at_start};
+pub(crate) use history::{Begin, NothingToRun, Shared, at_start};
 pub use live::LiveRelease;
 pub(crate) use making::{Making, engine_options, run_release_steps};
 pub(crate) use shelf::Shelf;
@@ -161,6 +165,10 @@ pub(crate) enum Wanted {
     },
     /// A release of before: this one or, where none is named, the one that was live before the present one.
     Release(Option<u64>),
+    /// A release that another host deploys is to be prepared, and nothing else.
+    Prepare(u64),
+    /// A release that another host has made live.
+    Follow(u64),
     /// The release that is on canary.
     Promote,
     /// None: the live release is to be alone again, and a deploy under way is to fail.
@@ -170,7 +178,7 @@ pub(crate) enum Wanted {
 impl Wanted {
     /// Whether nothing is to change.
     fn is_dry_run(self) -> bool {
-        matches!(self, Wanted::File { dry_run: true, .. })
+        matches!(self, Wanted::File { dry_run: true, .. } | Wanted::Prepare(_))
     }
 }
 

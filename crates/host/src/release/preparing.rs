@@ -48,7 +48,18 @@ impl Deploying {
         let number = self.add(record(&plan, author, !is_rollback), attempt).await?;
         attempt.number = Some(number);
         attempt.tell(DeployEvent::Begun { release: number });
+        self.make(number, plan, changes, !is_rollback, attempt).await
+    }
 
+    /// Compiles a release, and tries it.
+    pub(super) async fn make(
+        &self,
+        number: u64,
+        plan: Plan,
+        changes: &Changes,
+        with_steps: bool,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Prepared, String> {
         let kept = self.kept(&plan, changes);
         attempt.waits_for = "its components were being compiled".to_owned();
         let events = attempt.events.clone();
@@ -60,7 +71,7 @@ impl Deploying {
         let made = attempt.within(self.parts.making.make(number, plan, &kept, &progress)).await?;
         let (next, engine) = made.map_err(|err| err.to_string())?;
 
-        if !is_rollback {
+        if with_steps {
             self.prepare_data(&next, attempt).await?;
         }
         for kind in next.types.iter().filter(|kind| !kept.contains_key(kind.name()) || self.asks_anew(kind)) {

@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use wasmhost_config::{ProcessType, read_file};
 use wasmhost_engine::{Code, FILE_BYTES_MAX};
@@ -94,15 +95,13 @@ impl Shelf {
     }
 
     /// Keeps the components of a release that has just started, without anybody waiting for it.
-    pub(crate) fn keep_in_background(self: &Arc<Self>, release: &Release) {
-        if release.formation.source.text.is_empty() {
-            // Run by its flags: there is no way back to it.
-            return;
-        }
-        let kinds = release.types.iter();
+    pub(crate) fn keep_in_background(self: &Arc<Self>, release: &Release) -> JoinHandle<()> {
+        // One that is run by its flags has no way back to it.
+        let is_kept = !release.formation.source.text.is_empty();
+        let kinds = release.types.iter().filter(|_| is_kept);
         let files: Vec<_> = kinds.map(|kind| (kind.digest.clone(), kind.planned.process.clone())).collect();
         let shelf = self.clone();
-        drop(tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             for (digest, process) in files.into_iter().filter(|(digest, process)| !shelf.has(digest, process))
             {
                 match shelf.keep_file(&digest, &process) {
@@ -113,7 +112,7 @@ impl Shelf {
                     }
                 }
             }
-        }));
+        })
     }
 
     /// Whether the component of this digest is kept as it was. The file that the formation names is most often the same one,

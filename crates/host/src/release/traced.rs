@@ -18,6 +18,8 @@ impl DeploySpan {
         let name = match wanted {
             Wanted::File { .. } => "deploy",
             Wanted::Release(_) => "rollback",
+            Wanted::Prepare(_) => "prepare",
+            Wanted::Follow(_) => "follow",
             Wanted::Promote => "promote",
             Wanted::Abort => "abort",
         };

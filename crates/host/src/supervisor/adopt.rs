@@ -87,7 +87,8 @@ impl Supervisor {
         let adopted = types.iter().flat_map(|adopted| {
             let count = self.count(adopted);
             let staying = known(adopted).into_iter().flat_map(move |place| self.counted(place, count));
-            let new = known(adopted).is_none().then(|| (adopted.supervised.name.to_string(), count));
+            let name = &adopted.supervised.name;
+            let new = known(adopted).is_none().then(|| (name.to_string(), self.here(name, count)));
             staying.chain(new)
         });
         // With canaries of those that stay.

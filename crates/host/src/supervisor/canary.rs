@@ -92,7 +92,8 @@ impl Supervisor {
 
     /// The same with the names of those that it counts, for a message.
     pub(super) fn counted(&self, place: usize, count: u32) -> impl Iterator<Item = (String, u32)> + use<> {
-        named_parts(&self.types[place].given.name, self.parts(place, count))
+        let name = &self.types[place].given.name;
+        named_parts(name, self.parts(place, self.here(name, count)))
     }
 
     /// The places of a type: its own, and its canary's.

@@ -4,6 +4,7 @@
 //! with what the one before it came to.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -105,6 +106,7 @@ impl Supervisor {
         let Some(Saving { weighed: Weighed { changes, .. }, reply, .. }) = self.saving.take() else {
             return;
         };
+        self.changed_at = Some(Instant::now());
         let answer = match saved {
             Ok(all) => {
                 for type_index in changes.into_keys() {

@@ -30,6 +30,8 @@ pub(crate) struct TypeMeasure {
     pub(crate) is_present: bool,
     /// Instances that there should be.
     pub(crate) desired: u64,
+    /// The type's count, of all hosts together.
+    pub(crate) count: u64,
     /// How many there are in each of [`STATES`].
     pub(crate) states: [u64; STATES.len()],
     pub(crate) calls: u64,
@@ -67,6 +69,7 @@ impl Type {
             limits: self.given.limits,
             is_present: !self.is_canary && !self.is_retired,
             desired: self.desired.into(),
+            count: self.count.into(),
             states: [0; STATES.len()],
             calls: 0,
             waiting: self.pool.waiting() as u64,

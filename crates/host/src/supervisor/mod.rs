@@ -9,6 +9,7 @@
 //! call ended is replaced at once. One that dies before it serves, and a command that exits, wait for 0, 1, 2, 4 ...
 //! 60 s; a minute of health forgives.
 
+mod action;
 mod adopt;
 mod canary;
 mod counts;
@@ -17,11 +18,12 @@ mod naming;
 mod pulse;
 mod replacing;
 mod roster;
+mod shared;
 mod telling;
 mod types;
 mod view;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,7 @@ use wasmhost_engine::services::InstanceName;
 use wasmhost_engine::{Instance, Meter};
 use wasmhost_store::Counts;
 
+pub(crate) use self::action::{Action, Refused, Target};
 use self::adopt::Move;
 pub(crate) use self::adopt::{Adopted, Underway};
 pub(crate) use self::canary::Canary;
@@ -42,81 +45,26 @@ pub(crate) use self::measure::{STATES, TypeMeasure};
 pub(crate) use self::naming::Name;
 pub(crate) use self::pulse::Pulse;
 use self::roster::{Ending, Roster, Start, Wait};
+use self::shared::Part;
 pub(crate) use self::types::{Backlog, Supervised};
 use self::types::{Retry, Starting, Type, run_main};
 use self::view::standing;
-use crate::admin::api::{InstanceChange, ScaleChange, TypeView};
+use crate::admin::api::InstanceChange;
 use crate::capacity::Capacity;
 use crate::deaths::{Death, Deaths};
 use crate::event::{Ended, Event, MemberId};
 use crate::feed::Feed;
 use crate::measures::Measures;
+use crate::members::heart::Membership;
 use crate::pool::Learned;
-use crate::share::{Share, Takes};
 
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-
-/// An action that the supervisor may be told to take.
-pub(crate) enum Action {
-    /// Changes counts: all of them or, where one can't be, none. Answers with the new counts.
-    Scale { changes: Vec<ScaleChange>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
-    /// Goes back to the file's counts, of these types or of all.
-    Reset { types: Vec<String>, reply: oneshot::Sender<Result<BTreeMap<String, u32>, Refused>> },
-    /// Makes the types of a release those of the host. Answers when the move has begun. Types that aren't among them stay
-    /// until they are retired.
-    Adopt {
-        types: Vec<Adopted>,
-        grace: Duration,
-        is_way_back: bool,
-        reply: oneshot::Sender<Result<Underway, Refused>>,
-    },
-    /// Answers whether there is room for canaries of the types at these places.
-    CheckCanary { of: Vec<(usize, Takes)>, share: Share, reply: oneshot::Sender<Result<(), Refused>> },
-    /// Gives types a canary each. Answers when their instances start, as a move.
-    Canary { canaries: Vec<Canary>, share: Share, reply: oneshot::Sender<Result<Underway, Refused>> },
-    /// These types aren't in the live release: their instances leave.
-    Retire { places: Vec<usize> },
-    /// Answers with a name of this type that no instance has, nor will have before the answer is dropped.
-    Name { process: Arc<str>, reply: oneshot::Sender<Name> },
-    /// Replaces instances, each by one that serves before it leaves. Answers when the old ones have been asked to.
-    Restart { target: Target, reply: oneshot::Sender<Result<u32, Refused>> },
-    /// Answers when every one of these types (or of all) has exactly the instances it should, and no replacement is
-    /// under way.
-    Settled { types: Vec<String>, reply: oneshot::Sender<()> },
-    /// Answers with how things stand.
-    Look { reply: oneshot::Sender<Vec<TypeView>> },
-    /// Answers with the same in figures, for metrics.
-    Measure { reply: oneshot::Sender<Vec<TypeMeasure>> },
-    /// The host drains: counts stay as they are, and what ends is still replaced, since calls go on.
-    RefuseChanges,
-    /// The host is going: starts nothing any more, and ends every call that still runs. Answers with how many there
-    /// were, those of commands that run always left out: nothing can ask them to finish.
-    InterruptAll { reply: oneshot::Sender<usize> },
-}
 
 /// Where it is noted what becomes of instances.
 pub(crate) struct Records {
     pub(crate) deaths: Arc<Deaths>,
     pub(crate) measures: Arc<Measures>,
-}
-
-/// Which instances: of a type, or one of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) process: String,
-    pub(crate) index: Option<u32>,
-}
-
-/// Why an action was refused, for a person.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    /// It can't be done as things stand.
-    #[error("{0}")]
-    Conflict(String),
-    /// The same may go well later.
-    #[error("{0}")]
-    Unavailable(String),
 }
 
 /// See the module.
@@ -146,6 +94,10 @@ pub(crate) struct Supervisor {
     /// Changes of counts, of which the first may be on its way to the store.
     changes: VecDeque<Asked>,
     saving: Option<Saving>,
+    /// When a change came to its end.
+    changed_at: Option<Instant>,
+    /// The part of the counts that this host has; all where there is none.
+    part: Option<Part>,
     /// The host drains.
     changes_refused: bool,
     /// Nothing starts any more.
@@ -181,9 +133,18 @@ impl Supervisor {
             waiting: vec![],
             changes: VecDeque::new(),
             saving: None,
+            changed_at: None,
+            part: None,
             changes_refused: false,
             ended: false,
         }
+    }
+
+    /// The counts are shared with other hosts from the beginning.
+    pub(crate) fn sharing(mut self, membership: Option<&Membership>) -> Supervisor {
+        self.part = membership
+            .map(|membership| Part { ring: Arc::new(membership.ring()), host: membership.host().into() });
+        self
     }
 
     /// Runs until nobody can send actions any more.
@@ -265,6 +226,8 @@ impl Supervisor {
             }
             Action::Retire { places } => self.retire(&places),
             Action::Name { process, reply } => drop(reply.send(self.name(process))),
+            Action::Share { ring, host } => self.share(Part { ring, host }),
+            Action::HearCounts { counts, asked_at } => self.hear_counts(&counts, asked_at),
             Action::Restart { target, reply } => {
                 let _ = reply.send(self.restart(&target));
             }
@@ -298,11 +261,16 @@ impl Supervisor {
 
     // --- what there is
 
-    /// Brings a type's members to this number.
+    /// Brings a type's members to this number or, where hosts share the count, to this host's part of it.
     fn desire(&mut self, type_index: usize, count: u32) {
         let kind = &mut self.types[type_index];
+        let slots = self.part.as_ref().map(|part| part.slots(&kind.given.name, count));
+        let count = slots.as_ref().map_or(count, |slots| u32::try_from(slots.len()).unwrap_or(u32::MAX));
         kind.desired = count;
-        let leaving = self.roster.desire(type_index, as_usize(count), |member| kind.is_busy(member));
+        let leaving = match slots {
+            Some(slots) => self.roster.desire_slots(type_index, slots),
+            None => self.roster.desire(type_index, as_usize(count), |member| kind.is_busy(member)),
+        };
         kind.dismiss(&leaving);
         kind.pool.set_line_max(kind.given.backlog.line_max(count));
         kind.tell_outlook(self.roster.kind(type_index));

@@ -38,6 +38,7 @@ impl Type {
             actual: as_u32(count("idle") + count("busy")),
             replacing: as_u32(kind.successors().len()),
             draining: as_u32(count("draining")),
+            lacks: as_u32(kind.members().filter(|(_, place)| place.phase == Phase::Queued).count()),
             waiting: as_u32(self.pool.waiting()),
             restarts: kind.restarts,
             recycled: kind.recycled,
@@ -81,6 +82,7 @@ impl Type {
         InstanceView {
             name: slot.name.to_string(),
             index: slot.name.index,
+            host: None,
             state: state.to_owned(),
             release: slot.version.release,
             uptime_s: slot.since.elapsed().as_secs_f64(),
@@ -108,6 +110,7 @@ impl Type {
         InstanceView {
             name: format!("{}.{index}", self.given.name),
             index,
+            host: None,
             state: state.to_owned(),
             release: 0,
             uptime_s: 0.0,

@@ -12,6 +12,8 @@ pub(crate) struct Kind {
     /// leaves and the one that came in its place.
     pub(super) name: Arc<str>,
     pub(super) desired: usize,
+    /// The indexes that its members have, in order, where other hosts have the others.
+    pub(super) slots: Option<Vec<u32>>,
     pub(super) members: HashMap<MemberId, Member>,
     pub(super) successors: HashMap<MemberId, Successor>,
     /// Successors that wait for a slot for the second time.

@@ -21,7 +21,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use self::kind::Due;
@@ -114,9 +114,24 @@ impl Roster {
         count: usize,
         is_busy: impl Fn(MemberId) -> bool,
     ) -> Vec<MemberId> {
-        self.kinds[type_index].desired = count;
-        let surplus = self.kinds[type_index].members.len().saturating_sub(count);
-        let leaving = self.shrink(type_index, surplus, is_busy);
+        let kind = &mut self.kinds[type_index];
+        (kind.desired, kind.slots) = (count, None);
+        let surplus = kind.members.len().saturating_sub(count);
+        let surplus = self.surplus(type_index, surplus, is_busy);
+        let leaving = self.shrink(type_index, surplus);
+        self.grow(type_index);
+        leaving
+    }
+
+    /// Members with these indexes from now on, which are in order, and no others: hosts share the count. Returns those that
+    /// are to leave.
+    pub(super) fn desire_slots(&mut self, type_index: usize, slots: Vec<u32>) -> Vec<MemberId> {
+        let kind = &mut self.kinds[type_index];
+        let is_surplus = |place: &Member| slots.binary_search(&place.index).is_err();
+        let surplus = kind.members.iter().filter(|(_, place)| is_surplus(place));
+        let surplus = surplus.map(|(member, place)| (place.phase == Phase::Serving, *member)).collect();
+        (kind.desired, kind.slots) = (slots.len(), Some(slots));
+        let leaving = self.shrink(type_index, surplus);
         self.grow(type_index);
         leaving
     }
@@ -127,18 +142,26 @@ impl Roster {
         if self.stopped || missing == 0 {
             return;
         }
-        for index in self.free_indexes(&kind.name, missing) {
+        let indexes = match &kind.slots {
+            Some(slots) => {
+                let taken: HashSet<u32> = kind.members.values().map(|place| place.index).collect();
+                slots.iter().copied().filter(|slot| !taken.contains(slot)).collect()
+            }
+            None => self.free_indexes(&kind.name, missing),
+        };
+        for index in indexes {
             self.add(type_index, Member::queued(index));
         }
         self.fill();
     }
 
-    fn shrink(
-        &mut self,
+    /// The members that leave first, so many of them, and whether each of them serves.
+    fn surplus(
+        &self,
         type_index: usize,
         surplus: usize,
         is_busy: impl Fn(MemberId) -> bool,
-    ) -> Vec<MemberId> {
+    ) -> Vec<(bool, MemberId)> {
         if surplus == 0 {
             return vec![];
         }
@@ -151,8 +174,12 @@ impl Roster {
             })
             .collect();
         order.sort_unstable();
+        order.into_iter().take(surplus).map(|(serves, _, _, member)| (serves, member)).collect()
+    }
+
+    fn shrink(&mut self, type_index: usize, surplus: Vec<(bool, MemberId)>) -> Vec<MemberId> {
         let mut leaving = Vec::new();
-        for (serves, _, _, member) in order.into_iter().take(surplus) {
+        for (serves, member) in surplus {
             if let Some(successor) = self.kinds[type_index].successor_of(member) {
                 self.forget_successor(type_index, successor);
             }

@@ -1,4 +1,5 @@
 mod moving;
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
