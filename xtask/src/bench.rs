@@ -8,6 +8,7 @@ mod client;
 mod collector;
 mod contender;
 mod deploy;
+mod first_minute;
 mod http;
 mod instances;
 mod isolation;
@@ -56,6 +57,8 @@ enum Suite {
     Instances,
     /// From `wasmhost deploy` to the first answer of the new version
     Deploy,
+    /// `new`, `dev` and edits: from a save to the new answer, in each language
+    FirstMinute,
     /// A small guest beside guests in endless loops
     Isolation,
     /// Four times the requests that can be served
@@ -64,11 +67,12 @@ enum Suite {
     Jobs,
 }
 
-const ALL: [Suite; 7] = [
+const ALL: [Suite; 8] = [
     Suite::Http,
     Suite::Start,
     Suite::Instances,
     Suite::Deploy,
+    Suite::FirstMinute,
     Suite::Isolation,
     Suite::Overload,
     Suite::Jobs,
@@ -89,7 +93,7 @@ Examples:
   cargo xtask bench http
   cargo xtask bench http --case hello --server wasmhost --rounds 3
   cargo xtask bench jobs --case work --rounds 1 --seconds 1
-  cargo xtask bench --with workerd http start instances deploy isolation overload jobs";
+  cargo xtask bench --with workerd http start instances deploy first-minute isolation overload jobs";
 
 /// Arguments of the chore.
 #[derive(Args)]
@@ -103,7 +107,7 @@ pub(crate) struct Options {
     /// Seconds of each measurement [default: 4]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
-    /// How often `start` starts each server, and `deploy` deploys [default: 20]
+    /// How often `start` starts each server, `deploy` deploys, and `first-minute` edits [default: 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     starts: Option<u32>,
     /// Only cases whose name has one of these words in it, such as `hello` or `0.3`
@@ -182,15 +186,23 @@ struct Bench {
     options: Settings,
 }
 
-/// Measures, prints, and writes Markdown and JSON.
-pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
-    process::end_all_on_interrupt()?;
-    let load = Load::find()?;
+fn build_guests(repository: &Path) -> Result<()> {
     crate::guests::build(repository, &crate::guests::Which::Rust, false)?;
     // Where those in C can't be built, each case with them says that its component is missing.
     let c = crate::guests::Which::Named(vec!["c".to_string()]);
     for not_built in crate::guests::try_build(repository, &c, false)? {
         eprintln!("{}: not built: {:#}", not_built.folder, not_built.why);
+    }
+    Ok(())
+}
+
+/// Measures, prints, and writes Markdown and JSON.
+pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
+    process::end_all_on_interrupt()?;
+    let load = Load::find()?;
+    // That suite builds what it wants by itself.
+    if options.suites != [Suite::FirstMinute] {
+        build_guests(repository)?;
     }
     let bench = Bench {
         repository: repository.to_path_buf(),
@@ -209,6 +221,7 @@ pub(crate) fn run(repository: &Path, options: &Options) -> Result<()> {
             Suite::Start => start::run(&bench),
             Suite::Instances => instances::run(&bench),
             Suite::Deploy => deploy::run(&bench),
+            Suite::FirstMinute => first_minute::run(&bench),
             Suite::Isolation => isolation::run(&bench),
             Suite::Overload => overload::run(&bench),
             Suite::Jobs => jobs::run(&bench),
