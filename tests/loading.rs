@@ -191,3 +191,29 @@ fn imports_that_are_missing_may_trap() {
     .run_to_end();
     assert!(ended.code == 3 && ended.stderr.contains("test:missing/thing"), "{ended:#?}");
 }
+
+#[test]
+fn a_component_may_be_text() {
+    const TOOL: &str = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\08\00\00\00\06\00\00\00hello\n")
+        (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20)))))"#;
+    let formation = Formation::web("")
+        .table("[process.tool]\ncomponent = \"tool.wat\"\nrun = \"release\"")
+        .with_file("tool.wat", &format!(";; says hello\n{TOOL}"));
+    formation.cli(["check"]).done();
+    let host = Host::run(&formation);
+    host.stdout().wait_for("hello");
+    // It is kept for a rollback, and compared, by what it means.
+    let formation = formation.with_file("tool.wat", TOOL);
+    let said = host.cli(["deploy", "--dry-run"]).done();
+    assert!(said.contains("nothing changes"), "{said}");
+    let formation = formation.with_file("tool.wat", &TOOL.replace("hello", "howdy"));
+    host.cli(["deploy"]).done();
+    host.stdout().wait_for("howdy");
+    formation.cli(["compile", "tool.wat"]).done();
+    let formation = formation.with_file("tool.wat", &TOOL.replace("drop", "dorp"));
+    let ended = formation.cli(["check"]).failed(4, "tool.wat is not valid WebAssembly text: ");
+    assert!(ended.stderr.contains("dorp"), "{ended:#?}");
+}

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use wasmhost_config::{CompileLimits, read_file, units};
-use wasmhost_engine::{CompiledFile, FILE_BYTES_MAX, inspect};
+use wasmhost_engine::{CompiledFile, FILE_BYTES_MAX, binary_of, inspect};
 
 use crate::args::Compile;
 use crate::cache::compiler;
@@ -23,6 +23,7 @@ pub(crate) fn compile(compile: &Compile) -> Outcome {
     let wasm = read(component).map_err(|message| Failed::new(Exit::Component, message))?;
     let refused =
         |err: &dyn std::fmt::Display| Failed::new(Exit::Component, format!("{} {err}", component.display()));
+    let wasm = binary_of(wasm).map_err(|err| refused(&err))?;
     inspect(&wasm).map_err(|err| refused(&err))?;
     let default = CompileLimits::default();
     let limits = CompileLimits {

@@ -2,6 +2,7 @@
 //! takes from the pool ([`Footprint`]), and whether all that it imports is provided.
 
 mod imports;
+mod makers;
 
 use std::fmt;
 

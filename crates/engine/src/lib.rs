@@ -27,7 +27,7 @@ mod threads;
 pub use call::{CallEnd, CallLimits, CallReport, Job, JobFailure, RequestScheme, Shortage, Spent, Tick};
 pub use compiled::{
     CHILD, Cache, Children, Code, CompileError, CompiledFile, Compiler, CwasmError, EngineOptions,
-    FILE_BYTES_MAX, InspectError, Loaded, Loads, Waiter, compile_as_child, inspect,
+    FILE_BYTES_MAX, InspectError, Loaded, Loads, Waiter, binary_of, compile_as_child, inspect,
 };
 pub use component::{Component, START_TIMEOUT};
 pub use engine::Engine;

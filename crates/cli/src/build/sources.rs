@@ -116,7 +116,23 @@ impl Sources {
 fn is_source(entry: &DirEntry, left_out: &BTreeSet<PathBuf>) -> bool {
     let of_tools = || OF_TOOLS.iter().any(|name| entry.file_name() == *name);
     // A target folder may be a link to one that is elsewhere.
-    !left_out.contains(entry.path()) && !of_tools() && !is_state(entry)
+    !left_out.contains(entry.path()) && !of_tools() && !is_state(entry) && !is_of_editor(entry)
+}
+
+/// Files by which editors keep what isn't saved, lock, and try whether they may write: vim, Emacs, Kate, JetBrains', macOS.
+fn is_of_editor(entry: &DirEntry) -> bool {
+    let Some(name) = entry.file_name().to_str() else { return false };
+    let is_swap = || {
+        let ending = name.rsplit_once('.').filter(|(before, _)| before.starts_with('.'));
+        ending.is_some_and(|(_, ending)| ending.len() == 3 && ending.starts_with("sw"))
+    };
+    name.ends_with('~')
+        || name.starts_with(".#")
+        || (name.starts_with('#') && name.ends_with('#'))
+        || name.ends_with(".kate-swp")
+        || name.contains("___jb_")
+        || ["4913", ".DS_Store"].contains(&name)
+        || is_swap()
 }
 
 /// State directories of other formations in the folder.
@@ -206,6 +222,10 @@ mod tests {
             "data/1.txt",
             ".wasmhost/store.db",
             "debug.log",
+            "src/.lib.rs.swp",
+            "src/lib.rs~",
+            "src/.#lib.rs",
+            "src/4913",
         ] {
             write(folder, file, "x");
         }

@@ -8,7 +8,7 @@ use wasmtime::Engine;
 
 use super::cache::{Cache, SharedCode};
 use super::cwasm::{self, CwasmError};
-use super::inspect::{InspectError, inspect};
+use super::inspect::{InspectError, binary_of, inspect};
 use super::key::{Digest, digest};
 use super::native;
 use super::waiter::{Waiter, Wanted};
@@ -41,10 +41,11 @@ impl Default for Form {
 }
 
 impl Code {
-    /// Looks at a file's bytes. Compiled code runs outside of the sandbox: `trust_compiled` is the word of whoever
+    /// Looks at a file's bytes, which may be WebAssembly text. Compiled code runs outside of the sandbox: `trust_compiled` is the word of whoever
     /// runs it that they know where it comes from.
     pub fn new(bytes: Vec<u8>, trust_compiled: bool) -> Result<(Code, Inspection), InspectError> {
         let wanted = Wanted::default();
+        let bytes = binary_of(bytes)?;
         if !cwasm::is_compiled(&bytes) {
             let (digest, inspection) = digest_and_inspect(&bytes);
             return Ok((Code { bytes, form: Form::Wasm { digest }, wanted }, inspection?));

@@ -8,7 +8,7 @@ mod structure;
 
 use std::collections::BTreeSet;
 
-use wasmhost_config::shown::{MESSAGE_BYTES_MAX, one_line};
+use wasmhost_config::shown::{MESSAGE_BYTES_MAX, lines, one_line};
 use wasmparser::{Encoding, ExternalKind, Parser, Payload};
 
 use super::cwasm::CwasmError;
@@ -25,9 +25,12 @@ pub enum InspectError {
         /// Its first bytes.
         found: String,
     },
+    /// It is WebAssembly text with errors.
+    #[error("is not valid WebAssembly text: {0}")]
+    Text(String),
     /// It is WebAssembly of the older kind, and no command of WASI 0.1.
     #[error(
-        "is a core WebAssembly module without a function `_start`, where a component or a command of WASI 0.1 is expected: build it for the target wasm32-wasip2, or turn it into one with `wasm-tools component new`"
+        "is a core WebAssembly module without a function `_start`, where a component or a command of WASI 0.1 is expected: build it for the target wasm32-wasip2, or turn it into one with `wasmhost componentize`"
     )]
     CoreModule,
     /// It is damaged, or uses what this version doesn't know.
@@ -39,6 +42,25 @@ pub enum InspectError {
     /// It is compiled code, which can't be used.
     #[error(transparent)]
     Compiled(#[from] CwasmError),
+}
+
+/// How WebAssembly text begins: with a module, a component, or a comment.
+const TEXTS: [&[u8]; 4] = [b"(module", b"(component", b";;", b"(;"];
+
+/// Text is written by people. It takes many times its length to be read.
+const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// The binary form of a file's bytes, where they are WebAssembly text: what else they are stays as it is.
+pub fn binary_of(bytes: Vec<u8>) -> Result<Vec<u8>, InspectError> {
+    let first = bytes.trim_ascii_start();
+    if !TEXTS.iter().any(|text| first.starts_with(text)) {
+        return Ok(bytes);
+    }
+    if bytes.len() > TEXT_BYTES_MAX {
+        return Err(InspectError::TooComplex(format!("it is text of more than {TEXT_BYTES_MAX} bytes")));
+    }
+    let binary = wat::parse_bytes(&bytes).map(|binary| binary.into_owned());
+    binary.map_err(|err| InspectError::Text(lines(&err.to_string(), MESSAGE_BYTES_MAX).into_owned()))
 }
 
 /// Looks at a file's bytes.

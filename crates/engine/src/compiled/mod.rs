@@ -23,7 +23,7 @@ pub use code::Code;
 pub use compile::CompileError;
 pub use compiler::{Children, CompiledFile, Compiler};
 pub use cwasm::CwasmError;
-pub use inspect::{FILE_BYTES_MAX, InspectError, inspect};
+pub use inspect::{FILE_BYTES_MAX, InspectError, binary_of, inspect};
 pub use settings::EngineOptions;
 pub(crate) use settings::config;
 pub use waiter::Waiter;

@@ -2,7 +2,7 @@
 
 use wasmhost_config::shown::{NAME_BYTES_MAX, one_line};
 
-use super::{IMPORTED, Inspection};
+use super::{IMPORTED, Inspection, makers};
 
 /// Interfaces that this engine provides, by the beginning of their names and versions.
 const PROVIDED: [(&str, &str); 15] = [
@@ -148,9 +148,10 @@ impl Inspection {
             unmet.iter().partition(|unmet| matches!(unmet.why, Unmet::PreRelease { .. }));
         let early = early.first().map(|first| {
             let Unmet::PreRelease { provided } = &first.why else { return String::new() };
+            let (one, differs) = if early.len() == 1 { ("", "differs") } else { ("s", "differ") };
             format!(
-                "is built for the pre-release {}, which differs from {provided}: rebuild it with tools that make {provided}",
-                one_line(first.name, NAME_BYTES_MAX)
+                "is built for the pre-release{one} {}, which {differs} from {provided}: rebuild it with tools that make {provided}",
+                listed(early.iter().map(|unmet| unmet.name))
             )
         });
         let unknown = (!unknown.is_empty()).then(|| {
@@ -158,8 +159,10 @@ impl Inspection {
                 true => "the functions of WASI 0.1 are",
                 false => "WASI 0.2 and 0.3, and wasmhost:job/queue, are",
             };
+            let advice = makers::advice(unknown.iter().map(|unmet| unmet.name));
+            let advice = advice.map(|advice| format!("{advice}; ")).unwrap_or_default();
             format!(
-                "imports {}, which nothing here provides ({provided}); should it never call them, `missing_imports = \"trap\"` lets it run",
+                "imports {}, which nothing here provides ({provided}); {advice}should it never call them, `missing_imports = \"trap\"` lets it run",
                 listed(unknown.iter().map(|unmet| unmet.name))
             )
         });
