@@ -1,16 +1,17 @@
 //! `[admin]` while the host runs: places, tokens and certificates that a deploy changes.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::admin_listen::{CHALLENGE_WRONG, WRONG, is_refused, look, showing};
 use crate::harness::http::{Connection, Request};
 use crate::harness::tls::certify;
-use crate::harness::{Formation, Host, TOKEN, address_of_its_own, eventually};
+use crate::harness::{Formation, Host, PATIENCE, TOKEN, address_of_its_own, eventually};
 use crate::ingress_listen::activated;
 
 const OTHER: &str = "another-token-0123456789abcdef0123456789";
@@ -72,6 +73,40 @@ fn a_deploy_takes_a_token_that_has_changed_in_its_file() {
     let formation = formation.with_token("admin.token", TOKEN);
     host.signal(rustix::process::Signal::HUP);
     eventually("a signal deploys too", || (look(address, TOKEN).status == 200).then_some(()));
+    drop(formation);
+}
+
+#[test]
+fn connections_that_have_shown_a_token_which_was_replaced_end_soon_but_not_at_once() {
+    let formation = Formation::web("").admin();
+    let host = Host::run(&formation);
+    let address = host.admin();
+    let mut follower = TcpStream::connect(address).unwrap();
+    follower.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+    follower.write_all(head.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    follower.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let mut kept = Connection::open(address).unwrap();
+    let get = || Request::get("/v1/formation");
+    kept.send(&showing(TOKEN, get())).unwrap().ok();
+
+    let formation = formation.with_token("admin.token", OTHER);
+    let replaced = Instant::now();
+    host.cli(["deploy"]).done();
+    // A request with the old token isn't answered, nor is one with the new on the old one's connection forgotten.
+    kept.send(&showing(OTHER, get())).unwrap().ok();
+    is_refused(&kept.send(&showing(TOKEN, get())).unwrap(), 401, CHALLENGE_WRONG, "not the one");
+    // Who follows hears of what the deploy did, and of more for a while.
+    host.cli(["scale", "web=2"]).done();
+    let mut heard = Vec::new();
+    let ended = follower.read_to_end(&mut heard);
+    let lasted = replaced.elapsed();
+    assert!(ended.is_ok() || ended.is_err_and(|err| err.kind() == ErrorKind::ConnectionReset));
+    let heard = String::from_utf8_lossy(&heard);
+    assert!(heard.contains("\"kind\":\"count\""), "{heard}");
+    assert!(lasted >= Duration::from_secs(30), "{lasted:?}");
     drop(formation);
 }
 

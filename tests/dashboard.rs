@@ -6,7 +6,8 @@ use std::process::ChildStdin;
 use serde_json::Value;
 
 use crate::harness::http::{Answer, Connection, Request};
-use crate::harness::{Formation, Host, Lines, Process};
+use crate::harness::tls::certify;
+use crate::harness::{Formation, Host, Lines, Process, TOKEN};
 
 /// A dashboard that runs beside a host.
 pub(crate) struct Dashboard {
@@ -19,7 +20,11 @@ pub(crate) struct Dashboard {
 
 impl Dashboard {
     pub(crate) fn start(formation: &Formation) -> Dashboard {
-        let (stdin, process) = formation.start_with_stdin(["dashboard", "--no-open", "--json"]);
+        Dashboard::of(formation.start_with_stdin(["dashboard", "--no-open", "--json"]))
+    }
+
+    /// One that was started.
+    fn of((stdin, process): (ChildStdin, Process)) -> Dashboard {
         let line = process.stdout.wait_for("url");
         let printed: Value = serde_json::from_str(&line).unwrap();
         let address = printed["address"].as_str().unwrap().parse().unwrap();
@@ -111,6 +116,37 @@ fn answers_of_the_host_pass_as_they_are_and_forbid_what_the_page_does_not_need()
     assert!(lost.text().contains("no host runs"), "{lost:?}");
     let _host = Host::run(&formation);
     assert_eq!(ask(Request::get("/v1/overview")).status, 200, "it is found again");
+}
+
+#[test]
+fn a_host_elsewhere_is_shown_too_and_its_token_stays_with_the_command() {
+    let formation = Formation::web("").admin().table("[admin.tls]\ncert = \"far.pem\"\nkey = \"far.key\"");
+    certify("127.0.0.1").write(&formation, "far");
+    let host = Host::run(&formation);
+    let (token, ca) = (formation.path("admin.token"), formation.path("far.pem"));
+    let options = ["--token-file", token.to_str().unwrap(), "--ca", ca.to_str().unwrap()];
+    let at = format!("https://{}", host.admin());
+    let verb = ["-H", &at, "dashboard", "--no-open", "--json"];
+    let folder = tempfile::tempdir().unwrap();
+    let dashboard =
+        Dashboard::of(Process::start_with_stdin(folder.path(), options.into_iter().chain(verb), &[]));
+    assert_eq!(dashboard.send(&Request::get("/v1/overview")).status, 401, "it lets nobody in by itself");
+    let entered = enter(&dashboard.send(&Request::get(dashboard.path())));
+    let ask = |request: Request| dashboard.send(&own(request, &entered));
+    let overview = ask(Request::get("/v1/overview"));
+    assert!(overview.text().contains("\"process\":\"web\""), "{overview:?}");
+    assert!(!format!("{overview:?}").contains(TOKEN), "{overview:?}");
+    let scale = r#"{"changes":[{"process":"web","to":{"count":2}}],"wait_s":60}"#;
+    assert_eq!(ask(Request::post("/v1/scale", scale)).status, 200);
+    assert_eq!(host.ps().number("web", "actual"), 2);
+    // A token that was replaced lets nobody in any more, by this way either.
+    let formation = formation.with_token("admin.token", "another-token-0123456789abcdef0123456789");
+    host.cli(["deploy"]).done();
+    let refused = ask(Request::get("/v1/overview"));
+    assert_eq!(refused.status, 401, "{refused:?}");
+    host.stop().done();
+    assert_eq!(ask(Request::get("/v1/overview")).status, 502);
+    drop(formation);
 }
 
 #[test]

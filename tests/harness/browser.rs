@@ -68,6 +68,8 @@ impl Browser {
         ];
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
+            // Those of tests are signed by themselves.
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": { "binary": chromium, "args": arguments },
             "goog:loggingPrefs": { "performance": "ALL", "browser": "ALL" },
             "timeouts": { "script": PATIENCE.as_millis() as u64, "pageLoad": PATIENCE.as_millis() as u64 },

@@ -30,7 +30,7 @@ async function send(method, path, body, signal) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     const late = error.name === "TimeoutError";
-    const gone = "The program that serves this page does not answer: run wasmhost dashboard again.";
+    const gone = "Nobody answers at the address of this page, which a host serves, or wasmhost dashboard.";
     throw new Refused(0, late ? "The host takes longer than 30 s to answer." : gone, true);
   }
   if (response.ok) return response;
@@ -53,6 +53,13 @@ async function whole(method, path, body, signal) {
 export const get = (path, signal) => whole("GET", path, undefined, signal);
 export const post = (path, body) => whole("POST", path, body);
 export const remove = (path) => whole("DELETE", path);
+
+/** This browser is not in any more. */
+export async function leave() {
+  await post("/logout");
+  localStorage.removeItem(KEPT_AS);
+  location.replace("/");
+}
 
 /** Does something for a person, and says how it went. The answer, or nothing where it failed. */
 export async function act(work, done) {

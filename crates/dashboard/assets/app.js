@@ -1,7 +1,7 @@
 // The frame: which page is shown, and how the host stands. One question each two seconds serves all pages; a page that nobody
 // looks at asks nothing.
 
-import { Refused, address, get } from "./api.js";
+import { Refused, act, address, get, leave } from "./api.js";
 import { say } from "./dialogs.js";
 import { h, line, pill, put, show } from "./dom.js";
 import { duration } from "./format.js";
@@ -177,7 +177,7 @@ function failed(error) {
   const text = isOut ? error.message : `The host is lost: ${error.message} It is looked for.`;
   banner.className = "banner bad";
   banner.hidden = false;
-  put(banner, text);
+  if (!banner.textContent.startsWith(text)) show(banner, text, isOut && [" ", h("a", { href: "/" }, "Load the page again")]);
 }
 
 /** What stands beside every page. */
@@ -216,6 +216,7 @@ function begin() {
     const now = THEMES.indexOf(document.documentElement.dataset.theme);
     theme(THEMES[(now + 1) % THEMES.length]);
   });
+  document.getElementById("leave").addEventListener("click", () => act(leave));
   document.getElementById("skip").addEventListener("click", (event) => {
     event.preventDefault();
     document.getElementById("main").focus();

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
-use crate::assets::{Asset, ENTERED, REFUSED};
+use crate::assets::{Asset, ENTERED, LOGIN, REFUSED};
 use crate::guard::Refusal;
+use crate::sessions::Keys;
 
 /// Nothing from elsewhere, nothing inline, no frame around it, and no text that becomes HTML.
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
@@ -21,6 +22,8 @@ const ALWAYS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
+
+const HTML: &str = "text/html; charset=utf-8";
 
 /// A whole answer.
 pub struct Answer {
@@ -52,21 +55,42 @@ impl Answer {
     }
 
     /// The cookie, and a page that keeps its key and goes on to the dashboard.
-    pub(crate) fn entered(name: &str, cookie: &str, page_key: &str) -> Answer {
-        let page = ENTERED.replace("PAGE_KEY", page_key);
-        let mut answer = Answer::new(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes());
-        let set = format!("{name}={cookie}; HttpOnly; SameSite=Strict; Path=/");
+    pub(crate) fn entered(name: &str, keys: &Keys) -> Answer {
+        let page = ENTERED.replace("PAGE_KEY", &keys.page_key);
+        let answer = Answer::new(StatusCode::OK, HTML, page.into_bytes());
+        answer.with_cookie(name, &keys.cookie, "")
+    }
+
+    /// The same, for a page that is there already.
+    pub(crate) fn logged_in(name: &str, by_tls: bool, keys: &Keys) -> Answer {
+        let body = format!(r#"{{"page_key":"{}"}}"#, keys.page_key);
+        let answer = Answer::new(StatusCode::OK, "application/json", body.into_bytes());
+        answer.with_cookie(name, &keys.cookie, secure_flag(by_tls))
+    }
+
+    /// The cookie is gone, too.
+    pub(crate) fn logged_out(name: &str, by_tls: bool) -> Answer {
+        let mut answer = Answer::new(StatusCode::NO_CONTENT, "application/json", b"".as_slice());
+        answer.headers.remove(header::CONTENT_TYPE);
+        answer.with_cookie(name, "", &format!("; Max-Age=0{}", secure_flag(by_tls)))
+    }
+
+    fn with_cookie(mut self, name: &str, value: &str, more: &str) -> Answer {
+        let set = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{more}");
         if let Ok(set) = HeaderValue::from_str(&set) {
-            answer.headers.insert(header::SET_COOKIE, set);
+            self.headers.insert(header::SET_COOKIE, set);
         }
-        answer
+        self
     }
 
     pub(crate) fn refused(refusal: Refusal, as_page: bool) -> Answer {
         let (status, title, detail) = refusal.told();
+        if as_page && refusal == Refusal::NotLoggedIn {
+            return Answer::new(status, HTML, LOGIN.as_bytes());
+        }
         if as_page {
             let page = REFUSED.replace("TITLE", title).replace("DETAIL", detail);
-            return Answer::new(status, "text/html; charset=utf-8", page.into_bytes());
+            return Answer::new(status, HTML, page.into_bytes());
         }
         // The texts have nothing in them that JSON escapes.
         let problem = format!(
@@ -82,13 +106,18 @@ impl Answer {
     }
 }
 
+/// Browsers send such a cookie by TLS alone.
+fn secure_flag(by_tls: bool) -> &'static str {
+    if by_tls { "; Secure" } else { "" }
+}
+
 impl Refusal {
     fn told(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Refusal::Host => (
                 StatusCode::FORBIDDEN,
                 "Wrong address",
-                "The dashboard is asked by the address that wasmhost dashboard has printed, and by no other name.",
+                "The dashboard is asked by the address that wasmhost has printed, by that of the machine, or by a name that is in its certificate, and by no other name.",
             ),
             Refusal::Origin => (
                 StatusCode::FORBIDDEN,
@@ -105,10 +134,15 @@ impl Refusal {
                 "Not in this browser",
                 "This browser has not opened the dashboard, or not for long: run wasmhost dashboard, and open the link that it prints.",
             ),
+            Refusal::NotLoggedIn => (
+                StatusCode::UNAUTHORIZED,
+                "Not logged in",
+                "This browser is not logged in, or not any more: load the page again, and log in with the token.",
+            ),
             Refusal::NoPageKey => (
                 StatusCode::FORBIDDEN,
                 "Not this page",
-                "The request lacks the key of the dashboard page: run wasmhost dashboard, and open the link that it prints.",
+                "The request lacks the key of the dashboard page: open the dashboard again, by a new link of wasmhost dashboard or by the token.",
             ),
             Refusal::Missing => {
                 (StatusCode::NOT_FOUND, "Nothing here", "The dashboard has nothing at this path.")

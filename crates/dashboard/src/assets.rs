@@ -20,6 +20,9 @@ const ICON: &str = "image/svg+xml";
 /// The page that one who comes by a link gets, with `PAGE_KEY` for the key.
 pub(crate) const ENTERED: &str = include_str!("../assets/entered.html");
 
+/// The page on which one shows the token.
+pub(crate) const LOGIN: &str = include_str!("../assets/login.html");
+
 /// The page that says why there is none, with `TITLE` and `DETAIL` for the reason.
 pub(crate) const REFUSED: &str = include_str!("../assets/refused.html");
 
@@ -56,6 +59,7 @@ assets! {
     "/pages/type.js", SCRIPT, "pages/type.js", false;
     "/entered.js", SCRIPT, "entered.js", true;
     "/key.js", SCRIPT, "key.js", true;
+    "/login.js", SCRIPT, "login.js", true;
     "/style.css", STYLE, "style.css", true;
     "/parts.css", STYLE, "parts.css", true;
     "/lists.css", STYLE, "lists.css", false;
@@ -92,7 +96,7 @@ mod tests {
 
     #[test]
     fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
-        let pages = [ENTERED, REFUSED].into_iter().chain(ALL.iter().map(|asset| asset.text));
+        let pages = [ENTERED, LOGIN, REFUSED].into_iter().chain(ALL.iter().map(|asset| asset.text));
         for text in pages {
             for forbidden in [
                 "innerHTML",
@@ -124,7 +128,7 @@ mod tests {
             paths.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect()
         };
         let mut files = names(folder);
-        for name in ["index.html", "entered.html", "refused.html"] {
+        for name in ["index.html", "entered.html", "login.html", "refused.html"] {
             assert!(files.remove(name), "{name}");
         }
         assert_eq!(files, served("/"));

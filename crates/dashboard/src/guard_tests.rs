@@ -1,12 +1,14 @@
 use http::Request;
 
 use super::*;
+use crate::sessions::{LASTS_FOR, SESSIONS_MAX, UNUSED_FOR};
 
 const HOST: &str = "127.0.0.1:4321";
 
 /// A guard, and what a browser that is in has.
 struct Door {
     guard: Guard,
+    by_tls: bool,
     now: Instant,
     cookie: String,
     page_key: String,
@@ -23,8 +25,8 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
 impl Door {
     /// With nobody in.
     fn closed() -> Door {
-        let guard = Guard::new(vec![HOST.into(), "localhost:4321".into()], "4321");
-        Door { guard, now: Instant::now(), cookie: String::new(), page_key: String::new() }
+        let guard = Guard::by_link(vec![HOST.into(), "localhost:4321".into()]);
+        Door { guard, by_tls: false, now: Instant::now(), cookie: String::new(), page_key: String::new() }
     }
 
     /// With one browser in.
@@ -47,9 +49,17 @@ impl Door {
 
     #[track_caller]
     fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
-        match self.guard.judge(&request(method, target, headers), self.now) {
-            Verdict::Answer(answer) => answer,
-            Verdict::Api => panic!("{method} {target} is let through"),
+        match self.guard.judge(&request(method, target, headers), self.by_tls, self.now) {
+            Verdict::Answer(answer) | Verdict::Page(answer) => answer,
+            Verdict::Api(_) => panic!("{method} {target} is let through"),
+        }
+    }
+
+    /// The session's end, where the admin API is asked.
+    fn api(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) -> Option<CancellationToken> {
+        match self.guard.judge(&request(method, target, headers), self.by_tls, self.now) {
+            Verdict::Api(ended) => Some(ended),
+            Verdict::Answer(_) | Verdict::Page(_) => None,
         }
     }
 
@@ -63,7 +73,7 @@ impl Door {
             headers.push(("host", HOST));
         }
         headers.extend(more.iter().filter(|(_, value)| !value.is_empty()));
-        matches!(self.guard.judge(&request(method, target, &headers), self.now), Verdict::Api)
+        self.api(method, target, &headers).is_some()
     }
 }
 
@@ -192,7 +202,7 @@ fn a_browser_that_asks_nothing_for_long_is_out_and_so_is_the_oldest_of_too_many(
         let link = door.guard.link(door.now).unwrap();
         assert_eq!(door.ask("GET", &link, &[("host", HOST)]).status, 200);
     }
-    assert_eq!(door.guard.sessions.len(), SESSIONS_MAX);
+    assert_eq!(door.guard.sessions.count(), SESSIONS_MAX);
     assert!(!door.is_let_through("GET", "/v1/overview", &[]));
 }
 
@@ -220,4 +230,148 @@ fn a_person_is_told_in_a_page_and_a_program_in_json() {
     assert!(String::from_utf8_lossy(&page.body).contains("wasmhost dashboard"));
     let json = door.ask("GET", "/v1/overview", &[("host", HOST)]);
     assert_eq!((json.status.as_u16(), json.header("content-type")), (401, Some("application/problem+json")));
+}
+
+#[test]
+fn one_who_leaves_is_out_and_what_still_goes_on_ends() {
+    let mut door = Door::open();
+    let (cookie, key) = (door.cookie.clone(), door.page_key.clone());
+    let own = [("host", HOST), ("cookie", cookie.as_str()), (PAGE_KEY, key.as_str())];
+    let ended = door.api("GET", "/v1/logs?follow=true", &own).unwrap();
+    assert_eq!(door.ask("POST", "/logout", &own[..2]).status, 403, "a page of another origin can't do it");
+    assert_eq!(door.ask("GET", "/logout", &own).status, 405);
+    assert!(!ended.is_cancelled());
+    let left = door.ask("POST", "/logout", &own);
+    assert_eq!(left.status, 204);
+    assert!(left.header("set-cookie").unwrap().starts_with("wasmhost-dashboard-4321=; "));
+    assert!(left.header("set-cookie").unwrap().contains("; Max-Age=0"));
+    assert!(ended.is_cancelled() && door.api("GET", "/v1/overview", &own).is_none());
+    assert_eq!(door.ask("GET", "/", &own).status, 401, "replayed");
+}
+
+#[test]
+fn a_browser_is_out_after_a_week_however_much_it_asks() {
+    let mut door = Door::open();
+    let until = door.now + LASTS_FOR;
+    while door.now + UNUSED_FOR < until {
+        door.now += UNUSED_FOR;
+        assert!(door.is_let_through("GET", "/v1/overview", &[]));
+    }
+    door.now = until + Duration::from_secs(1);
+    assert!(!door.is_let_through("GET", "/v1/overview", &[]));
+}
+
+mod by_token {
+    use super::*;
+
+    const HOST: &str = "admin.example:9091";
+    const PAGE: [(&str, &str); 2] = [("host", HOST), ("accept", "text/html")];
+
+    fn closed(by_tls: bool) -> Door {
+        let guard = Guard::by_token(|name| ["admin.example", "[::1]"].contains(&name));
+        Door { guard, by_tls, now: Instant::now(), cookie: String::new(), page_key: String::new() }
+    }
+
+    impl Door {
+        #[track_caller]
+        fn log_in(&mut self, headers: &[(&str, &str)]) -> Answer {
+            self.guard.log_in(&request("POST", LOG_IN, headers), self.by_tls, self.now)
+        }
+    }
+
+    fn open(by_tls: bool) -> Door {
+        let mut door = closed(by_tls);
+        let answer = door.log_in(&[("host", HOST), ("origin", "https://admin.example:9091")]);
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("application/json")));
+        let set = answer.header("set-cookie").unwrap();
+        assert!(set.contains("; HttpOnly; SameSite=Strict; Path=/"), "{set}");
+        assert_eq!((set.starts_with("__Host-"), set.ends_with("; Secure")), (by_tls, by_tls), "{set}");
+        door.cookie = set.split(';').next().unwrap().to_owned();
+        let body = String::from_utf8(answer.body.to_vec()).unwrap();
+        door.page_key =
+            body.strip_prefix("{\"page_key\":\"").unwrap().strip_suffix("\"}").unwrap().to_owned();
+        door
+    }
+
+    #[test]
+    fn one_who_has_shown_the_token_is_in() {
+        for by_tls in [true, false] {
+            let mut door = open(by_tls);
+            let (cookie, key) = (door.cookie.clone(), door.page_key.clone());
+            let own = [("host", HOST), ("cookie", cookie.as_str()), (PAGE_KEY, key.as_str())];
+            assert!(door.api("POST", "/v1/scale", &own).is_some());
+            assert!(door.api("POST", "/v1/scale", &own[..2]).is_none(), "a cookie alone");
+            assert_eq!(door.ask("GET", "/app.js", &own[..2]).status, 200);
+            assert_eq!(door.ask("GET", "/v1/releases/live/source", &own).status, 404);
+            // A cookie of this name that came by TLS isn't taken without it.
+            door.by_tls = !by_tls;
+            assert!(door.api("GET", "/v1/overview", &own).is_none());
+        }
+    }
+
+    #[test]
+    fn one_who_has_not_gets_the_page_that_asks_for_it() {
+        let mut door = closed(true);
+        let page = door.ask("GET", "/", &PAGE);
+        assert_eq!(
+            (page.status.as_u16(), page.header("content-type")),
+            (401, Some("text/html; charset=utf-8"))
+        );
+        assert!(String::from_utf8_lossy(&page.body).contains("type=\"password\""));
+        assert!(page.header("content-security-policy").unwrap().contains("frame-ancestors 'none'"));
+        for (target, status) in
+            [("/login.js", 200), ("/style.css", 200), ("/app.js", 401), ("/v1/overview", 401)]
+        {
+            assert_eq!(door.ask("GET", target, &PAGE[..1]).status, status, "{target}");
+        }
+        assert_eq!(door.ask("GET", "/open?key=", &PAGE).status, 404, "there are no links");
+        assert!(!door.guard.has_link());
+    }
+
+    #[test]
+    fn a_person_may_come_from_anywhere_and_a_page_of_elsewhere_may_not() {
+        let mut door = open(true);
+        let cookie = door.cookie.clone();
+        let come = |site, mode, dest| {
+            [
+                ("host", HOST),
+                ("cookie", cookie.as_str()),
+                ("sec-fetch-site", site),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", dest),
+            ]
+        };
+        assert_eq!(door.ask("GET", "/", &come("cross-site", "navigate", "document")).status, 200);
+        assert_eq!(door.ask("GET", "/", &come("cross-site", "navigate", "iframe")).status, 403);
+        assert_eq!(door.ask("GET", "/", &come("cross-site", "no-cors", "image")).status, 403);
+        assert_eq!(door.ask("GET", "/app.js", &come("cross-site", "navigate", "document")).status, 403);
+        assert_eq!(door.ask("POST", "/", &come("cross-site", "navigate", "document")).status, 403);
+        assert_eq!(door.log_in(&[("host", HOST), ("origin", "https://evil.example")]).status, 403);
+        assert_eq!(door.log_in(&[("host", HOST), ("sec-fetch-site", "cross-site")]).status, 403);
+    }
+
+    #[test]
+    fn a_name_that_is_not_ours_is_refused_whatever_its_port() {
+        let mut door = open(true);
+        for host in ["evil.example:9091", "admin.example.evil.example", "", ":9091"] {
+            assert_eq!(door.ask("GET", "/", &[("host", host)]).status, 403, "{host}");
+            assert_eq!(door.log_in(&[("host", host)]).status, 403, "{host}");
+        }
+        for host in ["admin.example", "admin.example:1", "[::1]:9091", "[::1]"] {
+            assert_eq!(door.ask("GET", "/", &[("host", host)]).status, 401, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_named_by_the_port_that_the_browser_knows() {
+        for (host, by_tls, name) in [
+            ("admin.example", true, "__Host-wasmhost-dashboard-443="),
+            ("[::1]", false, "wasmhost-dashboard-80="),
+            ("[::1]:9091", true, "__Host-wasmhost-dashboard-9091="),
+            ("admin.example:a;b", false, "wasmhost-dashboard-80="),
+        ] {
+            let answer = closed(by_tls).log_in(&[("host", host)]);
+            assert!(answer.header("set-cookie").unwrap().starts_with(name), "{host}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! a link with a key, good once  ->  a cookie, and the page's own key  ->  the page  ->  the admin API
+//! the token of the admin API    ->
 //! ```
 //!
 //! Nothing that a guest has written is ever HTML: the page builds elements and texts, and its policy forbids the rest.
@@ -14,7 +15,10 @@ mod answers;
 pub mod assets;
 mod guard;
 mod secret;
+mod sessions;
+mod until;
 
 pub use answers::{Answer, secure};
-pub use guard::{Guard, Refusal, Verdict};
+pub use guard::{COOKIE, Guard, LOG_IN, Refusal, Verdict};
 pub use secret::NoRandom;
+pub use until::Until;

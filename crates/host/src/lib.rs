@@ -20,6 +20,7 @@ mod logs;
 mod measures;
 mod members;
 mod output;
+mod places;
 mod plan;
 mod pool;
 mod program;

@@ -7,6 +7,7 @@
 
 mod elsewhere;
 mod identity;
+mod socket;
 mod user;
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -19,9 +20,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::UnixListener;
 use tracing::warn;
 
+pub(crate) use socket::AdminSocket;
 use user::User;
 
 pub use elsewhere::running_state_dir;
@@ -29,9 +30,6 @@ pub(crate) use identity::Identity;
 
 /// The longest path that a unix socket may have, in bytes: `sun_path` of unix(7), less its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
-
-/// Clients of the admin API that wait to be accepted.
-const CLIENTS_WAITING_MAX: i32 = 128;
 
 /// How long a host waits for the lock of one who has borrowed the directory, and how often it looks.
 const BORROWED_MAX: Duration = Duration::from_secs(5);
@@ -242,7 +240,7 @@ impl StateDir {
     }
 
     /// Opens the admin socket, for this user alone. One that is there already is a dead host's.
-    pub(crate) fn listen(&self) -> Result<UnixListener, StateDirError> {
+    pub(crate) fn listen(&self) -> Result<AdminSocket, StateDirError> {
         let path = socket_path(&self.path);
         if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(StateDirError::SocketPathTooLong(path));
@@ -251,21 +249,8 @@ impl StateDir {
             let path = path.clone();
             move |err| StateDirError::Io { what, path, err }
         };
-        // A link goes, and not the file that it points to.
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(err)),
-            _ => {}
-        }
-        let listen = || {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.bind(&SockAddr::unix(&path)?)?;
-            // Before it listens: nobody else can connect in between.
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-            socket.listen(CLIENTS_WAITING_MAX)?;
-            socket.set_nonblocking(true)?;
-            UnixListener::from_std(socket.into())
-        };
-        listen().map_err(failed("listen on"))
+        socket::remove(&path).map_err(failed("replace"))?;
+        AdminSocket::listen(path.clone()).map_err(failed("listen on"))
     }
 }
 

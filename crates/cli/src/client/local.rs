@@ -2,9 +2,11 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use wasmhost_config::{LoadError, StoreUrl, default_state_dir, is_procfile};
 use wasmhost_host::{
     AdminToken, Holder, StoredReleases, holder, is_in_use, is_trusted_user, running_state_dir, socket_path,
@@ -13,6 +15,11 @@ use wasmhost_host::{
 use super::CONNECT_TIMEOUT;
 use crate::exit::{Exit, Failed};
 use crate::formation_file::FormationFile;
+
+/// How long a host may take to make its socket again that was deleted, and how often it is looked for. A host looks each
+/// second.
+const MADE_AGAIN_MAX: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(super) struct Local {
@@ -62,13 +69,22 @@ impl Local {
     }
 
     pub(super) async fn connect(&self) -> Result<UnixStream, Failed> {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
-        let stream = match stream {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(err)) => return Err(self.unreachable(&err)),
-            Err(_) => {
-                let message = "the host does not answer: is its process stopped?";
-                return Err(Failed::new(Exit::NoHost, message));
+        let until = Instant::now() + MADE_AGAIN_MAX;
+        let stream = loop {
+            match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await {
+                Ok(Ok(stream)) => break stream,
+                // Somebody has deleted the socket of a host, or it is the host's first moment.
+                Ok(Err(err)) if is_nobody_there(&err) && is_in_use(&self.state_dir) => {
+                    if Instant::now() >= until {
+                        return Err(self.has_no_socket());
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Ok(Err(err)) => return Err(self.unreachable(&err)),
+                Err(_) => {
+                    let message = "the host does not answer: is its process stopped?";
+                    return Err(Failed::new(Exit::NoHost, message));
+                }
             }
         };
         self.refuse_stranger(&stream)?;
@@ -87,6 +103,18 @@ impl Local {
             rustix::process::geteuid().as_raw()
         );
         Err(Failed::new(Exit::NoHost, message))
+    }
+
+    /// A process holds the state directory, so that no other host can be started, and nobody finds it.
+    fn has_no_socket(&self) -> Failed {
+        let (socket, lock) = (self.socket.display(), self.state_dir.join("lock"));
+        let message = format!(
+            "a process holds {}, as a host does, and nobody can reach it: its socket {socket} is gone, and is not made again within {} s; look whether the process is stopped and {} can be written, or end it by a signal",
+            lock.display(),
+            MADE_AGAIN_MAX.as_secs(),
+            self.state_dir.display()
+        );
+        Failed::new(Exit::NoHost, message)
     }
 
     fn unreachable(&self, err: &std::io::Error) -> Failed {
@@ -108,6 +136,11 @@ impl Local {
             _ => Failed::new(Exit::NoHost, format!("can't reach the host at {socket}: {err}")),
         }
     }
+}
+
+/// Whether no socket is there, or a dead one.
+fn is_nobody_there(err: &std::io::Error) -> bool {
+    matches!(err.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
 /// Where the formation's host keeps its state. The file may have been broken while its host runs, or its variables may be

@@ -33,7 +33,7 @@ pub(crate) async fn dashboard(client: Client, dashboard: &Dashboard) -> Outcome 
     let formation: FormationView = client.get("/v1/formation").await?;
     let listener = listen(dashboard.port).await?;
     let address = listener.local_addr()?;
-    let guard = Arc::new(Mutex::new(Guard::new(hosts(address), &address.port().to_string())));
+    let guard = Arc::new(Mutex::new(Guard::by_link(hosts(address))));
     let served = Served { guard: guard.clone(), address };
     let link = served.link()?;
     if !dashboard.json {

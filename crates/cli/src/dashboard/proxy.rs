@@ -16,7 +16,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wasmhost_dashboard::{Answer, Guard, Verdict, secure};
+use wasmhost_dashboard::{Answer, Guard, Until, Verdict, secure};
 use wasmhost_host::admin::api::{PROBLEM_MEDIA_TYPE, Problem};
 
 use super::lock;
@@ -70,11 +70,11 @@ async fn connection(
 
 async fn answer(client: &Client, guard: &Mutex<Guard>, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let verdict = lock(guard).judge(&head, Instant::now());
+    let verdict = lock(guard).judge(&head, false, Instant::now());
     match verdict {
-        Verdict::Answer(answer) => whole(answer),
-        Verdict::Api => match ask(client, Request::from_parts(head, body)).await {
-            Ok(response) => response,
+        Verdict::Answer(answer) | Verdict::Page(answer) => whole(answer),
+        Verdict::Api(ended) => match ask(client, Request::from_parts(head, body)).await {
+            Ok(response) => response.map(|body| Until::new(body, ended).boxed()),
             Err(failed) => no_host(&failed),
         },
     }

@@ -15,7 +15,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +30,7 @@ use super::{Admin, ApiError, Remote, router, server};
 use crate::host::Lasting;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
+use crate::state_dir::AdminSocket;
 use crate::supervisor::{Target, unknown_type};
 
 /// Requests that wait until the host has started. Those past it are refused, so that `ps` and `stop` find a connection.
@@ -75,7 +75,7 @@ enum Stage {
 impl Entrance {
     /// Answers requests from now on. `answering` is told each place beside the socket where it does.
     pub(crate) fn new(
-        listener: UnixListener,
+        socket: AdminSocket,
         formation: &Formation,
         started: Instant,
         logs: Arc<Logs>,
@@ -97,7 +97,7 @@ impl Entrance {
         let pass = move |request| pass(at_door.clone(), starting.clone(), request);
         let by_token = pass.clone();
         let remote = Remote::new(Arc::new(move |request| Box::pin(by_token(request))), lasting, answering);
-        let serve = server::serve(listener, pass, end.clone());
+        let serve = server::serve(socket, pass, end.clone());
         Entrance { inside, serving: lasting.spawn("the admin API", serve), end, remote }
     }
 

@@ -4,29 +4,24 @@
 use std::convert::Infallible;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::ApiError;
-use super::api::PROBLEM_MEDIA_TYPE;
-
-/// How long a request's head may take, and how long a connection may stay without a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::places::{self, ACCEPT_AGAIN_AFTER};
+use crate::state_dir::AdminSocket;
 
 /// A request's line and fields, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -34,17 +29,11 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Connections at once; those past it wait to be accepted. Each `logs -f` is one.
 const CONNECTIONS_MAX: usize = 256;
 
-/// How long a request that was sent before the end may take to be read.
-const READ_MAX: Duration = Duration::from_millis(200);
-
-/// How long to wait where the system has no room for a connection.
-pub(super) const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
-
 /// The text of a refusal that isn't a problem's JSON yet, in bytes.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// Serves requests until it is told to end, and then those that were sent before.
-pub(super) async fn serve<A, F>(listener: UnixListener, answer: A, end: CancellationToken)
+pub(super) async fn serve<A, F>(mut socket: AdminSocket, answer: A, end: CancellationToken)
 where
     A: Fn(Request) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
@@ -53,9 +42,9 @@ where
     let connections = TaskTracker::new();
     let begin = |stream, permit| connections.spawn(connection(stream, answer.clone(), end.clone(), permit));
     while let Some(Ok(permit)) = end.run_until_cancelled(permits.clone().acquire_owned()).await {
-        match end.run_until_cancelled(listener.accept()).await {
+        match end.run_until_cancelled(socket.accept()).await {
             None => break,
-            Some(Ok((stream, _))) => drop(begin(stream, Some(permit))),
+            Some(Ok(stream)) => drop(begin(stream, Some(permit))),
             Some(Err(err)) => {
                 warn!("the admin API can't accept a connection: {err}");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
@@ -63,6 +52,7 @@ where
         }
     }
     // Nobody comes in any more. Those who wait here have sent a request, and are to know what became of it.
+    let listener = socket.into_listener();
     let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
     if let Ok(listener) = listener.into_std() {
         while let Ok((stream, _)) = listener.accept() {
@@ -95,37 +85,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Response>,
 {
-    let mut served = std::pin::pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(
-                TokioIo::new(stream),
-                service_fn(move |request: Request<Incoming>| with_problem(answer(request.map(Body::new))))
-            )
-    );
-    let ended = end.run_until_cancelled(served.as_mut()).await;
-    let served = match ended {
-        Some(served) => served,
-        // The library would close a connection whose first request it hasn't read yet.
-        None => match tokio::time::timeout(READ_MAX, served.as_mut()).await {
-            Ok(served) => served,
-            Err(_) => {
-                served.as_mut().graceful_shutdown();
-                served.await
-            }
-        },
-    };
-    served.map_err(std::io::Error::other)
+    let answer = service_fn(move |request: Request<Incoming>| with_problem(answer(request.map(Body::new))));
+    places::converse(stream, HEAD_BYTES_MAX, answer, end).await
 }
 
 async fn with_problem(answer: impl Future<Output = Response>) -> Result<Response, Infallible> {
     let response = answer.await;
     let status = response.status();
     let told = response.headers().get(header::CONTENT_TYPE);
-    let is_told = told.is_some_and(|kind| kind == PROBLEM_MEDIA_TYPE);
-    match (status.is_client_error() || status.is_server_error()) && !is_told {
+    let is_plain = told.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    match (status.is_client_error() || status.is_server_error()) && is_plain {
         true => Ok(refusal_as_problem(response).await),
         false => Ok(response),
     }

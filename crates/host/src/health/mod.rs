@@ -22,14 +22,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use wasmhost_config::Health as Wanted;
 
 use crate::host::{Lasting, StartError};
 use crate::ingress::{Listener, ServedAt, Sockets};
 use crate::measures::Measures;
+use crate::places::Places;
 use crate::telemetry::messages::Metric;
 pub(crate) use answers::Sources;
 
@@ -50,14 +49,8 @@ struct Serving {
     /// `[health]` of the release that they are of.
     wanted: Option<Wanted>,
     /// The places that are open.
-    present: Option<Present>,
+    present: Option<Places>,
     served_at: Vec<ServedAt>,
-}
-
-struct Present {
-    /// Ends them.
-    left: CancellationToken,
-    ended: Vec<JoinHandle<()>>,
 }
 
 /// The parts that answers are made from.
@@ -135,7 +128,7 @@ impl Health {
         serving.wanted = wanted;
         // A place that both have isn't closed: the claim of the new listener keeps its socket.
         if let Some(before) = serving.present.take() {
-            before.left.cancel();
+            before.leave();
         }
         let served_at: Vec<ServedAt> =
             listeners.iter().map(|listener| listener.served_at().clone()).collect();
@@ -150,23 +143,22 @@ impl Health {
         }
     }
 
-    fn begin(&self, runtime: &Handle, listeners: Vec<Listener>) -> Present {
-        let left = CancellationToken::new();
+    fn begin(&self, runtime: &Handle, listeners: Vec<Listener>) -> Places {
+        let mut places = Places::new(&self.lasting);
         // Tasks are spawned there.
         let _entered = runtime.enter();
-        let mut ended = Vec::new();
         for listener in listeners {
             listener.take_turn(wasmhost_config::Http::default().socket_mode);
             let name = format!("what answers probes at {}", listener.served_at());
             match listener.on(runtime) {
                 Ok(listener) => {
-                    let accept = server::accept(self.state.clone(), listener, left.clone());
-                    ended.push(self.lasting.spawn_replaced(name, left.clone(), accept));
+                    let accept = server::accept(self.state.clone(), listener, places.left().clone());
+                    places.spawn(name, accept);
                 }
                 Err(err) => warn!("{name} can't begin: {err}"),
             }
         }
-        Present { left, ended }
+        places
     }
 
     /// The places where it answers.
@@ -201,14 +193,9 @@ impl Health {
     /// Closes all places.
     pub(crate) async fn end(&self) {
         let present = self.lock().present.take();
-        let Some(Present { left, ended }) = present else { return };
-        left.cancel();
-        let all = async {
-            for ended in ended {
-                let _ = ended.await;
-            }
-        };
-        let _ = tokio::time::timeout(ENDED_MAX, all).await;
+        if let Some(places) = present {
+            places.end(ENDED_MAX).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Serving> {

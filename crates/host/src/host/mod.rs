@@ -166,9 +166,8 @@ impl Host {
         let dir = StateDir::take(&plan.formation.state_dir, &plan.formation.file)?;
         let lasting = Lasting::new();
         let logs = Logs::new(&output, log_format);
-        let listener = dir.listen()?;
-        let entrance =
-            Entrance::new(listener, &plan.formation, started, logs.clone(), &lasting, administering);
+        let socket = dir.listen()?;
+        let entrance = Entrance::new(socket, &plan.formation, started, logs.clone(), &lasting, administering);
         let file = plan.formation.file.clone();
         let mut sockets = Sockets::new(handed_over);
         let (measures, telemetry) = telemetry::prepare(telemetry, &plan.formation.name)?;

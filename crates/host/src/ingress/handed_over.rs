@@ -30,7 +30,7 @@ impl HandedOver {
         for at in 0..handed.len() {
             let socket = match handed.take_tcp_listener(at) {
                 Ok(listener) => Ok(listener.map(Socket::Tcp)),
-                Err(_) => handed.take_unix_listener(at).map(|listener| listener.map(Socket::Unix)),
+                Err(_) => handed.take_unix_listener(at).map(|listener| listener.map(Socket::unix)),
             };
             let name = names.next().unwrap_or_default();
             sockets.extend(socket.transpose().map(|socket| Named { name, socket }));

@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
 use wasmhost_config::{Admin, Health, Http, Listen};
@@ -101,12 +102,19 @@ pub(crate) struct Listener {
 
 enum Source {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// Another one takes its place where its file was lost.
+    Unix(ArcSwap<Unix>),
+}
+
+struct Unix {
+    listener: UnixListener,
+    /// How often the socket was made again before this one.
+    made_again: u64,
 }
 
 impl Listener {
     pub(super) fn new(claim: Claim, tls: bool) -> io::Result<Listener> {
-        let source = Source::of(claim.open.socket.share()?)?;
+        let source = Source::of(&claim.open)?;
         let served_at = ServedAt { place: claim.open.place.clone(), tls };
         Ok(Listener { source, served_at, claim })
     }
@@ -114,7 +122,7 @@ impl Listener {
     /// The same listener, polled by another runtime.
     pub(crate) fn on(self, runtime: &Handle) -> io::Result<Listener> {
         let _entered = runtime.enter();
-        let source = Source::of(self.claim.open.socket.share()?)?;
+        let source = Source::of(&self.claim.open)?;
         Ok(Listener { source, ..self })
     }
 
@@ -160,7 +168,17 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 Ok(Stream::Tcp(stream.into_std()?, peer))
             }
-            Source::Unix(listener) => listener.accept().await?.0.into_std().map(Stream::Unix),
+            Source::Unix(unix) => loop {
+                let known = unix.load_full();
+                tokio::select! {
+                    accepted = known.listener.accept() => return accepted?.0.into_std().map(Stream::Unix),
+                    () = self.claim.open.is_made_again(known.made_again) => {
+                        if let Source::Unix(now) = Source::of(&self.claim.open)? {
+                            unix.store(now.into_inner());
+                        }
+                    }
+                }
+            },
         }
     }
 
@@ -188,10 +206,15 @@ impl Listener {
 }
 
 impl Source {
-    fn of(socket: Socket) -> io::Result<Source> {
-        match socket {
+    fn of(open: &Open) -> io::Result<Source> {
+        // Should it be made again in between, it is looked at once more.
+        let made_again = open.times_made_again();
+        match open.socket.share()? {
             Socket::Tcp(listener) => TcpListener::from_std(listener).map(Source::Tcp),
-            Socket::Unix(listener) => UnixListener::from_std(listener).map(Source::Unix),
+            Socket::Unix(listener) => {
+                let listener = UnixListener::from_std(listener.load().try_clone()?)?;
+                Ok(Source::Unix(ArcSwap::from_pointee(Unix { listener, made_again })))
+            }
         }
     }
 }

@@ -5,17 +5,22 @@
 //! claim -> (the release is live) -> turn: accepts -> the next one's turn, or the socket's end
 //! ```
 //!
-//! A socket that this host opened ends with its last listener; one that was handed over, with the host.
+//! A socket that this host opened ends with its last listener; one that was handed over, with the host. A unix socket of this
+//! host whose file is lost (somebody cleans up `/run`, say) is made again, and its listeners go on with the new one.
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::listener::Wanted;
 use super::socket::{Place, Socket, SocketFile, allow_handshakes, refuse_handshakes};
+
+/// How often it is looked whether the file of a unix socket is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Open {
@@ -36,6 +41,10 @@ struct Standing {
     claims: Vec<u64>,
     last_claim: u64,
     is_ending: bool,
+    /// How often the socket was made again.
+    made_again: u64,
+    /// It was told that it can't be.
+    is_told: bool,
 }
 
 /// A listener's part in an open socket.
@@ -79,12 +88,14 @@ impl Open {
         }
     }
 
-    /// One more listener may have a turn. None where nobody finds the socket any more: its file is gone.
+    /// One more listener may have a turn. None where nobody finds the socket any more: its file is gone, and can't be made.
     pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
         let mut standing = self.lock();
-        let is_file_lost = || !standing.file.as_ref().is_some_and(SocketFile::is_there);
-        if matches!(self.place, Place::Unix(_)) && self.made_for.is_some() && is_file_lost() {
-            return None;
+        if matches!(self.place, Place::Unix(_)) && self.made_for.is_some() {
+            self.find_again(&mut standing);
+            if !standing.file.as_ref().is_some_and(SocketFile::is_there) {
+                return None;
+            }
         }
         if std::mem::take(&mut standing.is_ending)
             && let Some(listener) = self.tcp()
@@ -99,6 +110,51 @@ impl Open {
         Some(Claim { open: self.clone(), number, turn: self.turn.subscribe() })
     }
 
+    /// How often the socket was made again.
+    pub(super) fn times_made_again(&self) -> u64 {
+        self.lock().made_again
+    }
+
+    /// Ends when the socket has been made again more often than a listener knows. It is, soon after its file is lost.
+    pub(super) async fn is_made_again(&self, known: u64) {
+        loop {
+            {
+                let mut standing = self.lock();
+                if standing.made_again != known {
+                    return;
+                }
+                self.find_again(&mut standing);
+                if standing.made_again != known {
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Makes the socket again where its file is lost.
+    fn find_again(&self, standing: &mut Standing) {
+        let (Socket::Unix(socket), Some(file)) = (&self.socket, &mut standing.file) else { return };
+        if file.is_there() {
+            return;
+        }
+        let shown = file.path().display().to_string();
+        match file.listen_again() {
+            Ok(listener) => {
+                socket.store(Arc::new(listener));
+                (standing.made_again, standing.is_told) = (standing.made_again + 1, false);
+                info!("the socket file {shown} was gone: it is made again");
+            }
+            Err(err) if !standing.is_told => {
+                standing.is_told = true;
+                warn!(
+                    "the socket file {shown} is gone, so that nobody gets in by it, and can't be made again: {err}"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Standing> {
         // No code that runs under the lock panics.
         self.standing.lock().unwrap_or_else(|poison| poison.into_inner())
@@ -108,7 +164,7 @@ impl Open {
 impl Claim {
     /// This one accepts from now on, and none of those before. The file of a unix socket of this host gets this mode.
     pub(super) fn take_turn(&self, mode: u32) {
-        if let Some(file) = &self.open.lock().file
+        if let Some(file) = &mut self.open.lock().file
             && let Err(err) = file.set_mode(mode)
         {
             warn!("the mode of {} can't be set to {mode:04o}: {err}", file.path().display());
@@ -165,8 +221,8 @@ mod tests {
     }
 
     fn unix(path: &Path) -> Arc<Open> {
-        let (socket, file) = SocketFile::listen(path, 0o600).unwrap();
-        Open::made(socket, Some(file), wanted(path)).unwrap()
+        let (listener, file) = SocketFile::listen(path, 0o600).unwrap();
+        Open::made(Socket::unix(listener), Some(file), wanted(path)).unwrap()
     }
 
     #[test]
@@ -198,16 +254,36 @@ mod tests {
         assert!(first.begin_end(true), "nobody waits any more");
     }
 
+    #[tokio::test]
+    async fn a_unix_socket_whose_file_is_lost_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let open = unix(&path);
+        let first = open.claim().unwrap();
+        first.take_turn(0o640);
+        assert!(open.is_made_again(0).now_or_never().is_none(), "it is there");
+        std::fs::remove_file(&path).unwrap();
+        assert!(open.is_made_again(0).now_or_never().is_some() && open.times_made_again() == 1);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o640);
+        std::fs::remove_file(&path).unwrap();
+        let second = open.claim().unwrap();
+        assert_eq!(open.times_made_again(), 2);
+        drop((first, second, open));
+        assert!(!path.exists(), "it goes with the socket");
+    }
+
     #[test]
-    fn a_unix_socket_without_its_file_is_of_no_use() {
+    fn a_unix_socket_in_whose_place_another_one_is_served_is_of_no_use() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         let open = unix(&path);
         let first = open.claim().unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(open.claim().is_none());
         let other = unix(&path);
         assert!(open.claim().is_none() && other.claim().is_some());
+        assert_eq!(open.times_made_again(), 0);
         drop((first, open));
         assert!(path.exists(), "it is the other one's");
     }

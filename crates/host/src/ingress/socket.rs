@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 /// Connections that wait in the kernel to be accepted, if its own bound (`net.core.somaxconn`) is no lower. A TCP
@@ -16,7 +17,8 @@ const WAITING_MAX: i32 = 4096;
 /// See the module. No runtime knows it.
 pub(super) enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// Another one takes its place where its file was lost.
+    Unix(ArcSwap<UnixListener>),
 }
 
 /// Where a socket is.
@@ -61,7 +63,7 @@ impl Socket {
         match self {
             Socket::Tcp(listener) => listener.local_addr().map(Place::Tcp),
             Socket::Unix(listener) => {
-                let address = listener.local_addr()?;
+                let address = listener.load().local_addr()?;
                 Ok(Place::Unix(address.as_pathname().unwrap_or(Path::new("(without a name)")).to_owned()))
             }
         }
@@ -71,14 +73,18 @@ impl Socket {
     pub(super) fn share(&self) -> io::Result<Socket> {
         match self {
             Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
-            Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
+            Socket::Unix(listener) => listener.load().try_clone().map(Socket::unix),
         }
+    }
+
+    pub(super) fn unix(listener: UnixListener) -> Socket {
+        Socket::Unix(ArcSwap::from_pointee(listener))
     }
 
     pub(super) fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Socket::Tcp(listener) => listener.set_nonblocking(true),
-            Socket::Unix(listener) => listener.set_nonblocking(true),
+            Socket::Unix(listener) => listener.load().set_nonblocking(true),
         }
     }
 
@@ -91,7 +97,7 @@ impl Socket {
                 Ok(Stream::Tcp(stream, peer))
             }
             Socket::Unix(listener) => {
-                let (stream, _) = listener.accept()?;
+                let (stream, _) = listener.load().accept()?;
                 stream.set_nonblocking(true)?;
                 Ok(Stream::Unix(stream))
             }
@@ -141,13 +147,14 @@ pub(super) fn is_one_file(one: &Path, other: &Path) -> bool {
 /// The file of a unix socket, which goes with it, unless somebody has put another one there.
 pub(super) struct SocketFile {
     path: PathBuf,
+    mode: u32,
     device: u64,
     inode: u64,
 }
 
 impl SocketFile {
     /// Opens a unix socket. A socket that a dead process left there is replaced; one that another listens on is not.
-    pub(super) fn listen(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {
+    pub(super) fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
         let address = SockAddr::unix(path)?;
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         match socket.bind(&address) {
@@ -158,12 +165,21 @@ impl SocketFile {
             bound => bound?,
         }
         let made = fs::symlink_metadata(path)?;
-        let file = SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() };
+        let mut file = SocketFile { path: path.to_owned(), mode, device: made.dev(), inode: made.ino() };
         // Before it listens: nobody gets in who may not.
         file.set_mode(mode)?;
         socket.listen(WAITING_MAX)?;
         socket.set_nonblocking(true)?;
-        Ok((Socket::Unix(socket.into()), file))
+        Ok((socket.into(), file))
+    }
+
+    /// The same again, where the file was lost.
+    pub(super) fn listen_again(&mut self) -> io::Result<UnixListener> {
+        let (listener, mut made) = SocketFile::listen(&self.path, self.mode)?;
+        // A file that is lost may have left its number to this one, which is not to go with it.
+        std::mem::swap(self, &mut made);
+        made.path.clear();
+        Ok(listener)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -176,7 +192,8 @@ impl SocketFile {
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }
 
-    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+    pub(super) fn set_mode(&mut self, mode: u32) -> io::Result<()> {
+        self.mode = mode;
         fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 }

@@ -203,8 +203,8 @@ impl Taking<'_> {
                 (Socket::tcp(&addresses, &others)?, None)
             }
             Listen::Unix(path) => {
-                let (socket, file) = SocketFile::listen(path, mode)?;
-                (socket, Some(file))
+                let (listener, file) = SocketFile::listen(path, mode)?;
+                (Socket::unix(listener), Some(file))
             }
             Listen::HandedOver(name) => return self.take_given(&wanted.place, name.as_deref()),
         };

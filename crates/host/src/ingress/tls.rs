@@ -72,6 +72,11 @@ impl Certificates {
         Ok(Some(Renewal { certificates: self, contents, keys }))
     }
 
+    /// Whether one of those in use is for this name.
+    pub(crate) fn are_for(&self, name: &str) -> bool {
+        fitting(&self.in_use.0.read().unwrap_or_else(|poison| poison.into_inner()), name).is_some()
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         // No code that runs under the lock panics.
         self.contents.lock().unwrap_or_else(|poison| poison.into_inner())

@@ -1,9 +1,11 @@
 //! The door of what is served by TCP: who shows the token is let in, and others are refused.
 //!
 //! ```text
-//! stranger -> (the right token) let in, until the connection ends or the token is replaced
+//! stranger -> (the right token, or a browser's cookie) let in, until the connection ends or the token is replaced
 //!          -> (none, or a wrong one) refused: 401, and the connection closes
 //! ```
+//!
+//! A browser shows the token once, and has a cookie from then on: see `browser`.
 //!
 //! A wrong token is answered after a delay. Few of them wait at a time, and those past them are refused at once, so that
 //! waiting costs the host nothing. A right token is never delayed.
@@ -22,11 +24,14 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use wasmhost_dashboard::Guard;
 
 use super::super::problem::ApiError;
+use super::browser;
 use super::strangers::{Bounds, Entered, Strangers};
 use super::token::{AdminToken, Expected};
 use crate::few_lines::FewLines;
+use crate::ingress::Certificates;
 
 /// Connections that have shown nothing yet.
 const STRANGERS: Bounds =
@@ -67,9 +72,11 @@ pub(crate) type Api = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send
 
 /// See the module.
 pub(super) struct Door {
-    api: Api,
+    pub(super) api: Api,
     /// None where there is no place.
-    key: ArcSwapOption<Key>,
+    pub(super) key: ArcSwapOption<Key>,
+    /// Those that are served, for the names in them.
+    certificates: Arc<ArcSwapOption<Certificates>>,
     strangers: Mutex<Strangers<Option<IpAddr>, CancellationToken>>,
     room: Arc<Semaphore>,
     delays: Semaphore,
@@ -77,9 +84,11 @@ pub(super) struct Door {
 }
 
 /// The token that lets in, for as long as it does.
-struct Key {
+pub(super) struct Key {
     expected: Expected,
     replaced: CancellationToken,
+    /// The browsers that have shown it.
+    pub(super) guard: Mutex<Guard>,
 }
 
 /// A request's token.
@@ -91,8 +100,9 @@ enum Shown {
 
 /// One connection.
 pub(super) struct Visitor {
-    door: Arc<Door>,
+    pub(super) door: Arc<Door>,
     address: Option<IpAddr>,
+    pub(super) by_tls: bool,
     number: u64,
     /// Cancelled when its wait is over.
     inside: CancellationToken,
@@ -112,6 +122,7 @@ impl Door {
         Arc::new(Door {
             api,
             key: ArcSwapOption::empty(),
+            certificates: Arc::default(),
             strangers: Mutex::new(Strangers::new(STRANGERS)),
             room: Arc::new(Semaphore::new(LET_IN_MAX)),
             delays: Semaphore::new(DELAYED_MAX),
@@ -119,13 +130,19 @@ impl Door {
         })
     }
 
-    /// From now on this token lets in, and no other.
+    /// From now on these are the certificates that are served.
+    pub(super) fn is_named_by(&self, certificates: Option<Arc<Certificates>>) {
+        self.certificates.store(certificates);
+    }
+
+    /// From now on this token lets in, and no other. Browsers that have shown the one from before are out.
     pub(super) fn expect(&self, token: &AdminToken) {
         let expected = token.expected();
         if self.key.load().as_ref().is_some_and(|key| key.expected == expected) {
             return;
         }
-        self.change(Some(Arc::new(Key { expected, replaced: CancellationToken::new() })));
+        let guard = Mutex::new(browser::guard(self.certificates.clone()));
+        self.change(Some(Arc::new(Key { expected, replaced: CancellationToken::new(), guard })));
     }
 
     /// No token lets in.
@@ -136,6 +153,7 @@ impl Door {
     fn change(&self, key: Option<Arc<Key>>) {
         if let Some(before) = self.key.swap(key) {
             before.replaced.cancel();
+            browser::lock(&before.guard).end_all();
         }
     }
 
@@ -165,7 +183,7 @@ fn bearer(field: &[u8]) -> Option<&[u8]> {
 
 impl Visitor {
     /// Somebody comes, from this address if it has one. None where too many wait already.
-    pub(super) fn enter(door: &Arc<Door>, address: Option<IpAddr>) -> Option<Visitor> {
+    pub(super) fn enter(door: &Arc<Door>, address: Option<IpAddr>, by_tls: bool) -> Option<Visitor> {
         let inside = CancellationToken::new();
         let number = match door.strangers().enter(address.map(client), inside.clone()) {
             Entered::Inside(number) => {
@@ -176,7 +194,7 @@ impl Visitor {
             Entered::Refused => return None,
         };
         let (let_in, enters) = (OnceLock::new(), CancellationToken::new());
-        Some(Visitor { door: door.clone(), address, number, inside, let_in, enters })
+        Some(Visitor { door: door.clone(), address, by_tls, number, inside, let_in, enters })
     }
 
     /// Waits until it is this one's turn.
@@ -213,14 +231,15 @@ impl Visitor {
         told.iter().for_each(CancellationToken::cancel);
     }
 
-    /// Answers a request. All paths are the API's; another part of the door's house, such as a page for browsers with a way
-    /// of its own to show the token, would have its paths here, before anybody is refused.
+    /// Answers a request. Who shows the token has the API, at all paths but that at which a browser does.
     pub(super) async fn answer(&self, request: Request) -> Response {
         match self.door.look_at(request.headers()) {
-            Shown::Right(key) => match self.come_in(key) {
+            Shown::Right(key) => match self.come_in(key.clone()) {
+                Ok(()) if browser::logs_in(&request) => self.log_in(&key, request),
                 Ok(()) => (self.door.api)(request).await,
                 Err(full) => closing(full.into_response()),
             },
+            Shown::Nothing if browser::sends(&request) => self.answer_browser(request).await,
             Shown::Nothing => {
                 skip_body(request).await;
                 let message = "this needs the token of [admin], in the field `Authorization: Bearer TOKEN`";
@@ -230,7 +249,7 @@ impl Visitor {
         }
     }
 
-    fn come_in(&self, key: Arc<Key>) -> Result<(), ApiError> {
+    pub(super) fn come_in(&self, key: Arc<Key>) -> Result<(), ApiError> {
         if self.let_in.get().is_some() {
             return Ok(());
         }
@@ -285,13 +304,13 @@ fn refusal(status: StatusCode, message: &str, challenge: Option<HeaderValue>) ->
     closing(response)
 }
 
-fn closing(mut response: Response) -> Response {
+pub(super) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// Reads some of a body that nobody wants.
-async fn skip_body(request: Request) {
+pub(super) async fn skip_body(request: Request) {
     // A client that asks first whether it may send it is told no.
     if request.headers().contains_key(header::EXPECT) {
         return;

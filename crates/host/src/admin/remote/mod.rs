@@ -1,9 +1,10 @@
 //! `[admin]`: the admin API for those who show a token, by TCP, and by TLS where other machines reach it.
 //!
 //! `place` accepts, `strangers` has the connections that have shown nothing yet, and `door` lets in who shows the token. What
-//! is inside is the same as at the socket. A release with another `[admin]` opens its new places before the old ones close; a
+//! is inside is the same as at the socket. A browser gets the dashboard there (`browser`). A release with another `[admin]` opens its new places before the old ones close; a
 //! token and certificates that have changed in their files are read again by a deploy.
 
+mod browser;
 mod door;
 mod place;
 mod strangers;
@@ -13,14 +14,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wasmhost_config::Admin as Wanted;
 
 use crate::host::{Lasting, StartError};
 use crate::ingress::{self, Certificates, HTTP_1, Listener, ServedAt, Sockets};
+use crate::places::Places;
 pub(super) use door::Api;
 use door::Door;
 pub use token::AdminToken;
@@ -45,15 +45,8 @@ struct Serving {
     wanted: Option<Wanted>,
     token: Option<AdminToken>,
     certificates: Option<Arc<Certificates>>,
-    present: Option<Present>,
+    present: Option<Places>,
     served_at: Vec<ServedAt>,
-}
-
-/// The places that are open.
-struct Present {
-    /// Ends them.
-    left: CancellationToken,
-    ended: Vec<JoinHandle<()>>,
 }
 
 /// A change of the places where it is served, before anybody is let in there.
@@ -143,7 +136,7 @@ impl Remote {
     fn close(&self) {
         let mut serving = std::mem::take(&mut *self.lock());
         if let Some(before) = serving.present.take() {
-            before.left.cancel();
+            before.leave();
             self.door.lock();
         }
     }
@@ -153,11 +146,12 @@ impl Remote {
         let mut serving = self.lock();
         // A place that both have isn't closed: the claim of the new listener keeps its socket.
         if let Some(before) = serving.present.take() {
-            before.left.cancel();
+            before.leave();
         }
         let served_at: Vec<ServedAt> =
             listeners.iter().map(|listener| listener.served_at().clone()).collect();
         served_at.iter().filter(|place| !serving.served_at.contains(place)).for_each(&self.answering);
+        self.door.is_named_by(certificates.clone());
         self.door.expect(&token);
         let present = self.begin(listeners, tls, certificates.clone());
         *serving = Serving {
@@ -174,23 +168,22 @@ impl Remote {
         listeners: Vec<Listener>,
         tls: Option<TlsAcceptor>,
         certificates: Option<Arc<Certificates>>,
-    ) -> Present {
-        let left = CancellationToken::new();
-        let mut ended = Vec::new();
+    ) -> Places {
+        let mut places = Places::new(&self.lasting);
         for listener in listeners {
             listener.take_turn(SOCKET_MODE);
             let name = format!("what serves the admin API at {}", listener.served_at());
             let tls = tls.clone().filter(|_| listener.is_tls());
-            let accept = place::accept(self.door.clone(), listener, tls, left.clone());
-            ended.push(self.lasting.spawn_replaced(name, left.clone(), accept));
+            let accept = place::accept(self.door.clone(), listener, tls, places.left().clone());
+            places.spawn(name, accept);
         }
         if let Some(certificates) = certificates {
-            let (name, until) = ("what follows the certificates of the admin API", left.clone());
+            let until = places.left().clone();
             let follow =
                 async move { until.run_until_cancelled(certificates.follow()).await.unwrap_or_default() };
-            ended.push(self.lasting.spawn_replaced(name, left.clone(), follow));
+            places.spawn("what follows the certificates of the admin API".to_owned(), follow);
         }
-        Present { left, ended }
+        places
     }
 
     /// Reads the secrets again that a release goes on with. None where they are as they were. Those of an `[admin]` that has
@@ -228,14 +221,9 @@ impl Remote {
     /// Closes all places, and answers what was asked until now.
     pub(super) async fn end(&self) {
         let present = self.lock().present.take();
-        let Some(Present { left, ended }) = present else { return };
-        left.cancel();
-        let all = async {
-            for ended in ended {
-                let _ = ended.await;
-            }
-        };
-        let _ = tokio::time::timeout(ENDED_MAX, all).await;
+        if let Some(places) = present {
+            places.end(ENDED_MAX).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Serving> {

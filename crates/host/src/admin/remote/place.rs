@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::super::server::{ACCEPT_AGAIN_AFTER, converse};
+use super::super::server::converse;
 use super::door::{Door, Visitor};
 use crate::ingress::{Listener, Plain, Stream, Transport};
+use crate::places;
 
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -27,38 +27,13 @@ pub(super) async fn accept(
     tls: Option<TlsAcceptor>,
     left: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
-    let begin = |stream: Stream| {
-        if let Some(visitor) = Visitor::enter(&door, stream.address()) {
-            drop(connections.spawn(connection(Arc::new(visitor), stream, tls.clone(), left.clone())));
-        }
+    let begin = |stream: Stream, _| {
+        let visitor = Visitor::enter(&door, stream.address(), tls.is_some())?;
+        Some(connection(Arc::new(visitor), stream, tls.clone(), left.clone()))
     };
-    let over = async {
-        tokio::select! {
-            () = left.cancelled() => {}
-            () = listener.is_succeeded() => {}
-        }
-    };
-    let accepting = async {
-        loop {
-            match listener.accept().await {
-                Ok(stream) => begin(stream),
-                Err(err) => {
-                    warn!("the admin API can't accept a connection: {err}");
-                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = accepting => {}
-        () = over => {}
-    }
-    if listener.begin_end(true) {
-        listener.close().into_iter().for_each(begin);
-    }
-    connections.close();
-    connections.wait().await;
+    let failed = |err| warn!("the admin API can't accept a connection: {err}");
+    // Strangers have a room of their own.
+    places::accept(listener, left.clone(), || std::future::ready(()), begin, failed).await;
 }
 
 async fn connection(
