@@ -96,11 +96,18 @@ fn a_change_that_can_not_be_made_changes_nothing() {
 #[test]
 fn what_is_no_count_is_a_mistake_in_the_command() {
     let host = Host::run(&Formation::web(""));
-    for change in ["web", "web=", "web=x", "web=-1", "=3"] {
+    for change in ["web", "web=", "web=x", "=3", "-1"] {
         let ended = host.cli(["scale", change]);
         assert_eq!(ended.code, 2, "{ended:?}");
         assert!(ended.stderr.contains("expected a type and a count"), "{ended:?}");
     }
+    host.cli(["scale", "web=-1"]).failed(2, "a count is 0 or more; `web-1` takes 1 away, and `web=0` all");
+    for slip in [["scale", "web", "-1"], ["logs", "web", "-5"], ["restart", "web", "-1"]] {
+        let ended = host.cli(slip);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(!ended.stderr.contains("'-- -"), "it means nothing there: {ended:?}");
+    }
+    host.cli(["logs", "web", "-5"]).failed(2, "it is `-n 5`");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Formation, Host, Process, eventually};
+use crate::harness::{Formation, Host, Process, eventually, guest_file};
 
 fn worker(keys: &str) -> Formation {
     Formation::web("count = 2")
@@ -135,4 +135,47 @@ fn any_signal_that_comes_while_the_host_starts_is_survived() {
     }
     host.stderr().wait_for("all instances are up");
     host.stop().done();
+}
+
+/// Fields of `/proc/PID/status`: the threads of a process, and whether it catches HUP.
+#[cfg(target_os = "linux")]
+fn standing(process: &Process) -> Option<(u32, bool)> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+    let caught = u64::from_str_radix(&field("SigCgt:")?, 16).ok()?;
+    Some((field("Threads:")?.parse().ok()?, caught & (1 << (Signal::HUP.as_raw() - 1)) != 0))
+}
+
+/// Before it has read its file, or has a thread besides the first.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_comes_in_the_first_moment_of_a_host_is_heard_when_it_is_up() {
+    // Many types, so that the moment is long enough to be seen.
+    let many =
+        (0..300).map(|n| format!("[process.t{n}]\ncomponent = {:?}\ncount = 0\n", guest_file("cmd-test")));
+    let formation = Formation::web("").table(&many.collect::<String>());
+    let is_sent = (0..20).any(|_| {
+        let process = formation.start(["run"]);
+        let (threads, _) =
+            eventually("it catches HUP", || standing(&process).filter(|(_, catches)| *catches));
+        process.signal(Signal::HUP);
+        process.signal(Signal::USR1);
+        process.stderr.wait_for("all instances are up");
+        process.stderr.wait_for("the formation hasn't changed: v1 stays live");
+        process.stderr.wait_for("jobs and ticks are paused");
+        process.signal(Signal::TERM);
+        process.wait().done();
+        threads == 1
+    });
+    assert!(is_sent, "it caught no signal before it had threads");
+}
+
+#[test]
+fn a_verb_that_is_no_host_ends_by_a_hang_up() {
+    let formation = Formation::web("");
+    let _host = Host::run(&formation);
+    let following = formation.start(["logs", "-f", "host"]);
+    following.stdout.wait_for("all instances are up");
+    following.signal(Signal::HUP);
+    assert_eq!(following.wait().code, 128 + Signal::HUP.as_raw());
 }

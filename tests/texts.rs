@@ -178,3 +178,34 @@ fn the_values_of_secrets_are_in_no_text() {
     }
     tells("the host", &host.stop());
 }
+
+#[test]
+fn names_of_the_command_line_are_shown_on_one_line() {
+    let evil = format!("web\nerror: forged\n{EVIL}");
+    let formation = Formation::web("");
+    let _host = Host::run(&formation);
+    let change = format!("{evil}=2");
+    let queue = ["enqueue", evil.as_str(), "x"];
+    for arguments in [
+        ["exec", &evil, "x"],
+        ["restart", &evil, "--json"],
+        ["ps", &evil, "--json"],
+        ["tick", &evil, "--json"],
+        ["ticks", &evil, "--json"],
+        ["logs", &evil, "--json"],
+        ["scale", &change, "--json"],
+        ["scale", "--reset", &evil],
+        ["rollback", &evil, "--json"],
+        ["compile", &evil, "--json"],
+        ["check", &evil, "--json"],
+        ["-f", &evil, "ps"],
+        ["-H", &evil, "ps"],
+        queue,
+    ] {
+        let ended = formation.cli(arguments);
+        assert_ne!(ended.code, 0, "{ended:#?}");
+        let ended = fit(&format!("{arguments:?}"), ended);
+        let forged: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("error: forged")).collect();
+        assert!(forged.is_empty(), "{arguments:?}: {ended:#?}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::harness::http::Request;
-use crate::harness::{Collector, Formation, Host, Kind, Span, address_of_its_own, eventually};
+use crate::harness::{Collector, Formation, Host, Kind, Process, Span, address_of_its_own, eventually};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT: &str = "00f067aa0ba902b7";
@@ -260,4 +260,24 @@ fn a_deploy_is_a_trace_of_its_own_with_its_steps() {
             names
         });
     assert_eq!(names.get("deploy"), Some(&1), "a dry run is none");
+}
+
+#[test]
+fn a_job_that_a_person_enqueues_goes_on_with_the_trace_of_the_environment() {
+    let collector = Collector::open();
+    let (formation, _) = chain(&collector);
+    let _host = Host::run(&formation);
+    let enqueue = |payload: &str, parent: &str| {
+        let variables =
+            [("TRACEPARENT".to_owned(), parent.into()), ("TRACESTATE".to_owned(), "vendor=a".into())];
+        Process::start_with(&formation.path(""), ["enqueue", "mail", payload], "", &variables).wait().done()
+    };
+    enqueue("ok", &traceparent("01"));
+    let sent = collector.span("the enqueue", |span| span.parent == CLIENT);
+    assert_eq!((sent.name.as_str(), sent.kind, sent.trace.as_str()), ("send mail", Kind::Producer, TRACE));
+    assert_eq!(sent.state, "vendor=a");
+    below(&collector, &sent, "process mail", Kind::Consumer);
+    // One that isn't well-formed is nobody's trace, and no reason not to enqueue.
+    enqueue("ok", "00-0-0-0");
+    collector.span("another enqueue", |span| span.name == "send mail" && span.trace != TRACE);
 }

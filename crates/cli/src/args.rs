@@ -267,7 +267,7 @@ pub(crate) struct Compile {
 #[derive(Args)]
 pub(crate) struct Scale {
     /// New counts: `web=10`, `worker+2`, `clock-1`.
-    #[arg(value_name = "TYPE=COUNT", add = complete::changes())]
+    #[arg(value_name = "TYPE=COUNT", allow_negative_numbers = true, add = complete::changes())]
     pub(crate) changes: Vec<ScaleChange>,
     /// Go back to the file's counts, of all types or of these.
     #[arg(long, value_name = "TYPE", num_args = 0.., conflicts_with = "changes", add = complete::types())]

@@ -3,6 +3,7 @@
 mod local;
 mod remote;
 mod target;
+mod trace;
 mod url;
 
 use std::error::Error;
@@ -243,6 +244,7 @@ impl Client {
             .body(Full::new(body))
             .map_err(|err| Failed::new(Exit::Usage, err))?;
         self.show_token(request.headers_mut());
+        trace::pass_on(request.headers_mut());
         let mut answered = pin!(sender.send_request(request));
         let response = match tokio::time::timeout(TELL_AFTER, &mut answered).await {
             Ok(response) => response,

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == wasmhost_engine::CHILD) {
         return wasmhost_engine::compile_as_child(arguments);
     }
+    signals::early::hold();
     if let Some(answered) = complete::answer(Arguments::command) {
         return print::end(answered);
     }
@@ -71,6 +72,9 @@ fn act(Arguments { file, remote, verb }: Arguments) -> Outcome {
     let named = file.clone();
     if let Some(name) = verb.is_of_this_machine() {
         refuse_remote(name, &remote)?;
+    }
+    if !matches!(verb, Verb::Run(_)) {
+        signals::early::let_go();
     }
     let at = || Target::find(file.clone(), &remote);
     let file = |argument: Option<PathBuf>| FormationFile::find(argument.or(file.clone()));

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Reset, Style};
-use clap::error::ContextValue;
+use clap::error::{ContextKind, ContextValue, ErrorKind as ErrorOfClap};
 use serde::Serialize;
 use wasmhost_config::shown;
 use wasmhost_host::{until, write_all};
@@ -70,13 +70,33 @@ pub(crate) fn is_broken() -> bool {
 
 /// Says on standard error why something failed, as far as that is possible.
 pub(crate) fn error(message: impl Display) {
-    let message = message.to_string();
+    let message = with_arguments_shown(&message.to_string(), &arguments());
     styled(&format!("{RED}error:{RESET} {}\n", shown_lines(shown::cut(&message, ERROR_BYTES_MAX))));
 }
 
 /// A line on standard error.
 pub(crate) fn note(message: impl Display) {
-    styled(&format!("{}\n", shown_lines(&message.to_string())));
+    styled(&format!("{}\n", shown_lines(&with_arguments_shown(&message.to_string(), &arguments()))));
+}
+
+/// The arguments of this command, and the values behind the `=` of some.
+fn arguments() -> Vec<String> {
+    let whole = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let parts = |whole: String| {
+        let value = whole.split_once('=').map(|(_, value)| value.to_owned());
+        std::iter::once(whole).chain(value)
+    };
+    whole.flat_map(parts).collect()
+}
+
+/// A message in which arguments are on one line: names that a person or a shell has given, which a message repeats, may have
+/// an end of a line in them, and what follows would look like a line of our own.
+fn with_arguments_shown(message: &str, arguments: &[String]) -> String {
+    let mut message = message.to_owned();
+    for argument in arguments.iter().filter(|argument| argument.trim().contains(['\n', '\r'])) {
+        message = message.replace(argument.as_str(), &shown::one_line(argument, usize::MAX));
+    }
+    message
 }
 
 /// Text on standard error whose colours are for a terminal that wants them.
@@ -97,6 +117,7 @@ pub(crate) fn usage(mut said: clap::Error) -> Outcome {
     for (kind, value) in foreign.into_iter().filter_map(|(kind, value)| Some((kind, value?))) {
         said.insert(kind, value);
     }
+    advise_on_number(&mut said);
     let text = said.render();
     if said.use_stderr() {
         styled(&text.ansi().to_string());
@@ -107,6 +128,21 @@ pub(crate) fn usage(mut said: clap::Error) -> Outcome {
         _ => raw(&text.ansi().to_string()),
     }
     Ok(Exit::Done)
+}
+
+/// A number behind a `-` is meant as `tail -5` has it, or as a count. clap would have it passed behind `--`, where it means
+/// nothing either.
+fn advise_on_number(said: &mut clap::Error) {
+    let is_number = |found: &String| {
+        let digits = found.strip_prefix('-').unwrap_or_default();
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let Some(ContextValue::String(found)) = said.get(ContextKind::InvalidArg) else { return };
+    if said.kind() != ErrorOfClap::UnknownArgument || !is_number(found) {
+        return;
+    }
+    let advice = format!("where a verb takes a number of lines or rows, it is `-n {}`", &found[1..]);
+    said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![advice.into()]));
 }
 
 /// A part of what clap has to say, where it is a text.
@@ -146,6 +182,13 @@ pub(crate) fn shown_lines(lines: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_argument_that_a_message_repeats_is_on_one_line() {
+        let arguments = ["exec", "we\nb", "plain"].map(str::to_owned);
+        let shown = with_arguments_shown("there is no \"we\nb\";\nplain is there", &arguments);
+        assert_eq!(shown, "there is no \"we\\nb\";\nplain is there");
+    }
 
     #[test]
     fn lines_stay_and_what_acts_on_a_terminal_does_not() {

@@ -6,6 +6,7 @@ use wasmhost_host::{OneOff, ProgramEnd, StartError, run_program};
 use crate::cache;
 use crate::exit::{Exit, Failed, Outcome};
 use crate::serve::{exit_of, runtime};
+use crate::signals::early;
 
 /// The words for what becomes of a program.
 pub(crate) struct Words {
@@ -25,6 +26,8 @@ pub(crate) fn run(
     words: &Words,
     cut_short: impl Future<Output = std::io::Result<u8>>,
 ) -> Outcome {
+    // Signals do to a program what they do to any.
+    early::let_go();
     let cache = cache::from_environment()?;
     let runtime = runtime().on_thread_start(Engine::prepare_thread).build()?;
     let ended = runtime.block_on(async {

@@ -8,6 +8,8 @@
 //! | USR1, USR2 | no more jobs and ticks; jobs and ticks again |
 //! | TTIN, TTOU | one instance of the first http type more, or fewer |
 
+pub(crate) mod early;
+
 use std::future::pending;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -48,7 +50,7 @@ impl Signals {
     pub(crate) fn new() -> std::io::Result<Signals> {
         let ignored = Ignored::find();
         let listen = |kind: SignalKind| ignored.listen(kind);
-        Ok(Signals {
+        let signals = Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
@@ -63,7 +65,9 @@ impl Signals {
             is_terminated: false,
             has_terminal: has_terminal(),
             deploy_asked: false,
-        })
+        };
+        early::pass_on();
+        Ok(signals)
     }
 
     /// The two that end a program. All others do to this process what they do to any.
@@ -194,14 +198,14 @@ impl Ignored {
 
     /// Listens to a signal, unless it is ignored.
     fn listen(&self, kind: SignalKind) -> std::io::Result<Option<Signal>> {
-        match self.has(kind) {
+        match self.has(kind.as_raw_value()) {
             true => Ok(None),
             false => signal(kind).map(Some),
         }
     }
 
-    fn has(&self, kind: SignalKind) -> bool {
-        let bit = u32::try_from(kind.as_raw_value() - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
+    fn has(&self, signal: i32) -> bool {
+        let bit = u32::try_from(signal - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
         bit.is_some_and(|bit| self.0 & bit != 0)
     }
 }
@@ -213,10 +217,11 @@ mod tests {
     #[test]
     fn the_systems_mask_says_which_signals_are_ignored() {
         let ignored = Ignored::read("Name:\twasmhost\nSigBlk:\tffff\nSigIgn:\t0000000000001001\n");
-        assert!(ignored.has(SignalKind::hangup()) && ignored.has(SignalKind::pipe()));
-        assert!(!ignored.has(SignalKind::terminate()) && !ignored.has(SignalKind::interrupt()));
+        let has = |kind: SignalKind| ignored.has(kind.as_raw_value());
+        assert!(has(SignalKind::hangup()) && has(SignalKind::pipe()));
+        assert!(!has(SignalKind::terminate()) && !has(SignalKind::interrupt()));
         for status in ["", "SigIgn:\t?\n"] {
-            assert!(!Ignored::read(status).has(SignalKind::hangup()));
+            assert!(!Ignored::read(status).has(SignalKind::hangup().as_raw_value()));
         }
     }
 }

@@ -49,7 +49,16 @@ impl FromStr for ScaleChange {
             .or_else(|| split('-', ScaleTo::Fewer));
         let Some((process, count, make)) = found else { return Err(ScaleError(EXPECTED.to_owned())) };
         if process.is_empty() {
-            return Err(ScaleError(EXPECTED.to_owned()));
+            let text = shown::one_line(text, shown::NAME_BYTES_MAX);
+            return Err(ScaleError(format!("\"{text}\" names no type; {EXPECTED}")));
+        }
+        if let Some(fewer) = count.strip_prefix('-')
+            && fewer.parse::<u32>().is_ok()
+        {
+            let process = shown::one_line(process, shown::NAME_BYTES_MAX);
+            return Err(ScaleError(format!(
+                "a count is 0 or more; `{process}-{fewer}` takes {fewer} away, and `{process}=0` all"
+            )));
         }
         // To Rust `+2` is a number. `web=+2` could mean either.
         match count.parse() {
@@ -85,6 +94,10 @@ mod tests {
         for text in ["web", "=3", "web=", "web=x", "web=-1", "+2", "web=1.5", "web=+2", "web=4294967296"] {
             assert!(change(text).is_err(), "{text}");
         }
+        let why = |text| change(text).unwrap_err().to_string();
+        assert_eq!(why("-1"), format!("\"-1\" names no type; {EXPECTED}"));
+        assert_eq!(why("web=-1"), "a count is 0 or more; `web-1` takes 1 away, and `web=0` all");
+        assert_eq!(why("web=-x"), format!("\"-x\" is not a count; {EXPECTED}"));
         let err = change("web=\u{1b}[31m").unwrap_err().to_string();
         assert!(!err.contains('\u{1b}') && err.ends_with(EXPECTED), "{err:?}");
     }
