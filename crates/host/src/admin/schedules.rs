@@ -138,9 +138,12 @@ async fn tick(
             };
             Ok(Json(TickResponse { nominal: nominal.to_string(), error }))
         }
-        Err(err @ (TickError::Taken | TickError::Overlaps(_) | TickError::Replaced(_))) => {
-            Err(ApiError::refused(Refused::Conflict(err.to_string())))
-        }
+        Err(
+            err @ (TickError::Taken
+            | TickError::Overlaps(_)
+            | TickError::Elsewhere(_)
+            | TickError::Replaced(_)),
+        ) => Err(ApiError::refused(Refused::Conflict(err.to_string()))),
         Err(err @ (TickError::Store(_) | TickError::Stopping)) => Err(ApiError::unavailable(err.to_string())),
     }
 }

@@ -252,6 +252,7 @@ impl Host {
                 jobs: store.jobs.clone(),
                 ticks: store.ticks.clone(),
                 owner,
+                is_shared: store.is_shared(),
                 claimed: claimed.clone(),
                 measures: measures.clone(),
                 lasting: lasting.clone(),

@@ -351,6 +351,10 @@ impl<I: Lendable, C: Caller> Line<I, C> {
     }
 
     /// Says what calls have to expect that find no instance. Returns those that wait where it is nothing.
+    pub(super) fn outlook(&self) -> Outlook {
+        self.outlook
+    }
+
     pub(super) fn set_outlook(&mut self, outlook: Outlook) -> Vec<C> {
         self.outlook = outlook;
         match outlook {

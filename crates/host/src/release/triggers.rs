@@ -31,6 +31,8 @@ pub(crate) struct Triggers {
     pub(crate) ticks: Arc<dyn Ticks>,
     /// This boot of this host.
     pub(crate) owner: String,
+    /// Whether other hosts use the store, too.
+    pub(crate) is_shared: bool,
     pub(crate) claimed: Arc<ClaimedJobs>,
     pub(crate) measures: Arc<Measures>,
     pub(crate) lasting: Lasting,
@@ -149,6 +151,7 @@ impl Triggers {
             limits: kind.limits(),
             wait_max: process.queue_timeout,
             calls,
+            is_shared: self.is_shared,
             told_of_no_count: AtomicBool::new(false),
             triggering: triggering.clone(),
             host_intake: self.triggering.intake.clone(),

@@ -42,6 +42,8 @@ pub(crate) struct ScheduleTrigger {
     pub(crate) wait_max: Duration,
     /// Calls of this schedule that run or wait for an instance, those that a person asked for too.
     pub(crate) calls: TaskTracker,
+    /// Other hosts may have the type's instances.
+    pub(crate) is_shared: bool,
     /// It was told that ticks are skipped since the count is 0.
     pub(crate) told_of_no_count: AtomicBool,
     pub(crate) triggering: Triggering,
@@ -63,6 +65,10 @@ pub(crate) enum TickError {
     Overlaps(String),
     #[error("a deploy is replacing the schedule of \"{0}\": try again")]
     Replaced(String),
+    #[error(
+        "\"{0}\" has no instance on this host, and may have some on others: `wasmhost ps` says on which, and `-H` asks it"
+    )]
+    Elsewhere(String),
     #[error("the host is stopping")]
     Stopping,
 }
@@ -72,13 +78,23 @@ impl ScheduleTrigger {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut watch = Watch::new(self.timeline.clone());
         while self.triggering.may_take().await {
-            let look = watch.look().await;
-            self.begin(look.taken).await;
+            let wait = if self.is_elsewhere() {
+                watch.stand_by()
+            } else {
+                let look = watch.look().await;
+                self.begin(look.taken).await;
+                look.wait
+            };
             tokio::select! {
-                () = tokio::time::sleep(look.wait) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.triggering.intake.cancelled() => return,
             }
         }
+    }
+
+    /// The type has no instance here, and may have some on other hosts: its ticks are for these.
+    fn is_elsewhere(&self) -> bool {
+        self.is_shared && !self.pool.has_count()
     }
 
     /// Calls instances with ticks that were taken: at once, or one after another where they may not overlap.
@@ -117,6 +133,9 @@ impl ScheduleTrigger {
         }
         if self.triggering.intake.is_cancelled() {
             return Err(TickError::Replaced(self.timeline.process.to_string()));
+        }
+        if self.is_elsewhere() {
+            return Err(TickError::Elsewhere(self.timeline.process.to_string()));
         }
         if self.timeline.schedule.overlap == Overlap::Skip && !self.calls.is_empty() {
             return Err(TickError::Overlaps(self.timeline.process.to_string()));

@@ -22,6 +22,9 @@ use super::timeline::{Time, Timeline};
 /// The clock is looked at this often, so that a clock that a person sets is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// How often a host looks whether it has to take another's place.
+const STAND_BY: Duration = Duration::from_millis(250);
+
 /// How late a time may be that isn't missed.
 const LATE_MAX: Duration = Duration::from_secs(30);
 
@@ -50,6 +53,13 @@ pub(super) struct Look {
 impl Watch {
     pub(super) fn new(timeline: Arc<Timeline>) -> Watch {
         Watch { timeline, back_by: None, has_begun: false, is_ahead: false }
+    }
+
+    /// Another host takes what is due. This one may have to go on where that one stops, so it goes on watching. Returns how
+    /// long to wait for the next look.
+    pub(super) fn stand_by(&mut self) -> Duration {
+        self.back_by = Some(self.timeline.clock.now() + STAND_BY);
+        STAND_BY
     }
 
     /// Takes what is due, and says how long to wait for the next look.
