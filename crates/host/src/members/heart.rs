@@ -31,6 +31,9 @@ const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// How often it looks whether there is something new to tell.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// How often the text for people is written where nothing has changed that others act on.
+const SHOWN_EVERY: Duration = Duration::from_secs(6);
+
 /// How long the store may take for a heartbeat.
 const ANSWERED_MAX: Duration = Duration::from_secs(5);
 
@@ -275,15 +278,22 @@ impl Heart {
         let started = Instant::now();
         let (mut contact, complaint) = (Contact::default(), Complaint::default());
         let mut forget_at = Instant::now() + FORGET_EVERY;
-        let mut is_first_joined = true;
+        let (mut is_first_joined, mut shown_last) = (true, None::<(Instant, Said)>);
         loop {
             let asked_at = Instant::now();
             let Some(types) = self.look().await else { return end.cancelled().await };
             let said = self.said(&types);
             let state = if self.intake.is_cancelled() { MemberState::Draining } else { MemberState::Joined };
-            let beat = self.membership.beat(state, false, said.to_text(), Some(shown(&types)));
+            // The long text is written seldom, as it says how much CPU time each instance has used, which always changes.
+            let is_old =
+                shown_last.as_ref().is_none_or(|(at, of)| at.elapsed() >= SHOWN_EVERY || *of != said);
+            let long = is_old.then(|| shown(&types));
+            let beat = self.membership.beat(state, false, said.to_text(), long);
             match tokio::time::timeout(ANSWERED_MAX, self.membership.members.beat(beat)).await {
                 Ok(Ok(Answer::Heard(heard))) => {
+                    if is_old {
+                        shown_last = Some((asked_at, said.clone()));
+                    }
                     self.hear(heard, &mut contact, started.elapsed(), asked_at).await;
                     if std::mem::take(&mut is_first_joined) {
                         info!("this host is {}, one of {}", self.membership.host(), contact.hosts().len());
