@@ -51,7 +51,8 @@ async fn look(
         let Some(end) = carry_out(deployer, Wanted::Prepare(deploy.release)).await else { return true };
         membership.prepared(deploy, end.err());
     }
-    let Some(number) = known.live.filter(|number| *number != live.load().number) else { return false };
+    // Numbers rise, those of rollbacks too: a lower one is from before a deploy of this host's own.
+    let Some(number) = known.live.filter(|number| *number > live.load().number) else { return false };
     // A way back of this host's own is under way, or the answer is from before it.
     if known.deploy.as_ref().is_some_and(|deploy| deploy.boot == membership.boot()) {
         return true;
