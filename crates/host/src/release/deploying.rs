@@ -16,6 +16,7 @@ use wasmhost_store::{Components, Counts, Releases, StoreError, Ticks};
 
 use super::aborting::{ABORTED, Abortable};
 use super::canary::Standing;
+use super::everywhere::fetch_components;
 use super::history::plan_of;
 use super::preparing::Prepared;
 use super::telling;
@@ -398,9 +399,12 @@ impl Deploying {
         let file = self.parts.file.clone();
         let record = match wanted {
             Wanted::Release(number) => Some(self.find(number).await?),
-            Wanted::Prepare(number) | Wanted::Follow(number) => Some(self.fetch(number).await?),
+            Wanted::Prepare(number) | Wanted::Follow(number) => Some(self.made_elsewhere(number).await?),
             Wanted::File { .. } | Wanted::Promote | Wanted::Abort => None,
         };
+        if let Some(record) = &record {
+            fetch_components(record, self.parts.components.as_ref(), &self.parts.shelf).await?;
+        }
         let author =
             record.as_ref().map_or("deploy".to_owned(), |record| format!("rollback to v{}", record.number));
         let (cache, granted_by) = (self.parts.cache.clone(), self.parts.granted_by);

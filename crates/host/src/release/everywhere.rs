@@ -80,12 +80,10 @@ impl Deploying {
         Ok(Done::Live(number))
     }
 
-    /// A release that another host has made, with its components.
-    pub(super) async fn fetch(&self, number: u64) -> Result<Record, String> {
+    /// A release that another host has made.
+    pub(super) async fn made_elsewhere(&self, number: u64) -> Result<Record, String> {
         let record = self.parts.releases.release(number).await.map_err(|err| err.to_string())?;
-        let record = record.ok_or_else(|| format!("v{number} isn't in the store"))?;
-        fetch_components(&record, self.parts.components.as_ref(), &self.parts.shelf).await?;
-        Ok(record)
+        record.ok_or_else(|| format!("v{number} isn't in the store"))
     }
 
     /// The counts that this host will have of those that were set live.
