@@ -9,8 +9,8 @@
 //!                     the own heartbeat was 10 s old or older: others took us for gone
 //! ```
 //!
-//! A host that comes is in the list at once, and so is gone one that says it drains. A host that falls silent leaves
-//! the list when it has been silent for 10 s, and then only if this host is settled. After an outage of the store every
+//! A host that comes is in the list at once, and so is gone one that says it drains, or whose row it has taken away. A host
+//! that falls silent leaves the list when it has been silent for 10 s, and then only if this host is settled. After an outage of the store every
 //! heartbeat looks old, and after a freeze of this host nobody's does.
 
 use std::sync::Arc;
@@ -20,6 +20,10 @@ use wasmhost_store::members::MEMBER_FOR;
 
 /// How long contact must last before those who are silent are taken for gone.
 pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// How long after the begin of a contact a row may be missing whose host is there: where a store was restored from a copy,
+/// each host writes its row anew with its next heartbeat.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A host's row, as much of it as matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +75,12 @@ impl Contact {
             self.since = Some(now);
         }
         let is_settled = self.is_settled(now);
+        let have_left = self.since.is_some_and(|since| now.saturating_sub(since) >= WRITTEN_WITHIN);
         let mut before = std::mem::take(&mut self.hosts).into_iter().peekable();
         let mut has_changed = false;
         for Seen { host, standing, age } in rows {
             while let Some(missing) = before.next_if(|before| **before < *host) {
-                self.keep_silent(missing, is_settled, &mut has_changed);
+                self.keep_silent(missing, have_left, &mut has_changed);
             }
             let known = before.next_if(|before| **before == *host);
             let is_silent = age >= MEMBER_FOR;
@@ -93,14 +98,14 @@ impl Contact {
             }
         }
         for missing in before {
-            self.keep_silent(missing, is_settled, &mut has_changed);
+            self.keep_silent(missing, have_left, &mut has_changed);
         }
         has_changed
     }
 
-    /// A host of the list that isn't heard of stays until this one is settled.
-    fn keep_silent(&mut self, host: Arc<str>, is_settled: bool, has_changed: &mut bool) {
-        match is_settled {
+    /// A host of the list that isn't heard of stays until that says something.
+    fn keep_silent(&mut self, host: Arc<str>, is_gone: bool, has_changed: &mut bool) {
+        match is_gone {
             true => *has_changed = true,
             false => self.hosts.push(host),
         }
@@ -158,9 +163,20 @@ mod tests {
         assert!(!hear(&mut contact, 12, Some(2), &[joined("a", 0), joined("b", 9)]));
         assert!(hear(&mut contact, 13, Some(1), &[joined("a", 0), joined("b", 10)]));
         assert_eq!(hosts(&contact), ["a"]);
-        let mut contact = settled();
-        assert!(hear(&mut contact, 12, Some(2), &[joined("a", 0)]), "its row is gone");
+    }
+
+    #[test]
+    fn a_host_that_has_left_is_gone_at_once_unless_all_rows_may_have_been_lost() {
+        let mut contact = Contact::default();
+        hear(&mut contact, 0, None, &[joined("a", 0), joined("b", 0)]);
+        assert!(
+            !hear(&mut contact, 4, Some(2), &[joined("a", 0)]),
+            "a copy of the store may have no row of it"
+        );
+        assert!(hear(&mut contact, 5, Some(1), &[joined("a", 0)]));
         assert_eq!(hosts(&contact), ["a"]);
+        assert!(hear(&mut contact, 6, Some(1), &[joined("a", 0), joined("b", 0)]));
+        assert!(hear(&mut contact, 7, Some(1), &[joined("a", 0)]));
     }
 
     #[test]

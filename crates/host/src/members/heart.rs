@@ -359,8 +359,8 @@ impl Heart {
             info!("the host {} is one of {} now", name(host), now.len());
         }
         for host in before.iter().filter(|host| !now.contains(host)) {
-            let is_apart = find(host).is_some_and(|row| row.state != MemberState::Joined);
-            let how = if is_apart { "has said that it stops" } else { "is silent" };
+            let is_apart = find(host).is_none_or(|row| row.state != MemberState::Joined);
+            let how = if is_apart { "has stopped" } else { "is silent" };
             info!("the host {} {how}: its instances are for the other {}", name(host), now.len());
             if !is_apart && let Err(err) = self.ticks.interrupt(&format!("host/{host}/")).await {
                 warn!("ticks that it had begun could not be marked as interrupted: {err}");

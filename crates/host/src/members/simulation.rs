@@ -138,10 +138,11 @@ impl Simulation {
         it.boot += 1;
     }
 
-    /// It says that it drains, and is gone some seconds later.
+    /// It says that it drains, or is through with that already, and has taken its row away.
     fn stop(&mut self, host: usize) {
         self.hosts[host].standing = Standing::Apart;
-        self.rows[host] = Some(Row { seen: self.now, standing: Standing::Apart });
+        let drains = Row { seen: self.now, standing: Standing::Apart };
+        self.rows[host] = self.rng.bool().then_some(drains);
         self.kill(host);
     }
 
