@@ -70,6 +70,7 @@ mod openapi;
 mod outbound_forms;
 mod output;
 mod output_verbs;
+mod postgres;
 mod procfile;
 mod queue_keys;
 mod queue_rates;

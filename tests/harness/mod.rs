@@ -11,6 +11,10 @@ mod ledger;
 mod load;
 mod metrics;
 mod outside;
+/// That of the store's own tests.
+#[allow(dead_code, reason = "each of the two uses a part of it")]
+#[path = "../../crates/store/tests/postgres/server.rs"]
+pub(crate) mod postgres;
 mod process;
 mod releases;
 mod service_manager;

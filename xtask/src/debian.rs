@@ -7,12 +7,17 @@ use crate::guests::apt;
 
 /// Has these programs of these packages on the path, where that can be done. The error says what it lacks.
 pub(crate) fn install(programs: &[&str], packages: &[&str]) -> Result<()> {
-    if are_here(programs) {
+    install_until(|| are_here(programs), packages)
+}
+
+/// The same where something else says whether they are here.
+pub(crate) fn install_until(are_here: impl Fn() -> bool, packages: &[&str]) -> Result<()> {
+    if are_here() {
         return Ok(());
     }
     if apt::can_install() {
         apt::update();
-        if apt::install(packages) && are_here(programs) {
+        if apt::install(packages) && are_here() {
             return Ok(());
         }
     }

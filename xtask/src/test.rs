@@ -55,12 +55,9 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
     }
     checks.step("guests", || guests::build(repository, &guests::Which::Rust, false))?;
     guests::in_other_languages(repository).try_for_each(|language| checks.language(&language))?;
-    match has_postgres() {
-        true => checks.ignored_test("test of the example with PostgreSQL", "database::postgres")?,
-        false => checks.leave_out(
-            "test of the example with PostgreSQL",
-            "its server isn't installed (Debian: `apt-get install postgresql`)",
-        ),
+    match debian::install_until(has_postgres, &["postgresql"]) {
+        Ok(()) => checks.ignored_test("test of the example with PostgreSQL", "database::postgres")?,
+        Err(lacks) => checks.leave_out("tests with PostgreSQL", &format!("{lacks:#}")),
     }
     match prometheus::folder(repository) {
         Ok(folder) => checks.prometheus = Some(folder),

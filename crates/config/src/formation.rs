@@ -2,6 +2,7 @@
 
 use crate::admin::{Admin, AdminTls};
 use crate::http::{CertificateFiles, Health, Http, Listen};
+use crate::postgres_url::PostgresUrl;
 pub use crate::written::Written;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,6 +77,8 @@ pub struct Source {
 pub enum StoreUrl {
     /// One SQLite file, by absolute path.
     Sqlite(PathBuf),
+    /// A schema of a PostgreSQL database, which several hosts may share.
+    Postgres(PostgresUrl),
     /// Nothing outlives the host: for tests.
     Memory,
 }
@@ -379,9 +382,11 @@ impl fmt::Display for Route {
 }
 
 impl fmt::Display for StoreUrl {
+    /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            StoreUrl::Postgres(url) => url.fmt(f),
             StoreUrl::Memory => f.write_str("memory:"),
         }
     }

@@ -27,6 +27,7 @@ mod formation;
 mod http;
 mod load;
 mod normal;
+mod postgres_url;
 mod procfile;
 mod read;
 mod reader;
@@ -53,6 +54,7 @@ pub use load::{
     Origin, default_state_dir, environment, load, load_procfile, load_with, parse, procfile_lines, restore,
 };
 pub use normal::{has_whole_escapes, normal_host, normal_path};
+pub use postgres_url::{Password, PostgresAddress, PostgresRoots, PostgresSession, PostgresTls, PostgresUrl};
 pub use procfile::{Procfile, is_procfile};
 pub use route::RouteError;
 pub use scale::{ScaleChange, ScaleError, ScaleTo};

@@ -1,7 +1,8 @@
 //! The store outlives the host. It holds jobs, ticks, releases, and the counts that were set live. Hosts that share one
 //! find each other in it: its [`members`].
 //!
-//! Each of them is a small trait. [`sqlite`] implements them, with a file or without one. [`conformance`] is the
+//! Each of them is a small trait. [`sqlite`] implements them with a file or without one, for one host, and [`postgres`] for
+//! several. [`conformance`] is the
 //! suite that every backend passes. Nothing here knows of wasm.
 
 mod clock;
@@ -9,13 +10,17 @@ mod complaint;
 pub mod components;
 pub mod conformance;
 pub mod counts;
+mod door;
 pub mod jobs;
+mod lines;
 pub mod members;
+pub mod postgres;
 pub mod releases;
 mod rules;
 pub mod sqlite;
 pub mod ticks;
 mod timestamp;
+mod written;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use complaint::{Complaint, LeftOut};
@@ -23,10 +28,12 @@ pub use components::Components;
 pub use counts::Counts;
 pub use jobs::Jobs;
 pub use members::Members;
+pub use postgres::PostgresStore;
 pub use releases::Releases;
-pub use sqlite::{COMMIT_SECONDS, ReleasesInFile, SqliteStore, Written};
+pub use sqlite::{ReleasesInFile, SqliteStore};
 pub use ticks::Ticks;
 pub use timestamp::Timestamp;
+pub use written::{COMMIT_SECONDS, Written};
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -44,7 +44,7 @@ pub(super) fn find(file: &FormationFile, exec: &Exec) -> Result<Subject, Failed>
     };
     // A host goes on with the state directory that the file named when it began, and knows its own store.
     let elsewhere = if is_in_use(&state_dir) { None } else { running_state_dir(&absolute) };
-    let only_host_knows = elsewhere.is_some() || matches!(store, StoreUrl::Memory);
+    let only_host_knows = elsewhere.is_some() || matches!(store, StoreUrl::Memory | StoreUrl::Postgres(_));
     let state_dir = elsewhere.unwrap_or(state_dir);
     let live = match (exec.from_file, only_host_knows) {
         (true, _) => None,

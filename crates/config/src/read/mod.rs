@@ -53,7 +53,8 @@ pub(crate) fn formation(cx: &mut Reading<'_>, root: &DeTable<'_>, file: PathBuf)
     let http = table.take("http").and_then(|item| http::http(cx, &item, &mut listens));
     let health = table.take("health").and_then(|item| http::health(cx, &item, &mut listens));
     let admin = table.take("admin").and_then(|item| admin::admin(cx, &item, http.as_ref(), &mut listens));
-    let store = table.take("store").and_then(|item| store::store(cx, &item)).unwrap_or_default();
+    let store =
+        table.take("store").and_then(|item| store::store(cx, &item, name.as_deref())).unwrap_or_default();
     let compile = table.take("compile").and_then(|item| compile::compile(cx, &item));
     let queues = table.take("queues").map(|item| queues(cx, &item));
     let processes = processes(cx, &mut table);

@@ -1,6 +1,8 @@
 //! `[store]`.
 
+use super::folder_name;
 use crate::formation::{Retention, StoreUrl};
+use crate::postgres_url::PostgresUrl;
 use crate::reader::{Item, Reading};
 use crate::spelling::quoted;
 use std::ops::RangeInclusive;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 /// Ten years: what is longer is a slip in the unit.
 const KEEP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(3_650 * 24);
+const EXPECTED: &str = "\"sqlite:PATH\", \"postgres://USER:PASSWORD@HOST/DATABASE\" or \"memory:\"";
 const KEEP_MAX: RangeInclusive<u64> = 0..=1_000_000_000;
 
 /// The values of `[store]`.
@@ -18,12 +21,13 @@ pub(super) struct Store {
     pub(super) retention: Retention,
 }
 
-/// Reads `[store]`.
-pub(super) fn store(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Store> {
+/// Reads `[store]` of the app of that name; `None` is the folder's.
+pub(super) fn store(cx: &mut Reading<'_>, item: &Item<'_>, name: Option<&str>) -> Option<Store> {
     let mut table = item.table(cx, "a table such as [store]")?;
     let url = table.take("url").and_then(|item| {
-        let url = item.text(cx, "\"sqlite:PATH\" or \"memory:\"")?;
-        store_url(cx, &url).map_err(|message| item.problem(cx, message)).ok()
+        let url = item.text(cx, EXPECTED)?;
+        let name = name.map_or_else(|| folder_name(cx.folder), str::to_owned);
+        store_url(cx, &url, &name).map_err(|message| item.problem(cx, message)).ok()
     });
     let default = Retention::default();
     let keep_done = table.take("keep_done").and_then(|item| item.duration(cx, KEEP));
@@ -41,8 +45,8 @@ pub(super) fn store(cx: &mut Reading<'_>, item: &Item<'_>) -> Option<Store> {
 }
 
 /// The messages never repeat what comes after a scheme: a database's URL has its password in it.
-fn store_url(cx: &Reading<'_>, url: &str) -> Result<StoreUrl, String> {
-    let expected = "expected \"sqlite:PATH\" or \"memory:\"";
+fn store_url(cx: &Reading<'_>, url: &str, name: &str) -> Result<StoreUrl, String> {
+    let expected = format!("expected {EXPECTED}");
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err(format!("found {}, {expected}", quoted(url)));
     };
@@ -62,7 +66,8 @@ fn store_url(cx: &Reading<'_>, url: &str) -> Result<StoreUrl, String> {
                 .to_owned())
         }
         "sqlite" => Ok(StoreUrl::Sqlite(cx.absolute(rest))),
-        "postgres" | "postgresql" | "nats" => {
+        "postgres" | "postgresql" => PostgresUrl::parse(url, name, cx.folder).map(StoreUrl::Postgres),
+        "nats" => {
             Err(format!("found \"{scheme}://\", which is not supported yet by this version; {expected}"))
         }
         _ => Err(format!("found {}, {expected}", quoted(&format!("{scheme}:")))),

@@ -56,11 +56,12 @@ use axum::{Json, Router};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use wasmhost_store::{Releases, SqliteStore};
+use wasmhost_store::Releases;
 
 use crate::deaths::Deaths;
 use crate::feed::Feed;
 use crate::history::History;
+use crate::host::Backend;
 use crate::ingress::ServedAt;
 use crate::logs::Logs;
 use crate::members::heart::Membership;
@@ -102,7 +103,7 @@ pub(crate) struct Admin {
     pub(crate) looks: Looks,
     pub(crate) queues: Arc<Queues>,
     /// The store, to be copied while it is used.
-    pub(crate) backup: Arc<SqliteStore>,
+    pub(crate) backup: Backend,
     pub(crate) claimed: Arc<ClaimedJobs>,
     pub(crate) is_taking: watch::Receiver<bool>,
     /// Cancelled when somebody asks that the host stops.

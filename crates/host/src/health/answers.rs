@@ -18,10 +18,11 @@ use http_body_util::Full;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use wasmhost_engine::Loads;
+use wasmhost_store::Jobs;
 use wasmhost_store::jobs::QueueCounts;
-use wasmhost_store::{Jobs, SqliteStore};
 
 use super::{Phase, State, text};
+use crate::host::Backend;
 use crate::logs::Logs;
 use crate::release::{Front, Live};
 use crate::supervisor::{Action, TypeMeasure};
@@ -37,7 +38,7 @@ pub(crate) struct Sources {
     pub(crate) actions: mpsc::Sender<Action>,
     pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) jobs: Arc<dyn Jobs>,
-    pub(crate) sqlite: Arc<SqliteStore>,
+    pub(crate) store: Backend,
     pub(crate) front: Arc<Front>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) loads: Arc<Loads>,

@@ -254,7 +254,7 @@ fn write_ticks(text: &mut impl Sink, types: &[Type<'_>]) {
 /// The store, components, grants, logs and releases.
 fn write_parts(text: &mut impl Sink, types: &[Type<'_>], sources: Option<&Sources>) {
     text.family(&STORE_OPERATIONS);
-    let written = sources.map(|sources| sources.sqlite.written());
+    let written = sources.map(|sources| sources.store.written());
     if let Some(written) = &written {
         text.value(&[], written.operations);
     }

@@ -87,7 +87,7 @@ pub(super) async fn begin(
     means.health.open(plan.formation.health.as_ref(), sockets).await?.serve(means.health);
     let remote = means.entrance.remote();
     remote.open(plan.formation.admin.as_ref(), sockets).await?.serve(remote);
-    let store = store::open(&means.url)?;
+    let store = store::open(&means.url).await?;
     let membership = match &store.members {
         Some(members) => {
             means.entrance.tell("joining the other hosts");

@@ -55,6 +55,7 @@ pub use lasting::Lost;
 pub use loading::Progress;
 pub(crate) use loading::{Loaded, load};
 use sharing::Sharing;
+pub(crate) use store::Backend;
 use store::Store;
 pub use store::{backup_store, enqueue_without_host};
 
@@ -289,7 +290,7 @@ impl Host {
             actions: actions.clone(),
             live: live.clone(),
             jobs: store.jobs.clone(),
-            sqlite: store.sqlite.clone(),
+            store: store.backend.clone(),
             front: front.clone(),
             logs: logs.clone(),
             loads,
@@ -316,7 +317,7 @@ impl Host {
             history,
             looks: Looks::default(),
             queues,
-            backup: store.sqlite.clone(),
+            backup: store.backend.clone(),
             claimed,
             is_taking: takes,
             stop: entrance.stop().clone(),
@@ -459,7 +460,7 @@ impl Host {
         if let Some(membership) = &state.membership {
             membership.leave().await;
         }
-        state.store.sqlite.close().await;
+        state.store.backend.close().await;
         health.end().await;
         if cut_off > 0 {
             warn!("{cut_off} calls were cut off");

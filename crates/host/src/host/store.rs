@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tracing::{info, warn};
 use wasmhost_config::{Formation, StoreUrl};
 use wasmhost_engine::services::{Enqueue, EnqueueRefusal, NewJob, Receipt};
-use wasmhost_store::{Components, Counts, Jobs, Members, Releases, SqliteStore, StoreError, Ticks};
+use wasmhost_store::{
+    Components, Counts, Jobs, Members, PostgresStore, Releases, SqliteStore, StoreError, Ticks, Written,
+};
 
 use super::{Lasting, StartError};
 use crate::measures::Measures;
@@ -26,7 +28,52 @@ pub(super) struct Store {
     /// What they hand on to each other.
     pub(super) components: Option<Arc<dyn Components>>,
     /// All of them, to be copied and closed.
-    pub(super) sqlite: Arc<SqliteStore>,
+    pub(super) backend: Backend,
+}
+
+/// A store as one thing. All that isn't a trait's is here.
+#[derive(Clone)]
+pub(crate) enum Backend {
+    Sqlite(Arc<SqliteStore>),
+    Postgres(Arc<PostgresStore>),
+}
+
+impl Backend {
+    /// Copies it to a new file.
+    pub(crate) async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        match self {
+            Backend::Sqlite(store) => store.backup(to).await,
+            Backend::Postgres(_) => Err(no_backup()),
+        }
+    }
+
+    /// How much was written since it was opened.
+    pub(crate) fn written(&self) -> Written {
+        match self {
+            Backend::Sqlite(store) => store.written(),
+            Backend::Postgres(store) => store.written(),
+        }
+    }
+
+    async fn ended(&self) {
+        match self {
+            Backend::Sqlite(store) => store.ended().await,
+            Backend::Postgres(store) => store.ended().await,
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Backend::Sqlite(store) => store.close().await,
+            Backend::Postgres(store) => store.close().await,
+        }
+    }
+}
+
+fn no_backup() -> StoreError {
+    let text = "this store is a schema of a PostgreSQL database, which is backed up by PostgreSQL's own means, such as \
+                `pg_dump --schema=\"wasmhost_NAME\" DATABASE`";
+    StoreError::Backend(text.to_owned())
 }
 
 impl Store {
@@ -37,13 +84,26 @@ impl Store {
 
     /// Its threads last as long as the host.
     pub(super) fn watch(&self, lasting: &Lasting) {
-        let sqlite = self.sqlite.clone();
-        lasting.spawn("the store's thread", async move { sqlite.ended().await });
+        let backend = self.backend.clone();
+        lasting.spawn("the store's thread", async move { backend.ended().await });
     }
 }
 
-pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
+pub(super) async fn open(url: &StoreUrl) -> Result<Store, StartError> {
+    let failed = |err| StartError::Store { url: url.to_string(), err };
     let opened = match url {
+        StoreUrl::Postgres(url) => {
+            let postgres = Arc::new(PostgresStore::open(url).await.map_err(failed)?);
+            return Ok(Store {
+                jobs: postgres.clone(),
+                ticks: postgres.clone(),
+                counts: postgres.clone(),
+                releases: postgres.clone(),
+                members: Some(postgres.clone()),
+                components: Some(postgres.clone()),
+                backend: Backend::Postgres(postgres),
+            });
+        }
         StoreUrl::Memory => SqliteStore::in_memory(),
         StoreUrl::Sqlite(path) => {
             if let Some(parent) = path.parent() {
@@ -53,7 +113,7 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
             SqliteStore::open(path)
         }
     };
-    let sqlite = Arc::new(opened.map_err(|err| StartError::Store { url: url.to_string(), err })?);
+    let sqlite = Arc::new(opened.map_err(failed)?);
     Ok(Store {
         jobs: sqlite.clone(),
         ticks: sqlite.clone(),
@@ -61,7 +121,7 @@ pub(super) fn open(url: &StoreUrl) -> Result<Store, StartError> {
         releases: sqlite.clone(),
         members: None,
         components: None,
-        sqlite,
+        backend: Backend::Sqlite(sqlite),
     })
 }
 
@@ -78,7 +138,10 @@ pub(super) async fn release_failed(store: &Store, begin: Begin, why: &StartError
 /// Copies a store that no host need be using. Returns the copy's length in bytes.
 pub async fn backup_store(url: &StoreUrl, to: &Path) -> Result<u64, StoreError> {
     let StoreUrl::Sqlite(path) = url else {
-        return Err(StoreError::Invalid(format!("{url} can't be backed up: only a SQLite store can")));
+        return Err(match url {
+            StoreUrl::Postgres(_) => no_backup(),
+            _ => StoreError::Invalid(format!("{url} can't be backed up: only a SQLite store can")),
+        });
     };
     if !path.exists() {
         return Err(StoreError::Open(format!("there is no store at {} yet", path.display())));
@@ -108,15 +171,14 @@ pub async fn enqueue_without_host(
         return Ok(Err(EnqueueRefusal::Unavailable(message)));
     }
     let url = formation.store.clone();
-    let store = match tokio::task::spawn_blocking(move || open(&url)).await {
-        Ok(Ok(store)) => store,
-        Ok(Err(err)) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
+    let store = match open(&url).await {
+        Ok(store) => store,
         Err(err) => return Ok(Err(EnqueueRefusal::Unavailable(err.to_string()))),
     };
     let queues = Queues::new(store.jobs.clone(), Measures::new(), Arc::default());
     queues.know(KnownQueues { settings: formation.queues.clone(), ..KnownQueues::default() });
     let enqueued = queues.enqueue(process, queue, jobs).await;
-    store.sqlite.close().await;
+    store.backend.close().await;
     Ok(enqueued)
 }
 

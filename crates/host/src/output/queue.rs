@@ -2,7 +2,7 @@
 //!
 //! Lines leave in the order in which they came, as long as the stream keeps up. Where it doesn't, they leave in rounds: a
 //! source has [`ROUND_BYTES`] in each, on average. A line of a source that writes little is in the round
-//! that is being written, and so waits for no more than a round of each other source. `store/src/sqlite/lines.rs` has the same
+//! that is being written, and so waits for no more than a round of each other source. `store/src/lines.rs` has the same
 //! rounds for operations of the store: a mend of one may be one of the other.
 //!
 //! ```text

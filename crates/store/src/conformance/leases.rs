@@ -216,27 +216,6 @@ pub(super) async fn a_job_that_always_hangs_ends<S: Jobs>(s: &Subject<S>) {
     assert_eq!(s.state(id).await, JobState::Dead);
 }
 
-pub(super) async fn leases_survive_steps_of_the_wall_clock<S: Jobs>(s: &Subject<S>) {
-    const HOUR: Duration = Duration::from_secs(3_600);
-    let id = s.put(job("mail")).await;
-    let leased = s.take_one("mail").await;
-    for step in [START + HOUR, START - HOUR] {
-        s.clock.set(step);
-        assert_eq!(s.take("mail").await, None);
-        assert_eq!(s.store.renew(vec![leased.lease], LEASE).await.unwrap(), []);
-        // As the wall clock will show it, whatever it was when the lease began.
-        assert_eq!(s.store.next_due(&["mail".to_string()]).await.unwrap(), Some(step + LEASE));
-    }
-    // Time that passes ends it all the same.
-    s.clock.advance(LEASE);
-    assert_eq!(s.take_one("mail").await.lease.id, id);
-    // Due times follow the wall clock.
-    s.put(NewJob { run_at: Some(s.now() + HOUR), ..job("reports") }).await;
-    assert_eq!(s.take("reports").await, None);
-    s.clock.set(s.now() + HOUR);
-    s.take_one("reports").await;
-}
-
 pub(super) async fn each_end_without_an_answer_is_kept<S: Jobs>(s: &Subject<S>) {
     let id = s.put(job("mail")).await;
     s.take_one("mail").await;

@@ -74,7 +74,7 @@ where
             a_lease_is_not_taken_from_a_call_under_way, renewing_keeps_a_lease, renewing_tells_what_was_lost, a_release_gives_the_attempt_back,
             a_released_job_keeps_its_place, an_expired_last_attempt_is_buried, freeing_frees_one_owners_leases,
             freeing_buries_last_attempts, freeing_everything, a_job_that_always_hangs_ends,
-            leases_survive_steps_of_the_wall_clock, each_end_without_an_answer_is_kept;
+            each_end_without_an_answer_is_kept;
         limits: concurrency_holds, concurrency_holds_over_all_owners, a_limit_of_one_queue_stops_no_other,
             room_is_a_change, an_ack_without_a_limit_is_none, a_lost_lease_makes_room, a_paused_queue_gives_nothing,
             a_paused_queue_is_shown_and_kept, leases_run_out_in_a_paused_queue, no_queue_has_no_name,

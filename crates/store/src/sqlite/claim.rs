@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::door::WeakDoor;
+use super::WeakDoor;
 use super::leases;
 use super::operation::{self, Write};
 use super::settle::Release;

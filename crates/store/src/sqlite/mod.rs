@@ -1,8 +1,8 @@
 //! The store of one host: one SQLite file, one thread that writes it and one that reads it. A store without a file has
 //! one thread for both.
 //!
-//! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer, to whom `door` leads and for whom
-//! process types wait in `lines`, applies it, commits, and answers (`operation` is what it sees of each);
+//! [`SqliteStore`] checks each call and sends it to `writer` or `reader`. The writer, to whom `crate::door` leads and for whom
+//! process types wait in `crate::lines`, applies it, commits, and answers (`operation` is what it sees of each);
 //! each operation has a file: `enqueue`, `claim`, `settle`, `leases`, `intervene`, `pause`, `prune`, `ticks`, `releases`,
 //! `counts`. `members` are no rows of the file: one host has it.
 //! The reader's questions are in `views` and `list`; `releases_in_file` asks without being the host. The tables are in `schema_1.sql` and the files after it.
@@ -16,7 +16,6 @@ mod claim;
 mod counts;
 mod damage;
 mod depths;
-mod door;
 mod enqueue;
 mod errors;
 mod ids;
@@ -24,7 +23,6 @@ mod inbox;
 mod intervene;
 mod keys;
 mod leases;
-mod lines;
 mod list;
 mod members;
 mod operation;
@@ -49,7 +47,6 @@ mod ticks;
 mod values;
 mod views;
 mod writer;
-mod written;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -65,23 +62,25 @@ use crate::jobs::{
     Claim, EnqueueError, Enqueued, Failure, Holder, Intervened, Intervention, JobDetail, JobFilter, JobId,
     JobView, Jobs, Lease, LeasedJob, NewJob, Page, QueueCounts, Retention, Settled, Swept,
 };
+use crate::lines::Lines;
 use crate::members::Table;
+use crate::written::{Meter, Written};
 use crate::{Clock, Complaint, StoreError, SystemClock, Timestamp, rules};
 
 use self::backup::Copying;
 use self::damage::Damage;
-use self::door::Door;
 use self::ids::HostFile;
-use self::lines::Lines;
 use self::operation::Write;
 use self::presence::Presence;
 use self::reader::Reader;
 use self::reserve::Reserve;
 use self::writer::{Beside, Writer};
-use self::written::Meter;
 
 pub use self::releases_in_file::ReleasesInFile;
-pub use self::written::{COMMIT_SECONDS, Written};
+
+/// The way to the writer.
+type Door = crate::door::Door<Box<dyn operation::Operation>, reader::Question>;
+type WeakDoor = crate::door::WeakDoor<Box<dyn operation::Operation>, reader::Question>;
 
 /// A SQLite database as a store. Clones are handles of the same one.
 ///

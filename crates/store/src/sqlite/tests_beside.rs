@@ -1,4 +1,5 @@
-//! The files beside the database: the lock and the ids, backups, and files that go while they are in use.
+//! Properties of a store of one host: its clock that doesn't step, the files beside the database, backups, and files that go
+//! while they are in use.
 
 use std::time::Duration;
 
@@ -342,4 +343,32 @@ async fn a_file_that_can_not_be_read_is_no_damage() {
     let damage = Damage::of(folder.path());
     let error = damage.judge(StoreError::Damaged("it is".to_string()));
     assert!(matches!(error, StoreError::Unavailable(_)) && damage.found().is_none(), "{error:?}");
+}
+
+#[tokio::test]
+async fn leases_survive_steps_of_the_wall_clock() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let lease = claim().lease;
+    let start = Timestamp(0) + 1_000 * HOUR;
+    let clock = Arc::new(ManualClock::new(start));
+    let store = SqliteStore::in_memory_with_clock(clock.clone()).unwrap();
+    let id = store.enqueue(vec![job(1)]).await.unwrap()[0].id;
+    let leased = store.claim(claim()).await.unwrap().remove(0);
+    let mail = ["mail".to_string()];
+    for step in [start + HOUR, start - HOUR] {
+        clock.set(step);
+        assert_eq!(store.claim(claim()).await.unwrap(), []);
+        assert_eq!(store.renew(vec![leased.lease], lease).await.unwrap(), []);
+        // As the wall clock will show it, whatever it was when the lease began.
+        assert_eq!(store.next_due(&mail).await.unwrap(), Some(step + lease));
+    }
+    // Time that passes ends it all the same.
+    clock.advance(lease);
+    assert_eq!(store.claim(claim()).await.unwrap()[0].lease.id, id);
+    // Due times follow the wall clock.
+    let later = NewJob { run_at: Some(clock.now() + HOUR), ..job(1) };
+    store.enqueue(vec![later]).await.unwrap();
+    assert_eq!(store.claim(claim()).await.unwrap(), []);
+    clock.set(clock.now() + HOUR);
+    assert_eq!(store.claim(claim()).await.unwrap().len(), 1);
 }

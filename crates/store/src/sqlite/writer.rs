@@ -26,19 +26,21 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::damage::Damage;
 use super::depths::Depths;
-use super::door::Message;
 use super::ids::HostFile;
 use super::inbox::{Received, receive};
-use super::lines::{Heavy, Lines, Taken};
 use super::operation::Operation;
 use super::presence::Presence;
 use super::reader::Question;
 use super::reserve::Reserve;
-use super::written::Meter;
 use super::{errors, reserve};
 use crate::clock::Moment;
+use crate::door;
 use crate::jobs::{Holder, Lease};
+use crate::lines::{Heavy, Lines, Taken};
+use crate::written::Meter;
 use crate::{Clock, Complaint, StoreError, Timestamp};
+
+type Message = door::Message<Box<dyn Operation>, Question>;
 
 /// The cost of the operations in one transaction, unless there is one alone that costs more.
 const BATCH_COST: usize = 512;

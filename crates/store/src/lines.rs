@@ -9,7 +9,7 @@
 //! again is never in line when the next of these is taken. So a source's operation that costs more than a round is heavy, and
 //! the writer rests from heavy ones after each, for as long as it took. All that a source asked for behind a heavy one waits with it.
 //!
-//! This is a machine without threads: `writer` drives it. `host/src/output/queue.rs` has the same rounds for lines of output:
+//! This is a machine without threads: the `writer` of each backend drives it. `host/src/output/queue.rs` has the same rounds for lines of output:
 //! a mend of one may be one of the other.
 
 use std::collections::BTreeMap;
@@ -19,22 +19,22 @@ const ROUND_COST: usize = 64;
 
 /// A line, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LineId(pub(super) usize);
+pub(crate) struct LineId(pub(crate) usize);
 
 impl LineId {
     /// That of the host itself and of those who run it. None of its operations is heavy.
-    pub(super) const UNNAMED: LineId = LineId(0);
+    pub(crate) const UNNAMED: LineId = LineId(0);
 }
 
 /// Whether heavy operations may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heavy {
+pub(crate) enum Heavy {
     Taken,
     Resting,
 }
 
 /// See the module.
-pub(super) struct Lines<T> {
+pub(crate) struct Lines<T> {
     light: Waiting<T>,
     /// Heavy ones, and those behind one in the same line.
     heavy: Waiting<T>,
@@ -56,10 +56,10 @@ struct InLine<T> {
 
 /// An operation whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken<T> {
-    pub(super) cost: usize,
-    pub(super) is_heavy: bool,
-    pub(super) item: T,
+pub(crate) struct Taken<T> {
+    pub(crate) cost: usize,
+    pub(crate) is_heavy: bool,
+    pub(crate) item: T,
 }
 
 /// The round that a line's next operation belongs to, and the cost of those that it has in it.
@@ -76,12 +76,12 @@ fn is_heavy(line: LineId, cost: usize) -> bool {
 }
 
 impl<T> Lines<T> {
-    pub(super) fn new() -> Lines<T> {
+    pub(crate) fn new() -> Lines<T> {
         Lines { light: BTreeMap::new(), heavy: BTreeMap::new(), round: 0, next: 0, places: Vec::new() }
     }
 
     /// An operation comes, whose cost is at least 1.
-    pub(super) fn put(&mut self, line: LineId, cost: usize, item: T) {
+    pub(crate) fn put(&mut self, line: LineId, cost: usize, item: T) {
         if self.places.len() <= line.0 {
             self.places.resize(line.0 + 1, Place::default());
         }
@@ -100,7 +100,7 @@ impl<T> Lines<T> {
     }
 
     /// The next operation, if it costs no more than this.
-    pub(super) fn take(&mut self, cost_max: usize, heavy: Heavy) -> Option<Taken<T>> {
+    pub(crate) fn take(&mut self, cost_max: usize, heavy: Heavy) -> Option<Taken<T>> {
         let of_heavy = heavy == Heavy::Taken
             && match (self.heavy.first_key_value(), self.light.first_key_value()) {
                 (Some((heavy, _)), Some((light, _))) => heavy < light,
@@ -120,7 +120,7 @@ impl<T> Lines<T> {
     }
 
     /// Whether there is one to be taken.
-    pub(super) fn has(&self, heavy: Heavy) -> bool {
+    pub(crate) fn has(&self, heavy: Heavy) -> bool {
         !self.light.is_empty() || heavy == Heavy::Taken && !self.heavy.is_empty()
     }
 }

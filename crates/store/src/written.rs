@@ -22,7 +22,7 @@ pub struct Written {
 }
 
 #[derive(Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     operations: AtomicU64,
     commit_ns: AtomicU64,
     commits_by_time: [AtomicU64; COMMIT_SECONDS.len() + 1],
@@ -30,7 +30,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// A transaction was committed, which took so long.
-    pub(super) fn committed(&self, took: Duration) {
+    pub(crate) fn committed(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = COMMIT_SECONDS.iter().position(|bound| seconds <= *bound);
         self.commits_by_time[bucket.unwrap_or(COMMIT_SECONDS.len())].fetch_add(1, Relaxed);
@@ -38,11 +38,11 @@ impl Meter {
     }
 
     /// An operation was answered.
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.operations.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn read(&self) -> Written {
+    pub(crate) fn read(&self) -> Written {
         let commits_by_time = std::array::from_fn(|bucket| self.commits_by_time[bucket].load(Relaxed));
         Written {
             operations: self.operations.load(Relaxed),
