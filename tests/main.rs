@@ -43,6 +43,7 @@ mod guarded;
 mod harness;
 mod health;
 mod hostile;
+mod hosts;
 mod ingress_addresses;
 mod ingress_answers;
 mod ingress_bounds;

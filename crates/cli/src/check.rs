@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wasmhost_config::{is_procfile, procfile_lines};
+use wasmhost_config::{StoreUrl, Trigger, is_procfile, procfile_lines};
 use wasmhost_host::{
-    AdminToken, GrantedBy, Plan, PlanError, Surroundings, capacity_warnings, check_capacity,
+    AdminToken, GrantedBy, Plan, PlanError, PlannedType, Surroundings, capacity_warnings, check_capacity,
 };
 
 use crate::cache;
@@ -28,6 +28,16 @@ pub(crate) fn check(file: &FormationFile, json: bool) -> Outcome {
             file.failed(Exit::Usage, format!("{why}; `token` under [admin] names that file"))
         })?;
         warning.iter().for_each(|warning| print::note(format_args!("warning: {warning}")));
+    }
+    if matches!(plan.formation.store, StoreUrl::Postgres(_)) {
+        let is_one =
+            |planned: &&PlannedType| matches!(planned.trigger, Trigger::Http { .. }) && planned.count() == 1;
+        for planned in plan.types.iter().filter(is_one) {
+            print::note(format_args!(
+                "warning: process.{}: count is 1, so that one host alone serves it where several share the store: let it be as many as there are hosts, or more",
+                planned.process.name
+            ));
+        }
     }
     let understood = plan.understood(instances_max);
     if json {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::StoreError;
+use crate::{StoreError, Timestamp};
 
 pub use table::Table;
 
@@ -100,6 +100,8 @@ pub enum Answer {
 /// All that a host hears after a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
+    /// The store's time, by its wall clock. Hosts whose own clocks differ agree on this one.
+    pub now: Timestamp,
     /// All rows, the own one included, by the hosts' ids.
     pub members: Vec<Member>,
     /// The age that the own row had before this heartbeat; `None` where there was none, or another boot's.

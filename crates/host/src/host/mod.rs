@@ -253,6 +253,7 @@ impl Host {
                 jobs: store.jobs.clone(),
                 ticks: store.ticks.clone(),
                 owner,
+                clock: sharing::clock(membership.as_ref()),
                 is_shared: store.is_shared(),
                 claimed: claimed.clone(),
                 measures: measures.clone(),

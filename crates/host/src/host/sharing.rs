@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
+use wasmhost_store::{Clock, SystemClock};
 
 use super::{Lasting, Store};
 use crate::ingress::ServedAt;
@@ -48,6 +49,14 @@ impl Sharing<'_> {
         lasting.spawn("what tells the other hosts", heart.run(end));
         let follow = follow(membership.clone(), deployer.clone(), live.clone(), intake);
         lasting.spawn_on(triggers, "what follows the other hosts", follow);
+    }
+}
+
+/// The clock that schedules go by: the store's, where hosts share one.
+pub(super) fn clock(membership: Option<&Membership>) -> Arc<dyn Clock> {
+    match membership {
+        Some(membership) => membership.clock(),
+        None => Arc::new(SystemClock::new()),
     }
 }
 

@@ -17,6 +17,7 @@ use wasmhost_config::shown::cut;
 use wasmhost_store::members::{Answer, Beat, DeployUnderway, Heard, MEMBER_FOR, Member, MemberState, Shown};
 use wasmhost_store::{Complaint, Members, StoreError, Ticks};
 
+use super::clock::StoreClock;
 use super::contact::{Contact, Seen, Standing};
 use super::said::{Said, SaidPrepared, shown};
 use super::split::Ring;
@@ -57,6 +58,7 @@ pub(crate) struct Membership {
     boot: String,
     /// The rows as they were heard last, by the hosts' ids.
     known: watch::Sender<Arc<Known>>,
+    clock: Arc<StoreClock>,
     /// The answer to the deploy of another host.
     prepared: Arc<Mutex<Option<SaidPrepared>>>,
 }
@@ -100,13 +102,15 @@ impl Membership {
     /// [`NotJoined::Taken`] where another boot with the same id lives.
     pub(crate) async fn join(members: Arc<dyn Members>, identity: Identity) -> Result<Membership, NotJoined> {
         let boot = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
-        let (known, prepared) = Default::default();
-        let membership = Membership { members, identity, boot, known, prepared };
+        let (known, clock, prepared) = Default::default();
+        let membership = Membership { members, identity, boot, known, clock, prepared };
         let mut age = None;
         loop {
             let first = membership.beat(MemberState::Starting, true, Said::default().to_text(), None);
+            let asked_at = Instant::now();
             match membership.members.beat(first).await? {
                 Answer::Heard(heard) => {
+                    membership.clock.hear(heard.now, asked_at.elapsed());
                     membership.know(heard, &Contact::default());
                     return Ok(membership);
                 }
@@ -118,6 +122,11 @@ impl Membership {
             }
             tokio::time::sleep(TAKEN_AGAIN).await;
         }
+    }
+
+    /// The time that all hosts agree on.
+    pub(crate) fn clock(&self) -> Arc<StoreClock> {
+        self.clock.clone()
     }
 
     /// The host's own id.
@@ -291,6 +300,7 @@ impl Heart {
             let beat = self.membership.beat(state, false, said.to_text(), long);
             match tokio::time::timeout(ANSWERED_MAX, self.membership.members.beat(beat)).await {
                 Ok(Ok(Answer::Heard(heard))) => {
+                    self.membership.clock.hear(heard.now, asked_at.elapsed());
                     if is_old {
                         shown_last = Some((asked_at, said.clone()));
                     }

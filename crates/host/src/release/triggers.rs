@@ -9,9 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmhost_config::{Queue, Schedule, Trigger};
-use wasmhost_store::SystemClock;
 use wasmhost_store::jobs::{Backoff, ClaimQueue};
-use wasmhost_store::{Jobs, Ticks};
+use wasmhost_store::{Clock, Jobs, Ticks};
 
 use super::ReleaseType;
 use crate::feed::Feed;
@@ -31,6 +30,8 @@ pub(crate) struct Triggers {
     pub(crate) ticks: Arc<dyn Ticks>,
     /// This boot of this host.
     pub(crate) owner: String,
+    /// The clock that schedules go by.
+    pub(crate) clock: Arc<dyn Clock>,
     /// Whether other hosts use the store, too.
     pub(crate) is_shared: bool,
     pub(crate) claimed: Arc<ClaimedJobs>,
@@ -142,7 +143,7 @@ impl Triggers {
             process: process.name.as_str().into(),
             schedule: schedule.clone(),
             ticks: self.ticks.clone(),
-            clock: Arc::new(SystemClock::new()),
+            clock: self.clock.clone(),
             owner: self.owner.clone(),
         };
         let trigger = Arc::new(ScheduleTrigger {

@@ -92,6 +92,7 @@ pub(super) async fn counts_and_the_live_release_come_with_the_answer<S: Members 
     assert_eq!(heard(s, beat("a")).await.live, None, "it is pending");
     s.store.make_live(number).await.unwrap();
     let told = heard(s, beat("b")).await;
+    assert_eq!(told.now, s.clock.now());
     assert_eq!(told.counts, [("web".to_string(), 30)].into());
     assert_eq!(told.live, Some(number));
 }

@@ -103,6 +103,7 @@ impl Write for Heartbeat {
         let members = rows.iter().map(|row| member(row, tx.steady)).collect::<Db<Vec<_>>>()?;
         let live = tx.query("SELECT number FROM releases WHERE state = 'live'", &[]).await?;
         Ok(Answer::Heard(Heard {
+            now: tx.now,
             members,
             own_age,
             counts: counts::all(tx).await?,

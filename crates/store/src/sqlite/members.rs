@@ -16,12 +16,12 @@ impl Members for SqliteStore {
         check(&beat)?;
         let counts = self.load().await?;
         let live = self.read(|connection, _| live(connection)).await?;
-        let now = self.clock.steady();
+        let (wall, now) = (self.clock.now(), self.clock.steady());
         let mut table = locked(&self.members);
         Ok(match table.beat(beat, now) {
             Ok(own_age) => {
                 let (members, deploy) = (table.members(now), table.deploy(now));
-                Answer::Heard(Heard { members, own_age, counts, live, deploy })
+                Answer::Heard(Heard { now: wall, members, own_age, counts, live, deploy })
             }
             Err(other) => Answer::Taken(*other),
         })
