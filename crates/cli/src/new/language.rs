@@ -129,8 +129,12 @@ impl Language {
             Language::Rust if !tools::runs("cargo", "--version") => "cargo",
             Language::Rust => {
                 let lacks_target = RustTools::find() == RustTools::Target { installed: false };
+                let first = match tools::runs("rustup", "--version") {
+                    true => "",
+                    false => "rustup is missing: `curl -sSf https://sh.rustup.rs | sh` installs it; then ",
+                };
                 return lacks_target
-                    .then(|| format!("`{ADD_TARGET}` installs the compiler's part for WebAssembly"));
+                    .then(|| format!("{first}`{ADD_TARGET}` installs the compiler's part for WebAssembly"));
             }
             Language::Typescript if !tools::runs("npm", "--version") => "npm",
             Language::Python if !tools::runs("python3", "--version") => "python3",
