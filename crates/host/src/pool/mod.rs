@@ -17,6 +17,7 @@ mod learned;
 mod learning;
 mod lease;
 mod line;
+mod outlook;
 mod promise;
 mod reuse;
 mod seats;
@@ -425,23 +426,6 @@ impl Pool {
         };
         for Held { instance: Whole { instance, slot }, .. } in idle {
             self.leave(slot, Some(instance), Ended::Drained);
-        }
-    }
-
-    /// Whether there are to be any instances on this host.
-    pub(crate) fn has_count(&self) -> bool {
-        self.lock().line.outlook() != Outlook::NoCount
-    }
-
-    /// Says what calls that find no idle instance have to expect, and sends those that wait away where it's nothing.
-    pub(crate) fn set_outlook(&self, outlook: Outlook) {
-        let refused = match outlook {
-            Outlook::Good | Outlook::NoCount => NoInstance::NoCount,
-            Outlook::AllInBackoff => NoInstance::AllInBackoff,
-        };
-        let sent_away = self.lock().line.set_outlook(outlook);
-        for waiting in sent_away {
-            let _ = waiting.send(Err(refused));
         }
     }
 
