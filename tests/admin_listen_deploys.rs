@@ -98,7 +98,7 @@ fn connections_that_have_shown_a_token_which_was_replaced_end_soon_but_not_at_on
     // A request with the old token isn't answered, nor is one with the new on the old one's connection forgotten.
     kept.send(&showing(OTHER, get())).unwrap().ok();
     is_refused(&kept.send(&showing(TOKEN, get())).unwrap(), 401, CHALLENGE_WRONG, "not the one");
-    // Who follows hears of what the deploy did, and of more for a while.
+    // A follower hears of what the deploy did, and of more for a while.
     host.cli(["scale", "web=2"]).done();
     let mut heard = Vec::new();
     let ended = follower.read_to_end(&mut heard);

@@ -119,7 +119,7 @@ fn an_interrupted_build_ends_with_all_that_it_started() {
     }
 }
 
-/// Whether a process has ended. Who takes note of an orphan's end may be slow to do so.
+/// Whether a process has ended. The process that takes note of an orphan's end may be slow to do so.
 pub(crate) fn is_gone(process: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
     let state = status.rsplit_once(") ").map(|(_, rest)| rest.chars().next());

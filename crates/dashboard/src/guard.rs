@@ -131,7 +131,7 @@ impl Guard {
         }
     }
 
-    /// Lets a browser in whose request to [`LOG_IN`] has the token. Who calls this has compared it.
+    /// Lets a browser in whose request to [`LOG_IN`] has the token. The caller has compared it.
     pub fn log_in(&mut self, request: &Parts, by_tls: bool, now: Instant) -> Answer {
         match self.may_log_in(request).and_then(|()| self.begin(now)) {
             Ok(keys) => Answer::logged_in(&cookie_name(&request.headers, by_tls), by_tls, &keys),

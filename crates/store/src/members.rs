@@ -2,8 +2,8 @@
 //!
 //! Each host writes a row by a heartbeat every two seconds, and reads those of all others by the same call. The store
 //! judges ages by its own clock alone, so that hosts' clocks may be hours apart. It keeps rows and decides one thing:
-//! whether a heartbeat may have its row ([`Answer::Taken`]). Who is a member, and which host has which instances, hosts
-//! decide by the list.
+//! whether a heartbeat may have its row ([`Answer::Taken`]). The list tells hosts who is
+//! a member, and which host has which instances.
 //!
 //! A row has two texts of the host's own, which the store doesn't read. `said` is short, and every host reads it each
 //! time. `shown` may be long, and is read only where a person asks.

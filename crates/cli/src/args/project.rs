@@ -51,7 +51,7 @@ pub(crate) struct New {
     /// The language.
     #[arg(short, long, value_name = "LANGUAGE")]
     pub(crate) lang: Language,
-    /// What calls the process: requests, jobs, or the time.
+    /// The caller of the process: requests, jobs, or the time.
     #[arg(id = "type", short, long, value_name = "TYPE", default_value = "web")]
     pub(crate) kind: Kind,
     /// Print JSON.

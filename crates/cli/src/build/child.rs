@@ -63,7 +63,7 @@ impl Building {
                 ended = self.child.wait() => break ended?,
             }
         };
-        // What it has left behind is nobody's to end.
+        // Processes that it has left behind are nobody's to end.
         self.group = None;
         let rest = async {
             while let Some(line) = self.lines.recv().await {

@@ -1,4 +1,4 @@
-//! What the last builds were made of: `builds.json` in the state directory. Without it everything is built again.
+//! The record of what the last builds were made of: `builds.json` in the state directory. Without it everything is built again.
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;

@@ -140,7 +140,7 @@ fn is_state(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".wasmhost")
 }
 
-/// What tells a file from another one in its place.
+/// The traits that tell a file from another one in its place.
 fn mark(path: &Path) -> std::io::Result<[u8; 32]> {
     let about = fs::metadata(path)?;
     if !about.is_file() || is_own_output(&about) {

@@ -60,7 +60,7 @@ pub(crate) struct Dev {
     watch: Watch,
     /// The formation as it could last be read.
     formation: Option<Formation>,
-    /// What was last deployed, or tried.
+    /// The texts and files that were last deployed, or tried.
     deployed: Deployed,
     /// Builds that failed, and the digest of what they failed for.
     failed: BTreeMap<String, String>,
@@ -76,7 +76,7 @@ struct Deployed {
     files: BTreeMap<PathBuf, Option<(u64, u64, i64, i64)>>,
 }
 
-/// What became of the builds.
+/// The end of all builds.
 enum Built {
     /// All components are as their sources want them.
     All,
@@ -134,7 +134,7 @@ impl Dev {
     }
 
     async fn turn(&mut self, host: &Host) -> Result<(), Failed> {
-        // What was built is deployed together, or not at all.
+        // All that was built is deployed together, or none of it.
         if !self.read() || matches!(self.build().await?, Built::NotAll) {
             return Ok(());
         }

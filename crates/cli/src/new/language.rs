@@ -15,7 +15,7 @@ pub(crate) enum Language {
     C,
 }
 
-/// What calls the project's process type, by the type's name.
+/// The caller of the project's process type, by the type's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// Requests.
@@ -44,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// What to type to see it work, while it runs.
+    /// The line to type to see it work, while it runs.
     pub(super) fn to_try(self) -> &'static str {
         match self {
             Kind::Web => "curl 'http://127.0.0.1:8080/?name=Ada'",
@@ -100,7 +100,7 @@ impl Language {
         }
     }
 
-    /// What has to be installed, in the README.
+    /// The tools that have to be installed, in the README.
     pub(super) fn needs(self) -> &'static str {
         match self {
             Language::Rust => {

@@ -27,7 +27,7 @@ use crate::services::PRODUCER_API;
     params(
         ("queue" = String, Path, description = "The queue"),
         ("traceparent" = Option<String>, Header, description = "The trace that the jobs go on with, as W3C Trace Context has it; one that isn't well-formed is left alone"),
-        ("tracestate" = Option<String>, Header, description = "What other systems say about that trace"),
+        ("tracestate" = Option<String>, Header, description = "Other systems' words about that trace"),
     ),
     request_body = EnqueueBody,
     responses((status = 201, description = "They are durable", body = EnqueueAnswer), (status = 200, description = "Every unique key was taken", body = EnqueueAnswer))

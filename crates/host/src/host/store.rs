@@ -25,7 +25,7 @@ pub(super) struct Store {
     pub(super) releases: Arc<dyn Releases>,
     /// The hosts that use it, where more than one can.
     pub(super) members: Option<Arc<dyn Members>>,
-    /// What they hand on to each other.
+    /// The components that they hand on to each other.
     pub(super) components: Option<Arc<dyn Components>>,
     /// All of them, to be copied and closed.
     pub(super) backend: Backend,

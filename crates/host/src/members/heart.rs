@@ -1,5 +1,5 @@
 //! The heartbeat of a host that shares its store: the one task that tells the other hosts how this one stands, and hears
-//! of them. What it hears goes to the supervisor: which slots are this host's, and which counts a person has set
+//! of them. All that it hears goes to the supervisor: which slots are this host's, and which counts a person has set
 //! elsewhere.
 //!
 //! It beats every two seconds, and sooner where its instances have changed, so that a person who scales by another host
@@ -63,7 +63,7 @@ pub(crate) struct Membership {
     prepared: Arc<Mutex<Option<SaidPrepared>>>,
 }
 
-/// What is known of the hosts.
+/// The state of the hosts.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) members: Vec<Member>,
@@ -138,7 +138,7 @@ impl Membership {
         self.known.borrow().clone()
     }
 
-    /// What each host has for people, by the hosts' ids.
+    /// The text that each host has for people, by the hosts' ids.
     pub(crate) async fn shown(&self) -> Result<Vec<Shown>, StoreError> {
         self.members.shown().await
     }
@@ -182,7 +182,7 @@ impl Membership {
         self.known.send_replace(Arc::new(Known { members, live, deploy, hosts: contact.hosts().to_vec() }));
     }
 
-    /// What is known of the hosts, each time that they were heard of.
+    /// The state of the hosts, each time that they were heard of.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Known>> {
         self.known.subscribe()
     }
@@ -273,7 +273,7 @@ pub(crate) struct Heart {
     pub(crate) membership: Membership,
     pub(crate) actions: mpsc::Sender<Action>,
     pub(crate) ticks: Arc<dyn Ticks>,
-    /// What to say beside the types.
+    /// The words to say beside the types.
     pub(crate) about: Box<dyn Fn() -> Said + Send + Sync>,
     /// The host drains.
     pub(crate) intake: CancellationToken,

@@ -18,7 +18,7 @@ struct Host {
     instances: Arc<Mutex<u32>>,
 }
 
-/// What the supervisor was told last.
+/// The last words to the supervisor.
 #[derive(Debug, Clone, Default)]
 struct Told {
     hosts: Vec<String>,

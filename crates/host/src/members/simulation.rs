@@ -457,7 +457,7 @@ fn all_faults_at_once_over_a_bad_network_leave_every_slot_with_one_owner() {
                 simulation.run(ms);
             }
             simulation.store_is_away = false;
-            // Whoever is frozen wakes, and then a minute over the bad network: most have had ten seconds of contact.
+            // Frozen hosts wake, and then comes a minute over the bad network: most have had ten seconds of contact.
             simulation.run(100 * SECOND);
             simulation.network = GOOD;
             simulation.run(30 * SECOND);

@@ -132,7 +132,7 @@ async fn confirm(tx: &Tx<'_>, enqueues: &mut [&mut Waiting<Enqueue>]) -> Db<()> 
     Ok(())
 }
 
-/// What each job of an enqueue becomes: all of them, or an error.
+/// The fate of each job of an enqueue: all of them, or an error.
 fn plan<'a>(
     tx: &Tx<'_>,
     write: &'a Enqueue,
@@ -193,7 +193,7 @@ struct Depths(BTreeMap<String, (u64, u64)>);
 
 impl Depths {
     async fn read(tx: &Tx<'_>, writes: &[&Enqueue]) -> Db<Depths> {
-        // What comes in, and the least bounds.
+        // The jobs that come in, and the least bounds.
         let mut bounded: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for job in writes.iter().flat_map(|write| &write.jobs) {
             if job.max_depth.is_some() || job.max_bytes.is_some() {

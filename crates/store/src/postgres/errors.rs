@@ -9,7 +9,7 @@ use wasmhost_config::PostgresUrl;
 
 use crate::StoreError;
 
-/// What a store is called in messages: without the password.
+/// The store's name in messages: without the password.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     shown: String,
@@ -35,7 +35,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What an error says about the transaction that it came in.
+/// The state of the transaction that an error came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The connection is of no use any more, or the server can't be written.

@@ -11,7 +11,7 @@ use crate::jobs::{JobId, NewJob, PRUNE_JOBS_MAX, Unique, UniqueScope};
 /// A key's queue, and the key.
 type Name<'a> = (&'a str, &'a str);
 
-/// Who holds a key.
+/// The holder of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Job(JobId),
@@ -76,7 +76,7 @@ impl<'a> Keys<'a> {
         Ok(Keys { wanted: found })
     }
 
-    /// Who holds it by now.
+    /// The holder by now.
     pub(super) fn holder(&self, name: Name<'_>) -> Holder {
         match self.wanted.get(&name) {
             Some(Wanted { given: Some((id, _)), .. }) => Holder::Job(*id),

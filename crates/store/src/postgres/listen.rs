@@ -79,7 +79,7 @@ pub(super) async fn run(connector: Arc<Connector>, shared: Arc<Shared>, first: L
             tokio::time::sleep(jitter(LOOK_EVERY)).await;
             if let Ok(connected) = connector.connect().await {
                 next = timeout(PING_EVERY, Listening::on(connected)).await.ok().and_then(Result::ok);
-                // What was told meanwhile was not heard.
+                // News that came meanwhile were not heard.
                 shared.wake();
             }
         }

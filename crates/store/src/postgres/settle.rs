@@ -208,7 +208,7 @@ impl Write for Fail {
     }
 }
 
-/// What an earlier try has stored of the same answer, where nobody knew whether it had.
+/// The state that an earlier try has stored of the same answer, where nobody knew whether it had.
 async fn earlier(tx: &Tx<'_>, lease: Lease) -> Db<Settled> {
     if tx.shared.was_unsure([lease]).is_empty() {
         return Ok(Settled::Stale);

@@ -21,7 +21,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Commits whose answers were lost, that are remembered at most.
 const UNSURE_MAX: usize = 100_000;
 
-/// Whose time the store goes by.
+/// The clock that the store goes by.
 pub(super) enum Time {
     /// The server's, so that hosts agree whatever their own clocks say.
     Server,
@@ -143,7 +143,7 @@ impl Shared {
         self.state().held_back.contains(queue)
     }
 
-    /// The server is in reach again. What it said of others while it wasn't is not believed at once.
+    /// The server is in reach again. Its words about others from before are not believed at once.
     pub(super) fn contact_begins(&self) {
         let mut state = self.state();
         state.in_contact_since = Instant::now();

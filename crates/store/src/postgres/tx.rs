@@ -19,7 +19,7 @@ pub(super) struct Tx<'s> {
     pub(super) now: Timestamp,
     /// The same by a test's clock that doesn't step.
     pub(super) steady: Timestamp,
-    /// What it changes in the numbers of each queue.
+    /// The changes to the numbers of each queue.
     differences: RefCell<BTreeMap<String, Difference>>,
     awoken: RefCell<BTreeSet<String>>,
     seen_to: RefCell<HashSet<String>>,

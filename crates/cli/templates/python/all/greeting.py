@@ -1,4 +1,4 @@
-"""What needs no host, and is tested without one: `python3 -m unittest`."""
+"""The part that needs no host, and is tested without one: `python3 -m unittest`."""
 
 
 def greeting(name: str | None) -> str:

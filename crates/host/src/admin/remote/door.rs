@@ -231,7 +231,7 @@ impl Visitor {
         told.iter().for_each(CancellationToken::cancel);
     }
 
-    /// Answers a request. Who shows the token has the API, at all paths but that at which a browser does.
+    /// Answers a request. A client that shows the token has the API, at all paths but that at which a browser does.
     pub(super) async fn answer(&self, request: Request) -> Response {
         match self.door.look_at(request.headers()) {
             Shown::Right(key) => match self.come_in(key.clone()) {

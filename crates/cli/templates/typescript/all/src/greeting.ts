@@ -1,4 +1,4 @@
-// What needs no host, and is tested without one: `npm test`.
+// The part that needs no host, and is tested without one: `npm test`.
 
 export function greeting(name?: string): string {
   return `Hello, ${name || "world"}!\n`;
