@@ -182,6 +182,9 @@ pub trait Members: Send + Sync + 'static {
 
     /// Begins a deploy, unless one is under way, which is returned then. The boot must have the host's row: without it
     /// the deploy would be over at once.
+    ///
+    /// In a store that hosts share, releases that are pending and have lower numbers fail as it begins: their hosts are gone,
+    /// or were overtaken.
     async fn begin_deploy(&self, deploy: DeployUnderway) -> Result<Option<DeployUnderway>, StoreError>;
 
     /// The deploy that this boot began is over. Nothing where it is another's.

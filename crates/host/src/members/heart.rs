@@ -61,6 +61,8 @@ pub(crate) struct Membership {
     clock: Arc<StoreClock>,
     /// The answer to the deploy of another host.
     prepared: Arc<Mutex<Option<SaidPrepared>>>,
+    /// Whether a deploy of this host is under way here, whatever the store says of it.
+    deploys: Arc<tokio::sync::Mutex<bool>>,
 }
 
 /// The state of the hosts.
@@ -102,8 +104,8 @@ impl Membership {
     /// [`NotJoined::Taken`] where another boot with the same id lives.
     pub(crate) async fn join(members: Arc<dyn Members>, identity: Identity) -> Result<Membership, NotJoined> {
         let boot = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
-        let (known, clock, prepared) = Default::default();
-        let membership = Membership { members, identity, boot, known, clock, prepared };
+        let (known, clock, prepared, deploys) = Default::default();
+        let membership = Membership { members, identity, boot, known, clock, prepared, deploys };
         let mut age = None;
         loop {
             let first = membership.beat(MemberState::Starting, true, Said::default().to_text(), None);
@@ -230,12 +232,29 @@ impl Membership {
     /// Begins a deploy, unless another host does, whose is returned. Release 0 is for a host that starts.
     pub(crate) async fn begin_deploy(&self, release: u64) -> Result<Option<DeployUnderway>, StoreError> {
         let (host, boot) = (self.identity.host.clone(), self.boot.clone());
+        let mut deploys = self.deploys.lock().await;
+        *deploys = true;
         self.members.begin_deploy(DeployUnderway { release, host, boot }).await
     }
 
     /// The deploy that this host began is over.
     pub(crate) async fn end_deploy(&self) -> Result<(), StoreError> {
+        *self.deploys.lock().await = false;
         self.members.end_deploy(&self.boot).await
+    }
+
+    /// Ends a deploy of this host that is over, where the store was away as it was to be told so. The others would wait for it
+    /// for as long as this host runs.
+    async fn end_left(&self) {
+        let is_own = self.known().deploy.as_ref().is_some_and(|deploy| deploy.boot == self.boot);
+        // No deploy begins meanwhile.
+        if is_own
+            && let Ok(deploys) = self.deploys.try_lock()
+            && !*deploys
+        {
+            // The next heartbeat tells whether it has ended.
+            let _ = self.members.end_deploy(&self.boot).await;
+        }
     }
 
     /// Whether this host has answered to another's deploy.
@@ -305,6 +324,7 @@ impl Heart {
                         shown_last = Some((asked_at, said.clone()));
                     }
                     self.hear(heard, &mut contact, started.elapsed(), asked_at).await;
+                    self.membership.end_left().await;
                     if std::mem::take(&mut is_first_joined) {
                         info!("this host is {}, one of {}", self.membership.host(), contact.hosts().len());
                     }

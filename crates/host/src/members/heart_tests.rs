@@ -155,3 +155,21 @@ async fn a_host_whose_place_was_taken_stops() {
     Membership::join(store.clone(), identity("a")).await.unwrap();
     one.stop.cancelled().await;
 }
+
+#[tokio::test]
+async fn a_deploy_whose_end_could_not_be_told_is_ended_by_a_later_heartbeat() {
+    let store = store();
+    let (mut one, membership) = start(&store, "a").await;
+    one.hears(|told| told.hosts == ["a"]).await;
+    // One that is under way stays over heartbeats.
+    assert_eq!(membership.begin_deploy(7).await.unwrap(), None);
+    let mut known = membership.watch();
+    for _ in 0..2 {
+        known.wait_for(|known| known.deploy.is_some()).await.unwrap();
+        known.changed().await.unwrap();
+    }
+    assert!(membership.known().deploy.is_some());
+    // It ends, and the store isn't told.
+    *membership.deploys.lock().await = false;
+    known.wait_for(|known| known.deploy.is_none()).await.unwrap();
+}

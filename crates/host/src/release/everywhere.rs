@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 use wasmhost_store::components::COMPONENTS_BYTES_MAX;
-use wasmhost_store::releases::{Release as Record, ReleaseComponent};
+use wasmhost_store::releases::{Release as Record, ReleaseComponent, ReleaseState};
 use wasmhost_store::{Components, StoreError};
 
 use super::deploying::{Attempt, Deploying, Done};
@@ -45,6 +45,11 @@ impl Deploying {
                 0 => "another host is starting: wait until it has".to_owned(),
                 release => format!("another host deploys v{release}: wait until it has ended"),
             });
+        }
+        // A later one may have been deployed while this one was made.
+        let record = attempt.within(self.made_elsewhere(release.number)).await??;
+        if record.state != ReleaseState::Pending {
+            return Err(record.why.unwrap_or_else(|| format!("it is {} already", record.state)));
         }
         let mut known = membership.watch();
         loop {

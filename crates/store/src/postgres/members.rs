@@ -11,7 +11,7 @@ use super::reader::{Read, View};
 use super::session::Db;
 use super::tx::Tx;
 use super::values::{column, u64_at};
-use super::{PostgresStore, counts};
+use super::{PostgresStore, counts, releases};
 use crate::members::{
     Answer, Beat, DeployUnderway, Heard, MEMBER_FOR, MEMBERS_MAX, Member, MemberState, Shown, check,
 };
@@ -186,10 +186,12 @@ impl Write for BeginDeploy {
         let before = underway(tx).await?;
         if before.is_none() {
             let DeployUnderway { release, host, boot } = &self.0;
+            let number = i64::try_from(*release).unwrap_or(i64::MAX);
+            releases::fail_earlier(tx, number).await?;
             tx.execute(
                 "INSERT INTO deploy (release, host, boot) VALUES ($1, $2, $3)
                  ON CONFLICT (one) DO UPDATE SET release = excluded.release, host = excluded.host, boot = excluded.boot",
-                &[&i64::try_from(*release).unwrap_or(i64::MAX), host, boot],
+                &[&number, host, boot],
             )
             .await?;
         }

@@ -307,6 +307,15 @@ impl Write for FailPending {
     }
 }
 
+/// Fails the pending releases before this one, which is deployed now. Hosts follow no release that is older than their own, so
+/// none of these may become live any more: not that of a host which stood still meanwhile, either.
+pub(super) async fn fail_earlier(tx: &Tx<'_>, number: i64) -> Db<()> {
+    lock(tx).await?;
+    let fail = "UPDATE releases SET state = 'failed', why = $2 WHERE state = 'pending' AND number < $1";
+    let why = format!("v{number} was deployed before it was live");
+    tx.execute(fail, &[&number, &why]).await.map(drop)
+}
+
 struct Forget {
     keep: u32,
 }

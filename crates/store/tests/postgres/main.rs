@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::print_stderr, reason = "the test runner shows what is left out")]
 
+mod deploys;
 mod opening;
 mod outages;
 mod owners;

@@ -15,7 +15,7 @@ use crate::{claim, fresh, job, open};
 
 const OWNERS: usize = 3;
 
-async fn owners(server: &Server) -> Vec<Arc<PostgresStore>> {
+pub(crate) async fn owners(server: &Server) -> Vec<Arc<PostgresStore>> {
     let url = fresh(server);
     let mut stores = Vec::new();
     for _ in 0..OWNERS {
