@@ -6,7 +6,7 @@
 //! no contact ─────────> contact since t ────────────────────> settled
 //!                           ^                                    │
 //!                           └────────────────────────────────────┘
-//!                     the own heartbeat was 10 s old or older: others took us for gone
+//!                     the own heartbeat was 5 s old or older: the store was away, or this host stood still
 //! ```
 //!
 //! A host that comes is in the list at once, and so is gone one that says it drains, or whose row it has taken away. A host
@@ -20,6 +20,10 @@ use wasmhost_store::members::MEMBER_FOR;
 
 /// How long contact must last before those who are silent are taken for gone.
 pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A heartbeat that came so long after the one before breaks the contact. In an outage that is a little shorter than
+/// [`MEMBER_FOR`], others' heartbeats grow older than that where they came a second or two before the own one.
+const BROKEN_AFTER: Duration = MEMBER_FOR.checked_div(2).unwrap();
 
 /// How long after the begin of a contact a row may be missing whose host is there: where a store was restored from a copy,
 /// each host writes its row anew with its next heartbeat.
@@ -70,7 +74,7 @@ impl Contact {
         own_age: Option<Duration>,
         rows: impl Iterator<Item = Seen<'a>>,
     ) -> bool {
-        let is_broken = own_age.is_none_or(|age| age >= MEMBER_FOR);
+        let is_broken = own_age.is_none_or(|age| age >= BROKEN_AFTER);
         if is_broken || self.since.is_none() {
             self.since = Some(now);
         }
@@ -139,7 +143,7 @@ mod tests {
     fn settled() -> Contact {
         let mut contact = Contact::default();
         assert!(hear(&mut contact, 0, None, &[joined("a", 0), joined("b", 1)]));
-        assert!(!hear(&mut contact, 5, Some(5), &[joined("a", 0), joined("b", 1)]));
+        assert!(!hear(&mut contact, 4, Some(4), &[joined("a", 0), joined("b", 1)]));
         assert!(!contact.is_settled(9 * SECOND) && contact.is_settled(10 * SECOND));
         contact
     }
@@ -155,6 +159,16 @@ mod tests {
             ["a", "b", "c"],
             "it isn't settled: the third may only seem to be silent"
         );
+    }
+
+    #[test]
+    fn an_outage_that_is_shorter_than_a_host_may_be_silent_takes_nobody_away() {
+        let mut contact = settled();
+        let all = hosts(&contact).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        // All heartbeats failed for nine seconds, and others' last ones came before the own last one.
+        let rows: Vec<_> = all.iter().map(|host| joined(host, 11)).collect();
+        assert!(!hear(&mut contact, 1_000, Some(9), &rows));
+        assert_eq!(hosts(&contact), all);
     }
 
     #[test]
