@@ -32,11 +32,11 @@ fn run(formations: &[Formation]) -> Vec<Host> {
 }
 
 #[track_caller]
-fn wait(host: &Host, what: &str, holds: impl Fn(&Value) -> bool) {
+pub(crate) fn wait(host: &Host, what: &str, holds: impl Fn(&Value) -> bool) {
     eventually(what, || holds(&host.ps().0).then_some(()));
 }
 
-fn joined(ps: &Value) -> usize {
+pub(crate) fn joined(ps: &Value) -> usize {
     let hosts = ps["hosts"].as_array().unwrap();
     hosts.iter().filter(|host| host["state"] == "joined").count()
 }
@@ -46,14 +46,14 @@ fn type_of<'a>(ps: &'a Value, process: &str) -> &'a Value {
 }
 
 /// Whether the instances of all hosts come to the counts.
-fn settled(ps: &Value) -> bool {
+pub(crate) fn settled(ps: &Value) -> bool {
     ps["types"].as_array().unwrap().iter().all(|view| {
         view["actual"] == view["count"] && view["desired"] == view["count"] && view["draining"] == 0
     })
 }
 
 /// The indexes that each host has of a type.
-fn holders(ps: &Value, process: &str) -> BTreeMap<String, BTreeSet<u64>> {
+pub(crate) fn holders(ps: &Value, process: &str) -> BTreeMap<String, BTreeSet<u64>> {
     let mut holders = BTreeMap::<String, BTreeSet<u64>>::new();
     let instances = type_of(ps, process)["instances"].as_array().unwrap();
     for instance in instances.iter().filter(|instance| instance["state"] != "draining") {

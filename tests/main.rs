@@ -44,6 +44,7 @@ mod harness;
 mod health;
 mod hostile;
 mod hosts;
+mod hosts_faults;
 mod ingress_addresses;
 mod ingress_answers;
 mod ingress_bounds;

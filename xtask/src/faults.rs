@@ -18,6 +18,9 @@ const ROUNDS: u64 = 300;
 const DEPLOYS: u64 = 200;
 const DEPLOYS_KILLED: u64 = 100;
 
+/// Faults of three hosts with one PostgreSQL: `tests/hosts_faults.rs`.
+const HOSTS: u64 = 50;
+
 /// The figures that `tests/faults.rs` writes after every twenty rounds.
 #[derive(Deserialize)]
 struct Tally {
@@ -64,6 +67,7 @@ pub(crate) fn run(repository: &Path) -> Result<()> {
         ("WASMHOST_FAULT_ROUNDS", ROUNDS),
         ("WASMHOST_FAULT_DEPLOYS", DEPLOYS),
         ("WASMHOST_FAULT_KILLS", DEPLOYS_KILLED),
+        ("WASMHOST_FAULT_HOSTS", HOSTS),
     ] {
         if std::env::var_os(variable).is_none() {
             command.env(variable, rounds.to_string());
