@@ -27,10 +27,13 @@ impl Supervisor {
         chosen.retain(|(index, ..)| target.index.is_none_or(|wanted| wanted == *index));
         chosen.sort_unstable();
         if let (Some(index), true) = (target.index, chosen.is_empty()) {
-            return Err(Refused::Conflict(format!(
-                "there is no {}.{index}: {} has {count} instances",
-                target.process, target.process,
-            )));
+            let process = &target.process;
+            return Err(Refused::Conflict(match self.part.is_some() {
+                true => format!(
+                    "there is no {process}.{index} on this host, which has {count} instances of {process}: it may be on another one, and -H asks it"
+                ),
+                false => format!("there is no {process}.{index}: {process} has {count} instances"),
+            }));
         }
         for (_, place, member) in &chosen {
             self.roster.restart(*place, *member);
