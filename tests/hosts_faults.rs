@@ -309,8 +309,8 @@ fn posts(host: &Host, is_killed: &Arc<AtomicBool>, acknowledged: &Arc<Mutex<BTre
             let is_new = acknowledged.lock().unwrap().insert(id);
             if is_new { Ok(true) } else { Err(format!("job {id} was given to two")) }
         }
-        // As this guest tells of a store that is away.
-        Ok(Answer { status: 500, .. }) => Ok(true),
+        // As this guest tells of a store that is away; and what a host says that stood still meanwhile.
+        Ok(Answer { status: 500 | 504, .. }) => Ok(true),
         Err(Failed::Refused(_) | Failed::Unanswered(_) | Failed::Cut(_)) if is_killed.load(Relaxed) => {
             Ok(false)
         }
