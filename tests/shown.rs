@@ -179,7 +179,7 @@ fn what_a_later_version_has_is_refused_with_words_that_say_so() {
     Formation::web("count = { min = 1, max = 4 }")
         .cli(["check"])
         .failed(2, "not supported yet by this version");
-    let formation = Formation::web("").table("[store]\nurl = \"postgres://localhost/shop\"");
+    let formation = Formation::new().table("[process.web]\ncomponent = \"oci://registry.example/web:1\"");
     formation.cli(["check"]).failed(2, "not supported yet by this version");
 }
 
