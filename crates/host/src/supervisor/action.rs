@@ -1,4 +1,4 @@
-//! What the supervisor may be told to do, and why it may refuse.
+//! The actions that the supervisor may be told to take, and why it may refuse.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
